@@ -1,0 +1,1 @@
+"""LightningDataModules, one a task, each with an embedded default."""

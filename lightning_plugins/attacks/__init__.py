@@ -1,0 +1,1 @@
+"""Attacks on inputs, one a file, without Lightning."""

@@ -1,0 +1,1 @@
+"""The papers' claims as experiments with rules written before the run."""

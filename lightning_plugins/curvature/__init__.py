@@ -1,0 +1,1 @@
+"""Hessian-vector products and what is computed from them, without Lightning."""

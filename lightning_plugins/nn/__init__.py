@@ -1,0 +1,1 @@
+"""Networks and mathematics without Lightning."""

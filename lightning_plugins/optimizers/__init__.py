@@ -1,0 +1,1 @@
+"""Optimizers and schedules, and how a LightningModule gets them from YAML."""

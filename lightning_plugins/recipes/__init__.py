@@ -1,0 +1,1 @@
+"""Packaged YAML recipes: a base plus overlays of a few lines."""

@@ -1,0 +1,1 @@
+"""The only place that writes HTML or imports matplotlib."""

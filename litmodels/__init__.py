@@ -1,0 +1,1 @@
+"""LightningModules, one folder a task."""

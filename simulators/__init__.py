@@ -1,0 +1,1 @@
+"""Stand-alone physics simulators; none of them needs Lightning."""

@@ -1,0 +1,91 @@
+"""From the callables that YAML gives to what ``LightningModule.configure_optimizers`` returns."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import ReduceLROnPlateau
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import CyclicLR, LRScheduler
+
+OptimizerFactory = Callable[[Iterable], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
+
+
+def configure_optimizers(
+    module: LightningModule,
+    optimizer: OptimizerFactory,
+    lr_scheduler: SchedulerFactory | None = None,
+) -> Optimizer | dict[str, Any]:
+    """Build a module's optimizer and schedule from two factories.
+
+    The optimizer receives ``(name, parameter)`` pairs, so that methods which act by block can tell
+    the parameters apart. A schedule whose class takes ``total_steps`` is told the length of the run
+    in optimizer steps, unless the YAML gave it. Schedules that count optimizer steps advance every
+    step; all others advance every epoch, as Lightning's own command line does.
+
+    Args:
+        module: attached to a Trainer when the schedule needs the length of the run.
+        optimizer: builds the optimizer from named parameters.
+        lr_scheduler: builds the schedule from the optimizer.
+
+    Raises:
+        ValueError: the schedule needs ``total_steps`` but the run has no known end.
+    """
+    built = build_optimizer(optimizer, module)
+    if lr_scheduler is None:
+        return built
+    if _takes_total_steps(lr_scheduler):
+        scheduler = lr_scheduler(built, total_steps=_total_steps(module))  # type: ignore[call-arg]
+    else:
+        scheduler = lr_scheduler(built)
+    return {"optimizer": built, "lr_scheduler": scheduler_config(scheduler)}
+
+
+def build_optimizer(optimizer: OptimizerFactory, module: nn.Module) -> Optimizer:
+    """Give ``optimizer`` the named parameters of ``module``, or bare ones if it refuses names.
+
+    PyTorch's own optimizers take ``(name, parameter)`` pairs; some third-party ones iterate over
+    tensors before they reach ``Optimizer.__init__``, which shows as a ``TypeError`` or
+    ``AttributeError`` on a tuple.
+    """
+    try:
+        return optimizer(module.named_parameters())
+    except (TypeError, AttributeError) as error:
+        if "tuple" not in str(error):
+            raise
+        return optimizer(module.parameters())
+
+
+def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, Any]:
+    """The ``lr_scheduler`` dictionary for Lightning, with the interval the schedule counts in."""
+    config: dict[str, Any] = {"scheduler": scheduler}
+    if isinstance(scheduler, ReduceLROnPlateau):
+        config["monitor"] = scheduler.monitor
+    elif isinstance(scheduler, CyclicLR) or hasattr(scheduler, "total_steps"):
+        config["interval"] = "step"
+    return config
+
+
+def _takes_total_steps(factory: SchedulerFactory) -> bool:
+    """Whether ``factory`` wants ``total_steps`` and was not given it."""
+    target: Any = factory
+    while isinstance(target, functools.partial):
+        if target.keywords.get("total_steps") is not None:
+            return False
+        classes = [a for a in target.args if isinstance(a, type) and issubclass(a, LRScheduler)]
+        target = classes[0] if classes else target.func
+    return "total_steps" in inspect.signature(target).parameters
+
+
+def _total_steps(module: LightningModule) -> int:
+    total = module.trainer.estimated_stepping_batches
+    if total == float("inf"):
+        raise ValueError(
+            "total_steps of the learning-rate schedule is unknown because the run has no end: "
+            "set trainer.max_epochs or trainer.max_steps, or give the schedule total_steps."
+        )
+    return int(total)

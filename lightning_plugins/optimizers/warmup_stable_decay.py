@@ -1,0 +1,64 @@
+"""Warm-up, constant, then linear decay."""
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+class WarmupStableDecay(LRScheduler):
+    """Linear warm-up, a constant learning rate, then a linear decay over the last part of the run.
+
+    At step t of T = ``total_steps`` the rate of each group is its initial rate times
+    ``min(1, (t + 1) / (warmup * T))`` before the decay and falls linearly from 1 to ``floor``
+    over the last ``decay * T`` steps. Advance it once per optimizer step.
+
+    Source: the trapezoidal ("WSD") schedule of Hu et al., MiniCPM, arXiv 2404.06395, section 4.
+
+    Args:
+        optimizer: whose groups are scheduled, each relative to its own initial rate.
+        total_steps: optimizer steps in the run; ``configure_optimizers`` fills it in.
+        warmup: fraction of the run spent warming up, in [0, 1).
+        decay: fraction of the run spent decaying, in [0, 1 - warmup].
+        floor: rate at the end, as a fraction of the initial rate, in [0, 1].
+
+    Raises:
+        ValueError: a fraction outside its range, or ``total_steps`` below 1.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int | None = None,
+        warmup: float = 0.0,
+        decay: float = 0.2,
+        floor: float = 0.0,
+        last_epoch: int = -1,
+    ) -> None:
+        if total_steps is None or total_steps < 1:
+            raise ValueError(f"total_steps={total_steps}: give the run's length in optimizer steps")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup={warmup}: expected a fraction of the run in [0, 1)")
+        if not 0 <= decay <= 1 - warmup:
+            raise ValueError(f"decay={decay}: expected a fraction in [0, 1 - warmup={warmup}]")
+        if not 0 <= floor <= 1:
+            raise ValueError(f"floor={floor}: expected a fraction of the initial rate in [0, 1]")
+        self.total_steps = total_steps
+        self.warmup = warmup
+        self.decay = decay
+        self.floor = floor
+        super().__init__(optimizer, last_epoch)
+
+    def multiplier(self, step: int) -> float:
+        """The factor on the initial learning rate at optimizer step ``step`` (counted from 0)."""
+        warmup_steps = self.warmup * self.total_steps
+        if step < warmup_steps:
+            return min(1.0, (step + 1) / warmup_steps)
+        decay_steps = self.decay * self.total_steps
+        steps_left = self.total_steps - step
+        if steps_left >= decay_steps:
+            return 1.0
+        return self.floor + (1 - self.floor) * max(steps_left, 0) / decay_steps
+
+    def get_lr(self) -> list[float]:
+        """The learning rate of each parameter group at the current step."""
+        factor = self.multiplier(self.last_epoch)
+        return [base_lr * factor for base_lr in self.base_lrs]

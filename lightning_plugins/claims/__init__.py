@@ -1,1 +1,22 @@
 """The papers' claims as experiments with rules written before the run."""
+
+from lightning_plugins.claims.claim import Cell, Claim, Column, Experiment, Paper, Scale
+from lightning_plugins.claims.judgement import Judgement, Verdict
+from lightning_plugins.claims.registry import PAPERS, load_paper
+from lightning_plugins.claims.rules import Equivalence, Recovers, Superiority
+
+__all__ = [
+    "PAPERS",
+    "Cell",
+    "Claim",
+    "Column",
+    "Equivalence",
+    "Experiment",
+    "Judgement",
+    "Paper",
+    "Recovers",
+    "Scale",
+    "Superiority",
+    "Verdict",
+    "load_paper",
+]

@@ -1,0 +1,145 @@
+"""Results turned into the plain data that a report or a terminal shows."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from lightning_plugins.claims.claim import Column
+from lightning_plugins.claims.results import ClaimResult, Results
+from lightning_plugins.claims.wording import (
+    duration_text,
+    estimate_text,
+    number_text,
+    p_text,
+)
+from lightning_plugins.reports.evidence import (
+    ClaimEvidence,
+    ContrastEvidence,
+    PaperEvidence,
+    Report,
+    Table,
+)
+
+
+def report_of(
+    results: Sequence[Results], command: str, title: str = "Claims, re-measured"
+) -> Report:
+    """The report of some papers' results; ``command`` is the line that made them."""
+    cells = [record.identity for one in results for record in one.records]
+    environment: dict[str, str] = dict(cells[0].versions) if cells else {}
+    sources = sorted({cell.source_sha256 for cell in cells})
+    environment["hash of our sources"] = ", ".join(sources) or "-"
+    return Report(
+        title=title,
+        command=command,
+        generated=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=environment,
+        papers=tuple(paper_evidence(one) for one in results),
+    )
+
+
+def paper_evidence(results: Results) -> PaperEvidence:
+    """One paper's table, claims, failures and raw rows."""
+    paper = results.paper
+    return PaperEvidence(
+        name=paper.name,
+        title=paper.title,
+        citation=paper.citation,
+        scale=results.scale,
+        table=arms_table(results),
+        claims=tuple(_claim_evidence(results, one) for one in results.judge()),
+        failures=tuple(
+            f"{one.experiment}, {one.arm}, seed {one.seed}: {one.error}" for one in results.failures
+        ),
+        rows=tuple(_raw_rows(results)),
+    )
+
+
+def arms_table(results: Results) -> Table:
+    """Arms by columns: mean ± standard deviation over seeds, and the number of seeds."""
+    paper = results.paper
+    rows = []
+    for experiment in paper.experiments:
+        for arm in experiment.arms:
+            records = results.of_arm(experiment.name, arm)
+            seconds = sum(record.seconds for record in records)
+            shown = [
+                _mean_and_deviation(
+                    column, [r.metrics.get(column.metric, math.nan) for r in records]
+                )
+                for column in paper.columns
+            ]
+            rows.append((experiment.name, arm, *shown, str(len(records)), duration_text(seconds)))
+    labels = (column.label for column in paper.columns)
+    return Table(("experiment", "arm", *labels, "n", "time"), tuple(rows))
+
+
+def _mean_and_deviation(column: Column, values: list[float]) -> str:
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:
+        return "-"
+    mean = math.fsum(finite) / len(finite)
+    text = column.show(mean)
+    if len(finite) > 1:
+        variance = math.fsum((value - mean) ** 2 for value in finite) / (len(finite) - 1)
+        text = f"{text} ± {column.show(math.sqrt(variance))}"
+    lost = len(values) - len(finite)
+    return f"{text} ({lost} not finite)" if lost else text
+
+
+def _claim_evidence(results: Results, result: ClaimResult) -> ClaimEvidence:
+    claim, judgement = result.claim, result.judgement
+    rule = claim.rule
+    values = results.values(claim.experiment)
+    return ClaimEvidence(
+        name=claim.name,
+        statement=claim.statement,
+        paper_figure=claim.paper_figure,
+        source=claim.source,
+        rule=rule.describe(),
+        rule_sha256=claim.rule_sha256,
+        rule_changed=result.rule_changed,
+        verdict=judgement.verdict.value,
+        ours=estimate_text(judgement),
+        p=p_text(judgement.p),
+        n=judgement.n,
+        dropped=judgement.dropped,
+        detectable=number_text(judgement.minimal_detectable_effect),
+        regime=f"{judgement.regime} (scale {results.scale}, {judgement.n} pairs)",
+        cost=duration_text(result.seconds),
+        note=judgement.note,
+        metric=results.paper.column(rule.metric).label,
+        confidence=judgement.confidence,
+        arms={
+            arm: {
+                seed: metrics[rule.metric]
+                for seed, metrics in values[arm].items()
+                if rule.metric in metrics
+            }
+            for arm in rule.arms
+        },
+        contrasts=tuple(
+            ContrastEvidence(one.label, one.differences, one.estimate, one.interval, one.margin)
+            for one in judgement.comparisons
+        ),
+    )
+
+
+def _raw_rows(results: Results) -> list[dict[str, Any]]:
+    return [
+        {
+            "paper": results.paper.name,
+            "scale": results.scale,
+            "experiment": record.identity.experiment,
+            "arm": record.identity.arm,
+            "seed": record.identity.seed,
+            **record.metrics,
+            "seconds": record.seconds,
+            "finished": record.finished,
+            "config": record.identity.config,
+            "series": record.series,
+            "key": record.identity.key,
+        }
+        for record in results.records
+    ]

@@ -1,0 +1,85 @@
+"""What a run of a paper's experiments left behind, and the verdicts it allows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from lightning_plugins.claims.cache import CellRecord
+from lightning_plugins.claims.claim import Claim, Paper
+from lightning_plugins.claims.judgement import Judgement, holm_adjusted
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A cell that raised: its error in one line."""
+
+    experiment: str
+    arm: str
+    seed: int
+    error: str
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """A claim with its judgement.
+
+    ``rule_changed``: some cell was run under another version of the claim's rule, or before the
+    claim was written. ``seconds``: wall time of the cells the verdict rests on.
+    """
+
+    claim: Claim
+    judgement: Judgement
+    rule_changed: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """The cells of one paper at one scale; ``reused`` of the records were found finished."""
+
+    paper: Paper
+    scale: str
+    records: tuple[CellRecord, ...]
+    failures: tuple[Failure, ...]
+    reused: int
+    seconds: float
+
+    def of_arm(self, experiment: str, arm: str) -> list[CellRecord]:
+        """The finished cells of an arm, by seed."""
+        found = [
+            record
+            for record in self.records
+            if (record.identity.experiment, record.identity.arm) == (experiment, arm)
+        ]
+        return sorted(found, key=lambda record: record.identity.seed)
+
+    def values(self, experiment: str) -> dict[str, dict[int, dict[str, float]]]:
+        """arm -> seed -> metrics; a seed whose run failed has no metrics."""
+        values: dict[str, dict[int, dict[str, float]]] = {}
+        for arm in self.paper.experiment(experiment).arms:
+            values[arm] = {one.identity.seed: one.metrics for one in self.of_arm(experiment, arm)}
+        for failure in self.failures:
+            if failure.experiment == experiment:
+                values[failure.arm].setdefault(failure.seed, {})
+        return values
+
+    def judge(self) -> list[ClaimResult]:
+        """Every claim of the paper, judged by its rule, Holm-adjusted over the paper's claims."""
+        claims = self.paper.claims
+        judged = [claim.rule.judge(self.values(claim.experiment)) for claim in claims]
+        return [
+            self._result(claim, judgement)
+            for claim, judgement in zip(claims, holm_adjusted(judged), strict=True)
+        ]
+
+    def _result(self, claim: Claim, judgement: Judgement) -> ClaimResult:
+        records: Sequence[CellRecord] = [
+            record for arm in claim.rule.arms for record in self.of_arm(claim.experiment, arm)
+        ]
+        return ClaimResult(
+            claim=claim,
+            judgement=replace(judgement, regime=claim.regime).decided(claim.in_paper_regime),
+            rule_changed=any(
+                record.rules.get(claim.name) != claim.rule_sha256 for record in records
+            ),
+            seconds=sum(record.seconds for record in records),
+        )

@@ -1,0 +1,81 @@
+"""What a result depends on besides its configuration: our sources, and installed versions."""
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import inspect
+import platform
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import lightning_plugins
+
+_FOLDERS_OUTSIDE = ("callbacks", "datamodules", "litmodels", "simulators")
+_NOT_A_CAUSE = "reports"
+_DISTRIBUTIONS = ("torch", "lightning", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, torch, Lightning and numpy, and the machine's architecture.
+
+    Read from the installed metadata: nothing is imported.
+    """
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in _DISTRIBUTIONS:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "absent"
+    return found
+
+
+def source_sha256(run: Callable[..., object] | None = None) -> str:
+    """Hash of every ``.py`` and ``.yaml`` file of the package but ``reports/``.
+
+    The folders that a checkout keeps beside the package are found through importlib, which
+    imports nothing of theirs, so that wheel and checkout of the same sources agree. The file of
+    ``run`` is added where it lies outside the package.
+    """
+    own = _package_files()
+    digest = hashlib.sha256()
+    for name, path in sorted(own.items()):
+        digest.update(f"{name}\0{_file_sha256(path)}\n".encode())
+    outside = _file_of(run) if run is not None else None
+    if outside is not None and outside not in own.values():
+        digest.update(f"{outside.name}\0{_file_sha256(outside)}\n".encode())
+    return digest.hexdigest()
+
+
+def _package_files() -> dict[str, Path]:
+    files = _files_below("", Path(lightning_plugins.__file__).resolve().parent)
+    for folder in _FOLDERS_OUTSIDE:
+        spec = importlib.util.find_spec(f"{lightning_plugins.__name__}.{folder}")
+        for location in (spec.submodule_search_locations or []) if spec else []:
+            files |= _files_below(f"{folder}/", Path(location).resolve())
+    return {name: path for name, path in files.items() if name.split("/")[0] != _NOT_A_CAUSE}
+
+
+def _files_below(prefix: str, root: Path) -> dict[str, Path]:
+    return {
+        prefix + path.relative_to(root).as_posix(): path
+        for pattern in ("*.py", "*.yaml")
+        for path in root.rglob(pattern)
+    }
+
+
+def _file_of(run: Callable[..., object]) -> Path | None:
+    try:
+        return Path(inspect.getfile(run)).resolve()
+    except TypeError:
+        return None
+
+
+@cache
+def _content_sha256(path: Path, modified_ns: int, size: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    status = path.stat()
+    return _content_sha256(path, status.st_mtime_ns, status.st_size)

@@ -1,0 +1,77 @@
+"""The report as Markdown, for a terminal or a pull request."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from lightning_plugins.reports.evidence import RULE_CHANGED, ClaimEvidence, Report
+from lightning_plugins.reports.page import SUMMARY_HEADER
+
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+def markdown_page(report: Report) -> str:
+    """The report's tables and facts; text is escaped, so that no field becomes markup."""
+    lines = [f"# {_escaped(report.title)}", "", f"Made by {_code(report.command)}"]
+    lines += [_escaped(report.generated), ""]
+    lines += _table(
+        SUMMARY_HEADER,
+        (
+            (
+                paper.name,
+                claim.name,
+                claim.paper_figure,
+                claim.ours,
+                _verdict(claim),
+                str(claim.n),
+                claim.cost,
+            )
+            for paper in report.papers
+            for claim in paper.claims
+        ),
+    )
+    for paper in report.papers:
+        lines += ["", f"## {_escaped(paper.title)}", ""]
+        lines += [_escaped(f"{paper.citation} · scale {paper.scale}"), ""]
+        lines += _table(paper.table.header, paper.table.rows)
+        lines += ["", *(f"- Failed: {_escaped(failure)}" for failure in paper.failures)]
+        for claim in paper.claims:
+            lines += ["", f"### {_escaped(claim.name)}", "", _escaped(claim.statement), ""]
+            lines += [f"- {key}: {_escaped(value)}" for key, value in _facts(claim).items()]
+            lines += [f"- rule hash: {_code(claim.rule_sha256)}"]
+    lines += ["", "## Environment", ""]
+    lines += [f"- {_escaped(key)}: {_escaped(value)}" for key, value in report.environment.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _facts(claim: ClaimEvidence) -> dict[str, str]:
+    facts = {
+        "verdict": _verdict(claim),
+        "ours": claim.ours,
+        "the paper": f"{claim.paper_figure} ({claim.source})",
+        "rule": claim.rule,
+        "regime": claim.regime,
+        "pairs": f"{claim.n} used, {claim.dropped} dropped",
+        "p, Holm-adjusted": claim.p,
+        "detectable": f"{claim.detectable} (80 % power, two-sided 5 %)",
+        "note": claim.note,
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def _verdict(claim: ClaimEvidence) -> str:
+    return f"{claim.verdict} ({RULE_CHANGED})" if claim.rule_changed else claim.verdict
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    def line(cells: Iterable[str]) -> str:
+        return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+    return [line(header), "|" + " --- |" * len(header), *(line(row) for row in rows)]
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _code(text: str) -> str:
+    return f"`{' '.join(text.split()).replace('`', chr(39))}`"

@@ -1,0 +1,164 @@
+"""The report as one self-contained HTML page."""
+
+import base64
+from collections.abc import Iterable
+
+from lightning_plugins.reports.evidence import (
+    RULE_CHANGED,
+    ClaimEvidence,
+    PaperEvidence,
+    Report,
+    Table,
+)
+from lightning_plugins.reports.figures import paired_figure
+from lightning_plugins.reports.html import Element, document
+from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
+from lightning_plugins.reports.style import CSS
+
+_VERDICT_CLASS = {
+    "supported": "supported",
+    "not supported": "refuted",
+    "not reproduced at this scale": "refuted",
+}
+SUMMARY_HEADER = ("paper", "claim", "the paper's figure", "ours", "verdict", "n", "cost")
+
+
+def html_page(report: Report) -> str:
+    """The report as HTML: no external resource, no script, readable on light and dark."""
+    head = Element(
+        "head",
+        Element("meta", charset="utf-8"),
+        Element("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        Element("title", report.title),
+        Element("style", CSS),
+    )
+    body = Element(
+        "body",
+        Element("h1", report.title),
+        Element("p", "Made by ", Element("code", report.command), class_="soft"),
+        Element("p", report.generated, class_="soft"),
+        _summary(report),
+        *(part for paper in report.papers for part in _paper(paper)),
+        Element("h2", "Environment"),
+        _definitions(report.environment.items()),
+    )
+    return document(Element("html", head, body, lang="en"))
+
+
+def _summary(report: Report) -> Element:
+    rows = [
+        Element(
+            "tr",
+            Element("td", paper.name),
+            Element("td", Element("a", claim.name, href=f"#{_anchor(paper, place)}")),
+            Element("td", claim.paper_figure),
+            Element("td", claim.ours),
+            Element("td", _verdict(claim), _rule_warning(claim)),
+            Element("td", claim.n),
+            Element("td", claim.cost),
+        )
+        for paper in report.papers
+        for place, claim in enumerate(paper.claims)
+    ]
+    return _scrolling(SUMMARY_HEADER, rows)
+
+
+def _paper(paper: PaperEvidence) -> Iterable[Element]:
+    yield Element("h2", paper.title)
+    yield Element("p", f"{paper.citation} · scale {paper.scale}", class_="soft")
+    yield _plain_table(paper.table)
+    for failure in paper.failures:
+        yield Element("p", f"Failed: {failure}", class_="warning")
+    for place, claim in enumerate(paper.claims):
+        yield _claim(claim, _anchor(paper, place))
+    yield Element(
+        "details",
+        Element("summary", f"Raw rows ({len(paper.rows)})"),
+        Element(
+            "p",
+            _download(rows_as_json(paper.rows), "application/json", f"{paper.name}.json"),
+            " · ",
+            _download(rows_as_csv(paper.rows), "text/csv", f"{paper.name}.csv"),
+        ),
+        _plain_table(raw_table(paper.rows)),
+    )
+
+
+def _claim(claim: ClaimEvidence, anchor: str) -> Element:
+    facts = {
+        "verdict": _verdict(claim),
+        "ours": claim.ours,
+        "the paper": f"{claim.paper_figure} ({claim.source})",
+        "rule": claim.rule,
+        "regime": claim.regime,
+        "pairs": f"{claim.n} used, {claim.dropped} dropped",
+        "p, Holm-adjusted": claim.p,
+        "detectable": f"{claim.detectable} (80 % power, two-sided 5 %)",
+        "cost": claim.cost,
+        "rule hash": Element("code", claim.rule_sha256),
+    }
+    return Element(
+        "section",
+        Element("h3", claim.name),
+        Element("p", claim.statement),
+        _rule_warning(claim),
+        Element("p", f"Note: {claim.note}.", class_="soft") if claim.note else None,
+        _figure(claim),
+        _definitions(facts.items()),
+        class_="claim",
+        id=anchor,
+    )
+
+
+def _figure(claim: ClaimEvidence) -> Element | None:
+    if not claim.contrasts or not any(claim.arms.values()):
+        return None
+    light, dark = (
+        _data_uri(paired_figure(claim, theme), "image/svg+xml") for theme in ("light", "dark")
+    )
+    contrast = claim.contrasts[0]
+    return Element(
+        "picture",
+        Element("source", srcset=dark, media="(prefers-color-scheme: dark)"),
+        Element(
+            "img", src=light, alt=f"{claim.metric} by arm and seed; {contrast.label}: {claim.ours}"
+        ),
+    )
+
+
+def _verdict(claim: ClaimEvidence) -> Element:
+    kind = _VERDICT_CLASS.get(claim.verdict, "open")
+    return Element("span", claim.verdict, class_=f"verdict {kind}")
+
+
+def _rule_warning(claim: ClaimEvidence) -> Element | None:
+    return Element("span", RULE_CHANGED, class_="warning") if claim.rule_changed else None
+
+
+def _plain_table(table: Table) -> Element:
+    rows = [Element("tr", *(Element("td", cell) for cell in row)) for row in table.rows]
+    return _scrolling(table.header, rows, class_="arms")
+
+
+def _scrolling(header: Iterable[str], rows: list[Element], **attributes: object) -> Element:
+    head = Element("thead", Element("tr", *(Element("th", label) for label in header)))
+    return Element(
+        "div", Element("table", head, Element("tbody", *rows), **attributes), class_="scroll"
+    )
+
+
+def _definitions(items: Iterable[tuple[str, object]]) -> Element:
+    pairs = (part for key, value in items for part in (Element("dt", key), Element("dd", value)))
+    return Element("dl", *pairs)
+
+
+def _download(text: str, kind: str, name: str) -> Element:
+    return Element("a", name, href=_data_uri(text.encode(), kind), download=name)
+
+
+def _data_uri(content: bytes, kind: str) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _anchor(paper: PaperEvidence, place: int) -> str:
+    return f"{paper.name}-{place + 1}"

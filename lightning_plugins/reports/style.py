@@ -1,0 +1,44 @@
+"""The one style sheet of a report; no external font, picture or script."""
+
+CSS = """
+:root { color-scheme: light dark; --ink: #24292f; --soft: #57606a; --line: #d8dee4;
+  --page: #ffffff; --card: #f6f8fa; --good: #1a7f37; --bad: #b42318; --open: #8a5a00; }
+@media (prefers-color-scheme: dark) { :root { --ink: #d7dde4; --soft: #9aa5b1; --line: #353c45;
+  --page: #14181d; --card: #1b2027; --good: #4cc26b; --bad: #ff8a7d; --open: #e0b04a; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 2.5rem 1.25rem 4rem; max-width: 68rem; background: var(--page);
+  color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .4rem; }
+h2 { font-size: 1.3rem; margin: 2.8rem 0 .3rem; padding-top: 1.2rem;
+  border-top: 1px solid var(--line); }
+h3 { font-size: 1.05rem; margin: 0 0 .3rem; }
+p { margin: .35rem 0; max-width: 46rem; }
+.soft, dt, caption { color: var(--soft); }
+.soft { font-size: .92rem; }
+code { font: .88em ui-monospace, SFMono-Regular, Menlo, Consolas, monospace;
+  overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; margin: 1rem 0; }
+table { border-collapse: collapse; width: 100%; font-size: .92rem;
+  font-variant-numeric: tabular-nums; }
+th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0;
+  border-bottom: 1px solid var(--line); }
+th { font-weight: 600; color: var(--soft); white-space: nowrap; }
+.arms td { white-space: nowrap; }
+.arms td:nth-child(n+3), .arms th:nth-child(n+3) { text-align: right; }
+.verdict { font-weight: 650; }
+.supported { color: var(--good); }
+.refuted { color: var(--bad); }
+.open { color: var(--open); }
+.warning { color: var(--bad); font-size: .9rem; display: block; }
+.claim { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
+  padding: 1.1rem 1.3rem; margin: 1.2rem 0; }
+.claim img { display: block; width: 100%; max-width: 54rem; height: auto; margin: .9rem 0 .3rem; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.1rem;
+  margin: .7rem 0 0; font-size: .92rem; }
+dd { margin: 0; overflow-wrap: anywhere; }
+details { margin: 1rem 0; }
+summary { cursor: pointer; color: var(--soft); }
+a { color: inherit; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
+@media print { details { display: none; } .claim { break-inside: avoid; } }
+"""

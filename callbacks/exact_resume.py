@@ -1,0 +1,89 @@
+"""Random generator states in the checkpoint, so that a resumed run is the uninterrupted one."""
+
+import sys
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_plugins.nn.random_state import RandomState
+
+
+class ExactResume(Callback):
+    """Keeps the states of Python's, NumPy's, torch's and CUDA's generators in each checkpoint.
+
+    Lightning restores weights, optimizers, schedules and counters, but not the generators that
+    draw dropout masks and noise. With this callback, and data from a loader that resumes
+    (:class:`lightning_plugins.datamodules.ResumableDataLoader`), a run that is killed and resumed
+    gives the weights of the uninterrupted run, bit for bit on one process.
+
+    Each rank's states are kept. A checkpoint written while an exception is handled holds only the
+    states of the rank that writes it, because the other ranks may no longer answer; a checkpoint
+    written within a gradient-accumulation window lacks the gradients gathered so far, and says so.
+
+    Example::
+
+        trainer = Trainer(callbacks=[ExactResume(), ModelCheckpoint(save_last=True)])
+    """
+
+    def __init__(self) -> None:
+        self._trainer: Trainer | None = None
+        self._to_restore: list[dict[str, Any] | None] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Remember the trainer, which ``state_dict`` is not given."""
+        self._trainer = trainer
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the states back, before the first batch after resuming is fetched."""
+        if not self._to_restore:
+            return
+        states, self._to_restore = self._to_restore, []
+        own = states[trainer.global_rank] if trainer.global_rank < len(states) else None
+        if own is not None:
+            RandomState.from_plain(own).restore()
+        else:
+            rank_zero_warn(
+                f"the checkpoint holds no random states for rank {trainer.global_rank} of "
+                f"{trainer.world_size}: this run will differ from the uninterrupted one"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The states of all ranks, as tensors and plain data."""
+        trainer = self._trainer
+        own = RandomState.capture(_cuda_devices(trainer)).to_plain()
+        if trainer is None or trainer.world_size == 1:
+            return {"random_states": [own]}
+        # No collective while an exception is handled: the other ranks may be gone.
+        if sys.exc_info()[0] is not None or not torch.distributed.is_initialized():
+            states: list[dict[str, Any] | None] = [None] * trainer.world_size
+            states[trainer.global_rank] = own
+            return {"random_states": states}
+        states = [None] * trainer.world_size
+        torch.distributed.all_gather_object(states, own)
+        return {"random_states": states}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the states until training starts."""
+        self._to_restore = state_dict["random_states"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say so when the checkpoint falls within an accumulation window."""
+        window = trainer.accumulate_grad_batches
+        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        ends_epoch = batches >= trainer.num_training_batches
+        if trainer.training and batches % window and not ends_epoch:
+            rank_zero_warn(
+                f"this checkpoint falls within a window of {window} accumulated batches: "
+                "the gradients gathered so far are not in it, so resuming is not exact; "
+                "save every optimizer step or at the end of the epoch instead"
+            )
+
+
+def _cuda_devices(trainer: Trainer | None) -> tuple[int, ...]:
+    if trainer is None or trainer.strategy.root_device.type != "cuda":
+        return ()
+    return (trainer.strategy.root_device.index,)

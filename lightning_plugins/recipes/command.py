@@ -1,0 +1,55 @@
+"""``lightning-plugins recipes``: list, show and copy the packaged recipes."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import yaml
+
+from lightning_plugins.recipes.packaged import list_recipes, load_recipe
+
+
+def main(argv: list[str]) -> int:
+    """Run the sub-command and return its exit code.
+
+    Raises:
+        ValueError: no such recipe, or the file to write exists.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lightning-plugins recipes", description="The packaged YAML recipes."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="names and what they train")
+    show = commands.add_parser("show", help="the merged YAML, which LightningCLI runs too")
+    show.add_argument("name", help="BASE[+OVERLAY...], for example image/digits+late_sam")
+    copy = commands.add_parser("copy", help="write the merged YAML to a file of yours")
+    copy.add_argument("name", help="BASE[+OVERLAY...]")
+    copy.add_argument("file", nargs="?", help="where to (default: the recipe's name)")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "list":
+        recipes = list_recipes()
+        width = max(len(recipe.name) for recipe in recipes)
+        for recipe in recipes:
+            print(f"{recipe.name:<{width}}  {recipe.summary}")
+    elif arguments.command == "show":
+        sys.stdout.write(to_yaml(arguments.name))
+    else:
+        default = arguments.name.replace("/", "_").replace("+", "_") + ".yaml"
+        _write_new(Path(arguments.file or default), to_yaml(arguments.name))
+    return 0
+
+
+def to_yaml(name: str) -> str:
+    """The merged recipe as YAML text, with the command that made it as its first line."""
+    header = f"# lightning-plugins recipes show {name}\n"
+    return header + yaml.safe_dump(load_recipe(name), sort_keys=False, allow_unicode=True)
+
+
+def _write_new(path: Path, text: str) -> None:
+    if path.exists():
+        raise ValueError(f"file {str(path)!r} exists: give another name or remove it first")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, "utf-8")
+    os.replace(temporary, path)
+    print(f"wrote {path}; run it with: lightning-plugins fit --config {path}")

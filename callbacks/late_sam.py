@@ -110,6 +110,11 @@ class LateSAM(Callback):
             raise MisconfigurationException(
                 "two LateSAM callbacks would both perturb the weights: keep one"
             )
+        if self.unit == "fraction" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+            raise ValueError(
+                f"start={self.start} is a fraction of a run without an end: set "
+                "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or unit='step'"
+            )
         limit = {"epoch": trainer.max_epochs, "step": trainer.max_steps}.get(self.unit)
         if limit is not None and limit >= 0 and self.start >= limit:
             raise ValueError(
@@ -194,14 +199,8 @@ class LateSAM(Callback):
     def _first_step(self, trainer: Trainer) -> int:
         if self.unit == "step":
             return round(self.start)
-        total = trainer.estimated_stepping_batches
         if self.unit == "fraction":
-            if total == float("inf"):
-                raise ValueError(
-                    f"start={self.start} is a fraction of a run without an end: set "
-                    "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or 'step'"
-                )
-            return round(self.start * total)
+            return round(self.start * trainer.estimated_stepping_batches)
         steps_an_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
         return round(self.start * steps_an_epoch)
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 _NOISE = re.compile(
     r"^(Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|"
     r"Expected a <class 'NoneType'>.*|Expected a path but .*|Given value type: .*|"
-    r"Given value: .*|Parser key \"[a-z_]+\":)$"
+    r"Given value: .*|Parser key \"[a-z_]+\":|Not a valid subclass of .*|"
+    r"Subclass types expect one of:|a class path \(str\)|a dict with(out)? .*)$"
 )
 
 
@@ -45,7 +46,7 @@ def one_line(error: BaseException) -> str:
     lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
     told = [line for line in lines if line and not _NOISE.match(line)]
     if any(line.startswith("Problem with") for line in told):
-        told = [line for line in told if line != "Expected a list"]
+        told = [line for line in told if not line.startswith(("Expected a ", "Parser key"))]
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner

@@ -1,0 +1,45 @@
+.DEFAULT_GOAL := help
+SHELL := bash
+
+PYTHON := .venv/bin/python
+# One thread a process: the tests' arrays are small, and reductions then add in one order.
+PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-24s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: set-up ## train the digits with SGD and with LateSAM, write runs/demo/report.html
+	.venv/bin/lightning-plugins reproduce late-sam --scale smoke --output runs/demo
+
+.PHONY: test
+test: set-up ## run the fast tests
+	$(PYTEST)
+
+.PHONY: test-all
+test-all: set-up ## run all tests that need no GPU, the slow ones too
+	$(PYTEST) -m "not cuda"
+
+.PHONY: check
+check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
+	scripts/check.sh
+
+.PHONY: docs
+docs: ## build the documentation, warnings are errors; result in docs/_build/html
+	@scripts/set_up.sh all,dev,docs
+	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(PYTHON) -m sphinx -W --keep-going -b doctest docs docs/_build/doctest
+
+.PHONY: test-lightning-min
+test-lightning-min: set-up ## test the plugins with the lowest Lightning that we support
+	scripts/test_with_lightning.sh min $(PLUGIN_TESTS)
+
+.PHONY: test-lightning-latest
+test-lightning-latest: set-up ## test the plugins with the newest Lightning on the index
+	scripts/test_with_lightning.sh latest $(PLUGIN_TESTS)
+
+.PHONY: set-up
+set-up: ## only prepare .venv and the assets; every target does it where needed
+	@scripts/set_up.sh all,dev

@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import pytest
+
+from lightning_plugins.claims import Column, Experiment, Scale, Superiority, load_paper
+from lightning_plugins.claims.canonical import canonical_json
+
+
+def run(config, seed):
+    return {"metrics": {}}
+
+
+def experiment(**scale):
+    arms = {"sgd": {"recipe": "a", "overrides": {"epochs": 3, "lr": 0.1}}, "sam": {"recipe": "a"}}
+    return Experiment("e", arms, {"cpu": Scale(seeds=(0,), **scale)}, run)
+
+
+def test_the_scales_overrides_join_the_arms_and_the_scales_word_on_one_arm_wins():
+    built = experiment(
+        overrides={"batch": 8, "epochs": 5},
+        arms={"sgd": {"recipe": "b", "overrides": {"epochs": 7}}},
+    )
+    assert built.config("sgd", "cpu") == {
+        "recipe": "b",
+        "overrides": {"epochs": 7, "lr": 0.1, "batch": 8},
+    }
+    assert built.config("sam", "cpu") == {"recipe": "a", "overrides": {"epochs": 5, "batch": 8}}
+    assert built.arms["sgd"]["overrides"] == {"epochs": 3, "lr": 0.1}
+
+
+def test_arm_and_scale_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match="arm 'sgd' sets 'epochs' to 3 and scale 'cpu' to 5"):
+        experiment(overrides={"epochs": 5})
+    experiment(overrides={"epochs": 3})
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"arms": {"sgdd": {}}}, "did you mean 'sgd'"),
+        ({"overrides": {"x": float("nan")}}, "plain finite JSON"),
+        ({"overrides": {"x": object()}}, "plain finite JSON"),
+    ],
+)
+def test_a_wrong_scale_is_refused_at_construction(change, named):
+    with pytest.raises(ValueError, match=named):
+        experiment(**change)
+
+
+@pytest.mark.parametrize("seeds", [(), (1, 1)])
+def test_seeds_must_be_distinct_and_some(seeds):
+    with pytest.raises(ValueError, match="seeds"):
+        Scale(seeds=seeds)
+
+
+def test_a_claim_must_name_arms_and_an_experiment_that_exist(synthetic):
+    paper = synthetic.paper()
+    claim = paper.claims[0]
+    with pytest.raises(ValueError, match="did you mean 'switch'"):
+        replace(paper, claims=(replace(claim, experiment="swich"),))
+    with pytest.raises(ValueError, match="did you mean 'tail'"):
+        replace(paper, claims=(replace(claim, rule=Superiority("loss", "tial", "sgd", "lower")),))
+    with pytest.raises(ValueError, match="distinct"):
+        replace(paper, claims=(claim, claim))
+
+
+def test_a_columns_format_is_checked():
+    with pytest.raises(ValueError, match="format"):
+        Column("loss", "loss", "two digits")
+
+
+def test_a_misspelt_paper_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match="did you mean 'late-sam'"):
+        load_paper("late_sam")
+
+
+def test_canonical_json_is_one_text_for_one_value():
+    assert canonical_json({"b": (1, 2), "a": None}) == canonical_json({"a": None, "b": [1, 2]})

@@ -1,0 +1,113 @@
+import sys
+import time
+from types import ModuleType
+
+import pytest
+
+from lightning_plugins.claims import command, registry
+
+
+@pytest.fixture
+def registered(synthetic, monkeypatch):
+    monkeypatch.setattr(registry, "PAPERS", {"synthetic": "synthetic_claims"})
+    monkeypatch.setattr(command, "PAPERS", registry.PAPERS)
+    return synthetic
+
+
+def test_the_command_prints_the_table_the_verdicts_and_where_the_report_is(
+    registered, tmp_path, capsys
+):
+    assert command.main(["synthetic", "--jobs", "1", "--output", str(tmp_path)]) == 0
+    output = capsys.readouterr().out
+    assert "experiment  arm   loss" in output
+    assert "2.0" in output
+    assert "better: SUPPORTED" in output
+    assert "same: NOT REPRODUCED AT THIS SCALE" in output
+    assert str(tmp_path / "report.html") in output
+    assert "lightning-plugins reproduce synthetic" in (tmp_path / "report.md").read_text()
+    assert not [line for line in output.splitlines() if line != line.rstrip()]
+
+
+def test_a_failed_cell_gives_exit_code_one_and_still_a_report(
+    registered, tmp_path, monkeypatch, capsys
+):
+    failing = registered.paper(registered.fail_for_seed_one)
+    monkeypatch.setattr(registered, "paper", lambda: failing)
+    assert command.main(["--jobs", "1", "--output", str(tmp_path)]) == 1
+    assert "switch, sam, seed 1: RuntimeError: the loss is not finite" in capsys.readouterr().out
+    assert "the loss is not finite" in (tmp_path / "report.html").read_text()
+
+
+def test_paper_scale_prints_the_commands_and_runs_nothing(registered, tmp_path, capsys):
+    assert command.main(["--scale", "paper", "--output", str(tmp_path / "none")]) == 0
+    output = capsys.readouterr().out
+    assert (
+        "lightning-plugins fit --config image/digits --config +late_sam "
+        "--trainer.max_epochs 200 --tags '[\"a b\"]' --seed_everything 1"
+    ) in output
+    assert len([line for line in output.splitlines() if line.startswith("lightning-")]) == 6
+    assert not (tmp_path / "none").exists()
+
+
+def test_list_names_papers_claims_and_scales(registered, capsys):
+    assert command.main(["--list"]) == 0
+    output = capsys.readouterr().out
+    assert "synthetic  A synthetic paper" in output
+    assert "scales: smoke, paper" in output
+    assert "- recovers: The tail has it." in output
+
+
+def test_mistakes_reach_the_caller_as_one_line(registered, tmp_path):
+    with pytest.raises(ValueError, match="did you mean 'synthetic'"):
+        command.main(["synthetik"])
+    with pytest.raises(ValueError, match="has no scale 'cpu'; it has smoke, paper"):
+        command.main(["synthetic", "--scale", "cpu", "--output", str(tmp_path)])
+
+
+def test_the_sub_command_is_the_same_command(registered, tmp_path):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    command.add_parser(parser.add_subparsers())
+    arguments = parser.parse_args(["reproduce", "--jobs", "1", "--output", str(tmp_path)])
+    assert arguments.run(arguments) == 0
+
+
+@pytest.mark.parametrize("extra", ["scipy", "joblib", "matplotlib"])
+def test_a_missing_extra_is_answered_with_the_command_that_installs_it(
+    registered, tmp_path, monkeypatch, extra
+):
+    for name in [name for name in sys.modules if name.split(".")[0] == extra]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, extra, None)
+    jobs = "2" if extra == "joblib" else "1"
+    with pytest.raises(ImportError, match=r'pip install "lightning-plugins\[report\]"'):
+        command.main(["--jobs", jobs, "--output", str(tmp_path)])
+
+
+def test_a_module_without_a_paper_is_refused(monkeypatch):
+    empty = ModuleType("empty_paper")
+    empty.paper = lambda: None
+    monkeypatch.setitem(sys.modules, "empty_paper", empty)
+    monkeypatch.setitem(registry.PAPERS, "empty", "empty_paper")
+    with pytest.raises(ValueError, match="must return a Paper"):
+        registry.load_paper("empty")
+
+
+def test_help_answers_in_half_a_second_without_torch(start_python):
+    code = (
+        "import sys\n"
+        "from lightning_plugins.claims.command import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'scipy' not in sys.modules\n"
+    )
+    best = min(_seconds(start_python(code)) for _ in range(3))
+    assert best < 0.5
+
+
+def _seconds(process):
+    started = time.monotonic()
+    output, _ = process.communicate(timeout=30)
+    assert process.returncode == 0, output
+    return time.monotonic() - started

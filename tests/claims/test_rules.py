@@ -1,0 +1,242 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lightning_plugins.claims import Equivalence, Recovers, Superiority, Verdict
+from lightning_plugins.claims.judgement import holm_adjusted
+from lightning_plugins.claims.statistics import minimal_detectable_effect
+
+
+def arms(**values):
+    return {
+        arm: {seed: {"loss": float(x)} for seed, x in enumerate(column)}
+        for arm, column in values.items()
+    }
+
+
+def noisy(generator, n, **means):
+    shared = generator.normal(0, 1, n)
+    return arms(**{arm: mean + shared + generator.normal(0, 0.1, n) for arm, mean in means.items()})
+
+
+A = [2.0, 2.2, 1.9, 2.1]
+B = [1.0, 1.1, 1.0, 1.1]
+
+
+def test_superiority_has_the_paired_t_test_of_the_improvement():
+    judged = Superiority("loss", "sam", "sgd", "lower").judge(arms(sgd=A, sam=B))
+    expected = stats.ttest_rel(A, B)
+    assert judged.verdict == Verdict.SUPPORTED
+    assert judged.p == pytest.approx(expected.pvalue)
+    assert judged.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    spread = np.std(np.subtract(A, B), ddof=1)
+    assert judged.minimal_detectable_effect == pytest.approx(minimal_detectable_effect(spread, 4))
+    assert (judged.n, judged.dropped) == (4, 0)
+
+
+@pytest.mark.parametrize(
+    ("direction", "verdict"), [("lower", Verdict.SUPPORTED), ("higher", Verdict.NOT_SUPPORTED)]
+)
+def test_the_direction_decides_between_support_and_refutation(direction, verdict):
+    judged = Superiority("loss", "sam", "sgd", direction).judge(arms(sgd=A, sam=B))
+    assert judged.verdict == verdict
+
+
+def test_outside_the_papers_regime_a_refutation_is_called_not_reproduced():
+    judged = Superiority("loss", "sgd", "sam", "lower").judge(arms(sgd=A, sam=B))
+    assert judged.decided(in_paper_regime=False).verdict == "not reproduced at this scale"
+    supported = Superiority("loss", "sam", "sgd", "lower").judge(arms(sgd=A, sam=B))
+    assert supported.decided(in_paper_regime=False).verdict == "supported"
+
+
+def test_no_effect_is_inconclusive_unless_a_smallest_effect_was_stated():
+    values = arms(sgd=[1.0, 1.1, 0.9, 1.0], sam=[1.01, 1.08, 0.91, 1.0])
+    rule = Superiority("loss", "sam", "sgd", "lower")
+    assert rule.judge(values).verdict == Verdict.INCONCLUSIVE
+    assert replace(rule, smallest_effect=0.5).judge(values).verdict == Verdict.NOT_SUPPORTED
+
+
+def test_a_rival_that_is_as_good_makes_superiority_inconclusive_and_is_named():
+    values = arms(sgd=A, sam=B, ema=[1.05, 1.05, 1.02, 1.08])
+    judged = Superiority("loss", "sam", "sgd", "lower", rivals=("ema",)).judge(values)
+    assert judged.verdict == Verdict.INCONCLUSIVE
+    assert "ema - sam" in judged.note
+    assert judged.p_for == pytest.approx(
+        stats.ttest_rel([1.05, 1.05, 1.02, 1.08], B).pvalue if np.mean(B) < 1.05 else 1.0
+    )
+
+
+def test_a_rival_that_is_better_refutes_superiority():
+    values = arms(sgd=A, sam=B, ema=[0.5, 0.61, 0.52, 0.6])
+    judged = Superiority("loss", "sam", "sgd", "lower", rivals=("ema",)).judge(values)
+    assert judged.verdict == Verdict.NOT_SUPPORTED
+
+
+def test_equivalence_needs_the_ninety_percent_interval_inside_the_margin():
+    values = arms(sam=[1.02, 1.11, 1.0, 1.09], tail=B)
+    rule = Equivalence("loss", "tail", "sam", margin=0.05)
+    judged = rule.judge(values)
+    assert judged.verdict == Verdict.SUPPORTED
+    assert judged.confidence == 0.90
+    assert -0.05 < judged.interval[0] < judged.interval[1] < 0.05
+    assert replace(rule, margin=0.011).judge(values).verdict == Verdict.INCONCLUSIVE
+
+
+def test_equivalence_is_refuted_by_a_difference_shown_to_exceed_the_margin():
+    rule = Equivalence("loss", "sgd", "sam", margin=0.2)
+    assert rule.judge(arms(sgd=A, sam=B)).verdict == Verdict.NOT_SUPPORTED
+
+
+def test_a_relative_margin_is_decided_by_fiellers_interval_of_the_ratio():
+    values = arms(sam=[1.02, 1.11, 1.0, 1.09], tail=B)
+    for margin in np.linspace(0.005, 0.06, 12):
+        judged = Equivalence("loss", "tail", "sam", float(margin), relative=True).judge(values)
+        low, high = judged.ratio_interval
+        inside = -margin <= low and high <= margin
+        assert (judged.verdict == Verdict.SUPPORTED) == inside
+
+
+def test_a_relative_margin_of_a_negative_metric_is_inconclusive():
+    values = arms(sam=[-1.0, -1.1], tail=[-1.0, -1.1])
+    judged = Equivalence("loss", "tail", "sam", 0.1, relative=True).judge(values)
+    assert judged.verdict == Verdict.INCONCLUSIVE
+    assert "positive" in judged.note
+
+
+def test_recovers_judges_the_linear_contrast_and_reports_the_share():
+    tail = [1.2, 1.35, 1.15, 1.3]
+    judged = Recovers("loss", "tail", ("sgd", "sam"), 0.7).judge(arms(sgd=A, sam=B, tail=tail))
+    a, b, t = map(np.asarray, (A, B, tail))
+    contrast = (a - t) - 0.7 * (a - b)
+    expected = stats.ttest_1samp(contrast, 0)
+    assert judged.interval == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert judged.ratio == pytest.approx((a - t).mean() / (a - b).mean())
+    assert judged.verdict == Verdict.SUPPORTED
+    low, high = judged.ratio_interval
+    assert 0.7 < low < judged.ratio < high
+
+
+def test_recovers_is_refuted_where_the_share_is_shown_to_be_smaller():
+    values = arms(sgd=A, sam=B, tail=[1.8, 1.99, 1.71, 1.92])
+    rule = Recovers("loss", "tail", ("sgd", "sam"), 0.7)
+    assert rule.judge(values).verdict == Verdict.NOT_SUPPORTED
+
+
+def test_recovers_a_rise_with_direction_higher():
+    values = arms(low=B, full=A, tail=[1.9, 2.1, 1.8, 2.0])
+    rule = Recovers("loss", "tail", ("low", "full"), 0.5, direction="higher")
+    assert rule.judge(values).verdict == Verdict.SUPPORTED
+    assert replace(rule, direction="lower").judge(values).verdict == Verdict.INCONCLUSIVE
+
+
+def test_without_a_change_there_is_nothing_to_recover():
+    values = arms(sgd=[1.0, 1.1, 0.9], sam=[1.1, 0.9, 1.0], tail=[0.1, 0.2, 0.0])
+    judged = Recovers("loss", "tail", ("sgd", "sam"), 0.7).judge(values)
+    assert judged.verdict == Verdict.INCONCLUSIVE
+    assert "nothing to recover" in judged.note
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Superiority("loss", "sam", "sgd", "lower"),
+        Equivalence("loss", "sam", "sgd", 5.0),
+        Recovers("loss", "tail", ("sgd", "sam"), 0.1),
+    ],
+    ids=lambda rule: type(rule).__name__,
+)
+def test_missing_and_nan_seeds_are_dropped_and_counted_never_imputed(rule):
+    values = arms(sgd=A, sam=B, tail=B)
+    clean = rule.judge({arm: {s: values[arm][s] for s in (0, 1)} for arm in values})
+    values["sam"][2] = {"loss": math.nan}
+    del values["sgd"][3]
+    judged = rule.judge(values)
+    assert (judged.n, judged.dropped) == (2, 2)
+    assert judged.estimate == pytest.approx(clean.estimate)
+    values["sgd"][1] = {}
+    judged = rule.judge(values)
+    assert (judged.n, judged.dropped) == (1, 3)
+    assert judged.verdict == Verdict.INCONCLUSIVE
+    assert "1 usable pair" in judged.note
+    assert rule.judge({}).verdict == Verdict.INCONCLUSIVE
+
+
+def test_a_best_value_on_the_grids_edge_makes_a_claim_inconclusive():
+    values = arms(sgd=A, sam=B)
+    values["sgd"][0]["on_grid_edge"] = 1.0
+    judged = Superiority("loss", "sam", "sgd", "lower").judge(values)
+    assert judged.verdict == Verdict.INCONCLUSIVE
+    assert "grid" in judged.note
+
+
+def test_holm_within_a_paper_can_take_a_verdict_back():
+    rule = Superiority("loss", "sam", "sgd", "lower")
+    judged = rule.judge(arms(sgd=[1.0, 1.2, 1.1, 1.3], sam=[0.9, 0.95, 1.05, 0.99]))
+    assert judged.verdict == Verdict.SUPPORTED
+    assert 0.025 < judged.p <= 0.05
+    unmeasured = rule.judge({})
+    adjusted, blocked = holm_adjusted([judged, unmeasured])
+    assert adjusted.p == pytest.approx(2 * judged.p)
+    assert adjusted.decided().verdict == Verdict.INCONCLUSIVE
+    assert math.isnan(blocked.p)
+
+
+def test_at_most_five_percent_of_aa_runs_are_supported():
+    generator = np.random.default_rng(20261123)
+    rules = {
+        "superiority": Superiority("loss", "c", "a", "lower"),
+        "recovers": Recovers("loss", "c", ("a", "b"), 0.5),
+        "equivalence at its margin": Equivalence("loss", "shifted", "a", 0.2),
+    }
+    supported = dict.fromkeys(rules, 0)
+    for _ in range(200):
+        values = noisy(generator, 5, a=1.0, b=1.0, c=1.0, shifted=1.2)
+        for name, rule in rules.items():
+            supported[name] += rule.judge(values).verdict == Verdict.SUPPORTED
+    assert all(count <= 10 for count in supported.values()), supported
+
+
+def test_a_planted_effect_of_twice_the_detectable_size_is_found():
+    generator = np.random.default_rng(1)
+    effect = 2 * minimal_detectable_effect(0.1 * math.sqrt(2), 5)
+    rule = Superiority("loss", "better", "a", "lower")
+    found = sum(
+        rule.judge(noisy(generator, 5, a=1.0, better=1.0 - effect)).verdict == Verdict.SUPPORTED
+        for _ in range(200)
+    )
+    assert found >= 180
+
+
+def test_the_hash_depends_on_every_field_and_on_the_claims_name():
+    rule = Superiority("loss", "sam", "sgd", "lower")
+    same = Superiority("loss", "sam", "sgd", "lower")
+    assert rule.sha256("claim") == same.sha256("claim")
+    others = [
+        rule.sha256("other"),
+        replace(rule, metric="error").sha256("claim"),
+        replace(rule, direction="higher").sha256("claim"),
+        replace(rule, rivals=("ema",)).sha256("claim"),
+        replace(rule, smallest_effect=0.1).sha256("claim"),
+        Equivalence("loss", "sam", "sgd", 0.1).sha256("claim"),
+        Equivalence("loss", "sam", "sgd", 0.1, relative=True).sha256("claim"),
+    ]
+    assert len({rule.sha256("claim"), *others}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (lambda: Superiority("loss", "a", "b", "smaller"), "direction"),
+        (lambda: Superiority("loss", "a", "a", "lower"), "distinct"),
+        (lambda: Superiority("loss", "a", "b", "lower", smallest_effect=-1.0), "smallest_effect"),
+        (lambda: Equivalence("loss", "a", "b", 0.0), "margin"),
+        (lambda: Recovers("loss", "a", ("b", "c"), 1.5), "share"),
+        (lambda: Recovers("loss", "a", ("b",), 0.5), "between"),
+    ],
+)
+def test_a_wrong_rule_is_refused_at_construction(build, named):
+    with pytest.raises(ValueError, match=named):
+        build()

@@ -1,18 +1,23 @@
 """A user's mistake, told in one line."""
 
 import difflib
+import inspect
 import re
 import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
+# What jsonargparse says of the types it tried, around what was wrong.
 _NOISE = re.compile(
-    r"^(Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|"
+    r"Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|"
     r"Expected a <class 'NoneType'>.*|Expected a path but .*|Given value type: .*|"
-    r"Given value: .*|Parser key \"[a-z_]+\":|Not a valid subclass of .*|"
-    r"Subclass types expect one of:|a class path \(str\)|a dict with(out)? .*)$"
+    r"Not a valid subclass of .*|Subclass types expect one of:|a class path \(str\)|"
+    r"a dict with(out)? .*|Expected a list"
 )
+_KEY = re.compile(r'Parser key "([^"]+)":')
+_GIVEN = re.compile(r"Given value: (.*)")
+_CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
 
 class Mistake(Exception):
@@ -42,21 +47,53 @@ def told_in_one_line(
 
 def one_line(error: BaseException) -> str:
     """What ``error`` says of its innermost cause, in one line."""
-    # The parser's message says which argument was wrong, but wraps it in the types it tried.
-    lines = [line.strip().removeprefix("- ") for line in str(error).splitlines()]
-    told = [line for line in lines if line and not _NOISE.match(line)]
-    if any(line.startswith("Problem with") for line in told):
-        told = [line for line in told if not line.startswith(("Expected a ", "Parser key"))]
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner
-    text = " ".join(told) or " ".join(str(innermost).split()) or type(innermost).__name__
+    text = _told(str(error)) or " ".join(str(innermost).split()) or type(innermost).__name__
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+
+
+def _told(message: str) -> str:
+    """The parser's tree of attempts as ``key: what was wrong``; other messages as they are."""
+    keys, told, given = [], [], ""
+    lines = message.splitlines()
+    while lines:
+        line = lines.pop(0)
+        text = line.strip().removeprefix("- ")
+        if key := _KEY.fullmatch(text):
+            keys.append(key[1])
+        elif value := _GIVEN.fullmatch(text):
+            given = value[1]
+        elif _CLASS.fullmatch(text):
+            # A class was found, so its own complaint is what matters, not the types tried after.
+            told, lines = [text], _below(line, lines)
+        elif text and not _NOISE.fullmatch(text):
+            told.append(text)
+    if keys and told and told[-1].startswith("Expected a <class") and "Got value" not in told[-1]:
+        told.append(f"got {given}")
+    if len(keys) > 1:  # the key says where, so the class need not
+        told = [text for text in told if not _CLASS.fullmatch(text)]
+    where = f"{'.'.join(keys)}: " if keys else ""
+    separator = ", " if keys else " "
+    return where + separator.join(dict.fromkeys(told)).replace("':, ", "': ") if told else ""
+
+
+def _below(line: str, following: list[str]) -> list[str]:
+    depth = _indent(line)
+    end = next((i for i, x in enumerate(following) if x.strip() and _indent(x) <= depth), None)
+    return following[:end]
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _is_mistake(error: BaseException) -> bool:
     # By name, because lightning and pytorch_lightning each have the class and importing is slow.
-    is_misconfiguration = any(c.__name__ == "MisconfigurationException" for c in type(error).__mro__)
+    is_misconfiguration = any(
+        c.__name__ == "MisconfigurationException" for c in type(error).__mro__
+    )
     kinds = (ValueError, ImportError, FileNotFoundError, ArgumentError, ConnectionError)
     return is_misconfiguration or isinstance(error, kinds)
 
@@ -66,6 +103,9 @@ def _near_names(text: str, known_names: Callable[[], Iterable[str]]) -> str:
         return ""
     if missing := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         name, candidates = missing[2], dir(sys.modules.get(missing[1]))
+    elif refused := re.search(r"class_path '([\w.]+)\.(\w+)': Option '(\w+)'", text):
+        owner = getattr(sys.modules.get(refused[1]), refused[2], None)
+        name, candidates = refused[3], list(inspect.signature(owner).parameters) if owner else []
     elif unknown := re.search(r"(?:path string: |arguments: --|option ')([\w.]+)", text):
         name, candidates = unknown[1], list(known_names())
     else:

@@ -17,6 +17,7 @@ from lightning_plugins._lightning_compat import (
     steps_the_optimizer,
     wrap_closures,
 )
+from lightning_plugins.nn.buffers import buffers_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
@@ -231,7 +232,6 @@ class LateSAM(Callback):
 
     def _sam_step(self, passes: Passes) -> None:
         """The first pass of the stepping batch, then all micro-batches at perturbed weights."""
-        buffers = _MutableBuffers(self._module)
         with no_gradient_synchronization(self._trainer) if self.local else nullcontext():
             self._first_pass(passes)
         if not self._accumulated:
@@ -243,7 +243,7 @@ class LateSAM(Callback):
             return
         after_first_pass = RandomState.capture(_cuda_devices(self._module))
         try:
-            with buffers.untouched(), metrics_untouched(self._module), _silent(self._module):
+            with self._without_a_trace():
                 self._perturbation.perturb(norm)
                 self._perturbation.optimizer.zero_grad()
                 second_losses = self._second_passes(micro_batches)
@@ -254,6 +254,12 @@ class LateSAM(Callback):
         first_losses = [micro_batch.loss for micro_batch in micro_batches]
         gap = torch.stack(second_losses).sum() - torch.stack(first_losses).sum()
         self._to_log = {"sam/gradient_norm": norm, "sam/loss_gap": gap}
+
+    @contextmanager
+    def _without_a_trace(self) -> "Iterator[None]":
+        module = self._module
+        with buffers_untouched(module), metrics_untouched(module), _silent(module):
+            yield
 
     def _second_passes(self, micro_batches: list["_MicroBatch"]) -> list["Tensor"]:
         losses = []
@@ -293,45 +299,6 @@ class _SAMClosure:
 
     def consume_result(self) -> Any:
         return self._passes.consume_result()
-
-
-class _MutableBuffers:
-    """The buffers that a forward pass changes: BatchNorm statistics, spectral norm, codebooks.
-
-    Made before the first pass; what that pass changed is what the second pass would change again.
-    """
-
-    def __init__(self, module: LightningModule) -> None:
-        self._module = module
-        self._before = {place: (b, b._version) for place, b in _buffers(module).items()}
-
-    @contextmanager
-    def untouched(self) -> "Iterator[None]":
-        """Put the changed buffers back, bit for bit, after the block."""
-        changed = {
-            place: (buffer, buffer.clone())
-            for place, buffer in _buffers(self._module).items()
-            if self._was_changed(place, buffer)
-        }
-        try:
-            yield
-        finally:
-            for (owner, name), (buffer, value) in changed.items():
-                buffer.copy_(value)
-                owner._buffers[name] = buffer
-
-    def _was_changed(self, place: "tuple[torch.nn.Module, str]", buffer: "Tensor") -> bool:
-        before, version = self._before.get(place, (None, -1))
-        return before is not buffer or version != buffer._version
-
-
-def _buffers(module: LightningModule) -> "dict[tuple[torch.nn.Module, str], Tensor]":
-    return {
-        (owner, name): buffer
-        for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
-    }
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 SHELL := bash
 
 PYTHON := .venv/bin/python
-# One thread a process: the tests' arrays are small, and reductions then add in one order.
+# tests/conftest.py sets the same, so that a plain pytest does as `make test`.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
 

@@ -16,15 +16,15 @@ failed=()
 main() {
     export_tree
     cd "$export"
-    check "ruff check" "$bin/ruff" check --no-cache .
-    check "ruff format" "$bin/ruff" format --no-cache --check .
+    check "ruff check" "$bin/python" -m ruff check --no-cache .
+    check "ruff format" "$bin/python" -m ruff format --no-cache --check .
     "$bin/python" -m build --wheel --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 || {
         cat "$work/build.log"
         exit 1
     }
     "$bin/python" -m zipfile -e "$work"/dist/*.whl "$wheel"
     cd "$wheel"
-    check "mypy" "$bin/mypy" --config-file "$export/pyproject.toml" \
+    check "mypy" "$bin/python" -m mypy --config-file "$export/pyproject.toml" \
         --cache-dir "$root/.mypy_cache/wheel" lightning_plugins
     check "import-linter" lint_imports
     cd "$root"

@@ -3,15 +3,16 @@
 #
 # usage: scripts/set_up.sh EXTRA[,EXTRA …]       for example: scripts/set_up.sh all,dev
 #
-# A stamp in .venv, written last, records pyproject.toml and the Python it was installed with; while
-# both are unchanged the second call only looks (well under 2 s). Interrupted, it is simply redone.
+# A stamp in .venv, written last, records pyproject.toml, the Python and the folder it was installed
+# with; while all are unchanged the second call only looks (well under 2 s). Interrupted, it is
+# simply redone.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/retries.sh
 
 readonly extras=$1
 readonly venv_python=.venv/bin/python
 readonly stamp=.venv/.set-up-${extras//,/-}
-readonly tries=3
 
 main() {
     local wanted
@@ -19,20 +20,12 @@ main() {
     if [[ -z $wanted || ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
         rm -f "$stamp"
         make_virtual_environment
-        local quiet=()
-        [[ -t 1 ]] || quiet=(--quiet)
-        with_retries "installing lightning-plugins[$extras] into .venv" \
-            "$venv_python" -m pip install "${quiet[@]}" --disable-pip-version-check --no-input \
-            --editable ".[$extras]"
+        with_retries "installing lightning-plugins[$extras] into .venv, minutes the first time" \
+            install_editable
         fingerprint >"$stamp.partial"
         mv "$stamp.partial" "$stamp"
     fi
-    if ! "$venv_python" -m lightning_plugins assets install >.venv/.assets.log 2>&1; then
-        cat .venv/.assets.log >&2
-        exit 2
-    fi
-    # Licence and terms of what was just installed; silent when all of it was there already.
-    grep -v ': installed$' .venv/.assets.log || true
+    install_assets
 }
 
 # Nothing where .venv does not run: then it is made anew.
@@ -62,28 +55,24 @@ make_virtual_environment() {
     explain "no Python 3.11 or newer found: install one so that python3 --version shows it"
 }
 
-# with_retries WHAT COMMAND …: three tries, pausing 2-4 and 4-8 seconds between them.
-with_retries() {
-    local what=$1 attempt pause
-    shift
-    echo "set-up: $what (several minutes the first time)"
-    for ((attempt = 1; attempt <= tries; attempt++)); do
-        if "$@" </dev/null; then
-            return
-        fi
-        if ((attempt < tries)); then
-            pause=$((2 ** attempt + RANDOM % 2 ** attempt))
-            echo "set-up: try $attempt failed; again in $pause s" >&2
-            sleep "$pause"
-        fi
-    done
-    explain "$what failed $tries times; pip's own message stands above. Check the network, the" \
-        "package index (.venv/bin/pip config list) and the free space (df .), then run make again"
+# setuptools warns at every editable install that the checkout's folders may take precedence over
+# it; that they do is tested in tests/packaging/test_import_situations.py.
+install_editable() {
+    local verbosity=--quiet
+    if [[ -t 1 ]]; then
+        verbosity=--progress-bar=on
+    fi
+    PYTHONWARNINGS=ignore "$venv_python" -m pip install "$verbosity" --no-input \
+        --disable-pip-version-check --editable ".[$extras]"
 }
 
-explain() {
-    echo "set-up: $*" >&2
-    exit 2
+# Retried inside. Says licence and terms of what it installs; silent when all of it was there.
+install_assets() {
+    if ! "$venv_python" -m lightning_plugins assets install >.venv/.assets.log; then
+        cat .venv/.assets.log >&2
+        exit 2
+    fi
+    grep -v ': installed$' .venv/.assets.log || true
 }
 
 main

@@ -1,0 +1,49 @@
+"""What pyproject.toml tells the package index and pip."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import lightning_plugins
+
+
+@pytest.fixture(scope="module")
+def project(checkout: Path) -> dict[str, Any]:
+    with (checkout / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]
+
+
+def test_description_says_for_whom_and_that_we_are_independent(project: dict[str, Any]) -> None:
+    assert project["description"].startswith("for PyTorch Lightning")
+    assert "independent" in project["description"]
+    assert "not affiliated with Lightning AI" in project["description"]
+
+
+@pytest.mark.parametrize("malicious", ["2.6.2", "2.6.3"])
+def test_malicious_lightning_releases_are_excluded_by_name(
+    project: dict[str, Any], malicious: str
+) -> None:
+    extras = project["optional-dependencies"].values()
+    listed = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    lightnings = [
+        requirement
+        for requirement in map(Requirement, listed)
+        if requirement.name in ("lightning", "pytorch-lightning")
+    ]
+    assert lightnings
+    for requirement in lightnings:
+        assert f"!={malicious}" in str(requirement.specifier).split(",")
+        assert Version(malicious) not in requirement.specifier
+
+
+def test_core_needs_only_four_packages(project: dict[str, Any]) -> None:
+    core = {Requirement(line).name for line in project["dependencies"]}
+    assert core == {"torch", "lightning", "torchmetrics", "jsonargparse"}
+
+
+def test_versions_agree(project: dict[str, Any]) -> None:
+    assert project["version"] == lightning_plugins.__version__

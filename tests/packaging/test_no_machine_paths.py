@@ -1,0 +1,114 @@
+"""No file of the project names a place on somebody's machine, or a host that serves packages.
+
+Run by `make check` too. A failure shows file, line and kind, never the text itself: an index's
+address can carry a password.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+# Written so that no pattern matches itself: this file is searched like all others.
+_NOT_AFTER = r"(?<![\w.~$})-])"
+FORBIDDEN = {
+    "a path of a machine": re.compile(
+        _NOT_AFTER + r"/(?:work|root)(?![\w-])"
+        "|" + _NOT_AFTER + r"/(?:home|Users|tmp|scratch|mnt|private)/\w"
+        r"|\b[A-Z]:\\+Users\\+\w"
+    ),
+    "a host that serves packages": re.compile(
+        r"\b(?:test\.)?pypi\.(?:org|python\.org)|pythonhosted\.(?:org)|registry\.(?:npmjs|yarnpkg)"
+        r"|\b(?:conda\.)?anaconda\.(?:org)|https?://[^\s\"'<>]+/simple\b"
+        r"|(?:extra-)?index[-_]url\s*[=:]?\s*[\"']?https?:"
+    ),
+}
+
+
+def places_of(text: str) -> list[tuple[int, str]]:
+    """Line number and kind of every forbidden text."""
+    patterns = FORBIDDEN | _of_this_machine()
+    return [
+        (number, kind)
+        for number, line in enumerate(text.splitlines(), start=1)
+        for kind, pattern in patterns.items()
+        if pattern.search(line)
+    ]
+
+
+def test_no_file_names_a_machine_or_a_package_host(
+    project_files: list[Path], checkout: Path
+) -> None:
+    found = []
+    for path in project_files:
+        try:
+            text = (checkout / path).read_text("utf-8")
+        except UnicodeDecodeError:
+            continue
+        found += [f"{path}:{number}: {kind}" for number, kind in places_of(text)]
+    assert len(project_files) > 20
+    assert not found, "name the package, not its host; take folders from arguments or tmp_path"
+
+
+# A `^` stands where it keeps this file itself allowed.
+@pytest.mark.parametrize(
+    "forbidden",
+    [
+        "data = '/^work/shared'",
+        "cd /home/^someone",
+        "file:///Users/^someone/x",
+        "HOME=/^root",
+        "--output /tmp/^x",
+        r"open(r'C:\Users^\someone')",
+        "https://py^pi.org/project/x",
+        "https://mirror.example/api/^simple/x",
+        "--index-^url https://mirror.example",
+    ],
+)
+def test_forbidden_texts_are_found(forbidden: str) -> None:
+    assert [number for number, _ in places_of("clean\n" + forbidden.replace("^", ""))] == [2]
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "../shared/data",
+        "~/work/runs",
+        "$HOME/work/runs",
+        "https://arxiv.org/abs/2410.10373",
+        "framework/x and /worked/x",
+        "tests/tmp/x",
+        "a simple/plain thing",
+    ],
+)
+def test_relative_and_public_places_are_allowed(allowed: str) -> None:
+    assert places_of(allowed) == []
+
+
+def _of_this_machine() -> dict[str, re.Pattern[str]]:
+    """The folders of this checkout, Python and user, and the index that this pip asks."""
+    folders = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path.home()}
+    # A short folder (a container's root, say) would be found in innocent text.
+    long = [re.escape(str(folder)) for folder in folders if len(folder.parts) > 2]
+    patterns = {
+        "a folder of this very machine": long,
+        "the package index of this machine": _hosts(),
+    }
+    return {kind: re.compile("|".join(texts)) for kind, texts in patterns.items() if texts}
+
+
+_HOSTS: list[str] | None = None
+
+
+def _hosts() -> list[str]:
+    global _HOSTS
+    if _HOSTS is None:
+        command = [sys.executable, "-m", "pip", "config", "list"]
+        configured = subprocess.run(command, capture_output=True, text=True).stdout
+        configured += " ".join(v for k, v in os.environ.items() if k.startswith(("PIP_", "UV_")))
+        hosts = re.findall(r"https?://(?:[^/@\s']*@)?([\w-]+(?:\.[\w-]+)+)", configured)
+        _HOSTS = [rf"\b{re.escape(host)}\b" for host in sorted(set(hosts))]
+    return _HOSTS

@@ -1,0 +1,61 @@
+"""The wheel holds every source file of the tree, and nothing else."""
+
+import zipfile
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+
+MAPPED_FOLDERS = ("callbacks", "datamodules", "litmodels", "simulators")
+
+
+def sources_of(paths: Iterable[Path]) -> set[str]:
+    """The names in the wheel that the tree's files should have."""
+    names = set()
+    for path in map(PurePosixPath, paths):
+        is_source = path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        if is_source and path.parts[0] == "lightning_plugins":
+            names.add(str(path))
+        elif is_source and path.parts[0] in MAPPED_FOLDERS:
+            names.add(f"lightning_plugins/{path}")
+    return names
+
+
+def files_in(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
+
+
+def test_wheel_holds_the_tree_and_nothing_else(wheel: Path, project_files: list[Path]) -> None:
+    expected, found = sources_of(project_files), files_in(wheel)
+    assert {"lightning_plugins/py.typed", "lightning_plugins/callbacks/late_sam.py"} <= expected
+    missing = sorted(expected - found)
+    assert not missing, "not in the wheel: name their folder under `packages` in pyproject.toml"
+    assert not sorted(found - expected)
+
+
+def test_a_package_folder_that_pyproject_does_not_name_is_noticed(
+    export_checkout: Callable[[Path], Path],
+    build_wheel: Callable[[Path, Path], Path],
+    project_files: list[Path],
+    tmp_path: Path,
+) -> None:
+    forgotten = [Path("lightning_plugins/forgotten/__init__.py"), Path("litmodels/new/model.py")]
+    export = export_checkout(tmp_path / "export")
+    for path in forgotten:
+        (export / path).parent.mkdir()
+        (export / path).touch()
+    found = files_in(build_wheel(export, tmp_path / "dist"))
+    assert sources_of([*project_files, *forgotten]) - found >= sources_of(forgotten)
+
+
+def test_wheel_carries_the_licence_and_one_command(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
+        commands = archive.read(entry_points).decode()
+    assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
+    assert commands.split() == [
+        "[console_scripts]",
+        "lightning-plugins",
+        "=",
+        "lightning_plugins.__main__:main",
+    ]

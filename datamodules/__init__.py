@@ -1,5 +1,7 @@
 """LightningDataModules, one a task, each with an embedded default."""
 
+from lightning_plugins.datamodules.digits import DigitsDataModule
+from lightning_plugins.datamodules.partition import DirichletPartition
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
-__all__ = ["ResumableDataLoader"]
+__all__ = ["DigitsDataModule", "DirichletPartition", "ResumableDataLoader"]

@@ -1,0 +1,129 @@
+"""Image networks by name."""
+
+import difflib
+import importlib.util
+import inspect
+
+from torch import nn
+
+from lightning_plugins.nn.image.groupnorm_cnn import GroupNormCNN
+from lightning_plugins.nn.image.mlp import MLP
+from lightning_plugins.nn.image.resnet18 import ResNet18
+from lightning_plugins.nn.image.resnet20 import ResNet20
+from lightning_plugins.nn.image.vgg import VGG16
+from lightning_plugins.nn.image.wide_resnet import WideResNet
+
+IMAGE_NETWORKS: dict[str, type[nn.Module]] = {
+    "groupnorm_cnn": GroupNormCNN,
+    "mlp": MLP,
+    "resnet18": ResNet18,
+    "resnet20": ResNet20,
+    "vgg": VGG16,
+    "wide_resnet": WideResNet,
+}
+
+
+def build_image_network(
+    name: str,
+    *,
+    num_classes: int,
+    in_channels: int = 3,
+    image_size: int = 32,
+    dropout: float = 0.0,
+    pretrained: bool = False,
+) -> nn.Module:
+    """Build a network that maps images to logits.
+
+    The result takes ``(batch, in_channels, image_size, image_size)`` and gives ``(batch,
+    num_classes)``.
+
+    Args:
+        name: ``groupnorm_cnn``, ``mlp``, ``resnet18``, ``resnet20``, ``vgg``, ``wide_resnet``, or
+            any model of timm, such as ``vit_tiny_patch16_224`` or ``resnet18.a1_in1k``. Where
+            both have a name, as ``resnet18``, it is this package's; timm's own is reached by its
+            name with the tag of its weights.
+        num_classes: logits.
+        in_channels: of the images.
+        image_size: pixels a side.
+        dropout: probability of a zero, in [0, 1); ``mlp``, ``wide_resnet`` and timm's models.
+        pretrained: load timm's published weights.
+
+    Raises:
+        ValueError: an unknown name, an argument outside its range, or one that the architecture
+            cannot follow (``dropout`` where it has none, ``pretrained`` for this package's own).
+        ImportError: a name of timm's without timm.
+    """
+    if num_classes < 1:
+        raise ValueError(f"num_classes={num_classes}: expected at least 1")
+    if in_channels < 1:
+        raise ValueError(f"in_channels={in_channels}: expected at least 1")
+    if image_size < 1:
+        raise ValueError(f"image_size={image_size}: expected at least 1 pixel")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: expected a probability in [0, 1)")
+    if name not in IMAGE_NETWORKS:
+        return _build_with_timm(name, num_classes, in_channels, image_size, dropout, pretrained)
+    if pretrained:
+        raise ValueError(
+            f"pretrained=True: there are no published weights for {name!r} here; use a name of "
+            "timm's with the tag of its weights, such as 'resnet18.a1_in1k'"
+        )
+    network_cls = IMAGE_NETWORKS[name]
+    accepted = inspect.signature(network_cls).parameters
+    arguments: dict[str, float] = {"num_classes": num_classes, "in_channels": in_channels}
+    if "image_size" in accepted:
+        arguments["image_size"] = image_size
+    if "dropout" in accepted:
+        arguments["dropout"] = dropout
+    elif dropout:
+        able = [
+            n for n, c in IMAGE_NETWORKS.items() if "dropout" in inspect.signature(c).parameters
+        ]
+        raise ValueError(
+            f"dropout={dropout}: {name!r} has no dropout; use 0, or one of {', '.join(able)}"
+        )
+    smallest = getattr(network_cls, "MIN_IMAGE_SIZE", 1)
+    if image_size < smallest:
+        raise ValueError(f"image_size={image_size}: {name!r} needs at least {smallest} pixels")
+    return network_cls(**arguments)
+
+
+def _build_with_timm(
+    name: str,
+    num_classes: int,
+    in_channels: int,
+    image_size: int,
+    dropout: float,
+    pretrained: bool,
+) -> nn.Module:
+    if importlib.util.find_spec("timm") is None:
+        near = difflib.get_close_matches(name, IMAGE_NETWORKS, 3)
+        raise ImportError(
+            f"network={name!r} is none of {', '.join(sorted(IMAGE_NETWORKS))}"
+            + (f" (did you mean {' or '.join(near)}?)" if near else "")
+            + '; for the models of timm: pip install "lightning-plugins[vision]"'
+        )
+    import timm
+
+    if not timm.is_model(name) and ":" not in name:
+        near = difflib.get_close_matches(name, [*IMAGE_NETWORKS, *timm.list_models()], 5)
+        raise ValueError(
+            f"network={name!r}: expected one of {', '.join(sorted(IMAGE_NETWORKS))} or a model "
+            "of timm's" + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
+    options: dict[str, float] = {}
+    if dropout:
+        options["drop_rate"] = dropout
+    config = timm.get_pretrained_cfg(name) if ":" not in name else None
+    if config is not None and config.fixed_input_size:
+        options["img_size"] = image_size
+    try:
+        return timm.create_model(
+            name, pretrained=pretrained, num_classes=num_classes, in_chans=in_channels, **options
+        )
+    except TypeError as error:
+        refused = next((option for option in options if option in str(error)), None)
+        if refused is None:
+            raise
+    ours = {"drop_rate": f"dropout={dropout}", "img_size": f"image_size={image_size}"}[refused]
+    raise ValueError(f"{ours}: timm's {name!r} cannot be built with it")

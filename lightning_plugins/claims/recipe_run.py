@@ -1,0 +1,98 @@
+"""Trains a recipe inside an experiment, through the LightningCLI that everybody has."""
+
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_plugins.recipes import load_recipe, merge
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+
+@dataclass(frozen=True)
+class TrainedRecipe:
+    """What came out of a run.
+
+    ``fit_seconds`` is the wall time of ``Trainer.fit``; ``test_metrics`` the logged test metrics.
+    """
+
+    model: "LightningModule"
+    datamodule: "LightningDataModule"
+    trainer: "Trainer"
+    fit_seconds: float
+    test_metrics: dict[str, float]
+
+
+def train_recipe(config: dict[str, Any], seed: int) -> TrainedRecipe:
+    """Fit and test ``config["recipe"]`` changed by the dotted keys of ``config["overrides"]``.
+
+    ``seed`` seeds both the run and the data's order. Loggers, checkpoints and progress bars are
+    off, and what a callback writes goes to a folder that is removed.
+
+    Raises:
+        ValueError: no such recipe.
+    """
+    from lightning.pytorch.cli import LightningCLI
+
+    resolved = _resolved(config, seed)
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        resolved["trainer"]["default_root_dir"] = folder
+        cli = LightningCLI(
+            run=False,
+            args=resolved,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+        )
+        started = time.perf_counter()
+        cli.trainer.fit(cli.model, datamodule=cli.datamodule)
+        fit_seconds = time.perf_counter() - started
+        (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
+    test_metrics = {name: float(value) for name, value in metrics.items()}
+    return TrainedRecipe(cli.model, cli.datamodule, cli.trainer, fit_seconds, test_metrics)
+
+
+def _resolved(config: dict[str, Any], seed: int) -> dict[str, Any]:
+    resolved = load_recipe(config["recipe"])
+    for key, value in config["overrides"].items():
+        resolved = merge(resolved, _nested(key, value))
+    resolved = merge(resolved, _nested("data.init_args.seed", seed))
+    resolved["seed_everything"] = seed
+    trainer = resolved["trainer"]
+    trainer["callbacks"] = [
+        callback
+        for callback in trainer.get("callbacks", [])
+        if not callback["class_path"].endswith(".ModelCheckpoint")
+    ]
+    for switch in ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"):
+        trainer[switch] = False
+    return resolved
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return value
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's hints to somebody who watches one run are noise in a table of many."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for hint in ("does not have many workers", "LightningCLI's args parameter", "LeafSpec"):
+                warnings.filterwarnings("ignore", f".*{hint}.*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,7 +1,8 @@
 """LightningDataModules, one a task, each with an embedded default."""
 
 from lightning_plugins.datamodules.digits import DigitsDataModule
+from lightning_plugins.datamodules.image import ImageDataModule
 from lightning_plugins.datamodules.partition import DirichletPartition
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
-__all__ = ["DigitsDataModule", "DirichletPartition", "ResumableDataLoader"]
+__all__ = ["DigitsDataModule", "DirichletPartition", "ImageDataModule", "ResumableDataLoader"]

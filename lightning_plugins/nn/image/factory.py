@@ -3,6 +3,7 @@
 import difflib
 import importlib.util
 import inspect
+from typing import Any
 
 from torch import nn
 
@@ -111,7 +112,7 @@ def _build_with_timm(
             f"network={name!r}: expected one of {', '.join(sorted(IMAGE_NETWORKS))} or a model "
             "of timm's" + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
-    options: dict[str, float] = {}
+    options: dict[str, Any] = {}
     if dropout:
         options["drop_rate"] = dropout
     config = timm.get_pretrained_cfg(name) if ":" not in name else None

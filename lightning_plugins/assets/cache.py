@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from lightning_plugins.assets.catalogue import Asset, find_asset
+from lightning_plugins.assets.catalogue import CATALOGUE, Asset, find_asset
 
 MANIFEST_NAME = "manifest.json"
 _SMALL_FILE_BYTES = 2**20
@@ -17,22 +17,25 @@ class CorruptedAssetError(OSError):
     """An installed asset differs from what was installed; the message names the file."""
 
 
-def asset_path(name: str, *, cache: Path | None = None) -> Path:
+def asset_path(
+    name: str, *, cache: Path | None = None, catalogue: tuple[Asset, ...] = CATALOGUE
+) -> Path:
     """Return the folder of an installed asset, its files laid out as in its distribution.
 
     Sizes of all files, and hashes of those under 1 MiB, are compared with the manifest first
     (milliseconds); ``lightning-plugins assets list --verify`` hashes everything.
 
     Args:
-        name: Name of an asset in :data:`~lightning_plugins.assets.CATALOGUE`.
+        name: Name of an asset of the catalogue.
         cache: Folder of all assets; default :func:`cache_folder`.
+        catalogue: What can be installed; default :data:`~lightning_plugins.assets.CATALOGUE`.
 
     Raises:
         ValueError: no asset has this name.
         FileNotFoundError: the asset is not installed; the message is the command that does it.
         CorruptedAssetError: a file of the asset is missing or was changed.
     """
-    asset = find_asset(name)
+    asset = find_asset(name, catalogue)
     folder = (cache or cache_folder()) / asset.folder_name
     if not folder.is_dir():
         raise FileNotFoundError(

@@ -44,17 +44,24 @@ def install(
     Raises:
         DownloadError: three tries failed.
         OSError: the cache cannot be written.
+        ValueError: the artefact lacks a file of the catalogue, or a member's path leads outside.
     """
     root = cache or cache_folder()
-    root.mkdir(parents=True, exist_ok=True)
     target = root / asset.folder_name
+    # Before the lock: a cache that many share may be read-only, and whole.
+    if _is_whole(asset, target) and not _remains(asset, root):
+        echo(f"{asset.name} {asset.version}: installed")
+        return target
+    root.mkdir(parents=True, exist_ok=True)
 
     def say_waiting() -> None:
         echo(f"{asset.name}: another process is installing it; waiting")
 
     with process_lock(root / f".{asset.folder_name}.lock", say_waiting) as locked:
         if locked:
-            _remove_remains(asset, root)
+            # What killed installations left; the lock says that none is alive.
+            for folder in _remains(asset, root):
+                shutil.rmtree(folder, ignore_errors=True)
         if target.is_dir():
             problem = find_corruption(asset, target, every_hash=True)
             if problem is None:
@@ -82,21 +89,28 @@ def install(
     return target
 
 
-def _remove_remains(asset: Asset, root: Path) -> None:
-    """Remove what killed installations left; the lock says that none is alive."""
-    for remains in root.glob(f".{asset.folder_name}.*.partial"):
-        shutil.rmtree(remains, ignore_errors=True)
+def _is_whole(asset: Asset, target: Path) -> bool:
+    return target.is_dir() and find_corruption(asset, target, every_hash=True) is None
+
+
+def _remains(asset: Asset, root: Path) -> list[Path]:
+    return list(root.glob(f".{asset.folder_name}.*.partial"))
 
 
 def _unpack(asset: Asset, artefact: Path, content: Path) -> None:
     content.mkdir()
     matched = set()
     for relative_path, source in _members(artefact):
+        destination = content / relative_path
+        # Also what only this system reads as a path that leads outside, such as a drive letter.
+        if not destination.resolve().is_relative_to(content.resolve()):
+            raise ValueError(
+                f"{artefact.name} is refused: its member {relative_path} leads outside"
+            )
         patterns = [p for p in asset.files if fnmatch.fnmatchcase(str(relative_path), p)]
         if not patterns:
             continue
         matched.update(patterns)
-        destination = content / relative_path
         destination.parent.mkdir(parents=True, exist_ok=True)
         with source, destination.open("xb") as file:
             shutil.copyfileobj(source, file)
@@ -106,24 +120,19 @@ def _unpack(asset: Asset, artefact: Path, content: Path) -> None:
 
 
 def _members(artefact: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Yield path and content of every plain file; links, and paths that lead outside, are not."""
-    if zipfile.is_zipfile(artefact):
+    """Yield path and content of every plain file, of links none; paths are not yet trusted."""
+    if artefact.suffix == ".whl":
         with zipfile.ZipFile(artefact) as wheel:
             for entry in wheel.infolist():
-                path = PurePosixPath(entry.filename)
-                if not entry.is_dir() and _stays_inside(path):
-                    yield path, wheel.open(entry)
+                if not entry.is_dir():
+                    yield PurePosixPath(entry.filename), wheel.open(entry)
         return
     with tarfile.open(artefact) as archive:
         for member in archive:
-            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])
             source = archive.extractfile(member) if member.isreg() else None
-            if source is not None and _stays_inside(path):
-                yield path, source
-
-
-def _stays_inside(path: PurePosixPath) -> bool:
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+            if source is not None:
+                # Without the one folder at the archive's root.
+                yield PurePosixPath(*PurePosixPath(member.name).parts[1:]), source
 
 
 def _put_in_place(content: Path, target: Path, replaced: Path) -> None:

@@ -38,9 +38,8 @@ def _public_classes(folders: list[str]) -> dict[str, type]:
 
 
 def _report(classes: dict[str, type]) -> dict[str, Any]:
-    folders = {
-        name: importlib.util.find_spec(f"lightning_plugins.{name}").origin
-        for name in _TOP_LEVEL_FOLDERS
+    specs = {
+        name: importlib.util.find_spec(f"lightning_plugins.{name}") for name in _TOP_LEVEL_FOLDERS
     }
     files = Counter(
         module.__file__
@@ -50,7 +49,7 @@ def _report(classes: dict[str, type]) -> dict[str, Any]:
     )
     return {
         "package": importlib.import_module("lightning_plugins").__file__,
-        "folders": folders,
+        "folders": {name: spec and spec.origin for name, spec in specs.items()},
         "classes": {
             name: sys.modules[cls.__module__].__file__ for name, cls in sorted(classes.items())
         },

@@ -1,4 +1,4 @@
-"""However the package is on the path, its classes are there once, under one name, from one place."""
+"""However the package is on the path, each class is there once, with one name, from one place."""
 
 import shutil
 from collections.abc import Callable

@@ -27,6 +27,9 @@ main() {
     check "mypy" "$bin/python" -m mypy --config-file "$export/pyproject.toml" \
         --cache-dir "$root/.mypy_cache/wheel" lightning_plugins
     check "import-linter" lint_imports
+    if grep -rq --include='*.py' '>>> ' lightning_plugins; then
+        check "doctest" run_doctests
+    fi
     cd "$root"
     check "pip check" "$bin/python" -m pip check
     check "no machine path" "$bin/python" -m pytest -q -p no:cacheprovider \
@@ -48,16 +51,25 @@ export_tree() {
     done | tar --null --files-from=- --create --file=- | tar --extract --file=- -C "$export"
 }
 
-# -S leaves out the editable install's finder: what the wheel lacks must not be found in the tree.
 lint_imports() {
-    "$bin/python" -S - "$wheel" "$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
-        "$export/pyproject.toml" <<'PYTHON'
+    python_on_wheel -c '
 import sys
-wheel, site_packages, config = sys.argv[1:]
-sys.path[:0] = [wheel, site_packages]
 from importlinter.cli import lint_imports
-sys.exit(lint_imports(config_filename=config, no_cache=True))
-PYTHON
+
+sys.exit(lint_imports(config_filename=sys.argv[1], no_cache=True))
+' "$export/pyproject.toml"
+}
+
+run_doctests() {
+    HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 python_on_wheel -m pytest -c /dev/null -p no:cacheprovider \
+        -q --doctest-modules lightning_plugins
+}
+
+# -S leaves out the editable install's finder: what the wheel lacks must not be found in the tree.
+python_on_wheel() {
+    local site_packages
+    site_packages=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    PYTHONPATH=$wheel:$site_packages "$bin/python" -S "$@"
 }
 
 check() {

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_plugins._lightning_compat import load_pending_loader_states
 from lightning_plugins.nn.random_state import RandomState
 
 
@@ -29,7 +30,7 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
-        self._to_restore: list[dict[str, Any] | None] = []
+        self._to_restore: list[dict[str, Any] | None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Remember the trainer, which ``state_dict`` is not given."""
@@ -37,9 +38,10 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the states back, before the first batch after resuming is fetched."""
-        if not self._to_restore:
+        load_pending_loader_states(trainer)
+        if self._to_restore is None:
             return
-        states, self._to_restore = self._to_restore, []
+        states, self._to_restore = self._to_restore, None
         own = states[trainer.global_rank] if trainer.global_rank < len(states) else None
         if own is not None:
             RandomState.from_plain(own).restore()

@@ -7,6 +7,7 @@ Tested with lightning and pytorch-lightning 2.6.6 and torchmetrics 1.9.
 | ``_AutomaticOptimization._make_closure`` | a second pass per step | ``MisconfigurationException`` |
 | ``Closure._step_fn/_backward_fn/_zero_grad_fn/_result`` | the passes of that closure | the same |
 | ``FitLoop._should_accumulate`` | which batch steps | ``AttributeError`` |
+| ``FitLoop._load_combined_loader_states`` | loaders made before the restore | ``AttributeError`` |
 | ``Metric._copy_state_dict/_update_count/_computed/_forward_cache`` | undoing an update | the same |
 | ``LightningCLI._add_configure_optimizers_method_to_model`` | parameter names | bare parameters |
 """
@@ -98,6 +99,16 @@ class Passes:
 def steps_the_optimizer(trainer: Trainer) -> bool:
     """Whether the batch in progress ends an accumulation window."""
     return not trainer.fit_loop._should_accumulate()
+
+
+def load_pending_loader_states(trainer: Trainer) -> None:
+    """Hand the data loaders the states of the checkpoint that is being resumed, if they wait.
+
+    Lightning does so when it makes the loaders, and forgets it where they were made before the
+    checkpoint was read: anything that asks ``trainer.estimated_stepping_batches`` in
+    ``configure_optimizers``, as most schedules do, makes them that early.
+    """
+    trainer.fit_loop._load_combined_loader_states()
 
 
 def no_gradient_synchronization(trainer: Trainer) -> AbstractContextManager[None]:

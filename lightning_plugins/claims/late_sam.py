@@ -1,5 +1,4 @@
-"""Zhou, Wang, Mao, Li and Yan: Sharpness-Aware Minimization efficiently selects flatter minima
-late in training (arXiv 2410.10373, ICLR 2025)."""
+"""The claims on late-phase SAM (Zhou et al., ICLR 2025, arXiv 2410.10373), on the digits."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,0 +1,88 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lightning_plugins.callbacks import ExactResume
+from lightning_plugins.datamodules import ResumableDataLoader
+
+
+class DrawsEverywhere(Callback):
+    """Draws from the three global generators at every batch, and remembers what came."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.drawn.append((torch.rand(()).item(), random.random(), np.random.rand()))
+
+
+def run(task, folder, ckpt_path=None, module=None, **arguments):
+    torch.manual_seed(0 if ckpt_path is None else 99)
+    draws = DrawsEverywhere()
+    keep = ModelCheckpoint(folder, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    module = module or task.Classifier()
+    loader = ResumableDataLoader(list(zip(*task.samples(), strict=True)), 5, shuffle=True)
+    trainer = task.trainer(
+        folder, [ExactResume(), draws, keep], enable_checkpointing=True, **arguments
+    )
+    trainer.fit(module, loader, ckpt_path=ckpt_path)
+    return task.weights(module), draws.drawn
+
+
+@pytest.mark.parametrize("step", [1, 4, 6, 11])
+def test_generators_order_and_dropout_continue_where_they_were(task, tmp_path, step):
+    whole, drawn = run(task, tmp_path / "whole")
+    resumed, drawn_again = run(task, tmp_path / "resumed", tmp_path / f"whole/step={step}.ckpt")
+    task.assert_same_bits(whole, resumed)
+    assert drawn_again == drawn[step:]
+
+
+def test_loaders_that_a_schedule_made_too_early_are_resumed_too(task, tmp_path):
+    class AsksForTheLengthOfTheRun(task.Classifier):
+        def configure_optimizers(self):
+            self.cosine_steps = self.trainer.estimated_stepping_batches
+            return super().configure_optimizers()
+
+    whole, _ = run(task, tmp_path / "whole", module=AsksForTheLengthOfTheRun())
+    resumed, _ = run(
+        task,
+        tmp_path / "resumed",
+        tmp_path / "whole/step=4.ckpt",
+        module=AsksForTheLengthOfTheRun(),
+    )
+    task.assert_same_bits(whole, resumed)
+
+
+def test_the_checkpoint_is_plain_data(task, tmp_path):
+    run(task, tmp_path)
+    checkpoint = torch.load(tmp_path / "step=4.ckpt", weights_only=True)
+    assert len(checkpoint["callbacks"]["ExactResume"]["random_states"]) == 1
+
+
+def test_a_checkpoint_within_an_accumulation_window_says_so(task, tmp_path):
+    class SaveAtBatch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                trainer.save_checkpoint(tmp_path / "window.ckpt")
+
+    with pytest.warns(UserWarning, match="within a window of 3 accumulated batches"):
+        task.train(
+            tmp_path, [ExactResume(), SaveAtBatch()], max_epochs=1, accumulate_grad_batches=3
+        )
+
+
+def test_a_rank_that_the_checkpoint_does_not_know_is_told(task, tmp_path):
+    callback = ExactResume()
+    callback.load_state_dict({"random_states": []})
+    with pytest.warns(UserWarning, match="no random states for rank 0 of 1"):
+        task.train(tmp_path, [callback], max_epochs=1)
+
+
+def test_a_run_that_is_not_resumed_is_bit_for_bit_the_run_without_it(task, tmp_path):
+    plain, _ = task.train(tmp_path)
+    kept, _ = task.train(tmp_path, [ExactResume()])
+    task.assert_same_bits(task.weights(plain), task.weights(kept))

@@ -1,0 +1,143 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from lightning_plugins.datamodules import ResumableDataLoader
+
+
+class Noisy(Dataset):
+    """Its number plus noise from each of the three global generators."""
+
+    def __init__(self, size=23):
+        self.size = size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        noise = [torch.rand(()).item(), random.random(), float(np.random.rand())]
+        return torch.tensor([index, *noise], dtype=torch.float64)
+
+
+def loader(**arguments):
+    return ResumableDataLoader(
+        Noisy(), **{"batch_size": 4, "shuffle": True, "seed": 5, **arguments}
+    )
+
+
+def epoch_of(data, epoch):
+    data.set_epoch(epoch)
+    return list(data)
+
+
+def assert_same(one, other):
+    assert len(one) == len(other)
+    assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def numbers(batches):
+    return torch.cat([batch[:, 0] for batch in batches]).int().tolist()
+
+
+def test_each_epoch_visits_every_sample_once_in_another_order():
+    first, second = (numbers(epoch_of(loader(), epoch)) for epoch in (0, 1))
+    assert sorted(first) == sorted(second) == list(range(23))
+    assert first != second
+
+
+def test_without_shuffle_samples_come_in_order():
+    assert numbers(loader(shuffle=False)) == list(range(23))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_resuming_gives_the_rest_of_the_epoch_and_the_next_ones(num_workers):
+    whole = epoch_of(loader(), 3), epoch_of(loader(), 4)
+    interrupted = loader(num_workers=num_workers)
+    interrupted.set_epoch(3)
+    iterator = iter(interrupted)
+    taken = [next(iterator), next(iterator)]
+    state = interrupted.state_dict()
+    assert state == {"epoch": 3, "batches_taken": 2}
+
+    resumed = loader(num_workers=num_workers)
+    resumed.load_state_dict(state)
+    assert_same([*taken, *resumed], whole[0])
+    assert_same(epoch_of(resumed, 4), whole[1])
+
+
+def test_a_state_of_a_finished_epoch_resumes_in_the_next_one():
+    finished = loader()
+    epoch_of(finished, 0)
+    resumed = loader()
+    resumed.load_state_dict(finished.state_dict())
+    assert_same(epoch_of(resumed, 1), epoch_of(loader(), 1))
+
+
+def test_augmentation_does_not_depend_on_worker_processes_nor_on_the_global_generators():
+    torch.manual_seed(1)
+    one = epoch_of(loader(num_workers=0), 0)
+    torch.manual_seed(2)
+    random.seed(2)
+    other = epoch_of(loader(num_workers=2), 0)
+    assert_same(one, other)
+
+
+def test_the_global_generators_are_left_alone():
+    torch.manual_seed(1)
+    random.seed(1)
+    np.random.seed(1)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].copy()
+    list(loader())
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert (before[2] == np.random.get_state()[1]).all()
+
+
+@pytest.mark.parametrize("size", [24, 23, 22, 2])
+def test_ranks_share_the_samples_evenly(size):
+    ranks = [
+        ResumableDataLoader(Noisy(size), 4, shuffle=True, rank=rank, world_size=3)
+        for rank in range(3)
+    ]
+    shares = [numbers(rank) for rank in ranks]
+    assert len({len(share) for share in shares}) == 1
+    assert {number for share in shares for number in share} == set(range(size))
+    assert sum(map(len, shares)) - size < 3
+
+
+def test_its_length_is_the_number_of_batches():
+    assert len(loader()) == len(list(loader())) == 6
+    assert len(loader(drop_last=True)) == len(list(loader(drop_last=True))) == 5
+
+
+def test_a_dataset_is_told_the_epoch():
+    class Told(Noisy):
+        epoch = None
+
+        def set_epoch(self, epoch):
+            self.epoch = epoch
+
+    dataset = Told()
+    epoch_of(ResumableDataLoader(dataset, 4), 7)
+    assert dataset.epoch == 7
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"batch_size": 30, "drop_last": True}, "batch_size=30 with drop_last"),
+        ({"rank": 2, "world_size": 2}, "rank=2"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        loader(**arguments)
+
+
+def test_an_empty_dataset_is_refused():
+    with pytest.raises(ValueError, match="dataset is empty"):
+        ResumableDataLoader(Noisy(0), 4)

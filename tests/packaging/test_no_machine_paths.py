@@ -18,7 +18,7 @@ _NOT_AFTER = r"(?<![\w.~$})-])"
 FORBIDDEN = {
     "a path of a machine": re.compile(
         _NOT_AFTER + r"/(?:work|root)(?![\w-])"
-        "|" + _NOT_AFTER + r"/(?:home|Users|tmp|scratch|mnt|private)/\w"
+        "|" + _NOT_AFTER + r"/(?:home|Users|opt|tmp|scratch|mnt|private)/\w"
         r"|\b[A-Z]:\\+Users\\+\w"
     ),
     "a host that serves packages": re.compile(

@@ -106,7 +106,7 @@ def run(arguments: list[str]) -> None:
     """
     # Said before the classes are built, so it would stand above a one-line error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    no_exit = {"exit_on_error": False}
+    strict = {"exit_on_error": False, "allow_abbrev": False}
     cli = PluginCLI.__new__(PluginCLI)  # held here, so that a failed construction can be asked
     with told_in_one_line(lambda: _has_begun(cli), lambda: _known_names(cli, arguments[0])):
         cli.__init__(  # type: ignore[misc]
@@ -115,7 +115,7 @@ def run(arguments: list[str]) -> None:
             subclass_mode_model=True,
             subclass_mode_data=True,
             seed_everything_default=0,
-            parser_kwargs={**no_exit, **{name: dict(no_exit) for name in PluginCLI.subcommands()}},
+            parser_kwargs={**strict, **{name: dict(strict) for name in PluginCLI.subcommands()}},
             args=arguments,
         )
 

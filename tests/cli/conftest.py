@@ -1,0 +1,63 @@
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from lightning_plugins.__main__ import main
+
+MY_PACKAGE = """
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
+
+
+class MyModel(BoringModel):
+    def __init__(self, width: int = 3):
+        super().__init__()
+        if width < 0:
+            raise ValueError(f"width={width}: expected 0 or more")
+
+
+class MyData(BoringDataModule):
+    def prepare_data(self):
+        super().prepare_data()
+        print("prepared")
+
+
+class FailsInTraining(Callback):
+    def on_train_batch_end(self, *_):
+        raise ValueError("found while training")
+"""
+
+
+@pytest.fixture
+def users_folder(tmp_path, monkeypatch):
+    """The current directory, with a module ``my_pkg`` of the user's."""
+    (tmp_path / "my_pkg.py").write_text(MY_PACKAGE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delitem(sys.modules, "my_pkg", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def command(users_folder, capsys):
+    """Run the command line here; what it answered."""
+
+    def run(*arguments):
+        code = main(list(arguments))
+        answer = capsys.readouterr()
+        return SimpleNamespace(code=code, out=answer.out, err=answer.err)
+
+    return run
+
+
+@pytest.fixture
+def fit(command):
+    """``fit`` for three batches, without output."""
+
+    def run(*options):
+        quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+        return command("fit", *options, "--trainer.max_steps=3", *quiet)
+
+    return run

@@ -1,0 +1,96 @@
+"""Each mistake is one line with exit code 2."""
+
+import sys
+
+import pytest
+
+MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--config", "nope"], "no recipe or file named 'nope': see `lightning-plugins recipes"),
+        (["--config", "image/digit"], "did you mean image/digits or"),
+        (["--config", "image/digits+late"], "no overlay named 'late': did you mean late_sam?"),
+        (["--model", "my_pkg.MyModle"], "did you mean MyModel?"),
+        (["--model", "ImageClasifier"], "did you mean ImageClassifier?"),
+        ([*MINE, "--trainer.callbacks+=LateSAMM"], "did you mean LateSAM?"),
+        ([*MINE, "--optimizer", "SGDD"], "did you mean SGD"),
+        ([*MINE, "--model.width", "x"], "model.width: Expected a int. Got value: x"),
+        ([*MINE, "--model.widht", "3"], "did you mean width?"),
+        ([*MINE, "--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a int, got x"),
+        ([*MINE, "--trainer.max_epoch", "3"], "did you mean trainer.max_epochs or"),
+        ([*MINE, "--model.width", "-1"], "width=-1: expected 0 or more"),
+        (
+            [*MINE, "--trainer.callbacks+=LateSAM", "--trainer.callbacks.rho=-1"],
+            "rho=-1.0: expected a positive finite radius",
+        ),
+        (
+            [*MINE, "--trainer.callbacks+=LateSAM", "--trainer.callbacks.rho=x"],
+            "trainer.callbacks.rho: Expected a float. Got value: x",
+        ),
+        (
+            ["--config", "image/digits", "--data.init_args.label_noise=2"],
+            "label_noise=2.0: expected a share in [0, 1]",
+        ),
+    ],
+)
+def test_a_mistake_is_one_line(fit, options, told):
+    answer = fit(*options)
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+    assert answer.err.startswith("lightning-plugins: ")
+    assert answer.code == 2
+
+
+def test_a_missing_extra_is_one_line_with_the_command(fit, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    answer = fit("--config", "image/digits", "--model.init_args.network=vit_tiny_patch16_224")
+    assert answer.code == 2
+    assert 'pip install "lightning-plugins[vision]"' in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_broken_yaml_is_one_line(fit, users_folder):
+    (users_folder / "broken.yaml").write_text("trainer: {max_epochs: [\n")
+    answer = fit("--config", "broken.yaml")
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+
+
+def test_a_run_that_cannot_be_is_refused_before_data_is_prepared(fit):
+    answer = fit(
+        *MINE,
+        "--trainer.callbacks+=LateSAM",
+        "--trainer.callbacks.unit=epoch",
+        "--trainer.callbacks.start=5",
+        "--trainer.max_epochs=2",
+    )
+    assert answer.code == 2
+    assert "the run ends at epoch 2" in answer.err
+    assert "prepared" not in answer.out
+
+
+def test_debug_shows_the_traceback(command):
+    with pytest.raises(ValueError, match="no recipe or file named 'nope'"):
+        command("fit", "--config", "nope", "--debug")
+
+
+def test_an_error_in_training_keeps_its_traceback(fit):
+    with pytest.raises(ValueError, match="found while training"):
+        fit(*MINE, "--trainer.callbacks+=my_pkg.FailsInTraining")
+
+
+@pytest.mark.parametrize("word", ["recipe", "train"])
+def test_an_unknown_command_is_one_line(command, word):
+    answer = command(word)
+    assert answer.code == 2
+    assert answer.err.count("\n") == 1
+    assert f"no command named '{word}'" in answer.err
+
+
+def test_without_a_command_the_usage_is_shown(command):
+    answer = command()
+    assert answer.code == 2
+    assert "usage: lightning-plugins" in answer.out

@@ -1,0 +1,113 @@
+"""Every packaged recipe parses, instantiates and trains, here and in an unmodified LightningCLI."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import CSVLogger
+
+from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.cli import PluginCLI
+from lightning_plugins.recipes import list_recipes, load_recipe
+from lightning_plugins.recipes.command import main as recipes_command
+
+BASES = [recipe.name for recipe in list_recipes() if not recipe.is_overlay]
+OVERLAYS = [recipe.name for recipe in list_recipes() if recipe.is_overlay]
+RUNS_HERE = [name for name in BASES if "digits" in name or "tiny" in name]
+CLASSES = {"subclass_mode_model": True, "subclass_mode_data": True, "save_config_callback": None}
+
+
+def instantiated(cls, name):
+    # On the meta device, so that the papers' sizes cost nothing.
+    with torch.device("meta"):
+        return cls(run=False, args=load_recipe(name), **CLASSES)
+
+
+@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize("cls", [PluginCLI, LightningCLI])
+def test_every_recipe_instantiates(name, cls):
+    trainer = instantiated(cls, name).trainer
+    assert isinstance(trainer.logger, CSVLogger)
+    assert any(isinstance(c, ModelCheckpoint) and c.save_last for c in trainer.callbacks)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_every_overlay_goes_on_a_recipe(overlay):
+    before = instantiated(PluginCLI, "image/digits").trainer.callbacks
+    after = instantiated(PluginCLI, f"image/digits{overlay}").trainer.callbacks
+    assert [type(c) for c in before] != [type(c) for c in after]
+
+
+@pytest.mark.parametrize("name", RUNS_HERE)
+def test_small_recipes_train(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = load_recipe(name)
+    config["trainer"] |= {"max_steps": 5, "enable_progress_bar": False}
+    cli = PluginCLI(run=False, args=config, **CLASSES)
+    before = [parameter.clone() for parameter in cli.model.parameters()]
+    cli.trainer.fit(cli.model, cli.datamodule)
+    assert cli.trainer.global_step == 5
+    assert any(
+        not torch.equal(old, new) for old, new in zip(before, cli.model.parameters(), strict=True)
+    )
+    assert list(tmp_path.rglob("metrics.csv"))
+
+
+def test_the_shown_yaml_trains_in_an_unmodified_lightning_cli(tmp_path, capsys):
+    recipes_command(["show", "image/digits+late_sam"])
+    (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)
+    program = (
+        "from lightning.pytorch.cli import LightningCLI\n"
+        "LightningCLI(subclass_mode_model=True, subclass_mode_data=True)\n"
+    )
+    command = [*(sys.executable, "-c", program), "fit", "--config", "shown.yaml"]
+    run = subprocess.run(
+        [*command, "--trainer.max_steps=45", "--trainer.enable_progress_bar=false"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "sam/loss_gap" in next(tmp_path.rglob("metrics.csv")).read_text()
+
+
+def test_the_late_sam_recipe_begins_where_it_says(tmp_path):
+    callback = next(
+        c
+        for c in instantiated(PluginCLI, "late_sam/digits").trainer.callbacks
+        if isinstance(c, LateSAM)
+    )
+    assert (callback.start, callback.rho) == (0.7, 0.1)
+
+
+def test_list_names_every_recipe_with_a_summary(capsys):
+    assert recipes_command(["list"]) == 0
+    listed = capsys.readouterr().out
+    for recipe in list_recipes():
+        assert recipe.name in listed
+        assert recipe.summary
+        assert recipe.summary in listed
+
+
+def test_shown_recipes_hold_full_class_paths(capsys):
+    for name in BASES:
+        recipes_command(["show", name])
+        config = yaml.safe_load(capsys.readouterr().out)
+        for part in ("model", "data"):
+            assert config[part]["class_path"].startswith("lightning_plugins.")
+
+
+def test_copy_writes_the_shown_yaml_and_never_overwrites(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    recipes_command(["show", "image/digits+late_sam"])
+    shown = capsys.readouterr().out
+    assert recipes_command(["copy", "image/digits+late_sam"]) == 0
+    assert (tmp_path / "image_digits_late_sam.yaml").read_text() == shown
+    with pytest.raises(ValueError, match="exists: give another name"):
+        recipes_command(["copy", "image/digits+late_sam"])
+    assert [path.name for path in tmp_path.iterdir()] == ["image_digits_late_sam.yaml"]

@@ -7,6 +7,7 @@ import sys
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 # What jsonargparse says of the types it tried, around what was wrong.
 _NOISE = re.compile(
@@ -47,6 +48,10 @@ def told_in_one_line(
 
 def one_line(error: BaseException) -> str:
     """What ``error`` says of its innermost cause, in one line."""
+    if isinstance(error, UnpicklingError):  # torch's own text recommends weights_only=False
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else "something"
+        return f"the checkpoint was not loaded: it holds {what}, more than tensors and plain data"
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner
@@ -94,8 +99,8 @@ def _is_mistake(error: BaseException) -> bool:
     is_misconfiguration = any(
         c.__name__ == "MisconfigurationException" for c in type(error).__mro__
     )
-    kinds = (ValueError, ImportError, FileNotFoundError, ArgumentError, ConnectionError)
-    return is_misconfiguration or isinstance(error, kinds)
+    kinds = (ValueError, ImportError, FileNotFoundError, ConnectionError)
+    return is_misconfiguration or isinstance(error, (*kinds, ArgumentError, UnpicklingError))
 
 
 def _near_names(text: str, known_names: Callable[[], Iterable[str]]) -> str:

@@ -1,0 +1,87 @@
+"""One test for all LightningModules: checkpoints are plain data, and hostile ones are refused."""
+
+import os
+import pickle
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_plugins import litmodels
+from lightning_plugins.__main__ import main
+from lightning_plugins.datamodules import DigitsDataModule
+
+# A small instance of every public LightningModule and data that it trains on.
+SMALL = {
+    "ImageClassifier": (
+        {"network": "mlp", "in_channels": 1, "image_size": 8},
+        DigitsDataModule,
+    ),
+}
+
+
+@pytest.fixture(params=litmodels.__all__)
+def case(request, tmp_path):
+    """(class, path of a checkpoint of a run with it)."""
+    arguments, data = SMALL[request.param]
+    cls = getattr(litmodels, request.param)
+    module = cls(**arguments)
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        max_steps=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data())
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    return cls, module, tmp_path / "run.ckpt"
+
+
+def test_it_saves_and_loads_with_weights_only(case):
+    cls, module, path = case
+    torch.load(path, weights_only=True)
+    loaded = cls.load_from_checkpoint(path, weights_only=True, map_location="cpu")
+    for name, value in module.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    assert dict(loaded.hparams) == dict(module.hparams)
+
+
+@pytest.mark.parametrize("path", ["os.system", "posixpath.join", "builtins.exec"])
+def test_a_checkpoint_with_an_instantiator_of_its_own_is_refused(case, path):
+    cls, _, checkpoint_path = case
+    checkpoint = torch.load(checkpoint_path, weights_only=True)
+    checkpoint["hyper_parameters"]["_instantiator"] = path
+    torch.save(checkpoint, checkpoint_path)
+    with pytest.raises(ValueError, match="not in the allowlist"):
+        cls.load_from_checkpoint(checkpoint_path)
+
+
+class Exploit:
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+def test_a_checkpoint_with_code_in_it_is_refused_and_not_run(case, tmp_path):
+    cls, _, checkpoint_path = case
+    checkpoint = torch.load(checkpoint_path, weights_only=True)
+    checkpoint["extra"] = Exploit(str(tmp_path / "owned"))
+    torch.save(checkpoint, checkpoint_path)
+    with pytest.raises(pickle.UnpicklingError):
+        cls.load_from_checkpoint(checkpoint_path, weights_only=True)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_the_command_line_refuses_it_too(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": {}, "extra": Exploit(str(tmp_path / "owned"))}, "evil.ckpt")
+    arguments = ["--config", "image/digits", "--trainer.logger=false"]
+    code = main(["fit", *arguments, "--ckpt_path=evil.ckpt"])
+    assert code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "owned").exists()

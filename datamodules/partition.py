@@ -30,8 +30,8 @@ class DirichletPartition:
     leaves the global generators alone. Equal sizes keep the agents at equal numbers of steps.
 
     Source: ``resample`` and ``fixed`` as in the released code of Zhu et al., arXiv 2507.06542;
-    ``disjoint`` as in Acar et al., Federated Learning Based on Dynamic Regularization, arXiv
-    2111.04263, appendix on Dirichlet data.
+    ``disjoint`` is the equal-size split customary in federated learning, as in the code of Acar
+    et al., Federated Learning Based on Dynamic Regularization, arXiv 2111.04263.
 
     Args:
         alpha: concentration, above 0: small is skewed, large is near uniform.

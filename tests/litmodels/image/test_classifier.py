@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 import yaml
@@ -9,7 +11,9 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_plugins import litmodels
+from lightning_plugins.callbacks import ExactResume
 from lightning_plugins.cli import PluginCLI
+from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition
 from lightning_plugins.litmodels.image import ImageClassifier
 from lightning_plugins.optimizers import WarmupStableDecay
 from lightning_plugins.recipes import load_recipe
@@ -195,6 +199,29 @@ def test_resuming_from_the_command_line_keeps_optimizer_and_schedule(cli_cls, tm
     assert (group["momentum"], group["weight_decay"]) == (0.8, 0.001)
     for name, tensor in whole.model.state_dict().items():
         torch.testing.assert_close(resumed.model.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("partition", [None, DirichletPartition(alpha=0.3, samples_per_agent=800)])
+def test_a_run_on_augmented_digits_resumes_bit_for_bit_within_an_epoch(partition, tmp_path):
+    pytest.importorskip("sklearn")
+
+    class SaveWithinSecondEpoch(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if trainer.global_step == 27:
+                trainer.save_checkpoint(tmp_path / "within.ckpt")
+
+    def run(callbacks, ckpt_path=None) -> dict[str, torch.Tensor]:
+        schedule = partial(WarmupStableDecay, decay=0.5)
+        model = seeded_classifier(dropout=0.2, lr_scheduler=schedule)
+        data = DigitsDataModule(50, random_shift=1, label_noise=0.1, partition=partition)
+        trainer = quiet_trainer(max_epochs=3, callbacks=[ExactResume(), *callbacks])
+        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
+        return model.state_dict()
+
+    whole = run([SaveWithinSecondEpoch()])
+    torch.manual_seed(99)
+    resumed = run([], ckpt_path=tmp_path / "within.ckpt")
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
 
 
 def test_the_digits_recipe_parses_in_an_unmodified_lightning_cli(tmp_path):

@@ -1,5 +1,6 @@
 """Image classification with any network, optimizer and schedule."""
 
+from functools import partial
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -32,7 +33,8 @@ class ImageClassifier(LightningModule):
         label_smoothing: share of the target spread evenly over all classes, in [0, 1).
         dropout: probability of a zero, for networks that have dropout.
         pretrained: start from timm's published weights.
-        optimizer: builds the optimizer from the parameters.
+        optimizer: builds the optimizer from the parameters. Strategies that spawn processes need
+            one that pickles: a partial or YAML, not the default's lambda.
         lr_scheduler: builds the schedule from the optimizer; one that takes ``total_steps`` is
             told the length of the run.
 
@@ -73,9 +75,11 @@ class ImageClassifier(LightningModule):
         self.label_smoothing = label_smoothing
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        self.train_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        # Validation would fetch every batch's labels to the host; cross-entropy checks them anyway.
+        accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
+        self.train_accuracy = accuracy()
+        self.val_accuracy = accuracy()
+        self.test_accuracy = accuracy()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(batch, num_classes)`` of ``images``."""

@@ -20,8 +20,7 @@ main() {
     if [[ -z $wanted || ! -f $stamp || $(<"$stamp") != "$wanted" ]]; then
         rm -f "$stamp"
         make_virtual_environment
-        with_retries "installing lightning-plugins[$extras] into .venv, minutes the first time" \
-            install_editable
+        with_retries "installing lightning-plugins[$extras] into .venv" install_editable
         fingerprint >"$stamp.partial"
         mv "$stamp.partial" "$stamp"
     fi
@@ -44,7 +43,7 @@ make_virtual_environment() {
     local candidate
     for candidate in python3.11 python3.12 python3.13 python3.14 python3 python; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            echo "set-up: making .venv with $candidate"
+            echo "set-up: making .venv with $candidate; all of the set-up takes minutes and 7 GB"
             if ! "$candidate" -m venv --clear .venv; then
                 explain "$candidate cannot make virtual environments: install its venv module" \
                     "(Debian and Ubuntu: the package python3-venv), then run make again"

@@ -1,8 +1,7 @@
 """Sharpness-Aware Minimization (SAM), for the whole run or only its last part."""
 
 import inspect
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -10,58 +9,60 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import (
-    Passes,
-    metrics_untouched,
-    no_gradient_synchronization,
-    steps_the_optimizer,
-    wrap_closures,
-)
-from lightning_plugins.nn.buffers import buffers_untouched
-from lightning_plugins.nn.random_state import RandomState
+from lightning_plugins._lightning_compat import uses_static_graph, wrap_closures
+from lightning_plugins.callbacks.phase import Phase
+from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 _REFUSED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel", "XLA")
 
 
 class LateSAM(Callback):
-    """Sharpness-Aware Minimization (SAM) from ``start`` to the end of the run.
+    """Sharpness-Aware Minimization (SAM) from ``start`` to ``end``, by default in the last quarter.
 
     ``start=0`` is plain SAM. Zhou et al. (arXiv 2410.10373) find that a few epochs of SAM at the
     end of training do nearly what SAM in the whole run does, at a fraction of its second passes.
 
-    From ``start`` on, each optimizer step first computes the gradient as always, moves the weights
-    to the worst point within ``rho`` (Foret et al., arXiv 2010.01412), computes the gradient there
-    on the same batches with the same dropout masks, puts the weights back bit for bit, and hands
-    that second gradient to clipping and to the optimizer. Before ``start`` the run is, bit for
-    bit, the run without the callback. Any optimizer with automatic optimization works; gradient
-    accumulation perturbs once with the accumulated gradient and repeats all micro-batches.
+    While active, each optimizer step first computes the gradient as always, moves the weights to
+    the worst point within ``rho`` (Foret et al., arXiv 2010.01412), computes the gradient there on
+    the same batches with the same dropout masks, puts the weights back bit for bit, and hands that
+    second gradient to clipping and to the optimizer. Before ``start`` the run is, bit for bit, the
+    run without the callback. Any optimizer with automatic optimization works, except LBFGS.
 
     In the second pass nothing is logged, and torchmetrics, BatchNorm statistics and other buffers
     are as the first pass left them: what is reported is the loss at the unperturbed weights. Your
     own bookkeeping inside ``training_step`` does run twice.
 
     Logs, while active: ``sam/gradient_norm`` and ``sam/loss_gap`` (the loss at the perturbed
-    weights minus the loss at the weights, mean over the micro-batches).
+    weights minus the loss at the weights, of the last optimizer step).
 
     Args:
         start: when SAM begins, counted in ``unit``.
+        end: when it ends; None is the end of the run.
         unit: ``fraction`` of the run's optimizer steps, ``epoch``, or optimizer ``step``.
-        rho: radius of the neighbourhood in the L2 norm of all weights, > 0. The common values are
-            0.05 to 0.2, and about 10 times that when ``adaptive``.
-        adaptive: measure the radius relative to each weight's size (ASAM, arXiv 2102.11600).
+        rho: radius of the neighbourhood in the L2 norm of all weights, > 0. Common values are 0.05
+            to 0.2, and about 10 times that for ``asam``.
+        rho_warmup: optimizer steps over which the radius rises linearly to ``rho``.
+        mode: ``sam``, ``asam`` (radius relative to each weight's size, arXiv 2102.11600), or
+            ``usam`` (``rho`` times the gradient, not normalized).
+        interval: every how many optimizer steps a step is a SAM step.
+        parameters: regular expression; only parameters whose name it is found in are perturbed,
+            for example ``norm``. The norm is over these alone.
+        accumulation: with gradient accumulation, perturb once with the ``exact`` gradient of all
+            micro-batches and repeat them all, or each ``micro-batch`` with its own (m-sharpness).
         local: with several processes, perturb each with its own gradient (m-sharpness; no
             communication in the first pass) or with the averaged one.
+        momentum: at each switch, ``keep`` the optimizer's state or ``reset`` it, as the released
+            code of arXiv 2410.10373 does, which switches between two optimizers.
 
     Raises:
-        ValueError: an argument outside its range, or a ``fraction`` of a run without an end.
+        ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
+            ``start`` beyond the end, or ``parameters`` that match no name.
         MisconfigurationException: manual optimization, a strategy that shards the parameters,
-            LBFGS, a ``dataloader_iter`` training step, or an active LateSAM beside another.
+            LBFGS, a ``dataloader_iter`` training step, or two of these callbacks at one time.
 
     Example::
 
@@ -71,32 +72,53 @@ class LateSAM(Callback):
     def __init__(
         self,
         start: float = 0.75,
+        end: float | None = None,
         unit: Literal["fraction", "epoch", "step"] = "fraction",
         rho: float = 0.05,
-        adaptive: bool = False,
+        rho_warmup: int = 0,
+        mode: Literal["sam", "asam", "usam"] = "sam",
+        interval: int = 1,
+        parameters: str | None = None,
+        accumulation: Literal["exact", "micro-batch"] = "exact",
         local: bool = True,
+        momentum: Literal["keep", "reset"] = "keep",
     ) -> None:
-        if unit not in ("fraction", "epoch", "step"):
-            raise ValueError(f"unit={unit!r}: expected 'fraction', 'epoch' or 'step'")
-        if not start >= 0:
-            raise ValueError(f"start={start}: expected 0 or more")
-        if unit == "fraction" and start >= 1:
+        self.phase = Phase(start, end, unit)
+        WeightPerturbation(torch.optim.SGD([torch.zeros(1)]), rho, mode)  # checks rho and mode
+        if rho_warmup < 0:
+            raise ValueError(f"rho_warmup={rho_warmup}: expected 0 or more optimizer steps")
+        if interval < 1:
+            raise ValueError(f"interval={interval}: expected 1 or more optimizer steps")
+        if accumulation not in ("exact", "micro-batch"):
+            raise ValueError(f"accumulation={accumulation!r}: expected 'exact' or 'micro-batch'")
+        if momentum not in ("keep", "reset"):
+            raise ValueError(f"momentum={momentum!r}: expected 'keep' or 'reset'")
+        try:
+            re.compile(parameters or "")
+        except re.error as error:
             raise ValueError(
-                f"start={start}: expected a fraction of the run below 1; "
-                f"for epochs or steps set unit='epoch' or unit='step'"
-            )
-        if not 0 < rho < float("inf"):
-            raise ValueError(f"rho={rho}: expected a positive finite radius, for example 0.05")
-        self.start = start
-        self.unit = unit
+                f"parameters={parameters!r} is no regular expression: {error}"
+            ) from error
         self.rho = rho
-        self.adaptive = adaptive
+        self.rho_warmup = rho_warmup
+        self.mode = mode
+        self.interval = interval
+        self.parameters = parameters
+        self.accumulation = accumulation
         self.local = local
+        self.momentum = momentum
         self.sam_steps = 0
-        self._start_step: int | None = None
+        self.first_active_step: int | None = None
+        self._momentum_resets = 0
+        self._first_step, self._last_step = 0, 0.0
+        self._closures: SAMClosures | None = None
         self._remove_wrapper: Any = None
-        self._accumulated: list[_MicroBatch] = []
-        self._to_log: dict[str, Tensor] = {}
+
+    @property
+    def state_key(self) -> str:
+        """Tells two of these callbacks in one run apart."""
+        phase = self.phase
+        return self._generate_state_key(start=phase.start, end=phase.end, unit=phase.unit)
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
@@ -106,22 +128,12 @@ class LateSAM(Callback):
                 f"LateSAM does not support {strategy}: it needs whole parameters and gradients "
                 "on each rank; use strategy='ddp' or a single device"
             )
-        others = [c for c in trainer.callbacks if isinstance(c, LateSAM) and c is not self]
-        if others:
+        if self.local and uses_static_graph(trainer):
             raise MisconfigurationException(
-                "two LateSAM callbacks would both perturb the weights: keep one"
+                "local=True leaves out a synchronization, which DDP with static_graph=True does "
+                "not survive: set local=False or static_graph=False"
             )
-        if self.unit == "fraction" and trainer.max_epochs == -1 and trainer.max_steps == -1:
-            raise ValueError(
-                f"start={self.start} is a fraction of a run without an end: set "
-                "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or unit='step'"
-            )
-        limit = {"epoch": trainer.max_epochs, "step": trainer.max_steps}.get(self.unit)
-        if limit is not None and limit >= 0 and self.start >= limit:
-            raise ValueError(
-                f"start={self.start}: the run ends at {self.unit} {limit}, so SAM would never "
-                f"begin; choose a start below it"
-            )
+        self.phase.check(trainer)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work, while nothing has been trained."""
@@ -133,44 +145,63 @@ class LateSAM(Callback):
                 f"LateSAM needs automatic optimization, which {type(pl_module).__name__} turns "
                 "off; in manual optimization use lightning_plugins.nn.sharpness_aware"
             )
-        if "dataloader_iter" in _argument_names(pl_module.training_step):
+        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
             raise MisconfigurationException(
                 "LateSAM cannot repeat a training_step that takes dataloader_iter: "
                 "it would fetch another batch; take batch instead"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the first SAM step and take the place where training closures are built."""
+        """Find the first and last SAM step and take the place where training closures are built."""
         optimizer = trainer.optimizers[0]
         if isinstance(optimizer, torch.optim.LBFGS):
             raise MisconfigurationException(
                 "LateSAM cannot work with LBFGS, which evaluates its closure several times a step"
             )
-        self._start_step = self._first_step(trainer)
-        self._perturbation = WeightPerturbation(optimizer, self.rho, self.adaptive)
-        self._accumulated = []
+        if self.momentum == "reset" and isinstance(optimizer, torch.optim.Adagrad):
+            raise MisconfigurationException(
+                "momentum='reset' clears the optimizer's state, which Adagrad makes only once: "
+                "set momentum='keep'"
+            )
+        self._first_step, self._last_step = self.phase.steps(trainer)
+        self._refuse_overlap(trainer)
+        perturbation = WeightPerturbation(
+            optimizer, self.rho, self.mode, self._chosen_parameters(pl_module)
+        )
+        self._closures = SAMClosures(
+            trainer, pl_module, perturbation, self.local, self.accumulation == "micro-batch"
+        )
         self._remove_wrapper = wrap_closures(trainer, self._wrap)
-        self._trainer, self._module = trainer, pl_module
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Reset the momentum at a switch, if asked."""
+        if self.momentum == "keep":
+            return
+        switches = [moment for moment in (self._first_step, self._last_step) if moment]
+        passed = sum(trainer.global_step >= moment for moment in switches)
+        if passed > self._momentum_resets:
+            trainer.optimizers[0].state.clear()
+            self._momentum_resets = passed
 
     def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what the last SAM step measured."""
-        if self._to_log:
-            pl_module.log_dict(self._to_log)
-            self._to_log = {}
+        """Count the SAM step and log what it measured."""
+        if self._closures is None or (measured := self._closures.take_measurements()) is None:
+            return
+        self.sam_steps += 1
+        if self.first_active_step is None:
+            self.first_active_step = trainer.global_step - 1
+        pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if SAM never began."""
         self._detach()
         if self.sam_steps == 0:
             rank_zero_warn(
-                f"LateSAM(start={self.start}, unit={self.unit!r}) never became active: "
+                f"LateSAM(start={self.phase.start}, unit={self.phase.unit!r}) never became active: "
                 f"the run ended after {trainer.global_step} optimizer steps"
             )
 
@@ -185,135 +216,57 @@ class LateSAM(Callback):
         self._detach()
 
     def state_dict(self) -> dict[str, Any]:
-        """How many SAM steps were taken; everything else follows from the step counter."""
-        return {"sam_steps": self.sam_steps}
+        """What was done so far; whether SAM is active follows from the step counter."""
+        return {
+            "sam_steps": self.sam_steps,
+            "first_active_step": self.first_active_step,
+            "momentum_resets": self._momentum_resets,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue counting."""
         self.sam_steps = state_dict["sam_steps"]
-
-    @property
-    def active(self) -> bool:
-        """Whether the next optimizer step is a SAM step."""
-        return self._start_step is not None and self._trainer.global_step >= self._start_step
-
-    def _first_step(self, trainer: Trainer) -> int:
-        if self.unit == "step":
-            return round(self.start)
-        if self.unit == "fraction":
-            return round(self.start * trainer.estimated_stepping_batches)
-        steps_an_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-        return round(self.start * steps_an_epoch)
+        self.first_active_step = state_dict["first_active_step"]
+        self._momentum_resets = state_dict["momentum_resets"]
 
     def _wrap(self, closure: Any, kwargs: dict[str, Any], batch_idx: int) -> Any:
-        if not self.active:
+        assert self._closures is not None
+        step = self._closures.trainer.global_step
+        if not self._first_step <= step < self._last_step:
             return closure
-        passes = Passes(closure)
-        if passes.skips_backward:
+        if (step - self._first_step) % self.interval:
             return closure
-        return _SAMClosure(self, passes)
+        if self.rho_warmup:
+            rise = min(1.0, (step - self._first_step + 1) / self.rho_warmup)
+            self._closures.perturbation.rho = self.rho * rise
+        return self._closures.wrap(closure)
+
+    def _chosen_parameters(self, pl_module: LightningModule) -> "list[Tensor] | None":
+        if self.parameters is None:
+            return None
+        named = list(pl_module.named_parameters())
+        chosen = [parameter for name, parameter in named if re.search(self.parameters, name)]
+        if not chosen:
+            raise ValueError(
+                f"parameters={self.parameters!r} is found in no parameter's name; the names are "
+                f"{', '.join(name for name, _ in named[:8])}{', …' if len(named) > 8 else ''}"
+            )
+        return chosen
+
+    def _refuse_overlap(self, trainer: Trainer) -> None:
+        for other in trainer.callbacks:
+            if not isinstance(other, LateSAM) or other is self:
+                continue
+            first, last = other.phase.steps(trainer)
+            if max(first, self._first_step) < min(last, self._last_step):
+                raise MisconfigurationException(
+                    f"two LateSAM callbacks would both perturb the weights from step "
+                    f"{max(first, self._first_step)} on: give the first an end, or keep one"
+                )
 
     def _detach(self) -> None:
-        self._accumulated = []
+        if self._closures is not None:
+            self._closures.forget()
         if self._remove_wrapper is not None:
             self._remove_wrapper()
             self._remove_wrapper = None
-
-    # What follows runs inside the training closure of one batch.
-
-    def _first_pass(self, passes: Passes) -> None:
-        """The stock passes of one micro-batch; keeps what is needed to repeat them."""
-        if passes.starts_accumulation:
-            self._accumulated = []
-        random_state = RandomState.capture(_cuda_devices(self._module))
-        loss = passes.run()
-        if loss is not None:
-            self._accumulated.append(_MicroBatch(passes, random_state, loss))
-
-    def _sam_step(self, passes: Passes) -> None:
-        """The first pass of the stepping batch, then all micro-batches at perturbed weights."""
-        with no_gradient_synchronization(self._trainer) if self.local else nullcontext():
-            self._first_pass(passes)
-        if not self._accumulated:
-            return
-        micro_batches, self._accumulated = self._accumulated, []
-        norm = self._perturbation.gradient_norm()
-        # With a gradient scaler an overflow is routine: leave it for the scaler to find and skip.
-        if getattr(self._trainer.precision_plugin, "scaler", None) and not torch.isfinite(norm):
-            return
-        after_first_pass = RandomState.capture(_cuda_devices(self._module))
-        try:
-            with self._without_a_trace():
-                self._perturbation.perturb(norm)
-                self._perturbation.optimizer.zero_grad()
-                second_losses = self._second_passes(micro_batches)
-        finally:
-            self._perturbation.restore()
-            after_first_pass.restore()
-        self.sam_steps += 1
-        first_losses = [micro_batch.loss for micro_batch in micro_batches]
-        gap = torch.stack(second_losses).sum() - torch.stack(first_losses).sum()
-        self._to_log = {"sam/gradient_norm": norm, "sam/loss_gap": gap}
-
-    @contextmanager
-    def _without_a_trace(self) -> "Iterator[None]":
-        module = self._module
-        with buffers_untouched(module), metrics_untouched(module), _silent(module):
-            yield
-
-    def _second_passes(self, micro_batches: list["_MicroBatch"]) -> list["Tensor"]:
-        losses = []
-        *unsynchronized, last = micro_batches
-        with no_gradient_synchronization(self._trainer):
-            for micro_batch in unsynchronized:
-                micro_batch.random_state.restore()
-                losses.append(micro_batch.passes.run_again())
-        last.random_state.restore()
-        losses.append(last.passes.run_again())
-        return losses
-
-
-@dataclass(frozen=True)
-class _MicroBatch:
-    """One batch of an accumulation window, as its first pass found and left it."""
-
-    passes: Passes
-    random_state: RandomState
-    loss: "Tensor"
-
-
-class _SAMClosure:
-    """Stands where Lightning's closure stood, and reports what its first pass reported."""
-
-    def __init__(self, callback: LateSAM, passes: Passes) -> None:
-        self._callback = callback
-        self._passes = passes
-
-    def __call__(self, *args: Any, **kwargs: Any) -> "Tensor | None":
-        with torch.enable_grad():
-            if steps_the_optimizer(self._callback._trainer):
-                self._callback._sam_step(self._passes)
-            else:
-                self._callback._first_pass(self._passes)
-        return self._passes.loss
-
-    def consume_result(self) -> Any:
-        return self._passes.consume_result()
-
-
-@contextmanager
-def _silent(module: LightningModule) -> "Iterator[None]":
-    """Make ``self.log`` and ``self.log_dict`` of the module do nothing inside the block."""
-    module.__dict__["log"] = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        del module.__dict__["log"]
-
-
-def _cuda_devices(module: LightningModule) -> tuple[int, ...]:
-    return (module.device.index,) if module.device.type == "cuda" else ()
-
-
-def _argument_names(function: Any) -> list[str]:
-    return list(inspect.signature(function).parameters)

@@ -1,15 +1,19 @@
 """Every use of a private Lightning or torchmetrics interface, with what happens where it is gone.
 
-Tested with lightning and pytorch-lightning 2.6.6 and torchmetrics 1.9.
+Tested with lightning and pytorch-lightning 2.6.6 and torchmetrics 1.9. Where nothing else is said,
+a missing interface is an ``AttributeError``.
 
-| used | for | where it is missing |
-|---|---|---|
-| ``_AutomaticOptimization._make_closure`` | a second pass per step | ``MisconfigurationException`` |
-| ``Closure._step_fn/_backward_fn/_zero_grad_fn/_result`` | the passes of that closure | the same |
-| ``FitLoop._should_accumulate`` | which batch steps | ``AttributeError`` |
-| ``FitLoop._load_combined_loader_states`` | loaders made before the restore | ``AttributeError`` |
-| ``Metric._copy_state_dict/_update_count/_computed/_forward_cache`` | undoing an update | the same |
-| ``LightningCLI._add_configure_optimizers_method_to_model`` | parameter names | bare parameters |
+- ``_AutomaticOptimization._make_closure``: to run a second pass, to replace a batch. Without it,
+  the public ``LightningModule.optimizer_step`` is wrapped, which allows no accumulation and no
+  replacing, or a ``MisconfigurationException`` says so.
+- ``Closure._step_fn``, ``_backward_fn``, ``_zero_grad_fn``: the passes of that closure. Without
+  them the whole closure is repeated, and Lightning reports the second loss.
+- ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
+- ``FitLoop._load_combined_loader_states``: to resume loaders that were made before the restore.
+- ``DDPStrategy._ddp_kwargs``: whether the graph is static; without it, taken to be dynamic.
+- ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: to undo an
+  update.
+- ``LightningCLI._add_configure_optimizers_method_to_model``: to give optimizers parameter names.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,34 +29,30 @@ WrapClosure = Callable[[Any, dict[str, Any], int], Any]
 
 
 def wrap_closures(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
-    """Let ``wrap(closure, kwargs, batch_idx)`` replace each training closure of automatic optimization.
+    """Let ``wrap(closure, kwargs, batch_idx)`` replace the training closures of the run.
 
-    The closure does forward, zero-grad and backward of one batch. This is the one place that is
-    right for gradient scaling, accumulation and synchronization alike.
+    A closure does forward, zero-grad and backward of one batch in automatic optimization. Where it
+    is built is the one place that is right for gradient scaling, accumulation and synchronization.
 
     Returns:
         A function that takes the wrapper off again; calling it twice is allowed.
 
     Raises:
-        MisconfigurationException: this Lightning has no such place.
+        MisconfigurationException: this Lightning has no such place, and the run accumulates.
     """
-    loop = getattr(trainer.fit_loop.epoch_loop, "automatic_optimization", None)
-    original = getattr(type(loop), "_make_closure", None)
-    if loop is None or original is None:
-        raise MisconfigurationException(
-            "this Lightning release builds its training closure elsewhere: "
-            "install lightning 2.6 or report it to lightning-plugins"
-        )
+    loop = trainer.fit_loop.epoch_loop.automatic_optimization
+    if not _builds_closures(trainer):
+        return _wrap_optimizer_step(trainer, wrap)
     wrappers: list[WrapClosure] = loop.__dict__.setdefault("_lightning_plugins_wrappers", [])
     wrappers.append(wrap)
 
     def make_wrapped(kwargs: dict[str, Any], optimizer: Any, batch_idx: int) -> Any:
-        closure = original(loop, kwargs, optimizer, batch_idx)
+        closure = type(loop)._make_closure(loop, kwargs, optimizer, batch_idx)  # type: ignore[arg-type]
         for wrapper in wrappers:
             closure = wrapper(closure, kwargs, batch_idx)
         return closure
 
-    loop._make_closure = make_wrapped
+    loop._make_closure = make_wrapped  # type: ignore[method-assign, assignment]
 
     def remove() -> None:
         if wrap in wrappers:
@@ -63,12 +63,77 @@ def wrap_closures(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
     return remove
 
 
+def _builds_closures(trainer: Trainer) -> bool:
+    return hasattr(trainer.fit_loop.epoch_loop.automatic_optimization, "_make_closure")
+
+
+def _wrap_optimizer_step(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
+    """The same through public hooks alone, for runs that step at every batch."""
+    if trainer.accumulate_grad_batches != 1:
+        raise MisconfigurationException(
+            "this Lightning release builds its training closures where this package does not "
+            "know, so accumulate_grad_batches must be 1; with lightning 2.6 it can be anything"
+        )
+    module = trainer.lightning_module
+    optimizer_step = module.optimizer_step
+
+    def with_wrapped_closure(
+        epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        optimizer_step(epoch, batch_idx, optimizer, wrap(optimizer_closure, {}, batch_idx))
+
+    module.__dict__["optimizer_step"] = with_wrapped_closure
+
+    def remove() -> None:
+        module.__dict__.pop("optimizer_step", None)
+
+    return remove
+
+
+def replace_batches(trainer: Trainer, replace: Callable[[Any, int], Any]) -> Callable[[], None]:
+    """Let ``replace(batch, batch_idx)`` give the batch that ``training_step`` is called with.
+
+    It is called once a batch, after the batch is on the device and before any forward pass; what
+    else repeats the closure, as LateSAM does, repeats it with the replaced batch. The loader's own
+    batch is not modified.
+
+    Returns:
+        A function that ends the replacing; calling it twice is allowed.
+
+    Raises:
+        MisconfigurationException: this Lightning has no such place.
+    """
+
+    def wrap(closure: Any, kwargs: dict[str, Any], batch_idx: int) -> Any:
+        # The closure holds this very dictionary, made anew for each batch.
+        kwargs["batch"] = replace(kwargs["batch"], batch_idx)
+        return closure
+
+    if not _builds_closures(trainer):
+        raise MisconfigurationException(
+            "this Lightning release builds its training closures where this package does not "
+            "know, so it cannot replace batches: install lightning 2.6"
+        )
+    return wrap_closures(trainer, wrap)
+
+
+def passes_of(closure: Any) -> "Passes":
+    """The passes of a training closure, as far as this Lightning lets them be told apart."""
+    return Passes(closure) if hasattr(closure, "_step_fn") else _WholeClosure(closure)
+
+
 class Passes:
-    """The separate parts of one stock training closure."""
+    """The separate parts of one stock training closure.
+
+    Attributes:
+        loss: of the stock pass, detached; None before it, and where ``training_step`` gave none.
+        second_loss: of the repeated pass.
+    """
 
     def __init__(self, closure: Any) -> None:
         self._closure = closure
         self.loss: Tensor | None = None
+        self.second_loss: Tensor | None = None
 
     @property
     def starts_accumulation(self) -> bool:
@@ -85,15 +150,30 @@ class Passes:
         self.loss = self._closure()
         return self.loss
 
-    def run_again(self) -> Tensor:
-        """Forward and backward once more, adding to the gradients; returns the detached loss."""
+    def run_again(self) -> None:
+        """Forward and backward once more, adding to the gradients."""
         result = self._closure._step_fn()
         self._closure._backward_fn(result.closure_loss)
-        return result.loss
+        self.second_loss = result.loss
 
     def consume_result(self) -> Any:
         """What Lightning reports of the step: the result of the stock pass."""
         return self._closure.consume_result()
+
+
+class _WholeClosure(Passes):
+    """A closure of a Lightning whose parts are not known: it can only be called again."""
+
+    @property
+    def starts_accumulation(self) -> bool:
+        return True
+
+    @property
+    def skips_backward(self) -> bool:
+        return False
+
+    def run_again(self) -> None:
+        self.second_loss = self._closure()
 
 
 def steps_the_optimizer(trainer: Trainer) -> bool:
@@ -109,6 +189,11 @@ def load_pending_loader_states(trainer: Trainer) -> None:
     ``configure_optimizers``, as most schedules do, makes them that early.
     """
     trainer.fit_loop._load_combined_loader_states()
+
+
+def uses_static_graph(trainer: Trainer) -> bool:
+    """Whether the strategy promised DistributedDataParallel that every step is alike."""
+    return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph"))
 
 
 def no_gradient_synchronization(trainer: Trainer) -> AbstractContextManager[None]:

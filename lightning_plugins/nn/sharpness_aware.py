@@ -10,73 +10,98 @@
 In a Lightning Trainer use :class:`lightning_plugins.callbacks.LateSAM` instead.
 """
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+Mode = Literal["sam", "asam", "usam"]
+
 
 class WeightPerturbation:
-    """Moves an optimizer's parameters to the first-order worst point within radius ``rho``.
+    """Moves an optimizer's parameters to the first-order worst point of a neighbourhood.
 
-    With g the gradient over all parameters, ``e = rho * g / (||g||_2 + 1e-12)`` (Foret et al.,
-    arXiv 2010.01412, eq. 2). Adaptive (Kwon et al., arXiv 2102.11600, eq. 9, without its eta):
-    ``e = rho * w^2 * g / (|| |w| * g ||_2 + 1e-12)``. Both are invariant to a factor on the
-    gradient, so a loss scale needs no undoing.
+    With g the gradient over all parameters and r = ``rho``, the step is
 
-    Restoring copies a clone of the weights back; subtracting ``e`` would leave rounding behind.
+    - ``sam``: ``r * g / (||g||_2 + 1e-12)`` (Foret et al., arXiv 2010.01412, eq. 2),
+    - ``asam``: ``r * w^2 * g / (|| |w| * g ||_2 + 1e-12)``, a radius relative to each weight's size
+      (Kwon et al., arXiv 2102.11600, eq. 9, without its eta),
+    - ``usam``: ``r * g``, not normalized (Andriushchenko and Flammarion, arXiv 2206.06232, sec. 2).
+
+    The first two are invariant to a factor on the gradient, so a loss scale needs no undoing.
+    Restoring copies a clone of the weights back; subtracting the step would leave rounding behind.
 
     Args:
         optimizer: whose parameters are perturbed; those without a gradient stay.
-        rho: radius of the neighbourhood, > 0.
-        adaptive: measure the radius relative to each weight's size (ASAM).
+        rho: radius r of the neighbourhood, > 0.
+        mode: which step.
+        parameters: perturb only these of the optimizer's parameters; the norm is over them alone.
 
     Raises:
-        ValueError: ``rho`` is not a positive finite number.
+        ValueError: ``rho`` is not a positive finite number, or ``mode`` is none of the three.
     """
 
-    def __init__(self, optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False) -> None:
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        rho: float = 0.05,
+        mode: Mode = "sam",
+        parameters: Iterable[Tensor] | None = None,
+    ) -> None:
         if not 0 < rho < float("inf"):
             raise ValueError(f"rho={rho}: expected a positive finite radius, for example 0.05")
+        if mode not in ("sam", "asam", "usam"):
+            raise ValueError(f"mode={mode!r}: expected 'sam', 'asam' or 'usam'")
         self.optimizer = optimizer
         self.rho = rho
-        self.adaptive = adaptive
+        self.mode = mode
+        self._chosen = None if parameters is None else {id(parameter) for parameter in parameters}
         self._moved: list[Tensor] = []
         self._originals: list[Tensor] = []
 
-    def gradient_norm(self) -> Tensor:
-        """``||g||_2``, or ``|| |w| * g ||_2`` when adaptive: a float32 scalar on the device."""
-        return _total_norm(self._scaled_gradients(self._parameters_with_gradient()))
-
     @torch.no_grad()
-    def perturb(self, gradient_norm: Tensor | None = None) -> Tensor:
-        """Move the weights along their present gradient.
+    def perturb(self, loss_scale: float = 1.0, overflow_is_routine: bool = False) -> Tensor:
+        """Move the weights along their present gradient, which is used up: zero it afterwards.
 
         Args:
-            gradient_norm: what :meth:`gradient_norm` returned, if it was asked already.
+            loss_scale: factor on the gradient that ``usam`` has to undo.
+            overflow_is_routine: with a gradient scaler, let a gradient that is not finite move
+                nothing, so that the scaler finds the same overflow after the second pass.
 
         Returns:
-            The gradient norm, a scalar on the device.
+            ``||g||_2``, or ``|| |w| * g ||_2`` for ``asam``, with the factor: a float32 scalar on
+            the parameters' device.
 
         Raises:
             RuntimeError: the weights are perturbed already.
+            ValueError: a gradient is sparse.
         """
         if self._moved:
             raise RuntimeError("the weights are perturbed already: call restore() first")
         parameters = self._parameters_with_gradient()
         if not parameters:
             return torch.zeros(())
-        directions = self._scaled_gradients(parameters)
-        norm = _total_norm(directions) if gradient_norm is None else gradient_norm
+        gradients: list[Tensor] = [parameter.grad for parameter in parameters]  # type: ignore[misc]
+        if any(gradient.is_sparse for gradient in gradients):
+            raise ValueError(
+                "gradients are sparse, which SAM cannot perturb with: set sparse=False"
+            )
+        if self.mode == "asam":
+            torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
+        norm = _total_norm(gradients)
+        if self.mode == "asam":
+            torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
+        factor = self.rho / loss_scale if self.mode == "usam" else self.rho / (norm + 1e-12)
         self._originals = [parameter.detach().clone() for parameter in parameters]
         self._moved = parameters
-        if self.adaptive:
-            torch._foreach_mul_(directions, torch._foreach_abs(self._originals))
-        scale = self.rho / (norm + 1e-12)
-        for parameter, direction in zip(parameters, directions, strict=True):
-            step = direction * scale.to(direction.device, torch.float32)
-            parameter.add_(step.to(parameter.dtype))
+        torch._foreach_mul_(gradients, factor)
+        if overflow_is_routine:
+            overflow = ~torch.isfinite(norm)
+            for gradient in gradients:
+                gradient.masked_fill_(overflow, 0.0)
+        torch._foreach_add_(parameters, gradients)
         return norm
 
     @torch.no_grad()
@@ -94,20 +119,15 @@ class WeightPerturbation:
         self.restore()
 
     def _parameters_with_gradient(self) -> list[Tensor]:
-        groups = self.optimizer.param_groups
-        return [p for group in groups for p in group["params"] if p.grad is not None]
-
-    @torch.no_grad()
-    def _scaled_gradients(self, parameters: list[Tensor]) -> list[Tensor]:
-        gradients = [parameter.grad for parameter in parameters]
-        if not self.adaptive:
-            return gradients  # type: ignore[return-value]
-        return list(torch._foreach_mul(torch._foreach_abs(parameters), gradients))  # type: ignore[arg-type]
+        return [
+            parameter
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+            and (self._chosen is None or id(parameter) in self._chosen)
+        ]
 
 
 def _total_norm(tensors: list[Tensor]) -> Tensor:
-    if not tensors:
-        return torch.zeros(())
-    device = tensors[0].device
     norms = torch._foreach_norm(tensors, 2.0, dtype=torch.float32)
-    return torch.linalg.vector_norm(torch.stack([norm.to(device) for norm in norms]))
+    return torch.linalg.vector_norm(torch.stack(norms))

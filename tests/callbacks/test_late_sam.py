@@ -8,93 +8,43 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     EMAWeightAveraging,
     ModelCheckpoint,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from sam_by_hand import train_with_sam_by_hand
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_plugins import _lightning_compat
 from lightning_plugins.callbacks import LateSAM
 
 
-def by_hand(
-    task,
-    optimizer_of,
-    first_sam_step,
-    rho=0.1,
-    adaptive=False,
-    accumulate=1,
-    clip=None,
-    cosine_steps=None,
-    epochs=2,
-    seed=11,
-):
-    """SAM as in arXiv 2010.01412 (ASAM: 2102.11600), no Lightning; the trained network."""
+def by_hand(task, optimizer_of, active, cosine_steps=None, **arguments):
     network = task.network()
     optimizer = optimizer_of(network.parameters())
     schedule = cosine_steps and torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, cosine_steps)
-    parameters = list(network.parameters())
-    torch.manual_seed(seed)
-    step = 0
-    for _ in range(epochs):
-        window = []
-        all_batches = list(task.batches())
-        for index, (features, labels) in enumerate(all_batches):
-            random_state = torch.get_rng_state()
-            (cross_entropy(network(features), labels) / accumulate).backward()
-            window.append((features, labels, random_state))
-            if (index + 1) % accumulate and index + 1 < len(all_batches):
-                continue
-            if step >= first_sam_step:
-                after = torch.get_rng_state()
-                buffers = [buffer.clone() for buffer in network.buffers()]
-                originals = [parameter.detach().clone() for parameter in parameters]
-                gradients = [parameter.grad.clone() for parameter in parameters]
-                if adaptive:
-                    gradients = [g * w.abs() for g, w in zip(gradients, originals, strict=True)]
-                norm = torch.stack([g.norm() for g in gradients]).norm()
-                with torch.no_grad():
-                    for parameter, gradient in zip(parameters, gradients, strict=True):
-                        if adaptive:
-                            gradient = gradient * parameter.abs()
-                        parameter += gradient * (rho / (norm + 1e-12))
-                optimizer.zero_grad()
-                for features_again, labels_again, state in window:
-                    torch.set_rng_state(state)
-                    loss = cross_entropy(network(features_again), labels_again)
-                    (loss / accumulate).backward()
-                with torch.no_grad():
-                    for parameter, original in zip(parameters, originals, strict=True):
-                        parameter.copy_(original)
-                    for buffer, value in zip(network.buffers(), buffers, strict=True):
-                        buffer.copy_(value)
-                torch.set_rng_state(after)
-            if clip == "norm":
-                torch.nn.utils.clip_grad_norm_(parameters, 0.1)
-            elif clip == "value":
-                torch.nn.utils.clip_grad_value_(parameters, 0.1)
-            optimizer.step()
-            optimizer.zero_grad()
-            if schedule:
-                schedule.step()
-            step += 1
-            window = []
-    return network
+    return train_with_sam_by_hand(
+        network, optimizer, task.batches, active, schedule=schedule, **arguments
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 @pytest.mark.parametrize("accumulate", [1, 3, 4])
 @pytest.mark.parametrize("clip", [None, "norm", "value"])
-@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("mode", ["sam", "asam", "usam"])
 def test_weights_are_those_of_the_loop_written_by_hand(
-    task, tmp_path, optimizer, accumulate, clip, adaptive
+    task, tmp_path, optimizer, accumulate, clip, mode
 ):
     optimizer_of = getattr(task, optimizer)
     cosine_steps = 12 if optimizer == "adamw" else None
     steps = 2 * -(-task.steps_an_epoch // accumulate)
     module, _ = task.train(
         tmp_path,
-        [LateSAM(start=0.5, rho=0.1, adaptive=adaptive)],
+        [LateSAM(start=0.5, rho=0.1, mode=mode)],
         task.Classifier(optimizer_of, cosine_steps),
         accumulate_grad_batches=accumulate,
         gradient_clip_val=0.1 if clip else None,
@@ -103,8 +53,8 @@ def test_weights_are_those_of_the_loop_written_by_hand(
     expected = by_hand(
         task,
         optimizer_of,
-        first_sam_step=steps // 2,
-        adaptive=adaptive,
+        lambda step: step >= steps // 2,
+        mode=mode,
         accumulate=accumulate,
         clip=clip,
         cosine_steps=cosine_steps,
@@ -113,14 +63,65 @@ def test_weights_are_those_of_the_loop_written_by_hand(
 
 
 @pytest.mark.parametrize(
-    ("start", "unit", "first_step"),
-    [(0, "fraction", 0), (0.75, "fraction", 9), (1, "epoch", 6), (1.5, "epoch", 9), (5, "step", 5)],
+    ("start", "end", "unit", "first", "last"),
+    [
+        (0, None, "fraction", 0, 12),
+        (0.75, None, "fraction", 9, 12),
+        (0.25, 0.5, "fraction", 3, 6),
+        (1, None, "epoch", 6, 12),
+        (0, 1.5, "epoch", 0, 9),
+        (5, None, "step", 5, 12),
+        (5, 7, "step", 5, 7),
+    ],
 )
-def test_sam_begins_at_start(task, tmp_path, start, unit, first_step):
-    callback = LateSAM(start=start, unit=unit, rho=0.1)
+def test_sam_is_active_from_start_to_end(task, tmp_path, start, end, unit, first, last):
+    callback = LateSAM(start=start, end=end, unit=unit, rho=0.1)
     module, _ = task.train(tmp_path, [callback])
-    assert callback.sam_steps == 12 - first_step
-    expected = by_hand(task, task.sgd, first_step)
+    assert callback.sam_steps == last - first
+    assert callback.first_active_step == first
+    expected = by_hand(task, task.sgd, lambda step: first <= step < last)
+    task.assert_same_bits(task.weights(module), expected.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "hand"),
+    [
+        ({"interval": 3}, {"active": lambda step: step >= 4 and (step - 4) % 3 == 0}),
+        ({"rho_warmup": 4}, {"rho": lambda step: 0.1 * min(1.0, (step - 3) / 4)}),
+        ({"parameters": r"^network\.1\."}, {"chosen": lambda name: name.startswith("1.")}),
+        ({"momentum": "reset"}, {"resets": (4,)}),
+        ({"momentum": "reset", "end": 8}, {"resets": (4, 8), "active": lambda s: 4 <= s < 8}),
+    ],
+    ids=["interval", "rho_warmup", "parameters", "reset", "reset at both switches"],
+)
+def test_each_option_is_that_of_the_loop_written_by_hand(task, tmp_path, options, hand):
+    module, _ = task.train(tmp_path, [LateSAM(start=4, unit="step", rho=0.1, **options)])
+    expected = by_hand(task, task.sgd, **{"active": lambda step: step >= 4, **hand})
+    task.assert_same_bits(task.weights(module), expected.state_dict())
+    plain, _ = task.train(tmp_path, [LateSAM(start=4, unit="step", rho=0.1)])
+    assert not torch.equal(module.network[0].weight, plain.network[0].weight)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_micro_batches_are_perturbed_one_by_one(task, tmp_path, optimizer):
+    module, _ = task.train(
+        tmp_path,
+        [LateSAM(start=2, unit="step", rho=0.1, accumulation="micro-batch")],
+        task.Classifier(getattr(task, optimizer)),
+        accumulate_grad_batches=4,
+    )
+    expected = by_hand(
+        task, getattr(task, optimizer), lambda s: s >= 2, accumulate=4, micro_batches=True
+    )
+    # Sums of gradients in another order than the loop's would differ in the last bits.
+    task.assert_same_bits(task.weights(module), expected.state_dict())
+
+
+def test_two_phases_one_after_the_other(task, tmp_path):
+    callbacks = [LateSAM(0, 0.25, rho=0.1), LateSAM(0.75, rho=0.1)]
+    module, _ = task.train(tmp_path, callbacks)
+    assert [callback.sam_steps for callback in callbacks] == [3, 3]
+    expected = by_hand(task, task.sgd, lambda step: step < 3 or step >= 9)
     task.assert_same_bits(task.weights(module), expected.state_dict())
 
 
@@ -270,29 +271,41 @@ def half_precision(initial_scale):
     )
 
 
-def test_a_loss_scale_does_not_change_the_perturbation(task, tmp_path):
-    """Powers of two leave the bits of scaled and unscaled gradients alone."""
-
-    class SinglePrecision(MixedPrecision):
+@pytest.mark.parametrize("mode", ["sam", "asam", "usam"])
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_with_a_gradient_scaler_weights_are_those_of_the_loop_by_hand(
+    task, tmp_path, mode, accumulate
+):
+    class SinglePrecisionWithScaler(MixedPrecision):
         def forward_context(self):
             return torch.autocast("cpu", enabled=False)
 
-    plugin = SinglePrecision(
-        "16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    module, _ = task.train(
+        tmp_path,
+        [LateSAM(start=0.5, rho=0.1, mode=mode)],
+        plugins=[SinglePrecisionWithScaler("16-mixed", "cpu", scaler=scaler)],
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=0.1,
     )
-    scaled, _ = task.train(tmp_path, [LateSAM(start=0, rho=0.1)], plugins=[plugin])
-    plain, _ = task.train(tmp_path, [LateSAM(start=0, rho=0.1)])
-    for name, value in task.weights(plain).items():
-        torch.testing.assert_close(task.weights(scaled)[name], value, rtol=1e-5, atol=1e-6)
+    expected = by_hand(
+        task,
+        task.sgd,
+        lambda step: step >= 6 // accumulate,
+        mode=mode,
+        accumulate=accumulate,
+        clip="norm",
+        scale=2.0**10,
+    )
+    task.assert_same_bits(task.weights(module), expected.state_dict())
 
 
 def test_an_overflow_backs_the_scale_off_and_training_goes_on(task, tmp_path):
     plugin = half_precision(initial_scale=2.0**40)
-    callback = LateSAM(start=0)
-    module, _ = task.train(tmp_path, [callback], plugins=[plugin], max_epochs=8)
+    module, _ = task.train(tmp_path, [LateSAM(start=0)], plugins=[plugin], max_epochs=8)
     assert all(torch.isfinite(value).all() for value in task.weights(module).values())
     assert plugin.scaler.get_scale() < 2.0**40
-    assert 0 < callback.sam_steps < 48
+    assert module.network[1].num_batches_tracked == 48
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
@@ -346,6 +359,13 @@ def test_it_warns_when_it_never_became_active(task, tmp_path):
         ({"start": 1.0}, "fraction of the run below 1"),
         ({"start": float("nan")}, "start=nan"),
         ({"unit": "epochs"}, "unit='epochs'"),
+        ({"start": 0.5, "end": 0.5}, "end=0.5"),
+        ({"mode": "gsam"}, "mode='gsam'"),
+        ({"interval": 0}, "interval=0"),
+        ({"rho_warmup": -1}, "rho_warmup=-1"),
+        ({"parameters": "("}, "no regular expression"),
+        ({"accumulation": "micro"}, "accumulation='micro'"),
+        ({"momentum": "clear"}, "momentum='clear'"),
     ],
 )
 def test_bad_arguments_are_named(arguments, named):
@@ -381,13 +401,142 @@ def test_a_training_step_that_fetches_its_own_batches_is_refused(task, tmp_path)
         task.train(tmp_path, [LateSAM()], Fetches())
 
 
-def test_two_of_them_are_refused(task, tmp_path):
-    class Another(LateSAM):
-        pass
-
-    with pytest.raises(MisconfigurationException, match="keep one"):
-        task.train(tmp_path, [LateSAM(), Another()])
+def test_two_phases_that_overlap_are_refused(task, tmp_path):
+    with pytest.raises(MisconfigurationException, match="both perturb the weights from step 9"):
+        task.train(tmp_path, [LateSAM(0.5), LateSAM(9, unit="step")])
 
 
-def test_a_checkpoint_gains_less_than_a_kilobyte():
-    assert LateSAM().state_dict() == {"sam_steps": 0}
+def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path):
+    strategy = DDPStrategy(static_graph=True, process_group_backend="gloo")
+    trainer = task.trainer(tmp_path, strategy=strategy)
+    with pytest.raises(MisconfigurationException, match="set local=False or static_graph=False"):
+        LateSAM().check(trainer)
+    LateSAM(local=False).check(trainer)
+
+
+def test_strategies_that_shard_parameters_are_refused(task, tmp_path):
+    trainer = task.trainer(tmp_path)
+    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
+    with pytest.raises(MisconfigurationException, match="does not support FSDPStrategy"):
+        LateSAM().check(trainer)
+
+
+def test_resetting_the_momentum_of_adagrad_is_refused(task, tmp_path):
+    module = task.Classifier(lambda parameters: torch.optim.Adagrad(parameters, lr=0.1))
+    with pytest.raises(MisconfigurationException, match="set momentum='keep'"):
+        task.train(tmp_path, [LateSAM(momentum="reset")], module)
+
+
+def test_a_pattern_that_matches_no_parameter_is_told_the_names(task, tmp_path):
+    with pytest.raises(ValueError, match=r"parameters='head' .* names are network\.0\.weight"):
+        task.train(tmp_path, [LateSAM(parameters="head")])
+
+
+def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
+    sizes = []
+    for callbacks in ([], [LateSAM(start=0)]):
+        _, trainer = task.train(tmp_path, callbacks)
+        trainer.save_checkpoint(tmp_path / "end.ckpt")
+        sizes.append((tmp_path / "end.ckpt").stat().st_size)
+    assert sizes[1] - sizes[0] < 1024
+
+
+def test_a_lightning_without_the_place_is_served_through_public_hooks(task, tmp_path, monkeypatch):
+    expected, _ = task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)])
+    monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
+    monkeypatch.setattr(_lightning_compat, "passes_of", _lightning_compat._WholeClosure)
+    module, _ = task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)])
+    task.assert_same_bits(task.weights(module), task.weights(expected))
+    assert "optimizer_step" not in module.__dict__
+    with pytest.raises(MisconfigurationException, match="accumulate_grad_batches must be 1"):
+        task.train(tmp_path, [LateSAM(start=0.5)], accumulate_grad_batches=2)
+
+
+def test_a_checkpoint_written_on_an_exception_holds_unperturbed_weights(task, tmp_path):
+    class Fails(task.Classifier):
+        def training_step(self, batch, batch_idx):
+            if self.training_steps == 7:  # the second pass of the fourth step
+                raise RuntimeError("on purpose")
+            return super().training_step(batch, batch_idx)
+
+    callbacks = [LateSAM(start=0, rho=0.1), OnExceptionCheckpoint(tmp_path)]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        task.train(tmp_path, callbacks, Fails(), enable_checkpointing=True)
+    saved = torch.load(tmp_path / "on_exception.ckpt", weights_only=True)["state_dict"]
+    expected, _ = task.train(tmp_path, [LateSAM(0, unit="step", rho=0.1)], max_steps=3)
+    for name, parameter in expected.network.named_parameters():
+        assert torch.equal(saved[f"network.{name}"], parameter)
+
+
+@pytest.mark.parametrize("loggers", [[], ["csv"], ["tensorboard"], ["csv", "tensorboard"]])
+def test_it_logs_to_no_logger_one_or_several(task, tmp_path, loggers):
+    classes = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+    chosen = [classes[name](tmp_path / name) for name in loggers]
+    task.train(tmp_path, [LateSAM(start=0)], logger=chosen or False, log_every_n_steps=1)
+    if "csv" in loggers:
+        assert "sam/loss_gap" in next((tmp_path / "csv").rglob("metrics.csv")).read_text()
+    if "tensorboard" in loggers:
+        assert list((tmp_path / "tensorboard").rglob("events.*"))
+
+
+def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(task, tmp_path):
+    def run(backend):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        module = task.Classifier()
+        module.network[3].p = 0.0  # functionalized random numbers are not the eager ones
+        if backend:
+            module.network.compile(backend=backend)
+        task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)], module)
+        return task.weights(module), torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+    eager, _ = run(None)
+    compiled, graphs = run("aot_eager")
+    assert graphs == 1
+    for name, value in eager.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-5, atol=1e-6)
+
+
+class Operations(TorchDispatchMode):
+    """Counts tensor operations, and those that wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.total, self.synchronizations = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.total += 1
+        waiting = ("_local_scalar_dense", "is_nonzero", "nonzero.default", "equal.default")
+        self.synchronizations += any(name in str(function) for name in waiting)
+        return function(*args, **(kwargs or {}))
+
+
+def operations(task, tmp_path, callbacks):
+    class Counting(Callback):
+        def on_train_batch_start(self, *_):
+            self.mode = Operations()
+            self.mode.__enter__()
+
+        def on_train_batch_end(self, *_):
+            self.mode.__exit__(None, None, None)
+
+    class Silent(task.Classifier):
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self(batch[0]), batch[1])
+
+    counting = Counting()
+    task.train(tmp_path, [counting, *callbacks], Silent(), max_steps=3)
+    return counting.mode
+
+
+def test_before_it_begins_it_runs_no_operation(task, tmp_path):
+    plain = operations(task, tmp_path, [])
+    inactive = operations(task, tmp_path, [LateSAM(start=1, unit="epoch")])
+    assert inactive.total == plain.total
+
+
+def test_a_sam_step_does_not_wait_for_the_device(task, tmp_path):
+    plain = operations(task, tmp_path, [])
+    active = operations(task, tmp_path, [LateSAM(start=0)])
+    assert active.total > 1.5 * plain.total
+    assert active.synchronizations == plain.synchronizations

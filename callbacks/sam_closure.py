@@ -1,0 +1,188 @@
+"""The training closure of a SAM step: first pass, perturbation, second pass, restored weights."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from lightning_plugins._lightning_compat import (
+    Passes,
+    metrics_untouched,
+    no_gradient_synchronization,
+    passes_of,
+    steps_the_optimizer,
+)
+from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.nn.random_state import RandomState
+from lightning_plugins.nn.sharpness_aware import WeightPerturbation
+
+
+class SAMClosures:
+    """Turns the stock closures of one run into those of SAM.
+
+    Args:
+        trainer: of the run.
+        module: whose ``training_step`` the closures call.
+        perturbation: of the weights.
+        local: leave the first pass unsynchronized between processes.
+        by_micro_batch: perturb each micro-batch of an accumulation window on its own.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        perturbation: WeightPerturbation,
+        local: bool,
+        by_micro_batch: bool,
+    ) -> None:
+        self.trainer = trainer
+        self.module = module
+        self.perturbation = perturbation
+        self.local = local
+        self.by_micro_batch = by_micro_batch
+        self._window: list[_MicroBatch] = []
+        self._measured: dict[str, Tensor] | None = None
+
+    def wrap(self, closure: Any) -> Any:
+        """The closure with SAM's two passes; the closure itself where it has no backward."""
+        passes = passes_of(closure)
+        return closure if passes.skips_backward else _SAMClosure(self, passes)
+
+    def take_measurements(self) -> dict[str, Tensor] | None:
+        """``gradient_norm`` and ``loss_gap`` of a SAM step that was not yet asked for."""
+        measured, self._measured = self._measured, None
+        return measured
+
+    def forget(self) -> None:
+        """Let go of the micro-batches of an unfinished accumulation window."""
+        self._window = []
+
+    def run(self, passes: Passes) -> None:
+        """One batch: all of it, or the part of an accumulation window that it is."""
+        if passes.starts_accumulation:
+            self._window = []
+        steps = steps_the_optimizer(self.trainer)
+        if self.by_micro_batch:
+            self._micro_batch_step(passes, steps)
+        elif steps:
+            self._exact_step(passes)
+        else:
+            self._first_pass(passes)
+
+    def _exact_step(self, passes: Passes) -> None:
+        """The last batch of a window: its first pass, then all batches at the perturbed weights."""
+        with self._unsynchronized_if(self.local):
+            self._first_pass(passes)
+        if not self._window:
+            return
+        window, self._window = self._window, []
+        with self._perturbed() as norm:
+            self.perturbation.optimizer.zero_grad()
+            with self._unsynchronized_if(True):
+                for micro_batch in window[:-1]:
+                    micro_batch.run_again()
+            window[-1].run_again()
+        self._measure(norm, window)
+
+    def _micro_batch_step(self, passes: Passes, steps: bool) -> None:
+        """Both passes of one batch; its SAM gradient is added to those of the window so far."""
+        parameters = self._parameters()
+        so_far = [None if passes.starts_accumulation else p.grad for p in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        before = len(self._window)
+        with self._unsynchronized_if(self.local or not steps):
+            self._first_pass(passes)
+        if len(self._window) == before:  # training_step gave no loss
+            for parameter, gradient in zip(parameters, so_far, strict=True):
+                parameter.grad = gradient
+            return
+        with self._perturbed() as norm:
+            # Before the last backward, so that DDP averages the whole sum.
+            for parameter, gradient in zip(parameters, so_far, strict=True):
+                parameter.grad = gradient
+            self._window[-1].run_again()
+        if steps:
+            window, self._window = self._window, []
+            self._measure(norm, window)
+
+    def _first_pass(self, passes: Passes) -> None:
+        """The stock passes of one batch; keeps what is needed to repeat them."""
+        random_state = RandomState.capture(self._cuda_devices())
+        if passes.run() is not None:
+            self._window.append(_MicroBatch(passes, random_state))
+
+    @contextmanager
+    def _perturbed(self) -> Iterator[Tensor]:
+        """The second pass happens inside it and leaves nothing but gradients; gives the norm."""
+        module = self.module
+        random_state = RandomState.capture(self._cuda_devices())
+        try:
+            with buffers_untouched(module), metrics_untouched(module), _silent(module):
+                scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+                scale = 1.0 if scaler is None else scaler.get_scale()
+                yield self.perturbation.perturb(scale, scaler is not None) / scale
+        finally:
+            self.perturbation.restore()
+            random_state.restore()
+
+    def _measure(self, norm: Tensor, window: "list[_MicroBatch]") -> None:
+        first, second = (
+            torch.stack([getattr(micro_batch.passes, name) for micro_batch in window]).sum()
+            for name in ("loss", "second_loss")
+        )
+        self._measured = {"gradient_norm": norm, "loss_gap": second - first}
+
+    def _parameters(self) -> list[Tensor]:
+        groups = self.perturbation.optimizer.param_groups
+        return [parameter for group in groups for parameter in group["params"]]
+
+    def _cuda_devices(self) -> tuple[int, ...]:
+        device = self.module.device
+        return (device.index,) if device.type == "cuda" else ()
+
+    def _unsynchronized_if(self, condition: bool) -> AbstractContextManager[None]:
+        return no_gradient_synchronization(self.trainer) if condition else nullcontext()
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """One batch of an accumulation window, as its first pass found and left it."""
+
+    passes: Passes
+    random_state: RandomState
+
+    def run_again(self) -> None:
+        self.random_state.restore()
+        self.passes.run_again()
+
+
+class _SAMClosure:
+    """Stands where Lightning's closure stood, and reports what its first pass reported."""
+
+    def __init__(self, closures: SAMClosures, passes: Passes) -> None:
+        self._closures = closures
+        self._passes = passes
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
+        with torch.enable_grad():
+            self._closures.run(self._passes)
+        return self._passes.loss
+
+    def consume_result(self) -> Any:
+        return self._passes.consume_result()
+
+
+@contextmanager
+def _silent(module: LightningModule) -> Iterator[None]:
+    """Make ``self.log`` and ``self.log_dict`` of the module do nothing inside the block."""
+    module.__dict__["log"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del module.__dict__["log"]

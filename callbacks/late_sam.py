@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import uses_static_graph, wrap_closures
+from lightning_plugins._lightning_compat import callbacks_of, uses_static_graph, wrap_closures
 from lightning_plugins.callbacks.phase import Phase
 from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
@@ -245,7 +245,9 @@ class LateSAM(Callback):
         if self.parameters is None:
             return None
         named = list(pl_module.named_parameters())
-        chosen = [parameter for name, parameter in named if re.search(self.parameters, name)]
+        chosen: list[Tensor] = [
+            parameter for name, parameter in named if re.search(self.parameters, name)
+        ]
         if not chosen:
             raise ValueError(
                 f"parameters={self.parameters!r} is found in no parameter's name; the names are "
@@ -254,7 +256,7 @@ class LateSAM(Callback):
         return chosen
 
     def _refuse_overlap(self, trainer: Trainer) -> None:
-        for other in trainer.callbacks:
+        for other in callbacks_of(trainer):
             if not isinstance(other, LateSAM) or other is self:
                 continue
             first, last = other.phase.steps(trainer)

@@ -1,5 +1,6 @@
 """A data loader whose order and augmentation are pure functions of (seed, epoch, rank, batch)."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -83,6 +84,9 @@ class ResumableDataLoader:
         )
         self._batches_taken = 0
 
+    batch_sampler = None
+    """Lightning asks for it to see whether a validation loader shuffles; there is none."""
+
     @property
     def batch_size(self) -> int:
         """Samples a batch on each rank."""
@@ -165,9 +169,11 @@ class EpochBatches(Sampler):
 
     def __len__(self) -> int:
         samples = -(-self.num_samples // self.world_size)
-        if self.drop_last:
-            return samples // self.batch_size
-        return -(-samples // self.batch_size)
+        return (
+            math.floor(samples / self.batch_size)
+            if self.drop_last
+            else math.ceil(samples / self.batch_size)
+        )
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         indices = self._indices_of_rank()

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torchmetrics import Metric
@@ -52,7 +52,7 @@ def wrap_closures(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
             closure = wrapper(closure, kwargs, batch_idx)
         return closure
 
-    loop._make_closure = make_wrapped  # type: ignore[method-assign, assignment]
+    loop._make_closure = make_wrapped  # type: ignore[method-assign]
 
     def remove() -> None:
         if wrap in wrappers:
@@ -189,6 +189,11 @@ def load_pending_loader_states(trainer: Trainer) -> None:
     ``configure_optimizers``, as most schedules do, makes them that early.
     """
     trainer.fit_loop._load_combined_loader_states()
+
+
+def callbacks_of(trainer: Trainer) -> list[Callback]:
+    """The Trainer's callbacks, which it declares in no place that a type checker reads."""
+    return trainer.callbacks  # type: ignore[attr-defined]
 
 
 def uses_static_graph(trainer: Trainer) -> bool:

@@ -48,7 +48,10 @@ class PluginCLIMixin:
     model: LightningModule
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        kwargs["save_config_kwargs"] = {"overwrite": True, **(kwargs.get("save_config_kwargs") or {})}
+        kwargs["save_config_kwargs"] = {
+            "overwrite": True,
+            **(kwargs.get("save_config_kwargs") or {}),
+        }
         if os.getcwd() not in sys.path:
             sys.path.append(os.getcwd())
         super().__init__(*args, **kwargs)
@@ -132,7 +135,7 @@ def _known_names(cli: LightningCLI, subcommand: str) -> list[str]:
 
 
 def _subclasses(base: type) -> set[type]:
-    direct = set(base.__subclasses__())
+    direct: set[type] = set(base.__subclasses__())
     return direct.union(*(_subclasses(cls) for cls in direct))
 
 

@@ -88,11 +88,13 @@ def _switch() -> Experiment:
 
 def run_switch(config: dict[str, Any], seed: int) -> Cell:
     """Train one arm; accuracy on the test part, λ_max on the whole training part."""
+    from lightning_plugins._lightning_compat import callbacks_of
     from lightning_plugins.callbacks import LateSAM
     from lightning_plugins.claims.recipe_run import train_recipe
 
     trained = train_recipe(config, seed)
-    sam_steps = [c.sam_steps for c in trained.trainer.callbacks if isinstance(c, LateSAM)]
+    callbacks = callbacks_of(trained.trainer)
+    sam_steps = [c.sam_steps for c in callbacks if isinstance(c, LateSAM)]
     return {
         "metrics": {
             "test_accuracy": 100 * trained.test_metrics["test/accuracy"],
@@ -109,7 +111,8 @@ def _largest_eigenvalue(trained: "TrainedRecipe") -> float:
 
     from lightning_plugins.curvature import HessianOperator, largest_eigenvalues
 
-    model = trained.model.eval()
-    batches = [tuple(batch) for batch in DataLoader(trained.datamodule.train_dataset, 1000)]
+    model: Any = trained.model.eval()
+    datamodule: Any = trained.datamodule
+    batches = [tuple(batch) for batch in DataLoader(datamodule.train_dataset, 1000)]
     operator = HessianOperator(model.loss, model.parameters(), batches)
     return float(largest_eigenvalues(operator, operator.dimension).values[0])

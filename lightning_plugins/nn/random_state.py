@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,8 @@ class RandomState:
 
     python: tuple[Any, ...]
     numpy: tuple[Any, ...]
-    torch: torch.Tensor
-    cuda: dict[int, torch.Tensor]
+    torch: Tensor
+    cuda: dict[int, Tensor]
 
     @classmethod
     def capture(cls, cuda_devices: tuple[int, ...] = ()) -> "RandomState":

@@ -1,5 +1,8 @@
 """Warm-up, constant, then linear decay."""
 
+from typing import Any
+
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -58,7 +61,12 @@ class WarmupStableDecay(LRScheduler):
             return 1.0
         return self.floor + (1 - self.floor) * max(steps_left, 0) / decay_steps
 
-    def get_lr(self) -> list[float]:
+    def state_dict(self) -> dict[str, Any]:
+        """How far the run is; its length and shape are those of the run that resumes."""
+        kept = ("base_lrs", "last_epoch", "_step_count", "_last_lr")
+        return {name: value for name, value in super().state_dict().items() if name in kept}
+
+    def get_lr(self) -> list[float | Tensor]:
         """The learning rate of each parameter group at the current step."""
         factor = self.multiplier(self.last_epoch)
         return [base_lr * factor for base_lr in self.base_lrs]

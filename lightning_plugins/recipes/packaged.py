@@ -52,7 +52,9 @@ def _load(name: str, relative: str, is_overlay: bool) -> dict[str, Any]:
     if (f"+{name}" if is_overlay else name) not in known:
         kind = "overlay" if is_overlay else "recipe or file"
         near = difflib.get_close_matches(name, [k.removeprefix("+") for k in known], 3, 0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see `lightning-plugins recipes list`"
+        hint = (
+            f"did you mean {' or '.join(near)}?" if near else "see `lightning-plugins recipes list`"
+        )
         raise ValueError(f"no {kind} named {name!r}: {hint}")
     config = yaml.safe_load(path.read_text("utf-8"))
     parent = config.pop("recipe", None)

@@ -3,6 +3,8 @@ import random
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules import ResumableDataLoader
@@ -141,3 +143,31 @@ def test_bad_arguments_are_named(arguments, named):
 def test_an_empty_dataset_is_refused():
     with pytest.raises(ValueError, match="dataset is empty"):
         ResumableDataLoader(Noisy(0), 4)
+
+
+def test_it_serves_as_a_validation_loader(tmp_path):
+    class Learns(BoringModel):
+        seen = 0
+
+        def train_dataloader(self):
+            return ResumableDataLoader(RandomDataset(32, 8), 4, shuffle=True)
+
+        def val_dataloader(self):
+            return ResumableDataLoader(RandomDataset(32, 8), 4)
+
+        def validation_step(self, batch, batch_idx):
+            self.seen += len(batch)
+
+    module = Learns()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module)
+    assert module.seen == 8

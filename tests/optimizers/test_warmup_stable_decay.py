@@ -52,3 +52,20 @@ def test_bad_arguments_are_named(arguments, named):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with pytest.raises(ValueError, match=named):
         WarmupStableDecay(optimizer, **{"total_steps": 10, **arguments})
+
+
+def test_a_longer_run_that_resumes_decays_at_its_own_end():
+    def schedule(total_steps):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+        return optimizer, WarmupStableDecay(optimizer, total_steps=total_steps, decay=0.5)
+
+    optimizer, short = schedule(10)
+    for _ in range(10):
+        optimizer.step()
+        short.step()
+    longer_optimizer, longer = schedule(40)
+    longer.load_state_dict(short.state_dict())
+    longer_optimizer.step()
+    longer.step()
+    assert longer.total_steps == 40
+    assert longer_optimizer.param_groups[0]["lr"] == 1.0

@@ -1,7 +1,7 @@
 """What a paper claims, and the experiment that re-measures it, as plain data."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict
 
 from lightning_plugins.claims.canonical import canonical_json
@@ -31,11 +31,13 @@ class Scale:
         overrides: merged into the ``overrides`` of every arm.
         arms: per arm, changes of its whole configuration at this scale (a different ``recipe``,
             or ``overrides`` that win over the two others).
+        only: the arms that this scale runs; empty means all of them.
     """
 
     seeds: tuple[int, ...]
     overrides: dict[str, Any] = field(default_factory=dict)
     arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
@@ -63,10 +65,10 @@ class Experiment:
         if not self.arms:
             raise ValueError(f"arms of experiment {self.name!r} must name at least one arm")
         for scale_name, scale in self.scales.items():
-            for arm in scale.arms:
+            for arm in (*scale.arms, *scale.only):
                 if arm not in self.arms:
                     raise ValueError(
-                        f"scale {scale_name!r} of experiment {self.name!r} changes arm {arm!r}, "
+                        f"scale {scale_name!r} of experiment {self.name!r} names arm {arm!r}, "
                         f"which does not exist{suggestion(arm, self.arms)}"
                     )
             for arm in self.arms:
@@ -84,6 +86,22 @@ class Experiment:
                 f"{', '.join(self.scales) or 'none'}{suggestion(name, self.scales)}"
             )
         return self.scales[name]
+
+    def at(self, scale: str) -> "Experiment":
+        """This experiment with only the arms that a scale of its own runs."""
+        chosen = self.scale(scale)
+        arms = {
+            arm: config for arm, config in self.arms.items() if arm in (chosen.only or self.arms)
+        }
+        return replace(
+            self,
+            arms=arms,
+            scales={
+                scale: replace(
+                    chosen, arms={arm: change for arm, change in chosen.arms.items() if arm in arms}
+                )
+            },
+        )
 
     def config(self, arm: str, scale: str) -> dict[str, Any]:
         """The resolved configuration of an arm at a scale.
@@ -191,6 +209,27 @@ class Paper:
                         f"rule of claim {claim.name!r} names arm {arm!r}, "
                         f"which experiment {claim.experiment!r} lacks{suggestion(arm, arms)}"
                     )
+
+    def at(self, scale: str) -> "Paper":
+        """This paper with only the experiments and arms that a scale runs, and their claims.
+
+        Raises:
+            ValueError: no experiment has the scale; names those that exist.
+        """
+        experiments = tuple(one.at(scale) for one in self.experiments if scale in one.scales)
+        if not experiments:
+            names = list(dict.fromkeys(name for one in self.experiments for name in one.scales))
+            raise ValueError(
+                f"paper {self.name!r} has no scale {scale!r}; it has "
+                f"{', '.join(names) or 'none'}{suggestion(scale, names)}"
+            )
+        arms = {one.name: set(one.arms) for one in experiments}
+        claims = tuple(
+            claim
+            for claim in self.claims
+            if arms.get(claim.experiment, set()).issuperset(claim.rule.arms)
+        )
+        return replace(self, experiments=experiments, claims=claims)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name."""

@@ -44,10 +44,8 @@ def run(arguments: argparse.Namespace, echo: Callable[[str], None] = print) -> i
             for line in _listing(load_paper(name)):
                 echo(line)
         return 0
-    papers = [load_paper(name) for name in arguments.papers or sorted(PAPERS)]
-    for paper in papers:
-        for experiment in paper.experiments:
-            experiment.scale(arguments.scale)
+    names = arguments.papers or sorted(PAPERS)
+    papers = [load_paper(name).at(arguments.scale) for name in names]
     if arguments.scale == "paper":
         for paper in papers:
             for line in paper_scale_commands(paper):

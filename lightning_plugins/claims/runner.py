@@ -34,7 +34,7 @@ def run_paper(
 
     Args:
         paper: the paper.
-        scale: a scale that every experiment of the paper has.
+        scale: a scale of the paper; experiments and arms that it does not run are left out.
         output: folder of the results.
         jobs: processes; None means one a core.
         backend: ``loky`` on this machine; ``dask`` or ``ray`` on a cluster that is set up.
@@ -56,6 +56,7 @@ def run_paper(
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs!r}")
     started = time.monotonic()
+    paper = paper.at(scale)
     store = ResultStore(Path(output) / "cells")
     tasks = _tasks(paper, scale, store)
     finished = [] if fresh else [record for task in tasks if (record := store.load(task.identity))]

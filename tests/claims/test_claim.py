@@ -76,3 +76,24 @@ def test_a_misspelt_paper_is_answered_with_the_nearest():
 
 def test_canonical_json_is_one_text_for_one_value():
     assert canonical_json({"b": (1, 2), "a": None}) == canonical_json({"a": None, "b": [1, 2]})
+
+
+def test_a_scale_runs_its_own_experiments_arms_and_claims_only(synthetic):
+    whole = synthetic.paper()
+    (experiment,) = whole.experiments
+    small = replace(experiment.scales["smoke"], only=("sgd", "sam"))
+    scales = {**experiment.scales, "smoke": small}
+    later = Experiment("later", {"a": {}}, {"paper": Scale((0,))}, experiment.run)
+    paper = replace(whole, experiments=(replace(experiment, scales=scales), later))
+    smoke = paper.at("smoke")
+    assert [one.name for one in smoke.experiments] == ["switch"]
+    assert list(smoke.experiments[0].arms) == ["sgd", "sam"]
+    assert [claim.name for claim in smoke.claims] == ["better"]
+    assert len(paper.at("paper").experiments) == 2
+    with pytest.raises(ValueError, match="has no scale 'cpu'; it has smoke, paper"):
+        paper.at("cpu")
+
+
+def test_a_scale_that_names_an_unknown_arm_is_refused():
+    with pytest.raises(ValueError, match="names arm 'smg'"):
+        Experiment("one", {"sgd": {}}, {"smoke": Scale((0,), only=("smg",))}, print)

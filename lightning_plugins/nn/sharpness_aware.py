@@ -1,5 +1,7 @@
 """Sharpness-Aware Minimization for training loops of your own: perturb, then restore bit for bit.
 
+::
+
     perturbation = WeightPerturbation(optimizer, rho=0.05)
     loss(batch).backward()
     with perturbation:                  # weights at the worst point of the neighbourhood

@@ -1,0 +1,48 @@
+"""Ratios of process CPU time between two ways of doing one thing, measured in turns."""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Median of the paired ratios ``b / a`` with its 95 % bounds (order statistics)."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] of {self.pairs} pairs"
+
+
+def paired_ratio(
+    a: Callable[[], float], b: Callable[[], float], pairs: int = 32, warmup: int = 2
+) -> Ratio:
+    """Run ``a b b a`` blocks; each call does one block of work and returns its CPU seconds.
+
+    A pair is one ``a`` and the ``b`` beside it, so that drift of the machine falls on both.
+    """
+    for _ in range(warmup):
+        a()
+        b()
+    ratios: list[float] = []
+    while len(ratios) < pairs:
+        first_a, first_b, second_b, second_a = a(), b(), b(), a()
+        ratios += [first_b / first_a, second_b / second_a]
+    ratios.sort()
+    rank = _rank_of_lower_bound(len(ratios))
+    return Ratio(statistics.median(ratios), ratios[rank], ratios[-1 - rank], len(ratios))
+
+
+def _rank_of_lower_bound(n: int) -> int:
+    """Largest k (from 0) such that [x_(k), x_(n-1-k)] holds the median with 95 % probability."""
+    outside = 0.0
+    for k in range(n // 2):
+        outside += 2 * math.comb(n, k) / 2**n
+        if outside > 0.05:
+            return max(0, k - 1)
+    return 0

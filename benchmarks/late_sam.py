@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from paired import Ratio, paired_ratio
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import LateSAM
 
@@ -103,7 +104,8 @@ def fit(steps: int, *callbacks: Callback, module: LightningModule | None = None)
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module or Classifier(), batches(steps))
+    loader = DataLoader(batches(steps), batch_size=None)  # type: ignore[arg-type]
+    trainer.fit(module or Classifier(), loader)
     return stopwatch.seconds
 
 

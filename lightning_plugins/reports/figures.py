@@ -99,9 +99,13 @@ def _dress(axes: "Axes", theme: str) -> None:
 
 
 def _encoded(figure: "Figure", kind: str) -> bytes:
+    from matplotlib import rc_context
+
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
-    figure.savefig(buffer, format=kind, transparent=True, dpi=150, metadata=metadata)
+    # Without a salt the identifiers inside an SVG would be drawn at random.
+    with rc_context({"svg.hashsalt": "lightning-plugins"}):
+        figure.savefig(buffer, format=kind, transparent=True, dpi=150, metadata=metadata)
     return buffer.getvalue()
 
 

@@ -1,0 +1,126 @@
+import base64
+import json
+import re
+from dataclasses import fields, replace
+from html.parser import HTMLParser
+
+import pytest
+
+from lightning_plugins.reports.evidence import RULE_CHANGED, Report, Table
+from lightning_plugins.reports.html import Element
+from lightning_plugins.reports.page import html_page
+
+HOSTILE = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
+
+
+class Elements(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.text, self.open = [], "", []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def hostile(value):
+    """The same evidence with every text in it replaced by markup."""
+    if isinstance(value, str):
+        return HOSTILE + value
+    if isinstance(value, tuple | list):
+        return type(value)(hostile(item) for item in value)
+    if isinstance(value, dict):
+        return {
+            hostile(key) if isinstance(key, str) else key: hostile(x) for key, x in value.items()
+        }
+    if hasattr(value, "__dataclass_fields__"):
+        return replace(value, **{f.name: hostile(getattr(value, f.name)) for f in fields(value)})
+    return value
+
+
+def test_no_text_of_the_evidence_becomes_markup(evidence):
+    clean = Elements(html_page(evidence.report(failures=("it broke",))))
+    attacked = Elements(html_page(hostile(evidence.report(failures=("it broke",)))))
+    assert [tag for tag, _ in attacked.found] == [tag for tag, _ in clean.found]
+    assert "<script>alert('x')</script>" in attacked.text
+    for _, attributes in attacked.found:
+        assert not any(name.startswith("on") for name in attributes)
+
+
+def test_the_page_needs_nothing_from_elsewhere(evidence):
+    page = html_page(evidence.report())
+    for tag, attributes in Elements(page).found:
+        assert tag not in ("script", "link", "iframe")
+        for name in ("src", "href", "srcset"):
+            assert attributes.get(name, "#").startswith(("data:", "#"))
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_each_claim_has_a_figure_for_light_and_dark_with_words_for_it(evidence):
+    found = Elements(html_page(evidence.report(evidence.claim(), evidence.claim(name="b")))).found
+    images = [attributes for tag, attributes in found if tag == "img"]
+    assert len(images) == len([tag for tag, _ in found if tag == "source"]) == 2
+    for image in images:
+        assert "λ_max by arm and seed" in image["alt"]
+        svg = base64.b64decode(image["src"].partition(",")[2])
+        assert b"<svg" in svg
+        assert b"<script" not in svg
+
+
+def test_links_of_the_summary_lead_to_their_claims(evidence):
+    found = Elements(html_page(evidence.report(evidence.claim(), evidence.claim(name="b")))).found
+    identifiers = {attributes["id"] for _, attributes in found if "id" in attributes}
+    links = {a["href"][1:] for tag, a in found if tag == "a" and a["href"].startswith("#")}
+    assert links == identifiers
+    assert len(links) == 2
+
+
+def test_raw_rows_can_be_taken_along(evidence):
+    page = html_page(evidence.report(rows=({"arm": "SGD", "value": float("nan")},)))
+    (link,) = re.findall(r'href="data:application/json;base64,([^"]+)"', page)
+    assert json.loads(base64.b64decode(link)) == [{"arm": "SGD", "value": None}]
+
+
+def test_a_changed_rule_is_said_beside_the_verdict(evidence):
+    assert RULE_CHANGED not in html_page(evidence.report())
+    assert RULE_CHANGED in html_page(evidence.report(evidence.claim(rule_changed=True)))
+
+
+def test_a_claim_without_values_has_no_figure(evidence):
+    page = html_page(evidence.report(evidence.claim(arms={"SGD": {}}, contrasts=())))
+    assert "<img" not in page
+
+
+def test_an_empty_report_is_a_page():
+    assert "<h1>" in html_page(Report("Claims", "command", "now", {}, ()))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Element("script", "alert(1)"),
+        lambda: Element("p", onclick="alert(1)"),
+        lambda: Element("style", "</style><script>"),
+        lambda: Element("p onload=x"),
+        lambda: Element("img", "child"),
+    ],
+)
+def test_the_builder_refuses_what_cannot_be_escaped(make):
+    with pytest.raises(ValueError, match=r"."):
+        str(make())
+
+
+def test_attributes_are_escaped():
+    assert str(Element("a", "x", title='"><b>')) == '<a title="&quot;&gt;&lt;b&gt;">x</a>'
+
+
+def test_tables_show_every_cell(evidence):
+    table = Table(("a", "b"), (("1", "2"), ("3", "4")))
+    base = evidence.report()
+    paper = replace(base.papers[0], table=table)
+    cells = Elements(html_page(replace(base, papers=(paper,)))).text
+    assert all(cell in cells for cell in "1234")

@@ -210,7 +210,7 @@ def main() -> None:
         print(f"{what:<66} {ratio}", flush=True)
 
     plain = lambda: fit(steps)  # noqa: E731
-    show("inactive LateSAM / Trainer without it", paired_ratio(plain, late(steps - 1), pairs))
+    show("inactive LateSAM / Trainer without it", paired_ratio(plain, late(steps), pairs))
     show("LateSAM step / plain step", paired_ratio(plain, late(0), pairs))
     quarter = steps - round((steps - SKIPPED_STEPS) / 4)
     show(

@@ -267,8 +267,7 @@ class LateSAM(Callback):
                 )
 
     def _detach(self) -> None:
-        if self._closures is not None:
-            self._closures.forget()
+        self._closures = None
         if self._remove_wrapper is not None:
             self._remove_wrapper()
             self._remove_wrapper = None

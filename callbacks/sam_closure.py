@@ -58,10 +58,6 @@ class SAMClosures:
         measured, self._measured = self._measured, None
         return measured
 
-    def forget(self) -> None:
-        """Let go of the micro-batches of an unfinished accumulation window."""
-        self._window = []
-
     def run(self, passes: Passes) -> None:
         """One batch: all of it, or the part of an accumulation window that it is."""
         if passes.starts_accumulation:

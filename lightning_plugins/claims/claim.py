@@ -179,7 +179,10 @@ class Column:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper: its experiments, its claims, and the columns of its table."""
+    """A paper: its experiments, its claims, the columns of its table.
+
+    ``next_steps`` are said after a run: what to try with what was just seen.
+    """
 
     name: str
     title: str
@@ -187,6 +190,7 @@ class Paper:
     experiments: tuple[Experiment, ...]
     claims: tuple[Claim, ...]
     columns: tuple[Column, ...]
+    next_steps: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         names = [experiment.name for experiment in self.experiments]

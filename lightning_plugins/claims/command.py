@@ -105,6 +105,8 @@ def _run_and_report(
             echo(line)
     path = write_report(report, arguments.output)
     echo(f"\nThe report, with figures and raw rows: {path}")
+    for step in dict.fromkeys(step for paper in papers for step in paper.next_steps):
+        echo(f"Next: {step}")
     failures = sum(len(one.failures) for one in results)
     if failures:
         noun = "cell" if failures == 1 else "cells"

@@ -27,6 +27,11 @@ def paper() -> Paper:
             Column("seconds", "seconds", ".1f"),
             Column("sam_steps", "SAM steps", ".0f"),
         ),
+        next_steps=(
+            "lightning-plugins reproduce late-sam --scale cpu     (5 seeds, rivals; minutes)",
+            "lightning-plugins fit --config late_sam/digits       (one run; change it by options)",
+            "callbacks=[LateSAM(start=0.75, rho=0.05)] in a Trainer of yours",
+        ),
     )
 
 

@@ -60,6 +60,7 @@ class WeightPerturbation:
         self.rho = rho
         self.mode = mode
         self._chosen = None if parameters is None else {id(parameter) for parameter in parameters}
+        self._is_perturbed = False
         self._moved: list[Tensor] = []
         self._originals: list[Tensor] = []
 
@@ -80,7 +81,7 @@ class WeightPerturbation:
             RuntimeError: the weights are perturbed already.
             ValueError: a gradient is sparse.
         """
-        if self._moved:
+        if self._is_perturbed:
             raise RuntimeError("the weights are perturbed already: call restore() first")
         parameters = self._parameters_with_gradient()
         if not parameters:
@@ -96,8 +97,7 @@ class WeightPerturbation:
         if self.mode == "asam":
             torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
         factor = self.rho / loss_scale if self.mode == "usam" else self.rho / (norm + 1e-12)
-        self._originals = [parameter.detach().clone() for parameter in parameters]
-        self._moved = parameters
+        self._keep(parameters)
         torch._foreach_mul_(gradients, factor)
         if overflow_is_routine:
             overflow = ~torch.isfinite(norm)
@@ -109,9 +109,9 @@ class WeightPerturbation:
     @torch.no_grad()
     def restore(self) -> None:
         """Put the weights back, bit for bit; does nothing if they are not perturbed."""
-        if self._moved:
+        if self._is_perturbed:
             torch._foreach_copy_(self._moved, self._originals)
-        self._moved, self._originals = [], []
+        self._is_perturbed = False
 
     def __enter__(self) -> "WeightPerturbation":
         self.perturb()
@@ -119,6 +119,15 @@ class WeightPerturbation:
 
     def __exit__(self, *exception: Any) -> None:
         self.restore()
+
+    def _keep(self, parameters: list[Tensor]) -> None:
+        """Copy the weights, into the memory of the last copy where they are the same ones."""
+        if list(map(id, parameters)) == list(map(id, self._moved)):
+            torch._foreach_copy_(self._originals, parameters)
+        else:
+            self._originals = [parameter.detach().clone() for parameter in parameters]
+            self._moved = parameters
+        self._is_perturbed = True
 
     def _parameters_with_gradient(self) -> list[Tensor]:
         return [

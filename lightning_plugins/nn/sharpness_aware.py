@@ -12,6 +12,7 @@
 In a Lightning Trainer use :class:`lightning_plugins.callbacks.LateSAM` instead.
 """
 
+import functools
 from collections.abc import Iterable
 from typing import Any, Literal
 
@@ -74,8 +75,8 @@ class WeightPerturbation:
                 nothing, so that the scaler finds the same overflow after the second pass.
 
         Returns:
-            ``||g||_2``, or ``|| |w| * g ||_2`` for ``asam``, with the factor: a float32 scalar on
-            the parameters' device.
+            ``||g||_2``, or ``|| |w| * g ||_2`` for ``asam``, with the factor: a scalar of
+            float32 or wider on the parameters' device.
 
         Raises:
             RuntimeError: the weights are perturbed already.
@@ -140,5 +141,6 @@ class WeightPerturbation:
 
 
 def _total_norm(tensors: list[Tensor]) -> Tensor:
-    norms = torch._foreach_norm(tensors, 2.0, dtype=torch.float32)
+    dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors], torch.float32)
+    norms = torch._foreach_norm(tensors, 2.0, dtype=dtype)
     return torch.linalg.vector_norm(torch.stack(norms))

@@ -36,8 +36,8 @@ class LateSAM(Callback):
     are as the first pass left them: what is reported is the loss at the unperturbed weights. Your
     own bookkeeping inside ``training_step`` does run twice.
 
-    Logs, while active: ``sam/gradient_norm`` and ``sam/loss_gap`` (the loss at the perturbed
-    weights minus the loss at the weights, of the last optimizer step).
+    Logs, while active and at the steps at which the Trainer logs: ``sam/gradient_norm`` and
+    ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights).
 
     Args:
         start: when SAM begins, counted in ``unit``.
@@ -194,7 +194,8 @@ class LateSAM(Callback):
         self.sam_steps += 1
         if self.first_active_step is None:
             self.first_active_step = trainer.global_step - 1
-        pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
+        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+            pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Warn if SAM never began."""

@@ -186,7 +186,7 @@ def _switch() -> Experiment:
     decay = "model__init_args__lr_scheduler__init_args__decay"
     recipes = {"SGD": "image/digits", "late SAM": "late_sam/digits", "SAM": "late_sam/digits_sam"}
     at_paper_scale = {
-        arm: name.replace("digits", "cifar10_resnet20") for arm, name in recipes.items()
+        arm: name.replace("digits", "cifar10_wrn16_8") for arm, name in recipes.items()
     }
     return Experiment(
         name="switch",

@@ -1,0 +1,193 @@
+"""Signs that a network hides its gradients instead of being robust."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins.attacks.evaluation_mode import evaluation_mode
+from lightning_plugins.attacks.image.evaluation import Network, is_right, withstand
+from lightning_plugins.attacks.image.pgd import climb, pgd
+from lightning_plugins.attacks.image.random_search import random_search
+from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
+
+_LOSS_MAY_FALL = 0.05  # of the whole rise: sign steps go to and fro at the boundary
+_ACCURACY_MAY_STAY = 0.01
+
+
+@dataclass(frozen=True)
+class GradientMasking:
+    """What :func:`check_gradient_masking` measured, with its three verdicts.
+
+    Attributes:
+        accuracy_by_eps: radius in pixel units and accuracy under PGD with it.
+        loss_by_steps: number of PGD steps and mean cross-entropy after them, from 0 steps on.
+        white_box_accuracy: under PGD.
+        black_box_accuracy: under each attack that uses none of the network's gradients:
+            ``random_search``, and ``transfer`` where there was a surrogate.
+    """
+
+    accuracy_by_eps: tuple[tuple[float, float], ...]
+    loss_by_steps: tuple[tuple[int, float], ...]
+    white_box_accuracy: float
+    black_box_accuracy: dict[str, float]
+
+    @property
+    def accuracy_vanishes(self) -> bool:
+        """Whether at most 1 % is right where every image can become every other."""
+        return self.accuracy_by_eps[-1][1] <= _ACCURACY_MAY_STAY
+
+    @property
+    def loss_rises(self) -> bool:
+        """Whether the loss rises with the steps and never falls by more than 5 % of its rise."""
+        losses = [loss for _, loss in self.loss_by_steps]
+        rise = max(losses) - losses[0]
+        falls = (before - after for before, after in itertools.pairwise(losses))
+        return rise > 0 and max(falls) <= _LOSS_MAY_FALL * rise
+
+    @property
+    def white_box_is_strongest(self) -> bool:
+        """Whether no attack without gradients finds more than PGD."""
+        return self.white_box_accuracy <= min(self.black_box_accuracy.values())
+
+    @property
+    def is_suspected(self) -> bool:
+        """Whether any of the three fails, so that the robust accuracy must not be believed."""
+        return not (self.accuracy_vanishes and self.loss_rises and self.white_box_is_strongest)
+
+
+def check_gradient_masking(
+    network: Network,
+    inputs: Tensor,
+    labels: Tensor,
+    eps: float,
+    *,
+    norm: Norm = "linf",
+    steps: int = 20,
+    restarts: int = 2,
+    queries: int = 200,
+    surrogate: Network | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    clamp: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+) -> GradientMasking:
+    """Three checks of one batch, of at least some hundred samples, that a sound evaluation passes.
+
+    Accuracy goes to 0 as ``eps`` grows to the whole range; the loss rises with the number of steps;
+    attacks without gradients do not beat the one with them. Passing them proves nothing; failing
+    one says that the attack failed, not that the network is robust.
+
+    Source: Athalye, Carlini and Wagner, arXiv 1802.00420, section 3.1; Carlini et al., arXiv
+    1902.06705, section 5.
+
+    Args:
+        network: from inputs to logits ``(batch, num_classes)``.
+        inputs: ``(batch, channels, height, width)``, floating point.
+        labels: class numbers, ``(batch,)``.
+        eps: radius in pixel units, > 0; see :class:`ThreatModel`.
+        norm: of the perturbation.
+        steps: of PGD, at least 1.
+        restarts: of PGD, at least 1.
+        queries: of the random search, at least 1.
+        surrogate: another network for the same task, whose adversarial images are tried too.
+        mean: where inputs are normalized.
+        std: where inputs are normalized.
+        clamp: lowest and highest pixel value, both finite.
+        seed: of all random draws.
+
+    Raises:
+        ValueError: an argument outside its range, or inputs of another kind.
+    """
+    threat = ThreatModel(eps, norm, mean, std, clamp)
+    if eps == 0:
+        raise ValueError("eps=0: expected more than 0, without it no attack can do anything")
+    options: dict[str, Any] = {"norm": norm, "mean": mean, "std": std, "clamp": clamp}
+    with torch.inference_mode(False), torch.no_grad():
+        inputs, labels = inputs.detach().clone(), labels.clone()
+        generator = torch.Generator(inputs.device).manual_seed(seed)
+
+        def accuracy_under_pgd(radius: float) -> float:
+            ball = ThreatModel(radius, norm, mean, std, clamp)
+            _, robust = withstand(
+                network, inputs, labels, ball, steps, restarts, None, generator.manual_seed(seed)
+            )
+            return robust.float().mean().item()
+
+        def accuracy(perturbed: Tensor) -> float:
+            with evaluation_mode(network):
+                right = [is_right(network(images), labels) for images in (inputs, perturbed)]
+            return (right[0] & right[1]).float().mean().item()
+
+        def loss_of(network: Network) -> "_SampleLoss":
+            return _SampleLoss(network, labels)
+
+        radii = _radii(threat, inputs)
+        with evaluation_mode(network):
+            found = random_search(
+                loss_of(network), inputs, eps, queries=queries, generator=generator, **options
+            )
+        black_box = {"random_search": accuracy(found)}
+        if surrogate is not None:
+            with evaluation_mode(surrogate):
+                found = pgd(
+                    loss_of(surrogate),
+                    inputs,
+                    eps,
+                    steps=steps,
+                    restarts=restarts,
+                    generator=generator,
+                    **options,
+                )
+            black_box["transfer"] = accuracy(found)
+        by_eps = tuple((radius, accuracy_under_pgd(radius)) for radius in radii)
+        return GradientMasking(
+            accuracy_by_eps=by_eps,
+            loss_by_steps=_loss_by_steps(network, inputs, labels, threat, steps),
+            white_box_accuracy=dict(by_eps)[eps],
+            black_box_accuracy=black_box,
+        )
+
+
+def _radii(threat: ThreatModel, inputs: Tensor) -> list[float]:
+    """0, eps, and on by doubling until every image can become every other."""
+    low, high = threat.clamp
+    largest = high - low
+    if threat.norm == "l2":
+        largest *= inputs[:1].numel() ** 0.5
+    if not largest < float("inf"):
+        raise ValueError(f"clamp={threat.clamp}: expected two finite pixel values")
+    radii = [0.0]
+    radius = threat.eps
+    while radius < largest:
+        radii.append(radius)
+        radius *= 2
+    return [*radii, largest]
+
+
+def _loss_by_steps(
+    network: Network, inputs: Tensor, labels: Tensor, threat: ThreatModel, steps: int
+) -> tuple[tuple[int, float], ...]:
+    loss = _SampleLoss(network, labels)
+    perturbed = inputs
+    with evaluation_mode(network):
+        losses = [loss(perturbed).mean().item()]
+        for _ in range(steps):
+            perturbed = climb(loss, perturbed, inputs, threat, 2.5 * threat.eps / steps, 1)
+            losses.append(loss(perturbed).mean().item())
+    return tuple(enumerate(losses))
+
+
+class _SampleLoss:
+    """Cross-entropy of each sample."""
+
+    def __init__(self, network: Network, labels: Tensor) -> None:
+        self._network = network
+        self._labels = labels
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return cross_entropy(self._network(inputs), self._labels, reduction="none")

@@ -1,0 +1,94 @@
+"""Random search over squares of an image: an attack that uses no gradient."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_plugins.attacks.image.input_gradient import Loss
+from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
+
+
+def random_search(
+    loss: Loss,
+    inputs: Tensor,
+    eps: float,
+    *,
+    norm: Norm = "linf",
+    queries: int = 200,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    clamp: tuple[float, float] = (0.0, 1.0),
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Change a random square of each image by as much as is allowed; keep it where the loss rises.
+
+    It begins at random vertical stripes of ``+-eps``. The squares shrink from the whole side to one
+    pixel over the queries. What it finds and gradients do not is a sign that a network hides its
+    gradients, not that it is robust.
+
+    Source: the idea of Square Attack, Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049,
+    with one geometric schedule of the side and, in L2, plain projection. For published figures use
+    :func:`auto_attack_accuracy`.
+
+    Args:
+        loss: from inputs to one loss for each sample, ``(batch,)``; needs no gradient.
+        inputs: ``(batch, channels, height, width)``, floating point.
+        eps: radius in pixel units: see :class:`ThreatModel`.
+        norm: of the perturbation.
+        queries: evaluations of the loss, at least 1.
+        mean: where inputs are normalized.
+        std: where inputs are normalized.
+        clamp: lowest and highest pixel value.
+        generator: on the device of the inputs; None draws from its global generator.
+
+    Returns:
+        Inputs of the same shape and type, detached.
+
+    Raises:
+        ValueError: an argument outside its range, or inputs of another kind.
+    """
+    threat = ThreatModel(eps, norm, mean, std, clamp)
+    if queries < 1:
+        raise ValueError(f"queries={queries}: expected at least 1")
+    threat.check(inputs)
+    if inputs.dim() != 4:
+        raise ValueError(
+            f"inputs have shape {tuple(inputs.shape)}: expected (batch, channels, height, width)"
+        )
+    with torch.inference_mode(False), torch.no_grad():
+        inputs = inputs.detach().clone()
+        stripes = _signs(inputs[:, :, :1], generator).expand_as(inputs)
+        best = threat.project(threat.ascend(inputs, stripes, eps), inputs)
+        highest = loss(best)
+        longest = max(inputs.shape[-2:])
+        for query in range(1, queries):
+            side = round(longest ** (1 - query / queries))
+            square = _squares(inputs, side, generator) * _signs(inputs[:, :, :1, :1], generator)
+            proposed = threat.project(threat.ascend(best, square, 2 * eps), inputs)
+            value = loss(proposed)
+            is_higher = value > highest
+            best = torch.where(is_higher.view(-1, 1, 1, 1), proposed, best)
+            highest = torch.maximum(value, highest)
+        return best
+
+
+def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.empty_like(like).uniform_(-1, 1, generator=generator).sign()
+
+
+def _squares(inputs: Tensor, side: int, generator: torch.Generator | None) -> Tensor:
+    """One square for each image, at a random place: ones in it and zeros elsewhere."""
+    rows, columns = (
+        _interval(len(inputs), length, side, generator, inputs) for length in inputs.shape[-2:]
+    )
+    return (rows.unsqueeze(2) * columns.unsqueeze(1)).unsqueeze(1)
+
+
+def _interval(
+    count: int, length: int, side: int, generator: torch.Generator | None, like: Tensor
+) -> Tensor:
+    side = min(side, length)
+    first = torch.randint(0, length - side + 1, (count, 1), generator=generator, device=like.device)
+    place = torch.arange(length, device=like.device)
+    return ((place >= first) & (place < first + side)).to(like.dtype)

@@ -1,6 +1,8 @@
 """Lightning callbacks."""
 
+from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvaluation
 from lightning_plugins.callbacks.exact_resume import ExactResume
+from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
 
-__all__ = ["ExactResume", "LateSAM"]
+__all__ = ["AdversarialEvaluation", "ExactResume", "LateAdversarialTraining", "LateSAM"]

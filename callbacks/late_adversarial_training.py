@@ -1,0 +1,268 @@
+"""Adversarial training, for the whole run or only its last part."""
+
+import inspect
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_plugins._lightning_compat import callbacks_of, replace_batches
+from lightning_plugins.attacks.image import ThreatModel, fgsm, pgd
+from lightning_plugins.attacks.image.pgd import check_iterations
+from lightning_plugins.callbacks.attacked_module import (
+    attack_loss,
+    refuse_sharded,
+    threat_model,
+    under_attack,
+)
+from lightning_plugins.callbacks.batch_element import element_of, with_element
+from lightning_plugins.callbacks.phase import Phase
+
+
+class LateAdversarialTraining(Callback):
+    """Adversarial training from ``start`` to ``end``, by default in the last quarter of the run.
+
+    ``start=0`` is adversarial training as Madry et al. (arXiv 1706.06083) do it. Zhou et al. (arXiv
+    2410.10373) extend to it what they find for sharpness-aware minimization: a few epochs at the
+    end of training do much of what the whole run does. The defaults are their released settings:
+    PGD with 10 steps of 2/255 and a random start, L-infinity, eps 4/255, the optimizer kept.
+
+    While active, ``training_step`` is given the batch with its images replaced by adversarial ones.
+    Everything else sees the loader's batch. The attack calls the module in evaluation mode
+    (BatchNorm with running statistics, no dropout) and in the run's precision; it leaves modes,
+    buffers, torchmetrics, logs and parameter gradients as they were. With several processes each
+    attacks its own batch. With :class:`LateSAM` both passes see the same adversarial batch. Before
+    ``start`` the run is, bit for bit, the run without the callback.
+
+    What the attack raises is the module's ``loss(images, labels)``, if it has a method with these
+    two parameter names, else the cross-entropy of ``module(images)``. The random start draws from
+    torch's global generator of the device, which ``ExactResume`` keeps.
+
+    Logs, while active, at the steps that loggers record: ``adversarial/loss_gap``, the attack's
+    loss on the adversarial batch minus that on the batch, in evaluation mode before the step.
+
+    Args:
+        start: when it begins, counted in ``unit``.
+        end: when it ends; None is the end of the run.
+        unit: ``fraction`` of the run's optimizer steps, ``epoch``, or optimizer ``step``.
+        attack: ``pgd``, or the single step ``fgsm`` (arXiv 1412.6572), to which ``step_size``,
+            ``steps`` and ``random_start`` do not apply.
+        norm: ``linf``, the largest change of a pixel value, or ``l2``, the length of the change of
+            an image.
+        eps: radius in pixel units.
+        step_size: in pixel units; None is ``eps / 2``.
+        steps: gradients for each batch.
+        random_start: begin at a random point of the ball, not at the image.
+        input_key: place of the images in a batch that is a tuple or list, or key in a dictionary.
+        label_key: of the labels, likewise.
+        mean: that was subtracted from each channel; None takes ``mean`` and ``std`` of the
+            DataModule, where it has them, else inputs are taken for pixel values.
+        std: by which each channel was divided.
+        clamp: lowest and highest pixel value; ``(-inf, inf)`` for inputs without bounds.
+
+    Raises:
+        ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
+            ``start`` beyond the end; at the first batch of the run, images that are not there, not
+            floating point or not in ``clamp``.
+        MisconfigurationException: manual optimization, a strategy that shards the parameters, a
+            ``dataloader_iter`` training step, or two of these callbacks at one time.
+
+    Example::
+
+        trainer = Trainer(max_epochs=200, callbacks=[LateAdversarialTraining(start=0.75)])
+    """
+
+    def __init__(
+        self,
+        start: float = 0.75,
+        end: float | None = None,
+        unit: Literal["fraction", "epoch", "step"] = "fraction",
+        attack: Literal["pgd", "fgsm"] = "pgd",
+        norm: Literal["linf", "l2"] = "linf",
+        eps: float = 4 / 255,
+        step_size: float | None = None,
+        steps: int = 10,
+        random_start: bool = True,
+        input_key: int | str = 0,
+        label_key: int | str = 1,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        clamp: tuple[float, float] = (0.0, 1.0),
+    ) -> None:
+        self.phase = Phase(start, end, unit)
+        if attack not in ("pgd", "fgsm"):
+            raise ValueError(f"attack={attack!r}: expected 'pgd' or 'fgsm'")
+        if attack == "fgsm" and step_size is not None:
+            raise ValueError(f"step_size={step_size}: fgsm makes one step of eps; use attack='pgd'")
+        check_iterations(steps, 1, step_size)
+        ThreatModel(eps, norm, mean, std, clamp)  # checks them
+        self.attack = attack
+        self.norm = norm
+        self.eps = eps
+        self.step_size = step_size
+        self.steps = steps
+        self.random_start = random_start
+        self.input_key = input_key
+        self.label_key = label_key
+        self.mean = mean
+        self.std = std
+        self.clamp = clamp
+        self.adversarial_batches = 0
+        self.first_active_step: int | None = None
+        self._first_step, self._last_step = 0, 0.0
+        self._threat: ThreatModel | None = None
+        self._loss_gap: Tensor | None = None
+        self._stop_replacing: Any = None
+
+    @property
+    def state_key(self) -> str:
+        """Tells two of these callbacks in one run apart."""
+        phase = self.phase
+        return self._generate_state_key(start=phase.start, end=phase.end, unit=phase.unit)
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        refuse_sharded(trainer, "LateAdversarialTraining")
+        self.phase.check(trainer)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work, while nothing has been trained."""
+        if stage != "fit":
+            return
+        self.check(trainer)
+        if not pl_module.automatic_optimization:
+            raise MisconfigurationException(
+                f"LateAdversarialTraining needs automatic optimization, which "
+                f"{type(pl_module).__name__} turns off; in manual optimization use "
+                "lightning_plugins.attacks.image.pgd"
+            )
+        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
+            raise MisconfigurationException(
+                "LateAdversarialTraining cannot replace the batches of a training_step that takes "
+                "dataloader_iter; take batch instead"
+            )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the first and last adversarial step and take the place where batches pass."""
+        self._first_step, self._last_step = self.phase.steps(trainer)
+        self._refuse_overlap(trainer)
+        self._threat = None
+        self._stop_replacing = replace_batches(trainer, partial(self._replace, trainer, pl_module))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the first batch, so that a mistake is told now and not late in the run."""
+        if self._threat is not None:
+            return
+        element_of(batch, self.label_key, "label_key")
+        threat = threat_model(trainer, self.eps, self.norm, self.mean, self.std, self.clamp)
+        threat.check(element_of(batch, self.input_key, "input_key"))
+        self._threat = threat
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log what was measured."""
+        if self._loss_gap is not None:
+            pl_module.log("adversarial/loss_gap", self._loss_gap)
+            self._loss_gap = None
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Warn if it never began."""
+        self._detach()
+        if self.adversarial_batches == 0:
+            rank_zero_warn(
+                f"LateAdversarialTraining(start={self.phase.start}, unit={self.phase.unit!r}) "
+                f"never became active: the run ended after {trainer.global_step} optimizer steps"
+            )
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave nothing behind in a Trainer that is used again."""
+        self._detach()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing behind in a Trainer that is used again."""
+        self._detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was done so far; whether it is active follows from the step counter."""
+        return {
+            "adversarial_batches": self.adversarial_batches,
+            "first_active_step": self.first_active_step,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue counting."""
+        self.adversarial_batches = state_dict["adversarial_batches"]
+        self.first_active_step = state_dict["first_active_step"]
+
+    def _replace(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> Any:
+        step = trainer.global_step
+        if not self._first_step <= step < self._last_step:
+            return batch
+        images = element_of(batch, self.input_key, "input_key")
+        labels = element_of(batch, self.label_key, "label_key")
+        loss = attack_loss(pl_module)
+        with under_attack(trainer, pl_module):
+            adversarial = self._attacked(trainer, lambda x: loss(x, labels), images)
+            # Two more forward passes, so only where a logger takes the value.
+            if trainer.log_every_n_steps and (step + 1) % trainer.log_every_n_steps == 0:
+                with torch.no_grad():
+                    gap = loss(adversarial, labels) - loss(images, labels)
+                self._loss_gap = gap.detach().mean()
+        self.adversarial_batches += 1
+        if self.first_active_step is None:
+            self.first_active_step = step
+        return with_element(batch, self.input_key, adversarial)
+
+    def _attacked(self, trainer: Trainer, loss: Any, images: Tensor) -> Tensor:
+        threat = self._threat
+        assert threat is not None
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        # As in training, small gradients of half precision would be zero without it.
+        scaled = loss if scaler is None else lambda x: scaler.scale(loss(x))
+        pixels: dict[str, Any] = {
+            "norm": threat.norm,
+            "mean": threat.mean,
+            "std": threat.std,
+            "clamp": threat.clamp,
+            "check_range": False,  # was done at the first batch; it waits for the device
+        }
+        if self.attack == "fgsm":
+            return fgsm(scaled, images, self.eps, **pixels)
+        return pgd(
+            scaled,
+            images,
+            self.eps,
+            step_size=self.step_size,
+            steps=self.steps,
+            random_start=self.random_start,
+            **pixels,
+        )
+
+    def _refuse_overlap(self, trainer: Trainer) -> None:
+        for other in callbacks_of(trainer):
+            if not isinstance(other, LateAdversarialTraining) or other is self:
+                continue
+            first, last = other.phase.steps(trainer)
+            if max(first, self._first_step) < min(last, self._last_step):
+                raise MisconfigurationException(
+                    f"two LateAdversarialTraining callbacks would both attack the batches from "
+                    f"step {max(first, self._first_step)} on: give the first an end, or keep one"
+                )
+
+    def _detach(self) -> None:
+        self._loss_gap = None
+        if self._stop_replacing is not None:
+            self._stop_replacing()
+            self._stop_replacing = None

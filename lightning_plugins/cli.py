@@ -131,7 +131,7 @@ def _has_begun(cli: LightningCLI) -> bool:
 def _known_names(cli: LightningCLI, subcommand: str) -> list[str]:
     options = [action.dest for action in cli._subcommand_parsers[subcommand]._actions]
     bases = (Optimizer, LRScheduler, Callback, LightningModule, LightningDataModule, Logger)
-    return options + [cls.__name__ for base in bases for cls in _subclasses(base)]
+    return options + sorted({cls.__name__ for base in bases for cls in _subclasses(base)})
 
 
 def _subclasses(base: type) -> set[type]:

@@ -61,7 +61,7 @@ def paper_scale_commands(paper: Paper) -> list[str]:
         ValueError: for an arm without a ``recipe``.
     """
     lines = []
-    for experiment in paper.experiments:
+    for experiment in paper.at("paper").experiments:
         for arm in experiment.arms:
             config = experiment.config(arm, "paper")
             if "recipe" not in config:

@@ -21,8 +21,8 @@ def test_the_command_prints_the_table_the_verdicts_and_where_the_report_is(
     output = capsys.readouterr().out
     assert "experiment  arm   loss" in output
     assert "2.0" in output
-    assert "better: SUPPORTED" in output
-    assert "same: NOT REPRODUCED AT THIS SCALE" in output
+    assert "SUPPORTED: better" in output
+    assert "NOT REPRODUCED AT THIS SCALE: same" in output
     assert str(tmp_path / "report.html") in output
     assert "lightning-plugins reproduce synthetic" in (tmp_path / "report.md").read_text()
     assert not [line for line in output.splitlines() if line != line.rstrip()]

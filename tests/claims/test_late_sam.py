@@ -16,7 +16,7 @@ from lightning_plugins.recipes import load_recipe
 
 
 def test_each_arm_is_trained_as_its_name_says():
-    experiment = load_paper("late-sam").experiment("switch")
+    experiment = load_paper("late-sam").at("smoke").experiment("switch")
     steps = {}
     for arm in experiment.arms:
         config = experiment.config(arm, "smoke")

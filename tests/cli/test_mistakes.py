@@ -12,9 +12,9 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
     [
         (["--config", "nope"], "no recipe or file named 'nope': see `lightning-plugins recipes"),
         (["--config", "image/digit"], "did you mean image/digits or"),
-        (["--config", "image/digits+late"], "no overlay named 'late': did you mean late_sam?"),
+        (["--config", "image/digits+late_sm"], "no overlay named 'late_sm': did you mean late_sam"),
         (["--model", "my_pkg.MyModle"], "did you mean MyModel?"),
-        (["--model", "ImageClasifier"], "did you mean ImageClassifier?"),
+        (["--model", "ImageClasifier"], "did you mean ImageClassifier"),
         ([*MINE, "--trainer.callbacks+=LateSAMM"], "did you mean LateSAM?"),
         ([*MINE, "--optimizer", "SGDD"], "did you mean SGD"),
         ([*MINE, "--model.width", "x"], "model.width: Expected a int. Got value: x"),

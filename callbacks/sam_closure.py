@@ -16,6 +16,7 @@ from lightning_plugins._lightning_compat import (
     passes_of,
     steps_the_optimizer,
 )
+from lightning_plugins.callbacks.log_silenced import log_silenced
 from lightning_plugins.nn.buffers import buffers_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
@@ -119,7 +120,7 @@ class SAMClosures:
         module = self.module
         random_state = RandomState.capture(self._cuda_devices())
         try:
-            with buffers_untouched(module), metrics_untouched(module), _silent(module):
+            with buffers_untouched(module), metrics_untouched(module), log_silenced(module):
                 scaler = getattr(self.trainer.precision_plugin, "scaler", None)
                 scale = 1.0 if scaler is None else scaler.get_scale()
                 yield self.perturbation.perturb(scale, scaler is not None) / scale
@@ -172,13 +173,3 @@ class _SAMClosure:
 
     def consume_result(self) -> Any:
         return self._passes.consume_result()
-
-
-@contextmanager
-def _silent(module: LightningModule) -> Iterator[None]:
-    """Make ``self.log`` and ``self.log_dict`` of the module do nothing inside the block."""
-    module.__dict__["log"] = lambda *args, **kwargs: None
-    try:
-        yield
-    finally:
-        del module.__dict__["log"]

@@ -57,7 +57,7 @@ def threat_model(
     std: Sequence[float] | None,
     clamp: tuple[float, float],
 ) -> ThreatModel:
-    """The threat model; without ``mean`` and ``std``, with those of the DataModule, if it has any."""
+    """The threat model; without ``mean`` and ``std``, with the DataModule's, where it has them."""
     if mean is None and std is None:
         datamodule = getattr(trainer, "datamodule", None)
         mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)

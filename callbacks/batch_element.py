@@ -41,7 +41,7 @@ def with_element(batch: Any, key: Key, value: Any) -> Any:
         changed[key] = value
         return changed
     elements = list(batch)
-    elements[key] = value  # type: ignore[call-overload]
+    elements[key] = value  # type: ignore[index]
     if isinstance(batch, list):
         return elements
     return batch._replace(**{batch._fields[key]: value}) if _is_named(batch) else tuple(elements)

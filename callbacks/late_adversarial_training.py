@@ -216,7 +216,8 @@ class LateAdversarialTraining(Callback):
         with under_attack(trainer, pl_module):
             adversarial = self._attacked(trainer, lambda x: loss(x, labels), images)
             # Two more forward passes, so only where a logger takes the value.
-            if trainer.log_every_n_steps and (step + 1) % trainer.log_every_n_steps == 0:
+            every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+            if every and (step + 1) % every == 0:
                 with torch.no_grad():
                     gap = loss(adversarial, labels) - loss(images, labels)
                 self._loss_gap = gap.detach().mean()

@@ -116,12 +116,12 @@ def check_gradient_masking(
             _, robust = withstand(
                 network, inputs, labels, ball, steps, restarts, None, generator.manual_seed(seed)
             )
-            return robust.float().mean().item()
+            return robust.double().mean().item()
 
         def accuracy(perturbed: Tensor) -> float:
             with evaluation_mode(network):
                 right = [is_right(network(images), labels) for images in (inputs, perturbed)]
-            return (right[0] & right[1]).float().mean().item()
+            return (right[0] & right[1]).double().mean().item()
 
         def loss_of(network: Network) -> "_SampleLoss":
             return _SampleLoss(network, labels)

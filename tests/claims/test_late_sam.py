@@ -11,7 +11,7 @@ import pytest
 
 from lightning_plugins.claims import load_paper
 from lightning_plugins.claims.command import paper_scale_commands
-from lightning_plugins.claims.late_sam import run_switch
+from lightning_plugins.claims.late_sam_experiments import run_switch
 from lightning_plugins.recipes import load_recipe
 
 

@@ -12,21 +12,26 @@ RANDOM = [
 ]
 
 
-OPTIONS = ["--config", "late_sam/digits", *RANDOM]
-
-
-def test_killed_run_resumes_bit_for_bit(tmp_path):
-    assert_killed_run_resumes_exactly(OPTIONS, tmp_path, steps=120)
+# In the second the whole run is a SAM phase; in the first a kill falls before or after the switch.
+@pytest.mark.parametrize("recipe", ["late_sam/digits", "late_sam/digits_sam"])
+def test_killed_run_resumes_bit_for_bit(recipe, tmp_path):
+    assert_killed_run_resumes_exactly(["--config", recipe, *RANDOM], tmp_path, steps=120)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "change",
+    "options",
     [
         ["--config", "image/digits"],
-        ["--data.init_args.num_workers=1"],
-        ["--trainer.accumulate_grad_batches=1", "--trainer.gradient_clip_val=0.1"],
+        ["--config", "late_at/digits"],
+        ["--config", "late_sam/digits", "--data.init_args.num_workers=1"],
+        ["--config", "late_sam/digits", "--trainer.gradient_clip_val=0.1"],
+        [
+            *("--config", "image/digits", "--trainer.callbacks+=LateSAM"),
+            *("--trainer.callbacks.start=0.5", "--trainer.callbacks.momentum=reset"),
+        ],
     ],
+    ids=["sgd", "adversarial", "workers", "clipping", "momentum reset"],
 )
-def test_killed_run_of_another_kind_resumes_bit_for_bit(change, tmp_path):
-    assert_killed_run_resumes_exactly([*OPTIONS, *change], tmp_path, steps=120)
+def test_killed_run_of_another_kind_resumes_bit_for_bit(options, tmp_path):
+    assert_killed_run_resumes_exactly([*options, *RANDOM], tmp_path, steps=120)

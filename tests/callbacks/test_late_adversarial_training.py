@@ -6,6 +6,7 @@ from collections import namedtuple
 
 import pytest
 import torch
+from kill_and_resume import assert_killed_run_resumes_exactly
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -544,3 +545,9 @@ def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
         trainer.save_checkpoint(tmp_path / "end.ckpt")
         sizes.append((tmp_path / "end.ckpt").stat().st_size)
     assert sizes[1] - sizes[0] < 1024
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_the_recipe_resumes_bit_for_bit(tmp_path):
+    options = ["--config", "late_at/digits", "--trainer.max_epochs=3", "--data.random_shift=1"]
+    assert_killed_run_resumes_exactly(options, tmp_path, steps=120)

@@ -186,7 +186,7 @@ def load_pending_loader_states(trainer: Trainer) -> None:
 
     Lightning does so when it makes the loaders, and forgets it where they were made before the
     checkpoint was read: anything that asks ``trainer.estimated_stepping_batches`` in
-    ``configure_optimizers``, as most schedules do, makes them that early.
+    ``configure_optimizers``, as most schedules do, makes them that early (Lightning #20550).
     """
     trainer.fit_loop._load_combined_loader_states()
 

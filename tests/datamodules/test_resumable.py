@@ -70,6 +70,19 @@ def test_resuming_gives_the_rest_of_the_epoch_and_the_next_ones(num_workers):
     assert_same(epoch_of(resumed, 4), whole[1])
 
 
+def test_an_epoch_may_be_interrupted_more_than_once():
+    whole = epoch_of(loader(), 3)
+    data, taken = loader(), []
+    data.set_epoch(3)
+    for count in (1, 2, 1):
+        batches = iter(data)
+        taken += [next(batches) for _ in range(count)]
+        state = data.state_dict()
+        data = loader()
+        data.load_state_dict(state)
+    assert_same([*taken, *data], whole)
+
+
 def test_a_state_of_a_finished_epoch_resumes_in_the_next_one():
     finished = loader()
     epoch_of(finished, 0)

@@ -1,6 +1,18 @@
-"""Curvature of the loss, without Lightning."""
+"""Curvature and shape of the loss, without Lightning."""
 
 from lightning_plugins.curvature.hessian import HessianOperator
+from lightning_plugins.curvature.interpolation import (
+    Interpolation,
+    interpolate,
+    weights_of_checkpoint,
+)
 from lightning_plugins.curvature.lanczos import Eigenvalues, largest_eigenvalues
 
-__all__ = ["Eigenvalues", "HessianOperator", "largest_eigenvalues"]
+__all__ = [
+    "Eigenvalues",
+    "HessianOperator",
+    "Interpolation",
+    "interpolate",
+    "largest_eigenvalues",
+    "weights_of_checkpoint",
+]

@@ -1,0 +1,159 @@
+"""Loss along the line between two sets of weights: a valley, or a barrier."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_plugins.nn.buffers import buffers_untouched
+
+Weights = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Mean losses at ``(1 - alpha) * a + alpha * b``.
+
+    Attributes:
+        alphas: places on the line; 0 is ``a``, 1 is ``b``.
+        losses: mean loss at each.
+    """
+
+    alphas: tuple[float, ...]
+    losses: tuple[float, ...]
+
+    @property
+    def barrier(self) -> float:
+        """Largest rise above the straight line between the losses of ``a`` and ``b``; 0 or more.
+
+        Source: Frankle et al., arXiv 1912.05671, section 2 (error barrier height), with the loss
+        and relative to the line as in Entezari et al., arXiv 2110.06296, definition 1.
+        """
+        at = dict(zip(self.alphas, self.losses, strict=True))
+        between = [alpha for alpha in self.alphas if 0 <= alpha <= 1]
+        return max(at[alpha] - (1 - alpha) * at[0.0] - alpha * at[1.0] for alpha in between)
+
+
+def interpolate(
+    network: nn.Module,
+    a: Weights,
+    b: Weights,
+    loss: Callable[..., Tensor],
+    batches: Sequence[tuple[Tensor, ...]],
+    *,
+    points: int = 21,
+    margin: float = 0.0,
+    batch_norm_batches: Sequence[tuple[Tensor, ...]] = (),
+) -> Interpolation:
+    """Measure the mean of ``loss(*batch)`` along the line from ``a`` to ``b``.
+
+    ``network`` is called in evaluation mode and is left as it was: weights, buffers and modes.
+
+    Args:
+        network: whose weights ``loss`` reads.
+        a: state dictionary of the one end.
+        b: state dictionary of the other, with the same names and shapes.
+        loss: ``loss(*batch)``, the mean loss of a batch, through ``network``.
+        batches: tuples of tensors whose first dimension counts samples; weighted by it.
+        points: places between the ends, both included; at least 2.
+        margin: how far the line goes beyond either end, as a share of its length.
+        batch_norm_batches: first elements are inputs from which the statistics of all batch
+            normalization layers are estimated anew at each place, as the mean over the batches.
+            Averaged statistics fit no averaged weights, so without this a barrier may be theirs.
+
+    Raises:
+        ValueError: names or shapes differ, no batch, or ``points`` below 2.
+    """
+    if points < 2:
+        raise ValueError(f"points={points}: expected at least 2")
+    if not batches:
+        raise ValueError("batches is empty: expected at least one batch of samples")
+    if not margin >= 0:
+        raise ValueError(f"margin={margin}: expected 0 or more")
+    _check_same(a, b)
+    inner = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
+    outer = [-margin, 1 + margin] if margin else []
+    alphas = tuple(sorted({*inner, *outer}))
+    modes = {module: module.training for module in network.modules()}
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    try:
+        with torch.no_grad(), buffers_untouched(network):
+            losses = []
+            for alpha in alphas:
+                network.load_state_dict(_between(a, b, alpha))
+                if batch_norm_batches:
+                    _estimate_batch_norm(network, batch_norm_batches)
+                network.eval()
+                losses.append(_mean_loss(loss, batches))
+    finally:
+        network.load_state_dict(before)
+        for module, training in modes.items():
+            module.training = training
+    return Interpolation(alphas, tuple(losses))
+
+
+def weights_of_checkpoint(path: str, prefix: str = "") -> dict[str, Tensor]:
+    """The state dictionary in a Lightning checkpoint, on the CPU.
+
+    Args:
+        path: of the checkpoint, which is read with ``weights_only=True``.
+        prefix: for example ``network.``; only names that begin with it, without it.
+
+    Raises:
+        ValueError: the file holds no state dictionary, or no name with the prefix.
+    """
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if state is None:
+        raise ValueError(f"{path} has no state_dict: expected a checkpoint of a Lightning Trainer")
+    chosen = {name[len(prefix) :]: v for name, v in state.items() if name.startswith(prefix)}
+    if not chosen:
+        raise ValueError(f"prefix={prefix!r}: {path} has {', '.join(list(state)[:8])}, …")
+    return chosen
+
+
+def _between(a: Weights, b: Weights, alpha: float) -> dict[str, Tensor]:
+    # Counters and other integers have no line between them.
+    return {
+        name: torch.lerp(value, b[name].to(value.device), alpha)
+        if value.is_floating_point()
+        else value
+        for name, value in a.items()
+    }
+
+
+def _check_same(a: Weights, b: Weights) -> None:
+    if a.keys() != b.keys():
+        names = sorted(a.keys() ^ b.keys())
+        raise ValueError(f"a and b are of different networks: only one has {', '.join(names[:4])}")
+    for name, value in a.items():
+        if value.shape != b[name].shape:
+            raise ValueError(
+                f"{name} has shape {tuple(value.shape)} in a and {tuple(b[name].shape)} in b"
+            )
+
+
+def _mean_loss(loss: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> float:
+    samples = sum(len(batch[0]) for batch in batches)
+    return sum(float(loss(*batch)) * len(batch[0]) for batch in batches) / samples
+
+
+def _estimate_batch_norm(network: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> None:
+    layers = [
+        module
+        for module in network.modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.track_running_stats
+    ]
+    momenta = [layer.momentum for layer in layers]
+    network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+        layer.train()
+    try:
+        for batch in batches:
+            network(batch[0])
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum

@@ -1,0 +1,129 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy, mse_loss
+
+from lightning_plugins.curvature import interpolate, weights_of_checkpoint
+
+
+def copied(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def data(seed=0, count=64):
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 4, generator=generator)
+    return inputs, (inputs[:, 0] * inputs[:, 1] > 0).long()
+
+
+def trained(network, steps=300, lr=0.1):
+    inputs, labels = data()
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        cross_entropy(network(inputs), labels).backward()
+        optimizer.step()
+    return copied(network)
+
+
+def mlp(seed):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
+
+
+def test_on_a_quadratic_loss_the_values_are_the_closed_form():
+    network = nn.Linear(1, 1, bias=False)
+    inputs, targets = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
+    a, b = {"weight": torch.tensor([[-1.0]])}, {"weight": torch.tensor([[3.0]])}
+    line = interpolate(
+        network,
+        a,
+        b,
+        lambda x, y: mse_loss(network(x), y),
+        [(inputs[:1], targets[:1]), (inputs[1:], targets[1:])],
+        points=5,
+        margin=0.25,
+    )
+    assert line.alphas == (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25)
+    # w = 4 alpha - 1, mean of (w x)^2 over x = 1, 2.
+    assert line.losses == pytest.approx([2.5 * (4 * alpha - 1) ** 2 for alpha in line.alphas])
+    assert line.barrier == 0
+
+
+def test_networks_of_two_seeds_have_a_barrier_and_one_with_itself_has_none():
+    network = mlp(0)
+    a = trained(network)
+    b = trained(mlp(1))
+    inputs, labels = data()
+
+    def loss(x, y):
+        return cross_entropy(network(x), y)
+
+    assert interpolate(network, a, b, loss, [(inputs, labels)]).barrier > 0.1
+    assert interpolate(network, a, a, loss, [(inputs, labels)]).barrier == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_estimating_batch_norm_anew_takes_away_a_barrier_of_the_statistics():
+    """Scaling the layer before it changes nothing, so the two ends are one function, as is the line."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16, eps=0), nn.ReLU(), nn.Linear(16, 2)
+    )
+    inputs, labels = data()
+    a = trained(network)
+    b = {**a, "0.weight": 10 * a["0.weight"], "1.running_var": 100 * a["1.running_var"]}
+    b["1.running_mean"] = 10 * a["1.running_mean"]
+
+    def barrier(**options):
+        line = interpolate(
+            network, a, b, lambda x, y: cross_entropy(network(x), y), [(inputs, labels)], **options
+        )
+        return line.barrier
+
+    assert barrier() > 0.01
+    assert barrier(batch_norm_batches=[(inputs,)]) == pytest.approx(0, abs=1e-4)
+
+
+def test_the_network_is_left_as_it_was():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
+    network[2].eval()
+    before, inputs = copied(network), data()[0]
+    interpolate(
+        network, copied(network), copied(network), lambda x: network(x).sum(), [(inputs,)], points=2
+    )
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert [module.training for module in network] == [True, True, False, True]
+
+
+def test_what_cannot_be_compared_is_named():
+    network = nn.Linear(2, 2)
+    state = copied(network)
+    batches = [(torch.zeros(1, 2),)]
+
+    def loss(x):
+        return network(x).sum()
+
+    with pytest.raises(ValueError, match="only one has bias"):
+        interpolate(network, state, {"weight": state["weight"]}, loss, batches)
+    with pytest.raises(ValueError, match=r"bias has shape \(2,\) in a and \(3,\) in b"):
+        interpolate(network, state, {**state, "bias": torch.zeros(3)}, loss, batches)
+    with pytest.raises(ValueError, match="points=1"):
+        interpolate(network, state, state, loss, batches, points=1)
+    with pytest.raises(ValueError, match="batches is empty"):
+        interpolate(network, state, state, loss, [])
+    with pytest.raises(ValueError, match="margin=-1"):
+        interpolate(network, state, state, loss, batches, margin=-1)
+
+
+def test_weights_come_out_of_a_lightning_checkpoint(tmp_path):
+    network = nn.Linear(2, 2)
+    state = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    network.load_state_dict(weights_of_checkpoint(tmp_path / "a.ckpt", "network."))
+    with pytest.raises(ValueError, match="prefix='net-'"):
+        weights_of_checkpoint(tmp_path / "a.ckpt", "net-")
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "b.ckpt")
+    with pytest.raises(ValueError, match="has no state_dict"):
+        weights_of_checkpoint(tmp_path / "b.ckpt")

@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sam_by_hand import train_with_sam_by_hand
 from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from lightning_plugins import _lightning_compat
@@ -118,6 +119,47 @@ def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_pa
     assert torch.equal(plain_random_state, idle_random_state)
     for key, buffers in plain_state.items():
         assert torch.equal(buffers["momentum_buffer"], idle_state[key]["momentum_buffer"])
+
+
+class Operations(TorchDispatchMode):
+    """Counts tensor operations, and those that wait for the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.total, self.synchronizations = 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.total += 1
+        waiting = ("_local_scalar_dense", "is_nonzero", "nonzero.default", "equal.default")
+        self.synchronizations += any(name in str(function) for name in waiting)
+        return function(*args, **(kwargs or {}))
+
+
+def operations_of_the_third_step(task, tmp_path, callbacks):
+    class Counting(Callback):
+        def on_train_batch_start(self, *_):
+            self.mode = Operations()
+            self.mode.__enter__()
+
+        def on_train_batch_end(self, *_):
+            self.mode.__exit__(None, None, None)
+
+    class Silent(task.Classifier):
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self(batch[0]), batch[1])
+
+    counting = Counting()
+    task.train(tmp_path, [counting, *callbacks], Silent(), max_steps=3)
+    return counting.mode
+
+
+def test_idle_it_runs_no_operation_and_active_it_does_not_wait_for_the_device(task, tmp_path):
+    plain = operations_of_the_third_step(task, tmp_path, [])
+    idle = operations_of_the_third_step(task, tmp_path, [late(1, unit="epoch")])
+    active = operations_of_the_third_step(task, tmp_path, [late(0)])
+    assert idle.total == plain.total
+    assert active.total > 2 * plain.total
+    assert active.synchronizations == plain.synchronizations
 
 
 @pytest.mark.parametrize("attacks_first", [True, False])

@@ -101,14 +101,13 @@ def withstand(
     threat.check(inputs)
     step_size = 2.5 * threat.eps / steps if step_size is None else step_size
     with torch.inference_mode(False), torch.no_grad(), evaluation_mode(network):
-        # Outside inference mode, so that autograd may keep them.
-        inputs, labels = inputs.detach().clone(), labels.clone()
         natural = is_right(network(inputs), labels)
         robust = natural.clone()
         for restart in range(restarts):
             left = robust.nonzero().squeeze(1)
             if not len(left):
                 break
+            # Copies, which autograd may keep where the originals were made in inference mode.
             watched = _WatchedLoss(network, labels[left])
             clean = inputs[left]
             start = threat.random_point(clean, generator) if restart else clean

@@ -28,8 +28,8 @@ def random_search(
     gradients, not that it is robust.
 
     Source: the idea of Square Attack, Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049,
-    with one geometric schedule of the side and, in L2, plain projection. For published figures use
-    :func:`auto_attack_accuracy`.
+    with one geometric schedule of the side and, in L2, steps that shrink with it. For published
+    figures use :func:`auto_attack_accuracy`.
 
     Args:
         loss: from inputs to one loss for each sample, ``(batch,)``; needs no gradient.
@@ -65,7 +65,9 @@ def random_search(
         for query in range(1, queries):
             side = round(longest ** (1 - query / queries))
             square = _squares(inputs, side, generator) * _signs(inputs[:, :, :1, :1], generator)
-            proposed = threat.project(threat.ascend(best, square, 2 * eps), inputs)
+            # From one side of the range to the other; around a ball, less and less far.
+            step = 2 * eps if norm == "linf" else eps * side / longest
+            proposed = threat.project(threat.ascend(best, square, step), inputs)
             value = loss(proposed)
             is_higher = value > highest
             best = torch.where(is_higher.view(-1, 1, 1, 1), proposed, best)

@@ -272,3 +272,24 @@ def test_a_loss_without_a_gradient_or_of_another_shape_is_refused():
         fgsm(lambda x: x.detach().sum(), images(), 0.1)
     with pytest.raises(ValueError, match=r"shape \(4, 3, 5, 5\): expected one number, or 4"):
         fgsm(lambda x: x, images(), 0.1)
+
+
+@pytest.mark.parametrize(("norm", "share"), [("linf", 0.97), ("l2", 0.85)])
+def test_random_search_comes_close_to_the_optimum_of_a_linear_loss(norm, share):
+    w, x = weight(), torch.full((4, 3, 5, 5), 0.5)
+
+    def rise(queries):
+        generator = torch.Generator().manual_seed(0)
+        found = random_search(
+            lambda x: (x * w).sum(dim=(1, 2, 3)),
+            x,
+            0.1,
+            norm=norm,
+            queries=queries,
+            generator=generator,
+        )
+        return ((found - x) * w).sum(dim=(1, 2, 3)).min().item()
+
+    optimum = 0.1 * (w.abs().sum() if norm == "linf" else w.norm()).item()
+    assert share * optimum < rise(1500) <= optimum * (1 + 1e-5)
+    assert rise(1) < 0.5 * optimum

@@ -66,10 +66,10 @@ def test_networks_of_two_seeds_have_a_barrier_and_one_with_itself_has_none():
 
 
 def test_estimating_batch_norm_anew_takes_away_a_barrier_of_the_statistics():
-    """Scaling the layer before it changes nothing, so the two ends are one function, as is the line."""
+    """Scaling the layer before it changes nothing: the whole line is one function."""
     torch.manual_seed(0)
     network = nn.Sequential(
-        nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16, eps=0), nn.ReLU(), nn.Linear(16, 2)
+        nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16, eps=1e-9), nn.ReLU(), nn.Linear(16, 2)
     )
     inputs, labels = data()
     a = trained(network)

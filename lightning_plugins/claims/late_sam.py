@@ -18,18 +18,22 @@ def paper() -> Paper:
             experiments.switch(),
             experiments.label_noise(),
             experiments.schedules(),
+            experiments.valley(),
             experiments.adversarial(),
         ),
         claims=(
             *_flatness_claims(),
             *_accuracy_claims(),
             *_schedule_claims(),
+            *_valley_claims(),
             *_adversarial_claims(),
         ),
         columns=(
             Column("test_accuracy", "test accuracy %", ".2f"),
             Column("robust_accuracy", "robust %", ".2f"),
             Column("lambda_max", "λ_max", ".3f"),
+            Column("rise", "rise", ".3f"),
+            Column("barrier", "barrier", ".3f"),
             Column("seconds", "seconds", ".1f"),
             Column("sam_steps", "SAM steps", ".0f"),
         ),
@@ -167,6 +171,42 @@ def _schedule_claims() -> tuple[Claim, ...]:
             ("constant", "at a constant learning rate", "at the full rate"),
             ("steps", "after step decays", "at 0.04 of the rate, long after the last decay"),
         )
+    )
+
+
+def _valley_claims() -> tuple[Claim, ...]:
+    return (
+        Claim(
+            name="after the switch SAM leaves the minimum of SGD",
+            statement="In the epoch after the switch the training loss rises more than with SGD.",
+            paper_figure="exponential escape from the minimum that SGD found",
+            source="abstract: the first of two phases",
+            experiment="valley",
+            rule=Superiority("rise", arm="late SAM", over="SGD", direction="higher"),
+            in_paper_regime=False,
+            regime=_DIGITS,
+        ),
+        Claim(
+            name="and converges within the same valley",
+            statement="The barrier of the training loss on the line from the switch to the end is "
+            "that of SGD going on within 0.01 nats.",
+            paper_figure="fast convergence to a flatter minimum in the same valley",
+            source="abstract: the second of two phases; released interpolation script",
+            experiment="valley",
+            rule=Equivalence("barrier", arm="late SAM", to="SGD", margin=0.01),
+            in_paper_regime=False,
+            regime=_DIGITS,
+        ),
+        Claim(
+            name="which the measure can tell from another valley",
+            statement="That barrier is lower than the one to the end of an independent run.",
+            paper_figure="a control of ours",
+            source="ours",
+            experiment="valley",
+            rule=Superiority("barrier", arm="late SAM", over="another seed", direction="lower"),
+            in_paper_regime=False,
+            regime=_DIGITS,
+        ),
     )
 
 

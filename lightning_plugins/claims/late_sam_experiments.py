@@ -106,6 +106,20 @@ def schedules() -> Experiment:
     )
 
 
+def valley() -> Experiment:
+    """What happens after the switch, seen from the weights at it."""
+    return Experiment(
+        name="valley",
+        arms={
+            "SGD": {"recipe": "image/digits", "switch": 0.7},
+            "late SAM": {"recipe": "late_sam/digits", "switch": 0.7},
+            "another seed": {"recipe": "image/digits", "switch": 0.7, "other_seed": 1000},
+        },
+        scales={"cpu": Scale(seeds=_SEEDS)},
+        run=run_valley,
+    )
+
+
 def adversarial() -> Experiment:
     """Adversarial training late, in the whole run, and not at all."""
     evaluation = {
@@ -143,17 +157,41 @@ def run_switch(config: dict[str, Any], seed: int) -> Cell:
     }
 
 
+def run_valley(config: dict[str, Any], seed: int) -> Cell:
+    """Loss barrier from the weights at the switch to those at the end, and the rise after it.
+
+    With ``other_seed`` the end is that of an independent run. ``rise`` is the mean training loss at
+    the unperturbed weights in the epoch after the switch minus that in the epoch before.
+    """
+    from lightning_plugins.claims.recipe_run import train_recipe
+    from lightning_plugins.claims.switch_watch import SwitchWatch
+    from lightning_plugins.curvature import interpolate
+
+    watch = SwitchWatch(config["switch"])
+    trained = train_recipe(config, seed, [watch])
+    if "other_seed" in config:
+        trained = train_recipe(config, seed + config["other_seed"])
+    model: Any = trained.model
+    line = interpolate(
+        model, watch.weights, model.state_dict(), model.loss, _training_batches(trained)
+    )
+    return {"metrics": {"barrier": line.barrier, "rise": watch.rise}}
+
+
 def _largest_eigenvalue(trained: "TrainedRecipe") -> float:
     """Of the Hessian of the plain cross-entropy over the training part, in eval mode."""
-    from torch.utils.data import DataLoader
-
     from lightning_plugins.curvature import HessianOperator, largest_eigenvalues
 
     model: Any = trained.model.eval()
-    datamodule: Any = trained.datamodule
-    batches = [tuple(batch) for batch in DataLoader(datamodule.train_dataset, 1000)]
-    operator = HessianOperator(model.loss, model.parameters(), batches)
+    operator = HessianOperator(model.loss, model.parameters(), _training_batches(trained))
     return float(largest_eigenvalues(operator, operator.dimension).values[0])
+
+
+def _training_batches(trained: "TrainedRecipe") -> list[tuple[Any, ...]]:
+    from torch.utils.data import DataLoader
+
+    datamodule: Any = trained.datamodule
+    return [tuple(batch) for batch in DataLoader(datamodule.train_dataset, 1000)]
 
 
 def run_adversarial(config: dict[str, Any], seed: int) -> Cell:

@@ -4,7 +4,7 @@ import logging
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_plugins.recipes import load_recipe, merge
 
 if TYPE_CHECKING:
-    from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+    from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,14 @@ class TrainedRecipe:
     test_metrics: dict[str, float]
 
 
-def train_recipe(config: dict[str, Any], seed: int) -> TrainedRecipe:
+def train_recipe(
+    config: dict[str, Any], seed: int, callbacks: Sequence["Callback"] = ()
+) -> TrainedRecipe:
     """Fit and test ``config["recipe"]`` changed by the dotted keys of ``config["overrides"]``.
 
-    ``seed`` seeds both the run and the data's order. Loggers, checkpoints and progress bars are
-    off, and what a callback writes goes to a folder that is removed.
+    ``seed`` seeds both the run and the data's order; ``callbacks`` watch beside the recipe's.
+    Loggers, checkpoints and progress bars are off, and what a callback writes goes to a folder that
+    is removed.
 
     Raises:
         ValueError: no such recipe.
@@ -49,6 +52,7 @@ def train_recipe(config: dict[str, Any], seed: int) -> TrainedRecipe:
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
+            trainer_defaults={"callbacks": list(callbacks)},
         )
         started = time.perf_counter()
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)

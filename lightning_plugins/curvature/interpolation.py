@@ -72,6 +72,8 @@ def interpolate(
     if not margin >= 0:
         raise ValueError(f"margin={margin}: expected 0 or more")
     _check_same(a, b)
+    # Either may be the live state of the network, which is overwritten at every place.
+    a, b = ({name: value.clone() for name, value in end.items()} for end in (a, b))
     inner = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
     outer = [-margin, 1 + margin] if margin else []
     alphas = tuple(sorted({*inner, *outer}))

@@ -65,6 +65,23 @@ def test_networks_of_two_seeds_have_a_barrier_and_one_with_itself_has_none():
     )
 
 
+def test_an_end_may_be_the_live_state_of_the_network():
+    network = mlp(0)
+    a = trained(network)
+    b = trained(mlp(1))
+    batch = data()
+
+    def losses():
+        line = interpolate(network, a, end, lambda x, y: cross_entropy(network(x), y), [batch])
+        return line.losses
+
+    end = b
+    expected = losses()
+    network.load_state_dict(b)
+    end = network.state_dict()
+    assert losses() == expected
+
+
 def test_estimating_batch_norm_anew_takes_away_a_barrier_of_the_statistics():
     """Scaling the layer before it changes nothing: the whole line is one function."""
     torch.manual_seed(0)

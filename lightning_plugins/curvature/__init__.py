@@ -7,11 +7,15 @@ from lightning_plugins.curvature.interpolation import (
     weights_of_checkpoint,
 )
 from lightning_plugins.curvature.lanczos import Eigenvalues, largest_eigenvalues
+from lightning_plugins.curvature.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
 
 __all__ = [
     "Eigenvalues",
     "HessianOperator",
     "Interpolation",
+    "Trace",
+    "hutch_plus_plus_trace",
+    "hutchinson_trace",
     "interpolate",
     "largest_eigenvalues",
     "weights_of_checkpoint",

@@ -4,5 +4,12 @@ from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvalua
 from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
+from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
-__all__ = ["AdversarialEvaluation", "ExactResume", "LateAdversarialTraining", "LateSAM"]
+__all__ = [
+    "AdversarialEvaluation",
+    "ExactResume",
+    "LateAdversarialTraining",
+    "LateSAM",
+    "SharpnessMonitor",
+]

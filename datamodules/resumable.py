@@ -58,6 +58,7 @@ class ResumableDataLoader:
         pin_memory: bool = False,
     ) -> None:
         self.dataset = dataset
+        self.collate_fn = collate_fn or default_collate
         self.sampler = EpochBatches(
             num_samples=len(dataset),  # type: ignore[arg-type]
             batch_size=batch_size,
@@ -74,7 +75,7 @@ class ResumableDataLoader:
                 "reduce batch_size or set drop_last=False"
             )
         self._loader = DataLoader(
-            _SeededBatches(dataset, collate_fn or default_collate),
+            _SeededBatches(dataset, self.collate_fn),
             batch_size=None,
             sampler=self.sampler,
             num_workers=num_workers,

@@ -7,6 +7,7 @@ from lightning_plugins.curvature.interpolation import (
     weights_of_checkpoint,
 )
 from lightning_plugins.curvature.lanczos import Eigenvalues, largest_eigenvalues
+from lightning_plugins.curvature.sam_gap import sam_gap
 from lightning_plugins.curvature.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     "hutchinson_trace",
     "interpolate",
     "largest_eigenvalues",
+    "sam_gap",
     "weights_of_checkpoint",
 ]

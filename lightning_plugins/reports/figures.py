@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_ACCENT = {"light": "#1f6feb", "dark": "#6cb0ff"}
-_INK = {"light": "#24292f", "dark": "#d7dde4"}
+ACCENT = {"light": "#1f6feb", "dark": "#6cb0ff"}
+INK = {"light": "#24292f", "dark": "#d7dde4"}
 _FAINT = {"light": "#b4bcc6", "dark": "#4a525c"}
 _LONGEST_NAME = 34
 
@@ -54,23 +54,23 @@ def _draw_arms(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
     for seed in seeds:
         points = [claim.arms[name].get(seed, math.nan) for name in names]
         axes.plot(points, color=_FAINT[theme], linewidth=1, zorder=1)
-        axes.plot(points, "o", color=_ACCENT[theme], markersize=5, alpha=0.75, zorder=2)
+        axes.plot(points, "o", color=ACCENT[theme], markersize=5, alpha=0.75, zorder=2)
     for place, name in enumerate(names):
         values = [value for value in claim.arms[name].values() if math.isfinite(value)]
         if values:
             mean = math.fsum(values) / len(values)
-            axes.plot([place - 0.22, place + 0.22], [mean, mean], color=_INK[theme], linewidth=2)
-    axes.set_xticks(range(len(names)), [_literal(name) for name in names])
+            axes.plot([place - 0.22, place + 0.22], [mean, mean], color=INK[theme], linewidth=2)
+    axes.set_xticks(range(len(names)), [literal(name) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
     if sum(map(len, names)) > _LONGEST_NAME:
         axes.tick_params(axis="x", labelrotation=20)
-    axes.set_title(f"{_literal(claim.metric)}, one line a seed")
+    axes.set_title(f"{literal(claim.metric)}, one line a seed")
 
 
 def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
-    axes.axvline(0, color=_INK[theme], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.axvline(0, color=INK[theme], linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     for place, contrast in enumerate(claim.contrasts):
-        color = _ACCENT[theme] if place == 0 else _INK[theme]
+        color = ACCENT[theme] if place == 0 else INK[theme]
         if contrast.margin is not None:
             axes.axvspan(-contrast.margin, contrast.margin, color=_FAINT[theme], alpha=0.35, lw=0)
         differences = list(contrast.differences.values())
@@ -88,7 +88,7 @@ def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
 
 
 def _dress(axes: "Axes", theme: str) -> None:
-    ink = _INK[theme]
+    ink = INK[theme]
     axes.patch.set_alpha(0)
     axes.title.set_color(ink)
     axes.title.set_fontsize(10)
@@ -109,7 +109,7 @@ def _encoded(figure: "Figure", kind: str) -> bytes:
     return buffer.getvalue()
 
 
-def _literal(text: str) -> str:
+def literal(text: str) -> str:
     """Text as it stands: a dollar sign would start matplotlib's mathematics."""
     return text.replace("$", r"\$")
 
@@ -117,4 +117,4 @@ def _literal(text: str) -> str:
 def _wrapped(text: str, width: int = 26) -> str:
     import textwrap
 
-    return _literal("\n".join(textwrap.wrap(text, width)))
+    return literal("\n".join(textwrap.wrap(text, width)))

@@ -1,0 +1,46 @@
+"""Sending a picture to whatever loggers a run has."""
+
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning_plugins.reports.curves import Picture
+
+
+def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Path) -> list[str]:
+    """Give the picture to each logger that takes pictures; write a file where none does.
+
+    Loggers are asked for ``log_image(key, images)``, as that of Weights & Biases, or for an
+    ``experiment`` with ``add_image``, as TensorBoard's.
+
+    Args:
+        name: of the picture, for example ``sharpness``.
+        picture: to send.
+        loggers: of the run.
+        folder: for ``NAME.png``.
+
+    Returns:
+        Where it went: names of logger classes, or the path of the file.
+    """
+    taken = []
+    for logger in loggers:
+        experiment = getattr(logger, "experiment", None)
+        if hasattr(logger, "log_image"):
+            logger.log_image(key=name, images=[picture.pixels])
+        elif hasattr(experiment, "add_image"):
+            experiment.add_image(name, picture.pixels, dataformats="HWC")
+        else:
+            continue
+        taken.append(type(logger).__name__)
+    return taken or [str(_write(folder / f"{name}.png", picture.png))]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,194 @@
+import builtins
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_plugins.callbacks import ExactResume, LateSAM, SharpnessMonitor
+
+
+def every_epoch(**arguments):
+    return SharpnessMonitor(max_share=1, **arguments)
+
+
+def exact_hessian(network, features, labels):
+    shapes = [(name, p.shape) for name, p in network.named_parameters()]
+    buffers = dict(network.named_buffers())
+
+    def loss(flat):
+        parts = flat.split([shape.numel() for _, shape in shapes])
+        weights = {
+            name: part.view(shape) for (name, shape), part in zip(shapes, parts, strict=True)
+        }
+        logits = torch.func.functional_call(network, {**weights, **buffers}, (features,))
+        return cross_entropy(logits, labels)
+
+    return torch.func.hessian(loss)(torch.cat([p.detach().flatten() for p in network.parameters()]))
+
+
+def test_what_it_logs_is_the_spectrum_of_the_exact_hessian(task, tmp_path):
+    module, trainer = task.train(tmp_path, [every_epoch(top_k=2, trace_probes=90)])
+    hessian = exact_hessian(module.network.eval(), *task.samples())
+    spectrum = torch.linalg.eigvalsh(hessian).flip(0)
+    measured = trainer.callback_metrics
+    assert measured["sharpness/lambda_max"] == pytest.approx(spectrum[0].item(), rel=1e-2)
+    assert measured["sharpness/lambda_2"] == pytest.approx(spectrum[1].item(), rel=1e-2)
+    error = measured["sharpness/trace"] - hessian.trace()
+    assert abs(error) < 4 * measured["sharpness/trace_standard_error"] + 1e-3
+    assert measured["sharpness/sam_gap"] > 0
+
+
+class RandomStateAtTheEnd(Callback):
+    def on_train_end(self, trainer, pl_module):
+        self.state = torch.get_rng_state()
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path, mode):
+    ends, states = [], []
+    for callbacks in ([], [every_epoch(mode=mode, trace_probes=3)]):
+        end = RandomStateAtTheEnd()
+        module, trainer = task.train(tmp_path, [*callbacks, end], max_epochs=3)
+        ends.append(task.weights(module))
+        states.append(end.state)
+        assert trainer.callback_metrics["train/accuracy"] >= 0
+        assert all(layer.training for layer in module.network)
+        assert module.training_steps == 18
+    task.assert_same_bits(*ends)
+    assert torch.equal(*states)
+
+
+def test_batch_statistics_give_another_hessian(task, tmp_path):
+    found = []
+    for mode in ("eval", "train"):
+        monitor = every_epoch(mode=mode)
+        task.train(tmp_path, [monitor])
+        found.append(monitor.values["lambda_max"][-1])
+    assert found[0] != pytest.approx(found[1], rel=1e-2)
+
+
+def test_it_measures_at_the_epochs_asked_for_and_at_the_end(task, tmp_path):
+    monitor = every_epoch(every_n_epochs=2)
+    task.train(tmp_path, [monitor], max_epochs=5)
+    assert monitor.steps == [12, 24, 30]
+    assert len(monitor.values["lambda_max"]) == 3
+
+
+def test_it_takes_no_more_than_its_share_but_measures_the_end(task, tmp_path):
+    monitor = SharpnessMonitor(max_share=0.0)
+    task.train(tmp_path, [monitor], max_epochs=6)
+    assert monitor.steps == [6, 36]
+
+
+def test_a_resumed_run_has_the_whole_curve(task, tmp_path):
+    def run(ckpt_path=None, **arguments):
+        monitor = every_epoch()
+        keep = ModelCheckpoint(tmp_path / "kept", save_last=True, every_n_epochs=1)
+        trainer = task.trainer(
+            tmp_path, [monitor, ExactResume(), keep], enable_checkpointing=True, **arguments
+        )
+        torch.manual_seed(11)
+        trainer.fit(task.Classifier(), task.batches(), ckpt_path=ckpt_path)
+        return monitor
+
+    whole = run(max_epochs=4)
+    run(max_epochs=2)
+    resumed = run(tmp_path / "kept" / "last.ckpt", max_epochs=4)
+    assert resumed.steps == whole.steps == [6, 12, 18, 24]
+    assert resumed.values == whole.values
+
+
+def test_the_subset_is_fixed_by_the_seed_and_its_batches_do_not_matter(task, tmp_path):
+    def measured(**arguments):
+        monitor = every_epoch(**arguments)
+        task.train(tmp_path, [monitor], max_epochs=1)
+        return monitor.values["lambda_max"]
+
+    part = measured(num_samples=10)
+    assert part == measured(num_samples=10)
+    assert part != measured(num_samples=10, seed=1)
+    assert part == pytest.approx(measured(num_samples=10, batch_size=4), rel=1e-4)
+
+
+@pytest.mark.parametrize("loggers", [[], ["csv"], ["tensorboard"], ["csv", "tensorboard"]])
+def test_the_picture_goes_where_pictures_are_taken_else_to_a_file(task, tmp_path, loggers):
+    classes = {"csv": CSVLogger, "tensorboard": TensorBoardLogger}
+    chosen = [classes[name](tmp_path / name) for name in loggers]
+    task.train(tmp_path, [LateSAM(0.5), every_epoch()], logger=chosen or False)
+    assert bool(list(tmp_path.rglob("sharpness.png"))) == ("tensorboard" not in loggers)
+    if "tensorboard" in loggers:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(chosen[-1].log_dir)
+        events.Reload()
+        assert events.Tags()["images"] == ["sharpness"]
+        assert [e.step for e in events.Scalars("sharpness/lambda_max")] == [6, 12]
+    if "csv" in loggers:
+        text = next((tmp_path / "csv").rglob("metrics.csv")).read_text()
+        assert "sharpness/lambda_max" in text
+
+
+def test_a_logger_like_that_of_weights_and_biases_gets_the_picture(task, tmp_path):
+    taken = []
+
+    class TakesImages(CSVLogger):
+        def log_image(self, key, images):
+            taken.append((key, images[0].shape))
+
+    task.train(tmp_path, [every_epoch()], logger=TakesImages(tmp_path))
+    ((key, shape),) = taken
+    assert key == "sharpness"
+    assert shape[2] == 3
+
+
+def test_without_matplotlib_the_metrics_stay(task, tmp_path, monkeypatch):
+    original = builtins.__import__
+
+    def without_matplotlib(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_matplotlib)
+    with pytest.warns(UserWarning, match=r'pip install "lightning-plugins\[report\]"'):
+        _, trainer = task.train(tmp_path, [every_epoch()])
+    assert math.isfinite(trainer.callback_metrics["sharpness/lambda_max"])
+
+
+def test_a_compiled_network_is_measured_too(task, tmp_path):
+    module = task.Classifier()
+    module.network.compile(backend="aot_eager")
+    _, trainer = task.train(tmp_path, [every_epoch()], module)
+    assert trainer.callback_metrics["sharpness/lambda_max"] > 0
+
+
+def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(*task.samples(), strict=True))
+
+    trainer = task.trainer(tmp_path, [SharpnessMonitor()])
+    with pytest.raises(MisconfigurationException, match="DataLoader of Stream"):
+        trainer.fit(task.Classifier(), DataLoader(Stream(), batch_size=5))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"every_n_epochs": 0}, "every_n_epochs=0"),
+        ({"top_k": 0}, "top_k=0"),
+        ({"trace_probes": 2}, "trace_probes=2"),
+        ({"rho": -1}, "rho=-1"),
+        ({"mode": "test"}, "mode='test'"),
+        ({"max_share": -0.1}, r"max_share=-0\.1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        SharpnessMonitor(**arguments)

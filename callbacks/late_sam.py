@@ -9,7 +9,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import callbacks_of, uses_static_graph, wrap_closures
+from lightning_plugins._lightning_compat import (
+    callbacks_of,
+    logs_at_this_step,
+    uses_static_graph,
+    wrap_closures,
+)
 from lightning_plugins.callbacks.phase import Phase
 from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
@@ -194,7 +199,7 @@ class LateSAM(Callback):
         self.sam_steps += 1
         if self.first_active_step is None:
             self.first_active_step = trainer.global_step - 1
-        if trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+        if logs_at_this_step(trainer):
             pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -206,7 +206,7 @@ class SharpnessMonitor(Callback):
 
     def _subset(self, trainer: Trainer) -> list[tuple[Any, ...]]:
         loader = trainer.train_dataloader
-        dataset = getattr(loader, "dataset", None)
+        dataset: Any = getattr(loader, "dataset", None)
         if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
             raise MisconfigurationException(
                 "SharpnessMonitor needs a training data loader with a data set that has a length "
@@ -223,11 +223,10 @@ class SharpnessMonitor(Callback):
             return [tuple(trainer.strategy.batch_to_device(part)) for part in parts]
 
     def _draw(self, trainer: Trainer) -> None:
-        marks = {
-            type(callback).__name__: callback.first_active_step
-            for callback in callbacks_of(trainer)
-            if getattr(callback, "first_active_step", None) is not None
+        starts = {
+            type(c).__name__: getattr(c, "first_active_step", None) for c in callbacks_of(trainer)
         }
+        marks = {name: step for name, step in starts.items() if step is not None}
         shown = {name: c for name, c in self.values.items() if name != "trace_standard_error"}
         try:
             picture = curve_picture(self.steps, shown, marks)

@@ -191,6 +191,12 @@ def load_pending_loader_states(trainer: Trainer) -> None:
     trainer.fit_loop._load_combined_loader_states()
 
 
+def logs_at_this_step(trainer: Trainer) -> bool:
+    """Whether the Trainer logs the optimizer step that was just taken."""
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return bool(every) and trainer.global_step % every == 0
+
+
 def callbacks_of(trainer: Trainer) -> list[Callback]:
     """The Trainer's callbacks, which it declares in no place that a type checker reads."""
     return trainer.callbacks  # type: ignore[attr-defined]

@@ -89,7 +89,7 @@ def schedules() -> Experiment:
         "class_path": "torch.optim.lr_scheduler.MultiStepLR",
         "init_args": {"milestones": [24, 48], "gamma": 0.2},
     }
-    schedules = {
+    schedules: dict[str, dict[str, Any]] = {
         "constant": {f"{lr_scheduler}__init_args__decay": 0.0},
         "steps": {lr_scheduler: steps},
     }
@@ -126,10 +126,16 @@ def adversarial() -> Experiment:
         "class_path": "lightning_plugins.callbacks.AdversarialEvaluation",
         "init_args": {"eps": 0.1},
     }
+    early = {
+        "class_path": "lightning_plugins.callbacks.LateAdversarialTraining",
+        "init_args": {"start": 0, "end": 0.7, "eps": 0.1},
+    }
+    plain = {"model__init_args__label_smoothing": 0.0}
     return Experiment(
         name="adversarial",
         arms={
-            "plain": _digits(evaluation, model__init_args__label_smoothing=0.0),
+            "plain": _digits(evaluation, **plain),
+            "early AT": _digits(early, evaluation, **plain),
             "late AT": {"recipe": "late_at/digits"},
             "AT": {"recipe": "late_at/digits_at"},
         },

@@ -26,7 +26,7 @@ def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Pa
     """
     taken = []
     for logger in loggers:
-        experiment = getattr(logger, "experiment", None)
+        experiment: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
             logger.log_image(key=name, images=[picture.pixels])
         elif hasattr(experiment, "add_image"):

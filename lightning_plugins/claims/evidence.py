@@ -57,8 +57,13 @@ def paper_evidence(results: Results) -> PaperEvidence:
 
 
 def arms_table(results: Results) -> Table:
-    """Arms by columns: mean ± standard deviation over seeds, and the number of seeds."""
+    """Arms by columns: mean ± standard deviation over seeds, and the number of seeds.
+
+    Columns that nothing was measured for are left out.
+    """
     paper = results.paper
+    measured = {name for record in results.records for name in record.metrics}
+    columns = [column for column in paper.columns if column.metric in measured]
     rows = []
     for experiment in paper.experiments:
         for arm in experiment.arms:
@@ -68,10 +73,10 @@ def arms_table(results: Results) -> Table:
                 _mean_and_deviation(
                     column, [r.metrics.get(column.metric, math.nan) for r in records]
                 )
-                for column in paper.columns
+                for column in columns
             ]
             rows.append((experiment.name, arm, *shown, str(len(records)), duration_text(seconds)))
-    labels = (column.label for column in paper.columns)
+    labels = (column.label for column in columns)
     return Table(("experiment", "arm", *labels, "n", "time"), tuple(rows))
 
 

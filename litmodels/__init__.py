@@ -1,5 +1,6 @@
 """LightningModules, one folder a task."""
 
 from lightning_plugins.litmodels.image import ImageClassifier
+from lightning_plugins.litmodels.language_model import CausalLM
 
-__all__ = ["ImageClassifier"]
+__all__ = ["CausalLM", "ImageClassifier"]

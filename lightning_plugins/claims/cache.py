@@ -94,6 +94,23 @@ class ResultStore:
             )
             return None
 
+    def rules_seen(self, paper: str, scale: str) -> list[tuple[str, str, dict[str, str]]]:
+        """(experiment, arm, rules) of every cell of a paper at a scale, whatever made it.
+
+        Cells of other sources and versions count: their numbers were seen. Files that cannot be
+        read are left out.
+        """
+        seen = []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                stored = json.loads(path.read_text("utf-8"))
+                identity = stored["identity"]
+                if (identity["paper"], identity["scale"]) == (paper, scale):
+                    seen.append((identity["experiment"], identity["arm"], dict(stored["rules"])))
+            except (OSError, ValueError, KeyError, TypeError):
+                continue
+        return seen
+
     def save(self, record: CellRecord) -> None:
         """Write the record atomically."""
         stored = {

@@ -22,8 +22,8 @@ class Failure:
 class ClaimResult:
     """A claim with its judgement.
 
-    ``rule_changed``: some cell was run under another version of the claim's rule, or before the
-    claim was written. ``seconds``: wall time of the cells the verdict rests on.
+    ``rule_changed``: results in the same folder were seen under another version of the claim's
+    rule, or before the claim was written. ``seconds``: wall time of the cells the verdict rests on.
     """
 
     claim: Claim
@@ -34,7 +34,12 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class Results:
-    """The cells of one paper at one scale; ``reused`` of the records were found finished."""
+    """The cells of one paper at one scale; ``reused`` of the records were found finished.
+
+    ``rules_seen`` has (experiment, arm, claim -> hash of its rule) of the cells that were there
+    before the run, those of other sources and versions too: a rule is part of our sources, so
+    that after a change of it none of the old cells is among the records.
+    """
 
     paper: Paper
     scale: str
@@ -42,6 +47,7 @@ class Results:
     failures: tuple[Failure, ...]
     reused: int
     seconds: float
+    rules_seen: tuple[tuple[str, str, dict[str, str]], ...] = ()
 
     def of_arm(self, experiment: str, arm: str) -> list[CellRecord]:
         """The finished cells of an arm, by seed."""
@@ -78,8 +84,16 @@ class Results:
         return ClaimResult(
             claim=claim,
             judgement=replace(judgement, regime=claim.regime).decided(claim.in_paper_regime),
-            rule_changed=any(
-                record.rules.get(claim.name) != claim.rule_sha256 for record in records
-            ),
+            rule_changed=self._rule_changed(claim)
+            or any(record.rules.get(claim.name) != claim.rule_sha256 for record in records),
             seconds=sum(record.seconds for record in records),
         )
+
+    def _rule_changed(self, claim: Claim) -> bool:
+        hashes: dict[str, set[str | None]] = {arm: set() for arm in claim.rule.arms}
+        for experiment, arm, rules in self.rules_seen:
+            if experiment == claim.experiment and arm in hashes:
+                hashes[arm].add(rules.get(claim.name))
+        other = any(found - {None, claim.rule_sha256} for found in hashes.values())
+        # Without a cell of one of its arms the claim could not have been judged before.
+        return other or all(None in found for found in hashes.values())

@@ -59,6 +59,7 @@ def run_paper(
     paper = paper.at(scale)
     store = ResultStore(Path(output) / "cells")
     tasks = _tasks(paper, scale, store)
+    rules_seen = tuple(store.rules_seen(paper.name, scale))
     finished = [] if fresh else [record for task in tasks if (record := store.load(task.identity))]
     known = {record.identity.key for record in finished}
     missing = [task for task in tasks if task.identity.key not in known]
@@ -84,6 +85,7 @@ def run_paper(
         failures=tuple(sorted(failures, key=lambda f: (f.experiment, f.arm, f.seed))),
         reused=len(finished),
         seconds=time.monotonic() - started,
+        rules_seen=rules_seen,
     )
 
 

@@ -13,11 +13,11 @@ import lightning_plugins
 
 _FOLDERS_OUTSIDE = ("callbacks", "datamodules", "litmodels", "simulators")
 _NOT_A_CAUSE = "reports"
-_DISTRIBUTIONS = ("torch", "lightning", "numpy")
+_DISTRIBUTIONS = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, torch, Lightning and numpy, and the machine's architecture.
+    """Versions of Python and of what the numbers come from, and the machine's architecture.
 
     Read from the installed metadata: nothing is imported.
     """

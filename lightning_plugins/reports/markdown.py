@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from lightning_plugins.reports.evidence import RULE_CHANGED, ClaimEvidence, Report
 from lightning_plugins.reports.page import SUMMARY_HEADER
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~])")
+# The last two alternatives would make a list or a rule at the start of a line.
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$]|(?<=^)[-+=]|(?<=^\d)[.)])")
 
 
 def markdown_page(report: Report) -> str:

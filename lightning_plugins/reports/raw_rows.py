@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_plugins.reports.evidence import Table
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def raw_table(rows: Sequence[dict[str, Any]]) -> Table:

@@ -1,11 +1,10 @@
 """Sending a picture to whatever loggers a run has."""
 
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lightning_plugins.reports.atomic import write_bytes_atomically
 from lightning_plugins.reports.curves import Picture
 
 
@@ -34,13 +33,8 @@ def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Pa
         else:
             continue
         taken.append(type(logger).__name__)
-    return taken or [str(_write(folder / f"{name}.png", picture.png))]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-    os.replace(temporary, path)
-    return path
+    if taken:
+        return taken
+    path = folder / f"{name}.png"
+    write_bytes_atomically(path, picture.png)
+    return [str(path)]

@@ -9,13 +9,32 @@ from lightning.pytorch import Trainer
 
 from lightning_plugins import litmodels
 from lightning_plugins.__main__ import main
-from lightning_plugins.datamodules import DigitsDataModule
+from lightning_plugins.datamodules import DigitsDataModule, TokenDataModule
+
+
+def letters(tmp_path):
+    for part in ("train", "val"):
+        (tmp_path / f"{part}.txt").write_text("to be or not to be " * 40)
+    return TokenDataModule(str(tmp_path), context_length=8, data_dir=str(tmp_path / "tokens"))
+
 
 # A small instance of every public LightningModule and data that it trains on.
 SMALL = {
+    "CausalLM": (
+        {
+            "context_length": 8,
+            "config": {
+                "hidden_size": 8,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            },
+        },
+        letters,
+    ),
     "ImageClassifier": (
         {"network": "mlp", "in_channels": 1, "image_size": 8},
-        DigitsDataModule,
+        lambda tmp_path: DigitsDataModule(),
     ),
 }
 
@@ -35,7 +54,7 @@ def case(request, tmp_path):
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(module, datamodule=data())
+    trainer.fit(module, datamodule=data(tmp_path))
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     return cls, module, tmp_path / "run.ckpt"
 

@@ -46,10 +46,16 @@ def test_every_overlay_changes_a_recipe_that_still_instantiates(overlay):
 def test_small_recipes_train(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(name)
-    config["trainer"] |= {"max_steps": 5, "enable_progress_bar": False}
+    config["trainer"] |= {"max_steps": 5, "log_every_n_steps": 1, "enable_progress_bar": False}
+    if name.startswith("language_model/"):
+        config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
     cli = PluginCLI(run=False, args=config, **CLASSES)
+    cli.model.configure_model()
     before = [parameter.clone() for parameter in cli.model.parameters()]
-    cli.trainer.fit(cli.model, cli.datamodule)
+    try:
+        cli.trainer.fit(cli.model, cli.datamodule)
+    except FileNotFoundError as error:  # an asset; the message is the command that installs it
+        pytest.skip(str(error))
     assert cli.trainer.global_step == 5
     assert any(
         not torch.equal(old, new) for old, new in zip(before, cli.model.parameters(), strict=True)

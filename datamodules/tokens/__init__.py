@@ -1,0 +1,5 @@
+"""Packed tokens of text for language models."""
+
+from lightning_plugins.datamodules.tokens.datamodule import TokenDataModule
+
+__all__ = ["TokenDataModule"]

@@ -1,0 +1,85 @@
+"""Tokens in one memory-mapped file with a header that says how many there should be.
+
+Layout, little-endian: 256 integers of 32 bits, then the tokens. The header holds the magic number
+20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the number of tokens, its low and
+its high 32 bits; then zeros. Up to 2^31 tokens of 16 bits this is the format of modded-nanogpt.
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_MAGIC = 20240520
+_HEADER_INTEGERS = 256
+_DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
+
+
+def read_token_file(path: Path) -> np.ndarray:
+    """The tokens, mapped and not loaded, as unsigned integers of shape (num_tokens,).
+
+    Raises:
+        ValueError: not such a file, or shorter or longer than its header says.
+    """
+    size_bytes = path.stat().st_size
+    header = np.fromfile(path, dtype="<u4", count=_HEADER_INTEGERS)
+    if len(header) < _HEADER_INTEGERS or header[0] != _MAGIC or int(header[1]) not in _DTYPES:
+        raise ValueError(
+            f"{path} is no token file: its header is not that of one; prepare it again"
+        )
+    dtype = _DTYPES[int(header[1])]
+    num_tokens = int(header[2]) + (int(header[3]) << 32)
+    expected_bytes = 4 * _HEADER_INTEGERS + num_tokens * dtype.itemsize
+    if size_bytes != expected_bytes:
+        raise ValueError(
+            f"{path} has {size_bytes} bytes, but its header says {num_tokens} tokens, which are "
+            f"{expected_bytes} bytes: it is corrupt; remove it and prepare it again"
+        )
+    if num_tokens == 0:
+        return np.zeros(0, dtype)
+    return np.memmap(path, dtype, mode="r", offset=4 * _HEADER_INTEGERS, shape=(num_tokens,))
+
+
+def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) -> int:
+    """Write the chunks one after the other, under a temporary name until all is there.
+
+    Args:
+        path: of the file; replaced if it exists.
+        chunks: token numbers below ``vocab_size``.
+        vocab_size: decides the width: 16 bits up to 65536.
+
+    Returns:
+        The number of tokens.
+
+    Raises:
+        ValueError: a token outside the vocabulary, or one of more than 2^32.
+    """
+    if not 1 <= vocab_size <= 2**32:
+        raise ValueError(f"vocab_size={vocab_size}: expected 1 to 2^32")
+    version = 1 if vocab_size <= 2**16 else 2
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    num_tokens = 0
+    try:
+        with temporary.open("wb") as file:
+            file.write(bytes(4 * _HEADER_INTEGERS))
+            for chunk in chunks:
+                if len(chunk) and not 0 <= int(chunk.min()) <= int(chunk.max()) < vocab_size:
+                    raise ValueError(
+                        f"a token is {int(chunk.max())}, outside the vocabulary of {vocab_size}: "
+                        "is it the tokenizer of this vocabulary?"
+                    )
+                file.write(chunk.astype(_DTYPES[version]).tobytes())
+                num_tokens += len(chunk)
+            header = np.zeros(_HEADER_INTEGERS, "<u4")
+            header[:4] = _MAGIC, version, num_tokens & 0xFFFFFFFF, num_tokens >> 32
+            file.seek(0)
+            file.write(header.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return num_tokens

@@ -1,0 +1,220 @@
+"""Pre-training of a causal language model of the transformers library."""
+
+import math
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins.optimizers import configure_optimizers
+
+_RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
+
+
+class CausalLM(LightningModule):
+    """Trains any causal architecture of transformers from scratch on windows of tokens.
+
+    Batches are int64 ``(batch, context_length + 1)``; every token but the first is a target. The
+    network is made in ``configure_model``, as sharding strategies want it.
+
+    Logged: ``train/loss`` (nats a token, without the router's auxiliary loss), ``val/loss``,
+    ``val/perplexity`` and, with a DataModule that knows its ``bytes_per_token``,
+    ``val/bits_per_byte``; the same for ``test``; ``train/tokens_per_second`` of this process at the
+    steps that are logged. For mixtures of experts also ``train/auxiliary_loss``, which is added to
+    what is optimised, and ``train/router_max_load``: the largest share of tokens that an expert of
+    a layer is the first choice of, times the number of experts; 1 is balance.
+
+    Args:
+        architecture: a model type of transformers: ``llama``, ``gpt2``, ``qwen2_moe`` and others.
+        vocab_size: tokens; compared with the DataModule's where it has one.
+        context_length: tokens the network sees.
+        config: further arguments of the architecture's configuration, by its own names, such as
+            ``hidden_size``, ``num_hidden_layers``, ``num_attention_heads``.
+        initializer_range: standard deviation of the initial weights.
+        residual_scaling: divide the initial weights of the projections that add to the residual
+            stream by ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3).
+        activation_checkpointing: compute activations again in the backward pass.
+        compile: compile the network with ``torch.compile``.
+        optimizer: builds the optimizer from named parameters.
+        lr_scheduler: builds the schedule from the optimizer.
+
+    Raises:
+        ValueError: an argument outside its range, or data with more tokens than ``vocab_size``.
+        ImportError: without transformers.
+
+    Example::
+
+        model = CausalLM("llama", config={"hidden_size": 64, "num_hidden_layers": 2})
+        Trainer(max_steps=1000).fit(model, datamodule=TokenDataModule())
+    """
+
+    def __init__(
+        self,
+        architecture: str = "llama",
+        vocab_size: int = 256,
+        context_length: int = 128,
+        config: dict[str, Any] | None = None,
+        initializer_range: float = 0.02,
+        residual_scaling: bool = True,
+        activation_checkpointing: bool = False,
+        compile: bool = False,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        for name, value in {"vocab_size": vocab_size, "context_length": context_length}.items():
+            if value < 2:
+                raise ValueError(f"{name}={value}: expected at least 2")
+        if not initializer_range > 0:
+            raise ValueError(f"initializer_range={initializer_range}: expected more than 0")
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        self.vocab_size = vocab_size
+        self.config = _configuration(
+            architecture,
+            {
+                "vocab_size": vocab_size,
+                "max_position_embeddings": context_length,
+                "initializer_range": initializer_range,
+                "use_cache": False,
+                **(config or {}),
+            },
+        )
+        self.network: nn.Module | None = None
+        self._residual_scaling = residual_scaling
+        self._activation_checkpointing = activation_checkpointing
+        self._compile = compile
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        self._tokens_seen, self._clock = 0, 0.0
+
+    def configure_model(self) -> None:
+        """Make the network, once."""
+        if self.network is not None:
+            return
+        from transformers import AutoModelForCausalLM
+
+        network = AutoModelForCausalLM.from_config(self.config)
+        if self._residual_scaling and self.config.model_type != "gpt2":  # gpt2 does so itself
+            _scale_residual_projections(network, self.config.num_hidden_layers)
+        if self._activation_checkpointing:
+            network.gradient_checkpointing_enable()
+        if self._compile:
+            network.compile()
+        self.network = network
+
+    def setup(self, stage: str) -> None:
+        """Refuse data with tokens that the network does not know."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        vocab_size = getattr(datamodule, "vocab_size", None)
+        if vocab_size is not None and vocab_size > self.vocab_size:
+            raise ValueError(
+                f"vocab_size={self.vocab_size}: {type(datamodule).__name__} has {vocab_size} "
+                f"tokens; set the model's vocab_size to {vocab_size} or more"
+            )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
+        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        return self.network(tokens).logits
+
+    def loss(self, windows: Tensor) -> Tensor:
+        """Mean cross-entropy in nats over the targets of ``(batch, length + 1)`` windows."""
+        return _cross_entropy(self(windows[:, :-1]), windows[:, 1:])
+
+    def training_step(self, windows: Tensor, batch_idx: int) -> Tensor:
+        """The loss of a batch, with the router's auxiliary loss where there is one."""
+        assert self.network is not None
+        output = self.network(windows[:, :-1])
+        loss = _cross_entropy(output.logits, windows[:, 1:])
+        self.log("train/loss", loss, prog_bar=True)
+        self._log_throughput(windows[:, 1:].numel())
+        auxiliary = getattr(output, "aux_loss", None)
+        if auxiliary is None:
+            return loss
+        self.log("train/auxiliary_loss", auxiliary)
+        self.log("train/router_max_load", _max_load(output.router_logits))
+        return loss + self.config.router_aux_loss_coef * auxiliary
+
+    def validation_step(self, windows: Tensor, batch_idx: int) -> None:
+        """Log the loss over the validation part."""
+        self._evaluate("val", windows)
+
+    def test_step(self, windows: Tensor, batch_idx: int) -> None:
+        """Log the loss over the test part."""
+        self._evaluate("test", windows)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log what follows from the mean loss."""
+        self._log_derived("val")
+        self._tokens_seen, self._clock = 0, 0.0  # validation is no time of training
+
+    def on_test_epoch_end(self) -> None:
+        """Log what follows from the mean loss."""
+        self._log_derived("test")
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its schedule with the interval it counts in."""
+        return configure_optimizers(self, self._optimizer, self._lr_scheduler)
+
+    def _evaluate(self, stage: str, windows: Tensor) -> None:
+        loss = self.loss(windows)
+        self.log(f"{stage}/loss", loss, batch_size=len(windows), sync_dist=True, prog_bar=True)
+
+    def _log_derived(self, stage: str) -> None:
+        loss = self.trainer.callback_metrics.get(f"{stage}/loss")
+        if loss is None:
+            return
+        self.log(f"{stage}/perplexity", loss.exp())
+        ratios = getattr(getattr(self.trainer, "datamodule", None), "bytes_per_token", {})
+        if stage in ratios:
+            self.log(f"{stage}/bits_per_byte", loss / (math.log(2) * ratios[stage]), prog_bar=True)
+
+    def _log_throughput(self, num_tokens: int) -> None:
+        self._tokens_seen += num_tokens
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if every and (self.trainer.global_step + 1) % every == 0:
+            now = time.monotonic()
+            if self._clock:
+                self.log("train/tokens_per_second", self._tokens_seen / (now - self._clock))
+            self._tokens_seen, self._clock = 0, now
+
+
+def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:
+    try:
+        from transformers import AutoConfig
+    except ImportError as error:
+        raise ImportError(
+            'language models need transformers: pip install "lightning-plugins[text]"'
+        ) from error
+    if "moe" in architecture:
+        arguments = {"output_router_logits": True, **arguments}
+    return AutoConfig.for_model(architecture, **arguments)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    return cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+def _scale_residual_projections(network: nn.Module, num_layers: int) -> None:
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith(_RESIDUAL_PROJECTIONS):
+                parameter.div_(math.sqrt(2 * num_layers))
+
+
+@torch.no_grad()
+def _max_load(router_logits: tuple[Tensor, ...]) -> Tensor:
+    """Largest share of first choices in any layer, times the number of experts."""
+    loads = []
+    for logits in router_logits:
+        chosen = logits.argmax(dim=-1)
+        counts = torch.zeros(logits.shape[-1], device=logits.device)
+        counts.scatter_add_(
+            0, chosen.flatten(), torch.ones_like(chosen.flatten(), dtype=counts.dtype)
+        )
+        loads.append(counts.max() / chosen.numel() * logits.shape[-1])
+    return torch.stack(loads).max()

@@ -1,0 +1,147 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins.datamodules import TokenDataModule
+from lightning_plugins.litmodels import CausalLM
+
+SMALL = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+MOE = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+}
+GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2}
+
+
+@pytest.fixture
+def data(tmp_path):
+    for part in ("train", "val", "test"):
+        (tmp_path / f"{part}.txt").write_text("to be or not to be, that is the question\n" * 60)
+    return TokenDataModule(
+        str(tmp_path), context_length=16, batch_size=8, data_dir=str(tmp_path / "tokens")
+    )
+
+
+def fitted(tmp_path, data, module, **arguments):
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **{"max_epochs": 4, "log_every_n_steps": 5, **arguments},
+    )
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+def made(architecture="llama", config=None, seed=0, **arguments):
+    torch.manual_seed(seed)
+    module = CausalLM(architecture, context_length=16, config=config or SMALL, **arguments)
+    module.configure_model()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"), [("llama", SMALL), ("gpt2", GPT2), ("qwen2_moe", MOE)]
+)
+def test_each_architecture_learns(tmp_path, data, architecture, config):
+    module = made(architecture, config)
+    trainer = fitted(tmp_path, data, module)
+    metrics = trainer.callback_metrics
+    assert metrics["val/loss"] < 0.8 * math.log(256)
+    assert metrics["val/perplexity"] == pytest.approx(metrics["val/loss"].exp().item())
+    bits = metrics["val/loss"] / math.log(2) / data.bytes_per_token["val"]
+    assert metrics["val/bits_per_byte"] == pytest.approx(bits.item())
+    assert metrics["train/tokens_per_second"] > 0
+    if architecture == "qwen2_moe":
+        assert metrics["train/auxiliary_loss"] > 0
+        assert 1 <= metrics["train/router_max_load"] <= 4
+
+
+def test_the_loss_is_the_cross_entropy_of_the_next_token():
+    module = made()
+    windows = torch.randint(256, (3, 17), generator=torch.Generator().manual_seed(0))
+    logits = module(windows[:, :-1])
+    expected = sum(cross_entropy(logits[:, i], windows[:, i + 1]) for i in range(16)) / 16
+    torch.testing.assert_close(module.loss(windows), expected)
+
+
+def test_a_token_does_not_see_the_ones_after_it():
+    module = made().eval()
+    tokens = torch.randint(256, (1, 16), generator=torch.Generator().manual_seed(0))
+    changed = tokens.clone()
+    changed[0, 10:] = 7
+    torch.testing.assert_close(module(tokens)[0, :10], module(changed)[0, :10])
+
+
+def test_initial_weights_are_those_of_the_papers():
+    config = {**SMALL, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 8}
+    module = made(config=config)
+    deviations = {name: p.std().item() for name, p in module.network.named_parameters()}
+    for name, deviation in deviations.items():
+        if "norm" in name:
+            continue
+        scaled = name.endswith(("o_proj.weight", "down_proj.weight"))
+        assert deviation == pytest.approx(0.02 / (4 if scaled else 1), rel=0.05), name
+
+
+@pytest.mark.parametrize("option", ["activation_checkpointing", "compile"])
+def test_an_option_does_not_change_the_gradients(option, monkeypatch):
+    # The C++ compiler of the default backend may not be there.
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
+    plain, other = made(), made(**{option: True})
+    windows = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
+    for module in (plain, other):
+        module.train()
+        module.loss(windows).backward()
+    for one, two in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, two.grad)
+
+
+def test_grouped_experts_are_the_eager_loop():
+    losses, gradients = [], []
+    for implementation in ("eager", "grouped_mm"):
+        module = made("qwen2_moe", MOE)
+        module.network.set_experts_implementation(implementation)
+        windows = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
+        loss = module.loss(windows)
+        loss.backward()
+        losses.append(loss)
+        gradients.append([p.grad for p in module.parameters()])
+    torch.testing.assert_close(*losses)
+    for one, two in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_data_with_more_tokens_than_the_network_knows_is_refused(tmp_path, data):
+    module = CausalLM(vocab_size=100, context_length=16, config=SMALL)
+    with pytest.raises(ValueError, match="vocab_size=100: TokenDataModule has 256 tokens"):
+        fitted(tmp_path, data, module)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"vocab_size": 1}, "vocab_size=1"),
+        ({"context_length": 1}, "context_length=1"),
+        ({"initializer_range": 0}, "initializer_range=0"),
+        ({"architecture": "llamma"}, "llamma"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        CausalLM(**arguments)

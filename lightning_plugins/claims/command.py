@@ -104,13 +104,14 @@ def _run_and_report(
         for line in paper_lines(paper_evidence):
             echo(line)
     path = write_report(report, arguments.output)
-    echo(f"\nThe report, with figures and raw rows: {path}")
-    for step in dict.fromkeys(step for paper in papers for step in paper.next_steps):
-        echo(f"Next: {step}")
     failures = sum(len(one.failures) for one in results)
+    echo("")
     if failures:
         noun = "cell" if failures == 1 else "cells"
         echo(f"{failures} {noun} failed; the others are kept, run the command again to retry.")
+    echo(f"The report, with figures and raw rows: {path}")
+    for step in dict.fromkeys(step for paper in papers for step in paper.next_steps):
+        echo(f"Next: {step}")
     return 1 if failures else 0
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from lightning_plugins.claims.claim import Column
+from lightning_plugins.claims.claim import Column, Experiment
 from lightning_plugins.claims.results import ClaimResult, Results
 from lightning_plugins.claims.wording import (
     duration_text,
@@ -47,7 +47,7 @@ def paper_evidence(results: Results) -> PaperEvidence:
         title=paper.title,
         citation=paper.citation,
         scale=results.scale,
-        table=arms_table(results),
+        tables=arms_tables(results),
         claims=tuple(_claim_evidence(results, one) for one in results.judge()),
         failures=tuple(
             f"{one.experiment}, {one.arm}, seed {one.seed}: {one.error}" for one in results.failures
@@ -56,28 +56,28 @@ def paper_evidence(results: Results) -> PaperEvidence:
     )
 
 
-def arms_table(results: Results) -> Table:
-    """Arms by columns: mean ± standard deviation over seeds, and the number of seeds.
+def arms_tables(results: Results) -> tuple[Table, ...]:
+    """One table an experiment: arms by columns, mean ± standard deviation over seeds.
 
-    Columns that nothing was measured for are left out.
+    Columns that the experiment does not measure are left out.
     """
-    paper = results.paper
-    measured = {name for record in results.records for name in record.metrics}
-    columns = [column for column in paper.columns if column.metric in measured]
+    return tuple(_arms_table(results, experiment) for experiment in results.paper.experiments)
+
+
+def _arms_table(results: Results, experiment: Experiment) -> Table:
+    of_arms = {arm: results.of_arm(experiment.name, arm) for arm in experiment.arms}
+    measured = {name for records in of_arms.values() for one in records for name in one.metrics}
+    columns = [column for column in results.paper.columns if column.metric in measured]
     rows = []
-    for experiment in paper.experiments:
-        for arm in experiment.arms:
-            records = results.of_arm(experiment.name, arm)
-            seconds = sum(record.seconds for record in records)
-            shown = [
-                _mean_and_deviation(
-                    column, [r.metrics.get(column.metric, math.nan) for r in records]
-                )
-                for column in columns
-            ]
-            rows.append((experiment.name, arm, *shown, str(len(records)), duration_text(seconds)))
+    for arm, records in of_arms.items():
+        seconds = sum(record.seconds for record in records)
+        shown = [
+            _mean_and_deviation(column, [r.metrics.get(column.metric, math.nan) for r in records])
+            for column in columns
+        ]
+        rows.append((arm, *shown, str(len(records)), duration_text(seconds)))
     labels = (column.label for column in columns)
-    return Table(("experiment", "arm", *labels, "n", "time"), tuple(rows))
+    return Table(("arm", *labels, "n", "time"), tuple(rows), title=experiment.name)
 
 
 def _mean_and_deviation(column: Column, values: list[float]) -> str:

@@ -6,6 +6,7 @@ scipy is imported inside the functions: listing and describing claims needs none
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from types import ModuleType
 
 SIGNIFICANCE = 0.05
@@ -158,6 +159,7 @@ def paired_t_power(noncentrality: float, n: int, significance: float = SIGNIFICA
     return float(quad(weighted, 0.0, end, points=[min(1.0, edge)], epsabs=1e-12, limit=200)[0])
 
 
+@cache
 def _detectable_noncentrality(n: int, power: float, significance: float) -> float:
     low, high = 0.0, 1.0
     while paired_t_power(high, n, significance) < power:

@@ -6,10 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text under a header."""
+    """Cells of text under a header, perhaps with a title above."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    title: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,13 @@ class ClaimEvidence:
 
 @dataclass(frozen=True)
 class PaperEvidence:
-    """A paper: table of arms, claims, failures in a line each, and raw rows (plain JSON data)."""
+    """A paper: tables of arms, claims, failures in a line each, and raw rows (plain JSON data)."""
 
     name: str
     title: str
     citation: str
     scale: str
-    table: Table
+    tables: tuple[Table, ...]
     claims: tuple[ClaimEvidence, ...]
     failures: tuple[str, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()

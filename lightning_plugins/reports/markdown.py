@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from lightning_plugins.reports.evidence import RULE_CHANGED, ClaimEvidence, Report
 from lightning_plugins.reports.page import SUMMARY_HEADER
 
-# The last two alternatives would make a list or a rule at the start of a line.
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$]|(?<=^)[-+=]|(?<=^\d)[.)])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
+_LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")
 
 
 def markdown_page(report: Report) -> str:
     """The report's tables and facts; text is escaped, so that no field becomes markup."""
     lines = [f"# {_escaped(report.title)}", "", f"Made by {_code(report.command)}"]
-    lines += [_escaped(report.generated), ""]
+    lines += [_paragraph(report.generated), ""]
     lines += _table(
         SUMMARY_HEADER,
         (
@@ -32,11 +32,13 @@ def markdown_page(report: Report) -> str:
     )
     for paper in report.papers:
         lines += ["", f"## {_escaped(paper.title)}", ""]
-        lines += [_escaped(f"{paper.citation} · scale {paper.scale}"), ""]
-        lines += _table(paper.table.header, paper.table.rows)
-        lines += ["", *(f"- Failed: {_escaped(failure)}" for failure in paper.failures)]
+        lines += [_paragraph(f"{paper.citation} · scale {paper.scale}"), ""]
+        for table in paper.tables:
+            lines += [*([_paragraph(table.title), ""] if table.title else [])]
+            lines += [*_table(table.header, table.rows), ""]
+        lines += [*(f"- Failed: {_escaped(failure)}" for failure in paper.failures)]
         for claim in paper.claims:
-            lines += ["", f"### {_escaped(claim.name)}", "", _escaped(claim.statement), ""]
+            lines += ["", f"### {_escaped(claim.name)}", "", _paragraph(claim.statement), ""]
             lines += [f"- {key}: {_escaped(value)}" for key, value in _facts(claim).items()]
             lines += [f"- rule hash: {_code(claim.rule_sha256)}"]
     lines += ["", "## Environment", ""]
@@ -72,6 +74,10 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _escaped(text: str) -> str:
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+
+
+def _paragraph(text: str) -> str:
+    return _LIST_OR_RULE.sub(r"\1\\\2", _escaped(text))
 
 
 def _code(text: str) -> str:

@@ -66,7 +66,8 @@ def _summary(report: Report) -> Element:
 def _paper(paper: PaperEvidence) -> Iterable[Element]:
     yield Element("h2", paper.title)
     yield Element("p", f"{paper.citation} · scale {paper.scale}", class_="soft")
-    yield _plain_table(paper.table)
+    for table in paper.tables:
+        yield _plain_table(table)
     for failure in paper.failures:
         yield Element("p", f"Failed: {failure}", class_="warning")
     for place, claim in enumerate(paper.claims):
@@ -137,13 +138,18 @@ def _rule_warning(claim: ClaimEvidence) -> Element | None:
 
 def _plain_table(table: Table) -> Element:
     rows = [Element("tr", *(Element("td", cell) for cell in row)) for row in table.rows]
-    return _scrolling(table.header, rows, class_="arms")
+    return _scrolling(table.header, rows, table.title, class_="arms")
 
 
-def _scrolling(header: Iterable[str], rows: list[Element], **attributes: object) -> Element:
+def _scrolling(
+    header: Iterable[str], rows: list[Element], title: str = "", **attributes: object
+) -> Element:
+    caption = Element("caption", title) if title else None
     head = Element("thead", Element("tr", *(Element("th", label) for label in header)))
     return Element(
-        "div", Element("table", head, Element("tbody", *rows), **attributes), class_="scroll"
+        "div",
+        Element("table", caption, head, Element("tbody", *rows), **attributes),
+        class_="scroll",
     )
 
 

@@ -26,7 +26,7 @@ def rows_as_json(rows: Sequence[dict[str, Any]]) -> str:
 def rows_as_csv(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as CSV; text that a spreadsheet would take for a formula gets an apostrophe."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
+    writer = csv.writer(buffer)  # its line ends have \r and \n: else a lone \r is not quoted
     table = raw_table(rows)
     writer.writerow(map(_no_formula, table.header))
     for row in rows:

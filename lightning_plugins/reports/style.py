@@ -23,8 +23,9 @@ table { border-collapse: collapse; width: 100%; font-size: .92rem;
 th, td { text-align: left; vertical-align: top; padding: .45rem .9rem .45rem 0;
   border-bottom: 1px solid var(--line); }
 th { font-weight: 600; color: var(--soft); white-space: nowrap; }
+caption { text-align: left; padding-bottom: .3rem; }
 .arms td { white-space: nowrap; }
-.arms td:nth-child(n+3), .arms th:nth-child(n+3) { text-align: right; }
+.arms td:nth-child(n+2), .arms th:nth-child(n+2) { text-align: right; }
 .verdict { font-weight: 650; }
 .supported { color: var(--good); }
 .refuted { color: var(--bad); }

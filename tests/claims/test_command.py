@@ -1,10 +1,13 @@
 import sys
 import time
+from dataclasses import replace
 from types import ModuleType
 
 import pytest
 
 from lightning_plugins.claims import command, registry
+from lightning_plugins.claims.terminal import aligned
+from lightning_plugins.reports.evidence import Table
 
 
 @pytest.fixture
@@ -19,13 +22,36 @@ def test_the_command_prints_the_table_the_verdicts_and_where_the_report_is(
 ):
     assert command.main(["synthetic", "--jobs", "1", "--output", str(tmp_path)]) == 0
     output = capsys.readouterr().out
-    assert "experiment  arm   loss" in output
+    assert "switch\narm   loss" in output
     assert "2.0" in output
     assert "SUPPORTED: better" in output
     assert "NOT REPRODUCED AT THIS SCALE: same" in output
     assert str(tmp_path / "report.html") in output
     assert "lightning-plugins reproduce synthetic" in (tmp_path / "report.md").read_text()
     assert not [line for line in output.splitlines() if line != line.rstrip()]
+
+
+def test_the_last_words_are_where_the_report_is_and_what_to_try_next(
+    registered, tmp_path, monkeypatch, capsys
+):
+    failing = replace(registered.paper(registered.fail_for_seed_one), next_steps=("try this",))
+    monkeypatch.setattr(registered, "paper", lambda: failing)
+    command.main(["--jobs", "1", "--output", str(tmp_path)])
+    *_, failed, report, following = capsys.readouterr().out.splitlines()
+    assert failed.startswith("1 cell failed")
+    assert report.endswith(str(tmp_path / "report.html"))
+    assert following == "Next: try this"
+
+
+def test_a_wide_table_continues_below_within_a_hundred_columns():
+    names = [f"metric {place}" for place in range(9)]
+    rows = tuple((f"arm {one}", *(f"{place}.123 ± 0.123" for place in range(9))) for one in "ab")
+    lines = aligned(Table(("arm", *names), rows))
+    assert max(map(len, lines)) <= 100
+    assert [word for line in lines if line.startswith("arm  ") for word in line.split()[1::2]]
+    text = "\n".join(lines)
+    assert all(text.count(name) == 1 for name in names)
+    assert text.count("arm a") == text.count("8.123") == 2
 
 
 def test_a_failed_cell_gives_exit_code_one_and_still_a_report(

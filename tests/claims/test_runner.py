@@ -13,6 +13,18 @@ from lightning_plugins.claims.evidence import paper_evidence
 from lightning_plugins.claims.runner import run_paper
 
 
+# In a process of its own a test has the hash of the sources that the tests' process has, so that
+# somebody who edits the package while the tests run does not make them fail.
+FIXED_SOURCES = (
+    "from lightning_plugins.claims import runner\nrunner.source_sha256 = lambda run: 'f' * 64\n"
+)
+
+
+@pytest.fixture
+def fixed_sources(monkeypatch):
+    monkeypatch.setattr(runner_module, "source_sha256", lambda run: "f" * 64)
+
+
 def finished_cells(output):
     return sorted(path.name for path in (output / "cells").glob("*.json"))
 
@@ -85,6 +97,35 @@ def test_the_rules_hash_is_stored_with_each_cell_and_a_later_rule_is_shown(tmp_p
     assert [one.rule_changed for one in paper_evidence(results).claims] == [True, False, False]
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_rule_changed_in_our_sources_is_shown_though_every_cell_is_run_again(
+    tmp_path, synthetic, monkeypatch, fresh
+):
+    paper = synthetic.paper()
+    run_paper(paper, "smoke", tmp_path, jobs=1, echo=str)
+    monkeypatch.setattr(runner_module, "source_sha256", lambda run: "f" * 64)
+    later = replace(paper.claims[0], rule=Superiority("loss", "tail", "sgd", "lower"))
+    unseen = replace(paper.claims[1], name="written after the run")
+    after = replace(paper, claims=(later, unseen, paper.claims[2]))
+    for _ in range(2):  # the second run finds cells of the new rule, too
+        results = run_paper(after, "smoke", tmp_path, jobs=1, fresh=fresh, echo=str)
+        assert [one.rule_changed for one in results.judge()] == [True, True, False]
+    elsewhere = run_paper(after, "smoke", tmp_path / "new", jobs=1, echo=str)
+    assert not any(one.rule_changed for one in elsewhere.judge())
+
+
+def test_a_claim_about_an_arm_that_was_never_run_is_written_before_its_run(tmp_path, synthetic):
+    whole = synthetic.paper()
+    (experiment,) = whole.experiments
+    without = {arm: config for arm, config in experiment.arms.items() if arm != "tail"}
+    before = replace(
+        whole, experiments=(replace(experiment, arms=without),), claims=whole.claims[:1]
+    )
+    run_paper(before, "smoke", tmp_path, jobs=1, echo=str)
+    seen = run_paper(whole, "smoke", tmp_path, jobs=1, fresh=True, echo=str)
+    assert [one.rule_changed for one in seen.judge()] == [False, False, False]
+
+
 def test_holm_and_the_regime_reach_the_verdicts(tmp_path, synthetic):
     better, recovers, same = run_paper(
         synthetic.paper(), "smoke", tmp_path, jobs=1, echo=str
@@ -99,6 +140,7 @@ def test_holm_and_the_regime_reach_the_verdicts(tmp_path, synthetic):
     assert better.judgement.regime == "Gaussian numbers"
 
 
+@pytest.mark.usefixtures("fixed_sources")
 def test_two_processes_give_the_numbers_of_one(tmp_path, synthetic, start_python):
     alone = run_paper(synthetic.paper(), "smoke", tmp_path / "one", jobs=1, echo=str)
     code = (
@@ -106,7 +148,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, synthetic, start_python
         "from lightning_plugins.claims.runner import run_paper\n"
         f"run_paper(synthetic_claims.paper(), 'smoke', {str(tmp_path / 'two')!r}, jobs=2)\n"
     )
-    process = start_python(code)
+    process = start_python(FIXED_SOURCES + code)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
     assert "[12/12]" in output
@@ -116,13 +158,14 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, synthetic, start_python
     assert both.values("switch") == alone.values("switch")
 
 
+@pytest.mark.usefixtures("fixed_sources")
 def test_a_killed_run_starts_again_with_its_finished_cells(tmp_path, synthetic, start_python):
     code = (
         "import synthetic_claims\n"
         "from lightning_plugins.claims.runner import run_paper\n"
         f"run_paper(synthetic_claims.paper(seconds=0.15), 'smoke', {str(tmp_path)!r}, jobs=1)\n"
     )
-    process = start_python(code)
+    process = start_python(FIXED_SOURCES + code)
     deadline = time.monotonic() + 60
     while len(finished_cells(tmp_path)) < 5 and time.monotonic() < deadline:
         time.sleep(0.01)

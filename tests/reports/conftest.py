@@ -43,7 +43,9 @@ def report(*claims, failures=(), rows=({"arm": "SGD", "seed": 0, "lambda_max": 1
         title="A paper",
         citation="Somebody, 2025",
         scale="smoke",
-        table=Table(("arm", "λ_max"), (("SGD", "1.6 ± 0.1"), ("late SAM", "0.7 ± 0.1"))),
+        tables=(
+            Table(("arm", "λ_max"), (("SGD", "1.6 ± 0.1"), ("late SAM", "0.7 ± 0.1")), "switch"),
+        ),
         claims=claims or (claim(),),
         failures=failures,
         rows=rows,

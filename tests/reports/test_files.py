@@ -1,6 +1,7 @@
 import csv
 import io
 import os
+import re
 
 import pytest
 
@@ -31,6 +32,15 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["report.html"]
 
 
+def test_a_report_is_readable_by_whom_the_umask_allows(evidence, tmp_path):
+    before = os.umask(0o027)
+    try:
+        path = write_report(evidence.report(), tmp_path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
 def test_markdown_cells_cannot_leave_their_cell(evidence):
     name = "a | b\n# heading [link](x) `code` <b>"
     page = markdown_page(evidence.report(evidence.claim(name=name)))
@@ -40,10 +50,18 @@ def test_markdown_cells_cannot_leave_their_cell(evidence):
     assert "<b>" not in page
 
 
-def test_spreadsheets_see_no_formula():
-    rows = [{"name": "=cmd()", "value": -1.5}, {"name": "@x", "value": 2.0}]
-    read = list(csv.reader(io.StringIO(rows_as_csv(rows))))
-    assert read == [["name", "value"], ["'=cmd()", "-1.5"], ["'@x", "2.0"]]
+@pytest.mark.parametrize("text", ["- a list", "1. a list", "---", "=== x", "$x$", "![a](b)"])
+def test_a_markdown_paragraph_stays_a_paragraph(evidence, text):
+    page = markdown_page(evidence.report(evidence.claim(statement=text)))
+    assert text not in page.splitlines()
+    assert text in re.sub(r"\\(.)", r"\1", page).splitlines()
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
+def test_spreadsheets_see_no_formula(start):
+    rows = [{"name": f"{start}cmd()", "value": -1.5}, {"name": f"x{start}=cmd()", "value": 2.0}]
+    read = list(csv.reader(io.StringIO(rows_as_csv(rows), newline="")))
+    assert read == [["name", "value"], [f"'{start}cmd()", "-1.5"], [f"x{start}=cmd()", "2.0"]]
 
 
 def test_numbers_that_are_not_finite_are_null():

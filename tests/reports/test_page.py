@@ -119,8 +119,9 @@ def test_attributes_are_escaped():
 
 
 def test_tables_show_every_cell(evidence):
-    table = Table(("a", "b"), (("1", "2"), ("3", "4")))
+    tables = (Table(("A", "B"), (("Q", "W"),), "first"), Table(("C",), (("X",), ("Y",)), "second"))
     base = evidence.report()
-    paper = replace(base.papers[0], table=table)
-    cells = Elements(html_page(replace(base, papers=(paper,)))).text
-    assert all(cell in cells for cell in "1234")
+    paper = replace(base.papers[0], tables=tables)
+    page = Elements(html_page(replace(base, papers=(paper,))))
+    assert all(cell in page.text for cell in ("first", "A", "B", "Q", "W", "second", "X", "Y"))
+    assert [tag for tag, _ in page.found].count("caption") == 2

@@ -12,7 +12,6 @@ from lightning_plugins.claims import runner as runner_module
 from lightning_plugins.claims.evidence import paper_evidence
 from lightning_plugins.claims.runner import run_paper
 
-
 # In a process of its own a test has the hash of the sources that the tests' process has, so that
 # somebody who edits the package while the tests run does not make them fail.
 FIXED_SOURCES = (

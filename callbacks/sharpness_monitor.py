@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,19 +11,17 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.data import default_collate
 
 from lightning_plugins._lightning_compat import callbacks_of, metrics_untouched
 from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.callbacks.attacked_module import attack_loss, refuse_sharded
+from lightning_plugins.callbacks.attacked_module import refuse_sharded
+from lightning_plugins.callbacks.fixed_subset import Part, fixed_subset
 from lightning_plugins.callbacks.log_silenced import log_silenced
-from lightning_plugins.curvature import (
-    HessianOperator,
-    hutch_plus_plus_trace,
-    largest_eigenvalues,
-    sam_gap,
-)
+from lightning_plugins.callbacks.measured_loss import measured_loss
+from lightning_plugins.curvature import at_least_single_precision, measure_sharpness
 from lightning_plugins.nn.buffers import buffers_untouched
 from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.reports.curves import curve_picture
@@ -31,11 +31,11 @@ from lightning_plugins.reports.to_loggers import send_picture
 class SharpnessMonitor(Callback):
     """Measures the largest eigenvalues of the loss's Hessian, and draws them over the run.
 
-    The loss is the module's ``loss(images, labels)``, if it has a method with these two parameter
-    names, else the cross-entropy of ``module(images)``; on a fixed subset of the training data, in
-    single precision, in evaluation mode. The run itself is, bit for bit, the run without the
-    callback. The subset is fetched once, with whatever augmentation the data set does, drawn from
-    ``seed``.
+    On a fixed subset of the data, in evaluation mode, in single precision (double, where the
+    weights are). The run itself is, bit for bit, the run without the callback. The subset is
+    fetched once, with random augmentation drawn from ``seed``; a data set with a method
+    ``without_augmentation()`` is asked for what that returns. With several processes the first one
+    measures, and all know the result. Where weights or loss are not finite, all values are NaN.
 
     It measures at the end of every ``every_n_epochs``-th epoch, but leaves a measurement out while
     the time spent so far is more than ``max_share`` of the time of training; and always at the end
@@ -55,14 +55,20 @@ class SharpnessMonitor(Callback):
         rho: radius for ``sharpness/sam_gap``; 0 leaves it out.
         num_samples: of the subset.
         batch_size: of its batches; the measured loss does not depend on it, but memory does.
+        split: ``train`` or ``val``, whose data loader the subset is of.
         mode: ``eval``, or ``train`` for batch normalization with the statistics of each batch;
             dropout is off in both.
+        loss: a method's name, called with the elements of the batch; a function, called with the
+            module and the elements; or None for the module's ``loss(batch)`` or
+            ``loss(images, labels)``, told by the number and names of its parameters, else the
+            cross-entropy of ``module(inputs)`` for batches ``(inputs, labels)``.
         seed: of the subset and of the measures' random vectors.
 
     Raises:
         ValueError: an argument outside its range.
-        MisconfigurationException: a strategy that shards the parameters, or a training data loader
-            without a data set that can be indexed.
+        MisconfigurationException: a strategy that shards the parameters, a data loader without a
+            data set that can be indexed, batches whose loss is not known, or batch statistics that
+            processes would have to share.
 
     Example::
 
@@ -78,7 +84,9 @@ class SharpnessMonitor(Callback):
         rho: float = 0.05,
         num_samples: int = 1000,
         batch_size: int = 1000,
+        split: Literal["train", "val"] = "train",
         mode: Literal["eval", "train"] = "eval",
+        loss: str | Callable[..., Tensor] | None = None,
         seed: int = 0,
     ) -> None:
         positive = {
@@ -96,6 +104,8 @@ class SharpnessMonitor(Callback):
             raise ValueError(f"trace_probes={trace_probes}: expected 0, or at least 3")
         if not 0 <= rho < math.inf:
             raise ValueError(f"rho={rho}: expected a finite radius, or 0")
+        if split not in ("train", "val"):
+            raise ValueError(f"split={split!r}: expected 'train' or 'val'")
         if mode not in ("eval", "train"):
             raise ValueError(f"mode={mode!r}: expected 'eval' or 'train'")
         self.every_n_epochs = every_n_epochs
@@ -105,11 +115,13 @@ class SharpnessMonitor(Callback):
         self.rho = rho
         self.num_samples = num_samples
         self.batch_size = batch_size
+        self.split = split
         self.mode = mode
+        self.loss = loss
         self.seed = seed
         self.steps: list[int] = []
         self.values: dict[str, list[float]] = {}
-        self._batches: list[tuple[Any, ...]] = []
+        self._parts: list[Part] = []
         self._began = 0.0
         self._spent = 0.0
 
@@ -118,64 +130,120 @@ class SharpnessMonitor(Callback):
         refuse_sharded(trainer, "SharpnessMonitor")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work."""
+        """Refuse what cannot work; begin a new curve with a new run."""
         self.check(trainer)
+        if stage == "fit" and trainer.global_step == 0:
+            self.steps, self.values = [], {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the subset, while a mistake costs nothing."""
+        """Take the subset and compute its loss once, while a mistake costs nothing."""
         self._began, self._spent = time.monotonic(), 0.0
-        self._batches = self._subset(trainer)
+        self._refuse_module(trainer, pl_module)
+        loader: Any = trainer.train_dataloader if self.split == "train" else trainer.val_dataloaders
+        if isinstance(loader, list | tuple) and len(loader) == 1:
+            loader = loader[0]
+        self._parts = fixed_subset(trainer, loader, self.num_samples, self.batch_size, self.seed)
+        loss, _, batches = self._problem(pl_module)
+        with torch.no_grad(), self._untouched(pl_module):
+            value = loss(*batches[0])
+        if not isinstance(value, Tensor) or value.ndim:
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise MisconfigurationException(
+                f"SharpnessMonitor needs a scalar loss of {type(pl_module).__name__}, got {shape}"
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, if it is time and there is time."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         elapsed = time.monotonic() - self._began
-        if self._spent <= self.max_share * elapsed or self.max_share >= 1:
-            self._measure_and_log(trainer, pl_module)
+        has_time = self.max_share >= 1 or self._spent <= self.max_share * elapsed
+        self._record(trainer, pl_module, has_time)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure the end of the run, and draw the curve."""
-        if not self.steps or self.steps[-1] != trainer.global_step:
-            self._measure_and_log(trainer, pl_module)
-        self._batches = []
+        if self.steps[-1:] != [trainer.global_step]:
+            self._record(trainer, pl_module)
+        self._parts = []
+        # Outside the condition, because asking for the folder is a collective operation.
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
         if trainer.is_global_zero:
-            self._draw(trainer)
+            self._draw(trainer, folder)
 
     def state_dict(self) -> dict[str, Any]:
         """What was measured so far, so that a resumed run draws the whole curve."""
-        return {"steps": self.steps, "values": self.values}
+        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the curve."""
         self.steps = list(state_dict["steps"])
         self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
 
-    def _measure_and_log(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # The weights are the same on every rank, so one measures; the others meet it at the next
-        # collective operation.
-        if not trainer.is_global_zero:
+    def _refuse_module(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        dimension = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        if dimension < self.top_k:
+            raise ValueError(
+                f"top_k={self.top_k}: expected at most the {dimension} trainable parameters of "
+                f"{type(pl_module).__name__}"
+            )
+        synchronized = any(isinstance(module, SyncBatchNorm) for module in pl_module.modules())
+        if self.mode == "train" and synchronized and trainer.world_size > 1:
+            raise MisconfigurationException(
+                "SharpnessMonitor(mode='train') measures on one process, but SyncBatchNorm would "
+                "wait there for the statistics of the others: set mode='eval'"
+            )
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule, has_time: bool = True) -> None:
+        measured: dict[str, float] | None = None
+        if trainer.is_global_zero and has_time:
+            started = time.monotonic()
+            measured = self._measured(pl_module)
+            self._spent += time.monotonic() - started
+        # The weights are the same on every rank, but the clock is not: the first one decides.
+        measured = trainer.strategy.broadcast(measured)
+        if measured is None:
             return
-        started = time.monotonic()
-        measured = self._measure(pl_module)
-        self._spent += time.monotonic() - started
         self.steps.append(trainer.global_step)
         for name, value in measured.items():
             missing = len(self.steps) - 1 - len(self.values.setdefault(name, []))
             self.values[name] += [math.nan] * missing + [value]
         metrics = {f"sharpness/{name}": value for name, value in measured.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        # On every rank, because each checks what ModelCheckpoint monitors.
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)
 
-    def _measure(self, pl_module: LightningModule) -> dict[str, float]:
-        loss = attack_loss(pl_module)
-        parameters = [parameter for parameter in pl_module.parameters() if parameter.requires_grad]
+    def _measured(self, pl_module: LightningModule) -> dict[str, float]:
+        loss, parameters, batches = self._problem(pl_module)
+        with self._untouched(pl_module):
+            return measure_sharpness(
+                loss,
+                parameters,
+                batches,
+                top_k=self.top_k,
+                trace_probes=self.trace_probes,
+                rho=self.rho,
+                seed=self.seed,
+            )
+
+    def _problem(
+        self, pl_module: LightningModule
+    ) -> tuple[Callable[..., Tensor], list[Tensor], list[tuple[Any, ...]]]:
+        """The loss, its parameters, and batches of (one row a sample, batch of any kind)."""
+        loss, parameters = at_least_single_precision(pl_module, measured_loss(pl_module, self.loss))
+        batches = [(torch.empty(part.num_samples, 0), part.batch) for part in self._parts]
+        return lambda _, batch: loss(batch), parameters, batches
+
+    @contextmanager
+    def _untouched(self, pl_module: LightningModule) -> Iterator[None]:
+        cuda = [pl_module.device] if pl_module.device.type == "cuda" else []
         with (
             evaluation_mode(pl_module),
             buffers_untouched(pl_module),
             metrics_untouched(pl_module),
             log_silenced(pl_module),
+            torch.random.fork_rng(cuda),
             seeded(self.seed),
             torch.compiler.set_stance("force_eager"),  # compiled code has no second derivative
         ):
@@ -183,55 +251,19 @@ class SharpnessMonitor(Callback):
                 for module in pl_module.modules():
                     if isinstance(module, _BatchNorm):
                         module.training = True
-            operator = HessianOperator(loss, parameters, self._batches)
-            vectors: dict[str, Any] = {
-                "seed": self.seed,
-                "dtype": parameters[0].dtype,
-                "device": parameters[0].device,
-            }
-            found = largest_eigenvalues(operator, operator.dimension, self.top_k, **vectors).values
-            measured = {
-                "lambda_max" if place == 0 else f"lambda_{place + 1}": float(value)
-                for place, value in enumerate(found)
-            }
-            if self.rho:
-                measured["sam_gap"] = sam_gap(loss, parameters, self._batches, self.rho)
-            if self.trace_probes:
-                trace = hutch_plus_plus_trace(
-                    operator, operator.dimension, self.trace_probes, **vectors
-                )
-                measured["trace"] = trace.value
-                measured["trace_standard_error"] = trace.standard_error
-        return measured
+            yield
 
-    def _subset(self, trainer: Trainer) -> list[tuple[Any, ...]]:
-        loader = trainer.train_dataloader
-        dataset: Any = getattr(loader, "dataset", None)
-        if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-            raise MisconfigurationException(
-                "SharpnessMonitor needs a training data loader with a data set that has a length "
-                f"and can be indexed, got {type(loader).__name__} of {type(dataset).__name__}"
-            )
-        generator = torch.Generator().manual_seed(self.seed)
-        chosen = torch.randperm(len(dataset), generator=generator)[: self.num_samples].tolist()
-        collate = getattr(loader, "collate_fn", None) or default_collate
-        with seeded(self.seed):
-            parts = [
-                collate([dataset[index] for index in chosen[start : start + self.batch_size]])
-                for start in range(0, len(chosen), self.batch_size)
-            ]
-            return [tuple(trainer.strategy.batch_to_device(part)) for part in parts]
-
-    def _draw(self, trainer: Trainer) -> None:
-        starts = {
-            type(c).__name__: getattr(c, "first_active_step", None) for c in callbacks_of(trainer)
-        }
-        marks = {name: step for name, step in starts.items() if step is not None}
+    def _draw(self, trainer: Trainer, folder: Path) -> None:
+        marks: dict[str, int] = {}
+        for callback in callbacks_of(trainer):
+            step = getattr(callback, "first_active_step", None)
+            if step is not None:
+                name = type(callback).__name__
+                marks[f"{name} ({step})" if name in marks else name] = step
         shown = {name: c for name, c in self.values.items() if name != "trace_standard_error"}
         try:
             picture = curve_picture(self.steps, shown, marks)
         except ImportError as error:
             rank_zero_warn(f"the sharpness curve was not drawn: {error}")
             return
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         send_picture("sharpness", picture, trainer.loggers, folder)

@@ -8,6 +8,8 @@ from lightning_plugins.curvature.interpolation import (
 )
 from lightning_plugins.curvature.lanczos import Eigenvalues, largest_eigenvalues
 from lightning_plugins.curvature.sam_gap import sam_gap
+from lightning_plugins.curvature.sharpness import measure_sharpness
+from lightning_plugins.curvature.single_precision import at_least_single_precision
 from lightning_plugins.curvature.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
 
 __all__ = [
@@ -15,10 +17,12 @@ __all__ = [
     "HessianOperator",
     "Interpolation",
     "Trace",
+    "at_least_single_precision",
     "hutch_plus_plus_trace",
     "hutchinson_trace",
     "interpolate",
     "largest_eigenvalues",
+    "measure_sharpness",
     "sam_gap",
     "weights_of_checkpoint",
 ]

@@ -39,7 +39,7 @@ def sam_gap(
             value = loss(*batch)
             parts = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
             torch._foreach_add_(gradient, parts, alpha=share)
-            before += share * float(value)
+            before += share * float(value.detach())
     norm = torch.stack([part.double().norm() for part in gradient]).norm()
     originals = [weight.detach().clone() for weight in weights]
     with torch.no_grad():

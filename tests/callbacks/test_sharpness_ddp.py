@@ -1,0 +1,49 @@
+"""SharpnessMonitor on two gloo processes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import program_ddp_sharpness as program
+import pytest
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
+        *(str(Path(program.__file__)), str(folder)),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return folder
+
+
+@pytest.fixture
+def ranks(folder):
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def test_every_rank_knows_what_the_first_one_measured(ranks):
+    first, second = ranks
+    assert first == second
+    assert first["steps"] == [4, 8]
+    assert first["monitored"] == pytest.approx(first["values"]["lambda_max"][-1])
+
+
+def test_the_run_is_bit_for_bit_the_run_without_it(ranks):
+    assert all(rank["same_weights"] for rank in ranks)
+
+
+def test_metrics_checkpoint_and_picture_are_written_once(folder):
+    rows = (folder / "metrics.csv").read_text().splitlines()
+    assert len(rows) == 3
+    assert "sharpness/lambda_max" in rows[0]
+    assert (folder / "flattest.ckpt").exists()
+    assert (folder / "sharpness.png").exists()
+
+
+def test_batch_statistics_that_processes_share_are_refused_on_all(ranks):
+    assert all("SyncBatchNorm" in rank["refused"] for rank in ranks)

@@ -6,9 +6,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_plugins.callbacks import ExactResume, LateSAM, SharpnessMonitor
 
@@ -168,16 +166,6 @@ def test_a_compiled_network_is_measured_too(task, tmp_path):
     assert trainer.callback_metrics["sharpness/lambda_max"] > 0
 
 
-def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(zip(*task.samples(), strict=True))
-
-    trainer = task.trainer(tmp_path, [SharpnessMonitor()])
-    with pytest.raises(MisconfigurationException, match="DataLoader of Stream"):
-        trainer.fit(task.Classifier(), DataLoader(Stream(), batch_size=5))
-
-
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
@@ -192,3 +180,73 @@ def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         SharpnessMonitor(**arguments)
+
+
+class Recorded(Callback):
+    """Gradients as they stand when the epoch ends."""
+
+    def __init__(self):
+        self.gradients = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.gradients.append([p.grad.clone() for p in pl_module.parameters()])
+
+
+def test_gradients_between_epochs_stay(task, tmp_path):
+    found = []
+    for callbacks in ([], [every_epoch()]):
+        recorded = Recorded()
+        task.train(tmp_path, [*callbacks, recorded])
+        found.append([gradient for epoch in recorded.gradients for gradient in epoch])
+    assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true", "bf16-mixed"])
+def test_whatever_the_precision_it_measures_the_weights_in_single_or_double(
+    task, tmp_path, precision
+):
+    module, trainer = task.train(tmp_path, [every_epoch()], precision=precision)
+    dtype = torch.float64 if precision == "64-true" else torch.float32
+    features, labels = task.samples()
+    if precision == "bf16-true":
+        features = features.bfloat16()
+    hessian = exact_hessian(module.network.to(dtype).eval(), features.to(dtype), labels)
+    expected = torch.linalg.eigvalsh(hessian)[-1].item()
+    assert trainer.callback_metrics["sharpness/lambda_max"] == pytest.approx(expected, rel=1e-2)
+
+
+def test_half_precision_weights_and_modes_are_left_alone(task, tmp_path):
+    ends = []
+    for callbacks in ([], [every_epoch(mode="train")]):
+        module, _ = task.train(tmp_path, callbacks, precision="bf16-true")
+        ends.append(task.weights(module))
+    task.assert_same_bits(*ends)
+    assert ends[0]["0.weight"].dtype == torch.bfloat16
+
+
+def test_a_run_that_diverged_goes_on(task, tmp_path):
+    class Diverging(task.Classifier):
+        def training_step(self, batch, batch_idx):
+            return math.inf * super().training_step(batch, batch_idx)
+
+    monitor = every_epoch(trace_probes=3)
+    task.train(tmp_path, [monitor], Diverging())
+    assert monitor.steps == [6, 12]
+    assert all(math.isnan(value) for curve in monitor.values.values() for value in curve)
+    assert set(monitor.values) == {"lambda_max", "sam_gap", "trace", "trace_standard_error"}
+
+
+def test_a_new_run_begins_a_new_curve(task, tmp_path):
+    monitor = every_epoch()
+    for _ in range(2):
+        task.train(tmp_path, [monitor])
+        assert monitor.steps == [6, 12]
+
+
+def test_two_switches_are_both_marked(task, tmp_path, monkeypatch):
+    marked = []
+    module = "lightning_plugins.callbacks.sharpness_monitor.curve_picture"
+    monkeypatch.setattr(module, lambda steps, values, marks: marked.append(marks))
+    monkeypatch.setattr(module.replace("curve_picture", "send_picture"), lambda *_: None)
+    task.train(tmp_path, [LateSAM(0, 0.5), LateSAM(0.5), every_epoch()])
+    assert marked == [{"LateSAM": 0, "LateSAM (6)": 6}]

@@ -1,0 +1,134 @@
+"""Which samples and which loss SharpnessMonitor measures."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from lightning_plugins.callbacks import SharpnessMonitor
+
+
+def every_epoch(**arguments):
+    return SharpnessMonitor(max_share=1, **arguments)
+
+
+class Quadratic(LightningModule):
+    """Mean of (w . x)^2: its Hessian is twice the mean of x x^T."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 1, bias=False)
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(batch)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    def loss(self, inputs):
+        inputs = inputs["inputs"] if isinstance(inputs, dict) else inputs
+        return self.layer(inputs).square().mean()
+
+    def of_three(self, inputs, unused, weight):
+        return weight.mean() * self.loss(inputs)
+
+
+def largest(monitor, tmp_path, task, samples, **loaders):
+    trainer = task.trainer(tmp_path, [monitor])
+    trainer.fit(Quadratic(), DataLoader(samples, batch_size=7), **loaders)
+    return monitor.values["lambda_max"][-1]
+
+
+INPUTS = torch.randn(20, 3, generator=torch.Generator().manual_seed(0))
+EXPECTED = torch.linalg.eigvalsh(2 * INPUTS.T @ INPUTS / 20)[-1].item()
+
+
+@pytest.mark.parametrize(
+    "samples", [INPUTS, [{"inputs": row} for row in INPUTS]], ids=["tensor", "dictionary"]
+)
+def test_a_loss_of_the_whole_batch_is_measured_for_batches_of_any_kind(task, tmp_path, samples):
+    monitor = every_epoch(batch_size=6)
+    assert largest(monitor, tmp_path, task, samples) == pytest.approx(EXPECTED, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "loss", ["of_three", lambda module, inputs, *_: 3 * module.loss(inputs)], ids=["name", "other"]
+)
+def test_the_loss_can_be_a_method_or_a_function(task, tmp_path, loss):
+    samples = [(row, 0, torch.tensor(3.0)) for row in INPUTS]
+
+    class OfThree(Quadratic):
+        def training_step(self, batch, batch_idx):
+            return self.loss(batch[0])
+
+    monitor = every_epoch(loss=loss)
+    task.trainer(tmp_path, [monitor]).fit(OfThree(), DataLoader(samples, batch_size=5))
+    assert monitor.values["lambda_max"][-1] == pytest.approx(3 * EXPECTED, rel=1e-3)
+
+
+def test_the_validation_data_can_be_measured(task, tmp_path):
+    class Validated(Quadratic):
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    monitor = every_epoch(split="val")
+    trainer = task.trainer(tmp_path, [monitor])
+    trainer.fit(Validated(), DataLoader(INPUTS), DataLoader(2 * INPUTS))
+    assert monitor.values["lambda_max"][-1] == pytest.approx(4 * EXPECTED, rel=1e-3)
+
+
+class Noisy(Dataset):
+    """Offers its samples without the noise it adds."""
+
+    def __len__(self):
+        return len(INPUTS)
+
+    def __getitem__(self, index):
+        return INPUTS[index] + torch.randn(3)
+
+    def without_augmentation(self):
+        return INPUTS
+
+
+def test_augmentation_is_left_out_where_the_data_set_offers_it(task, tmp_path):
+    assert largest(every_epoch(), tmp_path, task, Noisy()) == pytest.approx(EXPECTED, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("monitor", "loader", "error"),
+    [
+        ({}, DataLoader([INPUTS], batch_size=None), "batch_size=None"),
+        (
+            {},
+            DataLoader(list(zip(INPUTS, INPUTS, INPUTS, strict=True))),
+            "expected .inputs, labels",
+        ),
+        ({"loss": "absent"}, DataLoader(INPUTS), "loss='absent'"),
+        ({"loss": lambda module, x: module.layer(x)}, DataLoader(INPUTS, 4), "scalar loss"),
+        ({"top_k": 4}, DataLoader(INPUTS), "top_k=4: expected at most the 3"),
+        ({"split": "val"}, DataLoader(INPUTS), "NoneType"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_the_first_step(
+    task, tmp_path, monitor, loader, error
+):
+    class NeverTrained(Quadratic):
+        loss = None
+
+        def training_step(self, batch, batch_idx):
+            raise AssertionError("a step was taken")
+
+    trainer = task.trainer(tmp_path, [every_epoch(**monitor)])
+    with pytest.raises((ValueError, MisconfigurationException), match=error):
+        trainer.fit(NeverTrained(), loader)
+
+
+def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter(zip(*task.samples(), strict=True))
+
+    trainer = task.trainer(tmp_path, [SharpnessMonitor()])
+    with pytest.raises(MisconfigurationException, match="DataLoader of Stream"):
+        trainer.fit(task.Classifier(), DataLoader(Stream(), batch_size=5))

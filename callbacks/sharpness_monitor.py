@@ -35,7 +35,7 @@ class SharpnessMonitor(Callback):
     weights are). The run itself is, bit for bit, the run without the callback. The subset is
     fetched once, with random augmentation drawn from ``seed``; a data set with a method
     ``without_augmentation()`` is asked for what that returns. With several processes the first one
-    measures, and all know the result. Where weights or loss are not finite, all values are NaN.
+    measures, and all know the result. In a run that diverged all values are NaN.
 
     It measures at the end of every ``every_n_epochs``-th epoch, but leaves a measurement out while
     the time spent so far is more than ``max_share`` of the time of training; and always at the end

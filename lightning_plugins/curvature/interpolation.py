@@ -1,7 +1,8 @@
 """Loss along the line between two sets of weights: a valley, or a barrier."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +17,28 @@ class Interpolation:
     """Mean losses at ``(1 - alpha) * a + alpha * b``.
 
     Attributes:
-        alphas: places on the line; 0 is ``a``, 1 is ``b``.
+        alphas: places on the line, ascending; 0 is ``a``, 1 is ``b``.
         losses: mean loss at each.
+        metrics: name -> mean at each, for example of ``accuracy``.
     """
 
     alphas: tuple[float, ...]
     losses: tuple[float, ...]
+    metrics: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def barrier(self) -> float:
         """Largest rise above the straight line between the losses of ``a`` and ``b``; 0 or more.
+
+        NaN where any of the losses between is.
 
         Source: Frankle et al., arXiv 1912.05671, section 2 (error barrier height), with the loss
         and relative to the line as in Entezari et al., arXiv 2110.06296, definition 1.
         """
         at = dict(zip(self.alphas, self.losses, strict=True))
         between = [alpha for alpha in self.alphas if 0 <= alpha <= 1]
-        return max(at[alpha] - (1 - alpha) * at[0.0] - alpha * at[1.0] for alpha in between)
+        rises = [at[alpha] - (1 - alpha) * at[0.0] - alpha * at[1.0] for alpha in between]
+        return math.nan if any(map(math.isnan, rises)) else max(0.0, *rises)
 
 
 def interpolate(
@@ -44,6 +50,7 @@ def interpolate(
     *,
     points: int = 21,
     margin: float = 0.0,
+    metrics: Mapping[str, Callable[..., Tensor]] | None = None,
     batch_norm_batches: Sequence[tuple[Tensor, ...]] = (),
 ) -> Interpolation:
     """Measure the mean of ``loss(*batch)`` along the line from ``a`` to ``b``.
@@ -57,7 +64,9 @@ def interpolate(
         loss: ``loss(*batch)``, the mean loss of a batch, through ``network``.
         batches: tuples of tensors whose first dimension counts samples; weighted by it.
         points: places between the ends, both included; at least 2.
-        margin: how far the line goes beyond either end, as a share of its length.
+        margin: how far the line goes beyond either end, as a share of its length; with places at
+            the same distance as between the ends, and one at its limit.
+        metrics: name -> function as ``loss``, for example of the share of right answers.
         batch_norm_batches: first elements are inputs from which the statistics of all batch
             normalization layers are estimated anew at each place, as the mean over the batches.
             Averaged statistics fit no averaged weights, so without this a barrier may be theirs.
@@ -69,30 +78,31 @@ def interpolate(
         raise ValueError(f"points={points}: expected at least 2")
     if not batches:
         raise ValueError("batches is empty: expected at least one batch of samples")
-    if not margin >= 0:
-        raise ValueError(f"margin={margin}: expected 0 or more")
+    if not 0 <= margin < math.inf:
+        raise ValueError(f"margin={margin}: expected a finite number, 0 or more")
     _check_same(a, b)
     # Either may be the live state of the network, which is overwritten at every place.
     a, b = ({name: value.clone() for name, value in end.items()} for end in (a, b))
-    inner = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
-    outer = [-margin, 1 + margin] if margin else []
-    alphas = tuple(sorted({*inner, *outer}))
+    alphas = _places(points, margin)
+    functions = {"": loss, **(metrics or {})}
+    means: dict[str, list[float]] = {name: [] for name in functions}
     modes = {module: module.training for module in network.modules()}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     try:
         with torch.no_grad(), buffers_untouched(network):
-            losses = []
             for alpha in alphas:
                 network.load_state_dict(_between(a, b, alpha))
                 if batch_norm_batches:
                     _estimate_batch_norm(network, batch_norm_batches)
                 network.eval()
-                losses.append(_mean_loss(loss, batches))
+                for name, function in functions.items():
+                    means[name].append(_mean(function, batches))
     finally:
         network.load_state_dict(before)
         for module, training in modes.items():
             module.training = training
-    return Interpolation(alphas, tuple(losses))
+    found = {name: tuple(values) for name, values in means.items()}
+    return Interpolation(alphas, found.pop(""), found)
 
 
 def weights_of_checkpoint(path: str, prefix: str = "") -> dict[str, Tensor]:
@@ -113,6 +123,13 @@ def weights_of_checkpoint(path: str, prefix: str = "") -> dict[str, Tensor]:
     if not chosen:
         raise ValueError(f"prefix={prefix!r}: {path} has {', '.join(list(state)[:8])}, …")
     return chosen
+
+
+def _places(points: int, margin: float) -> tuple[float, ...]:
+    inner = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
+    beyond = [place / (points - 1) for place in range(1, math.ceil(margin * (points - 1)))]
+    beyond += [margin] * bool(margin)
+    return tuple([-way for way in reversed(beyond)] + inner + [1 + way for way in beyond])
 
 
 def _between(a: Weights, b: Weights, alpha: float) -> dict[str, Tensor]:
@@ -136,9 +153,9 @@ def _check_same(a: Weights, b: Weights) -> None:
             )
 
 
-def _mean_loss(loss: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> float:
+def _mean(function: Callable[..., Tensor], batches: Sequence[tuple[Tensor, ...]]) -> float:
     samples = sum(len(batch[0]) for batch in batches)
-    return sum(float(loss(*batch)) * len(batch[0]) for batch in batches) / samples
+    return sum(float(function(*batch)) * len(batch[0]) for batch in batches) / samples
 
 
 def _estimate_batch_norm(network: nn.Module, batches: Sequence[tuple[Tensor, ...]]) -> None:

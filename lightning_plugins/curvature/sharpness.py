@@ -35,7 +35,8 @@ def measure_sharpness(
 
     Returns:
         ``lambda_max``, ``lambda_2`` and so on; ``sam_gap``; ``trace`` and its
-        ``trace_standard_error``. All NaN where a gradient or product is not finite.
+        ``trace_standard_error``. All NaN where a Hessian-vector product is not finite; an
+        eigenvalue is, where fewer different ones exist.
 
     Raises:
         ValueError: an argument outside its range.

@@ -1,9 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from lightning_plugins.curvature import interpolate, weights_of_checkpoint
+from lightning_plugins.curvature import Interpolation, interpolate, weights_of_checkpoint
+
+INPUT = torch.ones(1, 1)
 
 
 def copied(network):
@@ -63,6 +67,79 @@ def test_networks_of_two_seeds_have_a_barrier_and_one_with_itself_has_none():
     assert interpolate(network, a, a, loss, [(inputs, labels)]).barrier == pytest.approx(
         0, abs=1e-6
     )
+
+
+def test_permuting_hidden_units_leaves_the_function_and_makes_a_barrier():
+    network = mlp(0)
+    a = trained(network)
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
+    b = {
+        "0.weight": a["0.weight"][order],
+        "0.bias": a["0.bias"][order],
+        "2.weight": a["2.weight"][:, order],
+        "2.bias": a["2.bias"],
+    }
+
+    def loss(x, y):
+        return cross_entropy(network(x), y)
+
+    def accuracy(x, y):
+        return (network(x).argmax(dim=1) == y).double().mean()
+
+    line = interpolate(network, a, b, loss, [data()], metrics={"accuracy": accuracy})
+    assert line.losses[0] == pytest.approx(line.losses[-1], rel=1e-4)
+    assert line.barrier > 0.1
+    accuracies = line.metrics["accuracy"]
+    assert accuracies[0] == accuracies[-1] > min(accuracies) + 0.05
+    network.load_state_dict(a)
+    assert accuracies[0] == pytest.approx(accuracy(*data()).item())
+
+
+def test_the_grid_goes_on_beyond_the_ends():
+    network = nn.Linear(1, 1)
+    state = copied(network)
+    line = interpolate(
+        network, state, state, lambda x: network(x).sum(), [(INPUT,)], points=5, margin=0.6
+    )
+    expected = [-0.6, -0.5, -0.25, 0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.6]
+    assert line.alphas == pytest.approx(expected)
+
+
+def test_a_loss_that_is_not_a_number_makes_no_barrier_of_zero():
+    assert math.isnan(Interpolation((0.0, 0.5, 1.0), (1.0, math.nan, 1.0)).barrier)
+    assert Interpolation((0.0, 0.5, 1.0), (1.0, math.inf, 1.0)).barrier == math.inf
+    beyond = Interpolation((-0.5, 0.0, 0.5, 1.0), (math.nan, 1.0, 2.0, 1.0))
+    assert beyond.barrier == 1.0
+
+
+def test_counters_are_not_interpolated():
+    network = nn.BatchNorm1d(2)
+    a, b = copied(network), copied(network)
+    b["num_batches_tracked"] += 7
+    seen = []
+
+    def loss(x):
+        seen.append(network.num_batches_tracked.item())
+        return network(x).sum()
+
+    interpolate(network, a, b, loss, [(torch.zeros(2, 2),)], points=3)
+    assert seen == [0, 0, 0]
+
+
+def test_estimated_statistics_are_those_of_torch():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.BatchNorm1d(8))
+    batches = [(data(seed)[0],) for seed in range(3)]
+    state, seen = copied(network), []
+
+    def loss(x):
+        seen.append(copied(network))
+        return network(x).sum()
+
+    interpolate(network, state, state, loss, batches[:1], points=2, batch_norm_batches=batches)
+    torch.optim.swa_utils.update_bn(batches, network)
+    for name, value in network.state_dict().items():
+        assert torch.allclose(seen[0][name], value), name
 
 
 def test_an_end_may_be_the_live_state_of_the_network():

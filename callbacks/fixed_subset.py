@@ -44,7 +44,7 @@ def fixed_subset(
             "SharpnessMonitor needs one data loader with a data set that has a length and can be "
             f"indexed, got {type(loader).__name__} of {type(dataset).__name__}"
         )
-    if getattr(loader, "batch_sampler", loader) is None:
+    if getattr(loader, "batch_size", 1) is None and getattr(loader, "batch_sampler", None) is None:
         raise MisconfigurationException(
             "SharpnessMonitor needs a data loader that makes batches of samples, got one with "
             "batch_size=None"

@@ -1,6 +1,8 @@
 import builtins
 import math
+import random
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -45,6 +47,21 @@ def test_what_it_logs_is_the_spectrum_of_the_exact_hessian(task, tmp_path):
 class RandomStateAtTheEnd(Callback):
     def on_train_end(self, trainer, pl_module):
         self.state = torch.get_rng_state()
+
+
+def test_random_numbers_that_the_network_draws_are_put_back(task, tmp_path):
+    class Drawing(task.Classifier):
+        def forward(self, features):
+            noise = random.random() + np.random.rand() + torch.rand(())
+            return super().forward(features) * (1 + 1e-3 * noise)
+
+    draws = []
+    for callbacks in ([], [every_epoch()]):
+        random.seed(0)
+        np.random.seed(0)
+        task.train(tmp_path, callbacks, Drawing())
+        draws.append((random.random(), np.random.rand(), torch.rand(()).item()))
+    assert draws[0] == draws[1]
 
 
 @pytest.mark.parametrize("mode", ["eval", "train"])

@@ -4,9 +4,11 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
 
 from lightning_plugins.callbacks import SharpnessMonitor
+from lightning_plugins.callbacks.fixed_subset import fixed_subset
+from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 
 def every_epoch(**arguments):
@@ -78,8 +80,22 @@ def test_the_validation_data_can_be_measured(task, tmp_path):
     assert monitor.values["lambda_max"][-1] == pytest.approx(4 * EXPECTED, rel=1e-3)
 
 
-class Noisy(Dataset):
-    """Offers its samples without the noise it adds."""
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ResumableDataLoader(INPUTS, 5, shuffle=True),
+        lambda: DataLoader(INPUTS, batch_sampler=BatchSampler(RandomSampler(INPUTS), 5, False)),
+    ],
+    ids=["resumable", "batch sampler"],
+)
+def test_the_loader_can_be_of_any_kind_that_makes_batches_of_samples(task, tmp_path, make):
+    monitor = every_epoch()
+    task.trainer(tmp_path, [monitor]).fit(Quadratic(), make())
+    assert monitor.values["lambda_max"][-1] == pytest.approx(EXPECTED, rel=1e-3)
+
+
+class Augmenting(Dataset):
+    """Adds noise from the global generator."""
 
     def __len__(self):
         return len(INPUTS)
@@ -87,12 +103,29 @@ class Noisy(Dataset):
     def __getitem__(self, index):
         return INPUTS[index] + torch.randn(3)
 
+
+def test_augmentation_is_drawn_from_the_seed_and_disturbs_no_generator(task, tmp_path):
+    found, states = [], []
+    for run in range(2):
+        torch.manual_seed(run)
+        before = torch.get_rng_state()
+        trainer = task.trainer(tmp_path)
+        found.append(fixed_subset(trainer, DataLoader(Augmenting()), 10, 4, seed=5))
+        states.append(torch.equal(before, torch.get_rng_state()))
+    assert states == [True, True]
+    assert [part.num_samples for part in found[0]] == [4, 4, 2]
+    assert all(torch.equal(one.batch, two.batch) for one, two in zip(*found, strict=True))
+
+
+class Offering(Augmenting):
+    """Offers its samples without the noise it adds."""
+
     def without_augmentation(self):
         return INPUTS
 
 
 def test_augmentation_is_left_out_where_the_data_set_offers_it(task, tmp_path):
-    assert largest(every_epoch(), tmp_path, task, Noisy()) == pytest.approx(EXPECTED, rel=1e-3)
+    assert largest(every_epoch(), tmp_path, task, Offering()) == pytest.approx(EXPECTED, rel=1e-3)
 
 
 @pytest.mark.parametrize(

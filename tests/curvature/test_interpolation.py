@@ -184,9 +184,8 @@ def test_the_network_is_left_as_it_was():
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
     network[2].eval()
     before, inputs = copied(network), data()[0]
-    interpolate(
-        network, copied(network), copied(network), lambda x: network(x).sum(), [(inputs,)], points=2
-    )
+    a, b = ({name: value + by for name, value in before.items()} for by in (1, 2))
+    interpolate(network, a, b, lambda x: network(x).sum(), [(inputs,)], points=2)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert [module.training for module in network] == [True, True, False, True]
 

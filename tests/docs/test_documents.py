@@ -1,5 +1,7 @@
 """What the documents show runs, and what they point at is there."""
 
+import argparse
+import doctest
 import re
 import shlex
 from pathlib import Path
@@ -8,52 +10,167 @@ import pytest
 import yaml
 
 from lightning_plugins.__main__ import main
+from lightning_plugins.assets.catalogue import find_asset
+from lightning_plugins.claims import load_paper
 from lightning_plugins.recipes import load_recipe
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-COMMANDS = ("fit", "validate", "test", "predict", "recipes", "assets", "reproduce")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")])
+TRAINING = ("fit", "validate", "test", "predict")
+# A line of shell: words up to a comment or a redirection.
+COMMAND = re.compile(r"lightning-plugins (?P<rest>[^#>\n]+)")
 
 
 def blocks(path, language):
     return re.findall(rf"^```{language}\n(.*?)^```", path.read_text("utf-8"), re.M | re.S)
 
 
-def command_lines():
-    for path in DOCUMENTS:
-        for block in blocks(path, "bash"):
-            for line in block.replace("\\\n", " ").splitlines():
-                if line.startswith("lightning-plugins "):
-                    yield pytest.param(line, id=f"{path.name}: {line[:60]}")
+def command_lines(path):
+    for block in blocks(path, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            if found := COMMAND.match(line):
+                yield found["rest"]
+    for code in re.findall(r"`(lightning-plugins\s[^`]+)`", path.read_text("utf-8")):
+        line = " ".join(code.split())
+        if not re.search(r"\||\b[A-Z]{2,}\b|\.\.\.", line):  # a pattern, not a command
+            yield COMMAND.match(line)["rest"]
+
+
+def over_documents(parts):
+    """One test parameter for each part of each document."""
+    return [
+        pytest.param(path, part, id=f"{path.relative_to(ROOT)} {place}")
+        for path in DOCUMENTS
+        for place, part in enumerate(parts(path))
+    ]
+
+
+class Parsed(BaseException):
+    """Ends a command once its arguments are known to be right."""
+
+
+@pytest.fixture
+def parse_only(monkeypatch):
+    """Let every command stop where it would begin; the parsed arguments are in the exception."""
+    from lightning_plugins.cli import PluginCLI
+
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_and_stop(parser, arguments=None, namespace=None):
+        raise Parsed(parse(parser, arguments, namespace))
+
+    def stop(cli):
+        raise Parsed(cli.config)
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    monkeypatch.setattr(PluginCLI, "instantiate_classes", stop)
+
+
+@pytest.fixture
+def readers_folder(tmp_path, monkeypatch):
+    """A folder with the files and the package that the documents take for the reader's own."""
+    (tmp_path / "my_package.py").write_text(
+        "from lightning.pytorch import LightningDataModule, LightningModule\n"
+        "class MyModel(LightningModule): ...\n"
+        "class MyData(LightningDataModule): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    main(["recipes", "copy", "image/digits", "mine.yaml"])
+    return tmp_path
 
 
 @pytest.mark.parametrize(
-    ("path", "code"),
-    [
-        pytest.param(path, code, id=f"{path.name} {place}")
-        for path in DOCUMENTS
-        for place, code in enumerate(blocks(path, "python"))
-    ],
+    ("path", "code"), over_documents(lambda path: list(blocks(path, "python")))
 )
 def test_python_runs_as_it_stands(path, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, path.name, "exec"), {"__name__": "document"})
 
 
-@pytest.mark.parametrize("line", command_lines())
-def test_commands_name_what_exists(line):
-    words = shlex.split(line.partition(" #")[0].partition(" >")[0])
-    assert words[1] in COMMANDS
-    for place, word in enumerate(words):
-        if word == "--config" and not words[place + 1].endswith(".yaml"):
-            load_recipe(words[place + 1])
-    if words[1:3] in (["recipes", "show"], ["recipes", "list"], ["assets", "list"]):
-        assert main(words[1:]) in (0, 2)
+@pytest.mark.parametrize(
+    ("path", "code"), over_documents(lambda path: list(blocks(path, r"\{doctest\}")))
+)
+def test_examples_give_what_they_say(path, code):
+    test = doctest.DocTestParser().get_doctest(code, {}, path.name, str(path), 0)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.usefixtures("readers_folder")
+@pytest.mark.parametrize(("path", "line"), over_documents(command_lines))
+def test_commands_parse_and_name_what_exists(path, line, parse_only):
+    command, *words = shlex.split(line)
+    arguments = None
+    try:
+        code = main([command, *words])
+    except SystemExit as end:
+        code = end.code
+    except Parsed as parsed:
+        (arguments,) = parsed.args
+    if "--help" in (command, *words):
+        assert code == 0
+        return
+    assert arguments is not None, f"ended with {code}: lightning-plugins {line}"
+    if command == "reproduce":
+        for name in arguments.papers:
+            load_paper(name).at(arguments.scale)
+    elif command == "assets":
+        for name in [getattr(arguments, "name", None), *getattr(arguments, "names", [])]:
+            assert name is None or find_asset(name)
+    elif command == "recipes":
+        assert getattr(arguments, "name", None) is None or load_recipe(arguments.name)
+    else:
+        assert command in TRAINING
+
+
+def test_a_wrong_option_of_a_document_would_be_seen(readers_folder, parse_only):
+    for line in ("fit --config image/digitz", "fit --config image/digits --trainer.max_epoch 1"):
+        assert main(line.split()) == 2
+    with pytest.raises(SystemExit, match="2"):
+        main(["reproduce", "late-sam", "--scales", "cpu"])
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_yaml_parses_and_links_resolve(path):
     for block in blocks(path, "yaml"):
         yaml.safe_load(block)
     for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
+
+
+def test_targets_of_make_that_the_documents_name_exist():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    for path in DOCUMENTS:
+        text = path.read_text("utf-8")
+        named = {
+            line.split()[1]
+            for block in blocks(path, "bash")
+            for line in block.splitlines()
+            if line.startswith("make ")
+        }
+        named |= set(re.findall(r"`make ([a-z-]+)`", text))
+        assert named <= targets, f"{path.name} names {named - targets}"
+
+
+def test_every_page_is_reached_from_the_contents():
+    listed = {
+        line.strip()
+        for block in blocks(ROOT / "docs" / "index.md", r"\{toctree\}")
+        for line in block.splitlines()
+    }
+    pages = {
+        path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        for path in DOCUMENTS
+        if "docs" in path.relative_to(ROOT).parts and path.name != "index.md"
+    }
+    assert pages <= listed
+
+
+def test_citation_names_the_software_and_the_version():
+    from lightning_plugins import __version__
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
+    assert (citation["title"], citation["version"]) == ("lightning-plugins", __version__)
+    assert citation["authors"] == [{"name": "The lightning-plugins contributors"}]

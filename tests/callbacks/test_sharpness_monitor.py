@@ -95,10 +95,31 @@ def test_it_measures_at_the_epochs_asked_for_and_at_the_end(task, tmp_path):
     assert len(monitor.values["lambda_max"]) == 3
 
 
-def test_it_takes_no_more_than_its_share_but_measures_the_end(task, tmp_path):
+def test_it_takes_no_more_than_its_share_but_measures_the_first_epoch_and_the_end(task, tmp_path):
     monitor = SharpnessMonitor(max_share=0.0)
     task.train(tmp_path, [monitor], max_epochs=6)
     assert monitor.steps == [6, 36]
+
+
+def test_a_measurement_that_would_go_over_the_share_is_left_out(task, tmp_path, monkeypatch):
+    """Epochs of 1 s and measurements of 1 s: a third of the time may be spent."""
+    clock = [0.0]
+
+    class Second(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            clock[0] += 1.0
+
+    def measure(*_, **__):
+        clock[0] += 1.0
+        return {"lambda_max": 1.0}
+
+    module = "lightning_plugins.callbacks.sharpness_monitor"
+    monkeypatch.setattr(f"{module}.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr(f"{module}.measure_sharpness", measure)
+    monitor = SharpnessMonitor(max_share=1 / 3)
+    task.train(tmp_path, [monitor, Second()], max_epochs=8)
+    # (spent + 1) / time is 2 / 6 after epoch 5, 3 / 9 after epoch 7, and more before each.
+    assert [step // 6 for step in monitor.steps] == [1, 5, 7, 8]
 
 
 def test_a_resumed_run_has_the_whole_curve(task, tmp_path):

@@ -90,13 +90,14 @@ def test_mistakes_reach_the_caller_as_one_line(registered, tmp_path):
         command.main(["synthetic", "--scale", "cpu", "--output", str(tmp_path)])
 
 
-def test_the_sub_command_is_the_same_command(registered, tmp_path):
+def test_the_sub_command_is_the_same_command(registered, capsys):
     import argparse
 
     parser = argparse.ArgumentParser()
     command.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["reproduce", "--jobs", "1", "--output", str(tmp_path)])
+    arguments = parser.parse_args(["reproduce", "--list"])
     assert arguments.run(arguments) == 0
+    assert "synthetic  A synthetic paper" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", ["scipy", "joblib", "matplotlib"])

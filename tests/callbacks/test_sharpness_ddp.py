@@ -8,6 +8,8 @@ from pathlib import Path
 import program_ddp_sharpness as program
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):

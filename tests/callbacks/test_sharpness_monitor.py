@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import ExactResume, LateSAM, SharpnessMonitor
@@ -288,3 +289,31 @@ def test_two_switches_are_both_marked(task, tmp_path, monkeypatch):
     monkeypatch.setattr(module.replace("curve_picture", "send_picture"), lambda *_: None)
     task.train(tmp_path, [LateSAM(0, 0.5), LateSAM(0.5), every_epoch()])
     assert marked == [{"LateSAM": 0, "LateSAM (6)": 6}]
+
+
+class OneOfTwo(SingleDeviceStrategy):
+    """A process that keeps what it sends as the first, or as the second receives what was kept."""
+
+    def __init__(self, kept, is_first):
+        super().__init__("cpu")
+        self.kept, self.is_first = kept, is_first
+
+    @property
+    def is_global_zero(self):
+        return self.is_first
+
+    def broadcast(self, obj, src=0):
+        if not self.is_first:
+            return self.kept.pop(0)
+        self.kept.append(obj)
+        return obj
+
+
+def test_every_process_takes_part_in_the_same_collective_operations(task, tmp_path):
+    """What two real processes then find is in test_sharpness_ddp.py."""
+    kept, monitors = [], [every_epoch(), every_epoch()]
+    for monitor in monitors:
+        strategy = OneOfTwo(kept, is_first=monitor is monitors[0])
+        task.train(tmp_path, [monitor], accelerator="auto", strategy=strategy)
+    assert kept == []
+    assert monitors[0].state_dict() == monitors[1].state_dict()

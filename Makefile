@@ -29,7 +29,7 @@ check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
 .PHONY: docs
 docs: ## build the documentation, warnings are errors; result in docs/_build/html
 	@scripts/set_up.sh all,dev,docs
-	$(PYTHON) -m sphinx -W --keep-going -b html docs docs/_build/html
+	$(PYTHON) -m sphinx -E -W --keep-going -b html docs docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -b doctest docs docs/_build/doctest
 
 .PHONY: test-lightning-min

@@ -77,8 +77,8 @@ def test_forbidden_texts_are_found(forbidden: str) -> None:
     "allowed",
     [
         "../shared/data",
-        "~/work/runs",
-        "$HOME/work/runs",
+        "~/project/runs",
+        "$HOME/project/runs",
         "https://arxiv.org/abs/2410.10373",
         "framework/x and /worked/x",
         "tests/tmp/x",

@@ -1,64 +1,23 @@
 """LateAdversarialTraining against a loop written by hand, and what it must leave alone."""
 
-import math
 import warnings
 from collections import namedtuple
 
 import pytest
 import torch
+from adversarial_by_hand import attack_by_hand, by_hand, late
 from kill_and_resume import assert_killed_run_resumes_exactly
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from operation_count import operations_of_the_third_step
 from sam_by_hand import train_with_sam_by_hand
 from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from lightning_plugins import _lightning_compat
-from lightning_plugins.attacks.image import fgsm, pgd
+from lightning_plugins.attacks.image import pgd
 from lightning_plugins.callbacks import ExactResume, LateAdversarialTraining, LateSAM
-
-# The features of the task are no pixels.
-EVERYWHERE = (-math.inf, math.inf)
-
-
-def late(start=0.5, **arguments):
-    return LateAdversarialTraining(**{"start": start, "eps": 0.2, "clamp": EVERYWHERE, **arguments})
-
-
-def attack_by_hand(network, features, labels, attack="pgd", **options):
-    modes = [module.training for module in network.modules()]
-    network.eval()
-    search = {"pgd": pgd, "fgsm": fgsm}[attack]
-    found = search(
-        lambda x: cross_entropy(network(x), labels), features, 0.2, clamp=EVERYWHERE, **options
-    )
-    for module, mode in zip(network.modules(), modes, strict=True):
-        module.training = mode
-    return found
-
-
-def by_hand(task, active, epochs=2, accumulate=1, seed=11, **options):
-    """Plain training, whose batches are attacked first where ``active(step)``."""
-    network = task.network()
-    optimizer = task.sgd(network.parameters())
-    torch.manual_seed(seed)
-    step, window = 0, 0
-    for _ in range(epochs):
-        optimizer.zero_grad()
-        for number, (features, labels) in enumerate(task.batches()):
-            if active(step):
-                features = attack_by_hand(network, features, labels, **options)
-            (cross_entropy(network(features), labels) / accumulate).backward()
-            window += 1
-            if window == accumulate or number == task.steps_an_epoch - 1:
-                optimizer.step()
-                optimizer.zero_grad()
-                step, window = step + 1, 0
-    return network.state_dict()
 
 
 @pytest.mark.parametrize("accumulate", [1, 3, 4])
@@ -119,38 +78,6 @@ def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_pa
     assert torch.equal(plain_random_state, idle_random_state)
     for key, buffers in plain_state.items():
         assert torch.equal(buffers["momentum_buffer"], idle_state[key]["momentum_buffer"])
-
-
-class Operations(TorchDispatchMode):
-    """Counts tensor operations, and those that wait for the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.total, self.synchronizations = 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.total += 1
-        waiting = ("_local_scalar_dense", "is_nonzero", "nonzero.default", "equal.default")
-        self.synchronizations += any(name in str(function) for name in waiting)
-        return function(*args, **(kwargs or {}))
-
-
-def operations_of_the_third_step(task, tmp_path, callbacks):
-    class Counting(Callback):
-        def on_train_batch_start(self, *_):
-            self.mode = Operations()
-            self.mode.__enter__()
-
-        def on_train_batch_end(self, *_):
-            self.mode.__exit__(None, None, None)
-
-    class Silent(task.Classifier):
-        def training_step(self, batch, batch_idx):
-            return cross_entropy(self(batch[0]), batch[1])
-
-    counting = Counting()
-    task.train(tmp_path, [counting, *callbacks], Silent(), max_steps=3)
-    return counting.mode
 
 
 def test_idle_it_runs_no_operation_and_active_it_does_not_wait_for_the_device(task, tmp_path):
@@ -478,29 +405,6 @@ def test_small_gradients_of_half_precision_are_scaled_as_in_training(task, tmp_p
     assert changes[0] == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"start": 1.0}, "fraction of the run below 1"),
-        ({"start": -1}, "start=-1"),
-        ({"unit": "epochs"}, "unit='epochs'"),
-        ({"end": 0.5}, r"end=0\.5"),
-        ({"attack": "cw"}, "attack='cw'"),
-        ({"attack": "fgsm", "step_size": 0.1}, r"step_size=0\.1: fgsm makes one step"),
-        ({"norm": "l1"}, "norm='l1'"),
-        ({"eps": -0.1}, r"eps=-0\.1"),
-        ({"eps": 8.0}, r"eps=8\.0: pixel values in clamp"),
-        ({"steps": 0}, "steps=0"),
-        ({"step_size": 0.0}, r"step_size=0\.0"),
-        ({"mean": [0.5]}, "expected both or neither"),
-        ({"clamp": (1.0, 0.0)}, "clamp="),
-    ],
-)
-def test_bad_arguments_are_named(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        LateAdversarialTraining(**arguments)
-
-
 def test_the_published_step_is_half_the_published_radius():
     callback = LateAdversarialTraining()
     assert (callback.eps, callback.steps, callback.random_start) == (4 / 255, 10, True)
@@ -509,75 +413,12 @@ def test_the_published_step_is_half_the_published_radius():
     assert (found - x).item() == pytest.approx(2 / 255, abs=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"clamp": (0.0, 1.0)}, "if they are normalized, give mean and std"),
-        ({"input_key": 2}, "input_key=2: the batch is a list of 2 elements"),
-        ({"label_key": "label"}, "label_key='label': the batch is a list of 2 elements"),
-        ({"input_key": 1, "label_key": 0}, "inputs are torch.int64"),
-        ({"mean": [0.0, 0.0], "std": [1.0, 1.0]}, "have 6"),
-    ],
-)
-def test_a_batch_that_cannot_be_attacked_is_told_at_once_and_not_late(
-    task, tmp_path, arguments, named
-):
-    module = task.Classifier()
-    with pytest.raises(ValueError, match=named):
-        task.train(tmp_path, [late(0.9, **arguments)], module)
-    assert module.training_steps == 0
-
-
-def test_the_keys_of_a_dictionary_are_told(task, tmp_path):
-    loader = DataLoader([{"pixels": 1, "label": 2}], batch_size=None)
-    with pytest.raises(ValueError, match=r"input_key=0: .*keys 'pixels', 'label'"):
-        task.trainer(tmp_path, [late(label_key="label")]).fit(task.Classifier(), loader)
-
-
-def test_a_start_beyond_the_end_of_the_run_is_refused(task, tmp_path):
-    with pytest.raises(ValueError, match="the run ends at epoch 2"):
-        task.train(tmp_path, [late(2, unit="epoch")])
-    with pytest.raises(ValueError, match="run without an end"):
-        task.train(tmp_path, [late(0.5)], max_epochs=-1)
-
-
-def test_manual_optimization_is_refused(task, tmp_path):
-    module = task.Classifier()
-    module.automatic_optimization = False
-    with pytest.raises(MisconfigurationException, match="needs automatic optimization"):
-        task.train(tmp_path, [late()], module)
-
-
-def test_a_training_step_that_fetches_its_own_batches_is_refused(task, tmp_path):
-    class Fetches(task.Classifier):
-        def training_step(self, dataloader_iter):
-            return super().training_step(next(dataloader_iter)[0], 0)
-
-    with pytest.raises(MisconfigurationException, match="dataloader_iter"):
-        task.train(tmp_path, [late()], Fetches())
-
-
-def test_two_phases_that_overlap_are_refused_and_others_not(task, tmp_path):
-    with pytest.raises(MisconfigurationException, match="both attack the batches from step 9"):
-        task.train(tmp_path, [late(0.5), late(9, unit="step")])
+def test_two_phases_one_after_the_other(task, tmp_path):
     callbacks = [late(0, end=0.25, steps=2), late(0.75, steps=2)]
     module, _ = task.train(tmp_path, callbacks)
     assert [callback.adversarial_batches for callback in callbacks] == [3, 3]
     expected = by_hand(task, lambda step: step < 3 or step >= 9, steps=2)
     task.assert_same_bits(task.weights(module), expected)
-
-
-def test_strategies_that_shard_parameters_are_refused(task, tmp_path):
-    trainer = task.trainer(tmp_path)
-    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
-    with pytest.raises(MisconfigurationException, match="does not support FSDPStrategy"):
-        late().check(trainer)
-
-
-def test_a_lightning_without_the_place_is_told(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
-    with pytest.raises(MisconfigurationException, match=r"install lightning 2\.6"):
-        task.train(tmp_path, [late()])
 
 
 def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):

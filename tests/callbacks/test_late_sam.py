@@ -14,11 +14,9 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from operation_count import operations_of_the_third_step
 from sam_by_hand import train_with_sam_by_hand
-from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_plugins import _lightning_compat
 from lightning_plugins.callbacks import LateSAM
@@ -351,88 +349,6 @@ def test_it_warns_when_it_never_became_active(task, tmp_path):
         task.train(tmp_path, [LateSAM(start=5, unit="step")], max_epochs=2, limit_train_batches=1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"rho": 0.0}, r"rho=0\.0"),
-        ({"rho": float("nan")}, "rho=nan"),
-        ({"start": -1}, "start=-1"),
-        ({"start": 1.0}, "fraction of the run below 1"),
-        ({"start": float("nan")}, "start=nan"),
-        ({"unit": "epochs"}, "unit='epochs'"),
-        ({"start": 0.5, "end": 0.5}, "end=0.5"),
-        ({"mode": "gsam"}, "mode='gsam'"),
-        ({"interval": 0}, "interval=0"),
-        ({"rho_warmup": -1}, "rho_warmup=-1"),
-        ({"parameters": "("}, "no regular expression"),
-        ({"accumulation": "micro"}, "accumulation='micro'"),
-        ({"momentum": "clear"}, "momentum='clear'"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        LateSAM(**arguments)
-
-
-def test_a_start_beyond_the_end_of_the_run_is_refused(task, tmp_path):
-    with pytest.raises(ValueError, match="the run ends at epoch 2"):
-        task.train(tmp_path, [LateSAM(start=2, unit="epoch")], max_epochs=2)
-    with pytest.raises(ValueError, match="run without an end"):
-        task.train(tmp_path, [LateSAM(start=0.5)], max_epochs=-1)
-
-
-def test_manual_optimization_is_refused(task, tmp_path):
-    module = task.Classifier()
-    module.automatic_optimization = False
-    with pytest.raises(MisconfigurationException, match="needs automatic optimization"):
-        task.train(tmp_path, [LateSAM()], module)
-
-
-def test_lbfgs_is_refused(task, tmp_path):
-    with pytest.raises(MisconfigurationException, match="LBFGS"):
-        task.train(tmp_path, [LateSAM()], task.Classifier(torch.optim.LBFGS))
-
-
-def test_a_training_step_that_fetches_its_own_batches_is_refused(task, tmp_path):
-    class Fetches(task.Classifier):
-        def training_step(self, dataloader_iter):
-            return super().training_step(next(dataloader_iter)[0], 0)
-
-    with pytest.raises(MisconfigurationException, match="dataloader_iter"):
-        task.train(tmp_path, [LateSAM()], Fetches())
-
-
-def test_two_phases_that_overlap_are_refused(task, tmp_path):
-    with pytest.raises(MisconfigurationException, match="both perturb the weights from step 9"):
-        task.train(tmp_path, [LateSAM(0.5), LateSAM(9, unit="step")])
-
-
-def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path):
-    strategy = DDPStrategy(static_graph=True, process_group_backend="gloo")
-    trainer = task.trainer(tmp_path, strategy=strategy)
-    with pytest.raises(MisconfigurationException, match="set local=False or static_graph=False"):
-        LateSAM().check(trainer)
-    LateSAM(local=False).check(trainer)
-
-
-def test_strategies_that_shard_parameters_are_refused(task, tmp_path):
-    trainer = task.trainer(tmp_path)
-    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
-    with pytest.raises(MisconfigurationException, match="does not support FSDPStrategy"):
-        LateSAM().check(trainer)
-
-
-def test_resetting_the_momentum_of_adagrad_is_refused(task, tmp_path):
-    module = task.Classifier(lambda parameters: torch.optim.Adagrad(parameters, lr=0.1))
-    with pytest.raises(MisconfigurationException, match="set momentum='keep'"):
-        task.train(tmp_path, [LateSAM(momentum="reset")], module)
-
-
-def test_a_pattern_that_matches_no_parameter_is_told_the_names(task, tmp_path):
-    with pytest.raises(ValueError, match=r"parameters='head' .* names are network\.0\.weight"):
-        task.train(tmp_path, [LateSAM(parameters="head")])
-
-
 def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
     sizes = []
     for callbacks in ([], [LateSAM(start=0)]):
@@ -500,46 +416,14 @@ def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(tas
         torch.testing.assert_close(compiled[name], value, rtol=1e-5, atol=1e-6)
 
 
-class Operations(TorchDispatchMode):
-    """Counts tensor operations, and those that wait for the device."""
-
-    def __init__(self):
-        super().__init__()
-        self.total, self.synchronizations = 0, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.total += 1
-        waiting = ("_local_scalar_dense", "is_nonzero", "nonzero.default", "equal.default")
-        self.synchronizations += any(name in str(function) for name in waiting)
-        return function(*args, **(kwargs or {}))
-
-
-def operations(task, tmp_path, callbacks):
-    class Counting(Callback):
-        def on_train_batch_start(self, *_):
-            self.mode = Operations()
-            self.mode.__enter__()
-
-        def on_train_batch_end(self, *_):
-            self.mode.__exit__(None, None, None)
-
-    class Silent(task.Classifier):
-        def training_step(self, batch, batch_idx):
-            return cross_entropy(self(batch[0]), batch[1])
-
-    counting = Counting()
-    task.train(tmp_path, [counting, *callbacks], Silent(), max_steps=3)
-    return counting.mode
-
-
 def test_before_it_begins_it_runs_no_operation(task, tmp_path):
-    plain = operations(task, tmp_path, [])
-    inactive = operations(task, tmp_path, [LateSAM(start=1, unit="epoch")])
+    plain = operations_of_the_third_step(task, tmp_path, [])
+    inactive = operations_of_the_third_step(task, tmp_path, [LateSAM(start=1, unit="epoch")])
     assert inactive.total == plain.total
 
 
 def test_a_sam_step_does_not_wait_for_the_device(task, tmp_path):
-    plain = operations(task, tmp_path, [])
-    active = operations(task, tmp_path, [LateSAM(start=0)])
+    plain = operations_of_the_third_step(task, tmp_path, [])
+    active = operations_of_the_third_step(task, tmp_path, [LateSAM(start=0)])
     assert active.total > 1.5 * plain.total
     assert active.synchronizations == plain.synchronizations

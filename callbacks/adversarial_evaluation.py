@@ -12,11 +12,11 @@ from lightning_plugins.attacks.image import ThreatModel
 from lightning_plugins.attacks.image.evaluation import withstand
 from lightning_plugins.attacks.image.pgd import check_iterations
 from lightning_plugins.callbacks.attacked_module import (
-    refuse_sharded,
     threat_model,
     under_attack,
 )
 from lightning_plugins.callbacks.batch_element import element_of
+from lightning_plugins.callbacks.sharded import refuse_sharded
 
 
 class AdversarialEvaluation(Callback):
@@ -99,7 +99,7 @@ class AdversarialEvaluation(Callback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        refuse_sharded(trainer, "AdversarialEvaluation")
+        refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work."""

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -14,8 +13,6 @@ from lightning_plugins.attacks.evaluation_mode import evaluation_mode
 from lightning_plugins.attacks.image import ThreatModel
 from lightning_plugins.callbacks.log_silenced import log_silenced
 from lightning_plugins.nn.buffers import buffers_untouched
-
-_REFUSED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel", "XLA")
 
 
 @contextmanager
@@ -62,17 +59,3 @@ def threat_model(
         datamodule = getattr(trainer, "datamodule", None)
         mean, std = getattr(datamodule, "mean", None), getattr(datamodule, "std", None)
     return ThreatModel(eps, norm, mean, std, clamp)  # type: ignore[arg-type]
-
-
-def refuse_sharded(trainer: Trainer, callback: str) -> None:
-    """Refuse strategies under which the bare module cannot be called on one rank's batch.
-
-    Raises:
-        MisconfigurationException: such a strategy.
-    """
-    strategy = type(trainer.strategy).__name__
-    if strategy.startswith(_REFUSED_STRATEGIES):
-        raise MisconfigurationException(
-            f"{callback} does not support {strategy}: it calls the module outside the strategy; "
-            "use strategy='ddp' or a single device"
-        )

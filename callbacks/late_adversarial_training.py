@@ -1,30 +1,27 @@
 """Adversarial training, for the whole run or only its last part."""
 
-import inspect
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import callbacks_of, replace_batches
+from lightning_plugins._lightning_compat import replace_batches
 from lightning_plugins.attacks.image import ThreatModel, fgsm, pgd
 from lightning_plugins.attacks.image.pgd import check_iterations
 from lightning_plugins.callbacks.attacked_module import (
     attack_loss,
-    refuse_sharded,
     threat_model,
     under_attack,
 )
 from lightning_plugins.callbacks.batch_element import element_of, with_element
 from lightning_plugins.callbacks.phase import Phase
+from lightning_plugins.callbacks.phase_callback import PhaseCallback
 
 
-class LateAdversarialTraining(Callback):
+class LateAdversarialTraining(PhaseCallback):
     """Adversarial training from ``start`` to ``end``, by default in the last quarter of the run.
 
     ``start=0`` is adversarial training as Madry et al. (arXiv 1706.06083) do it. Zhou et al. (arXiv
@@ -77,6 +74,9 @@ class LateAdversarialTraining(Callback):
         trainer = Trainer(max_epochs=200, callbacks=[LateAdversarialTraining(start=0.75)])
     """
 
+    acts = "attack the batches"
+    by_hand = "lightning_plugins.attacks.image.pgd"
+
     def __init__(
         self,
         start: float = 0.75,
@@ -94,7 +94,7 @@ class LateAdversarialTraining(Callback):
         std: Sequence[float] | None = None,
         clamp: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        self.phase = Phase(start, end, unit)
+        super().__init__(Phase(start, end, unit))
         if attack not in ("pgd", "fgsm"):
             raise ValueError(f"attack={attack!r}: expected 'pgd' or 'fgsm'")
         if attack == "fgsm" and step_size is not None:
@@ -113,46 +113,14 @@ class LateAdversarialTraining(Callback):
         self.std = std
         self.clamp = clamp
         self.adversarial_batches = 0
-        self.first_active_step: int | None = None
-        self._first_step, self._last_step = 0, 0.0
         self._threat: ThreatModel | None = None
         self._loss_gap: Tensor | None = None
-        self._stop_replacing: Any = None
-
-    @property
-    def state_key(self) -> str:
-        """Tells two of these callbacks in one run apart."""
-        phase = self.phase
-        return self._generate_state_key(start=phase.start, end=phase.end, unit=phase.unit)
-
-    def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        refuse_sharded(trainer, "LateAdversarialTraining")
-        self.phase.check(trainer)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, while nothing has been trained."""
-        if stage != "fit":
-            return
-        self.check(trainer)
-        if not pl_module.automatic_optimization:
-            raise MisconfigurationException(
-                f"LateAdversarialTraining needs automatic optimization, which "
-                f"{type(pl_module).__name__} turns off; in manual optimization use "
-                "lightning_plugins.attacks.image.pgd"
-            )
-        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-            raise MisconfigurationException(
-                "LateAdversarialTraining cannot replace the batches of a training_step that takes "
-                "dataloader_iter; take batch instead"
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the first and last adversarial step and take the place where batches pass."""
-        self._first_step, self._last_step = self.phase.steps(trainer)
-        self._refuse_overlap(trainer)
+        super().on_train_start(trainer, pl_module)
         self._threat = None
-        self._stop_replacing = replace_batches(trainer, partial(self._replace, trainer, pl_module))
+        self._release = replace_batches(trainer, partial(self._replace, trainer, pl_module))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -173,25 +141,6 @@ class LateAdversarialTraining(Callback):
             pl_module.log("adversarial/loss_gap", self._loss_gap)
             self._loss_gap = None
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if it never began."""
-        self._detach()
-        if self.adversarial_batches == 0:
-            rank_zero_warn(
-                f"LateAdversarialTraining(start={self.phase.start}, unit={self.phase.unit!r}) "
-                f"never became active: the run ended after {trainer.global_step} optimizer steps"
-            )
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave nothing behind in a Trainer that is used again."""
-        self._detach()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave nothing behind in a Trainer that is used again."""
-        self._detach()
-
     def state_dict(self) -> dict[str, Any]:
         """What was done so far; whether it is active follows from the step counter."""
         return {
@@ -208,7 +157,7 @@ class LateAdversarialTraining(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> Any:
         step = trainer.global_step
-        if not self._first_step <= step < self._last_step:
+        if not self._lasts_at(step):
             return batch
         images = element_of(batch, self.input_key, "input_key")
         labels = element_of(batch, self.label_key, "label_key")
@@ -251,19 +200,6 @@ class LateAdversarialTraining(Callback):
             **pixels,
         )
 
-    def _refuse_overlap(self, trainer: Trainer) -> None:
-        for other in callbacks_of(trainer):
-            if not isinstance(other, LateAdversarialTraining) or other is self:
-                continue
-            first, last = other.phase.steps(trainer)
-            if max(first, self._first_step) < min(last, self._last_step):
-                raise MisconfigurationException(
-                    f"two LateAdversarialTraining callbacks would both attack the batches from "
-                    f"step {max(first, self._first_step)} on: give the first an end, or keep one"
-                )
-
     def _detach(self) -> None:
+        super()._detach()
         self._loss_gap = None
-        if self._stop_replacing is not None:
-            self._stop_replacing()
-            self._stop_replacing = None

@@ -1,31 +1,27 @@
 """Sharpness-Aware Minimization (SAM), for the whole run or only its last part."""
 
-import inspect
 import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import (
-    callbacks_of,
     logs_at_this_step,
     uses_static_graph,
     wrap_closures,
 )
 from lightning_plugins.callbacks.phase import Phase
+from lightning_plugins.callbacks.phase_callback import PhaseCallback
 from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_REFUSED_STRATEGIES = ("FSDP", "DeepSpeed", "ModelParallel", "XLA")
 
-
-class LateSAM(Callback):
+class LateSAM(PhaseCallback):
     """Sharpness-Aware Minimization (SAM) from ``start`` to ``end``, by default in the last quarter.
 
     ``start=0`` is plain SAM. Zhou et al. (arXiv 2410.10373) find that a few epochs of SAM at the
@@ -74,6 +70,9 @@ class LateSAM(Callback):
         trainer = Trainer(max_epochs=200, callbacks=[LateSAM(start=0.875, rho=0.05)])
     """
 
+    acts = "perturb the weights"
+    by_hand = "lightning_plugins.nn.sharpness_aware"
+
     def __init__(
         self,
         start: float = 0.75,
@@ -88,7 +87,7 @@ class LateSAM(Callback):
         local: bool = True,
         momentum: Literal["keep", "reset"] = "keep",
     ) -> None:
-        self.phase = Phase(start, end, unit)
+        super().__init__(Phase(start, end, unit))
         WeightPerturbation(torch.optim.SGD([torch.zeros(1)]), rho, mode)  # checks rho and mode
         if rho_warmup < 0:
             raise ValueError(f"rho_warmup={rho_warmup}: expected 0 or more optimizer steps")
@@ -113,51 +112,21 @@ class LateSAM(Callback):
         self.local = local
         self.momentum = momentum
         self.sam_steps = 0
-        self.first_active_step: int | None = None
         self._momentum_resets = 0
-        self._first_step, self._last_step = 0, 0.0
         self._closures: SAMClosures | None = None
-        self._remove_wrapper: Any = None
-
-    @property
-    def state_key(self) -> str:
-        """Tells two of these callbacks in one run apart."""
-        phase = self.phase
-        return self._generate_state_key(start=phase.start, end=phase.end, unit=phase.unit)
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        strategy = type(trainer.strategy).__name__
-        if strategy.startswith(_REFUSED_STRATEGIES):
-            raise MisconfigurationException(
-                f"LateSAM does not support {strategy}: it needs whole parameters and gradients "
-                "on each rank; use strategy='ddp' or a single device"
-            )
+        super().check(trainer)
         if self.local and uses_static_graph(trainer):
             raise MisconfigurationException(
                 "local=True leaves out a synchronization, which DDP with static_graph=True does "
                 "not survive: set local=False or static_graph=False"
             )
-        self.phase.check(trainer)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, while nothing has been trained."""
-        if stage != "fit":
-            return
-        self.check(trainer)
-        if not pl_module.automatic_optimization:
-            raise MisconfigurationException(
-                f"LateSAM needs automatic optimization, which {type(pl_module).__name__} turns "
-                "off; in manual optimization use lightning_plugins.nn.sharpness_aware"
-            )
-        if "dataloader_iter" in inspect.signature(pl_module.training_step).parameters:
-            raise MisconfigurationException(
-                "LateSAM cannot repeat a training_step that takes dataloader_iter: "
-                "it would fetch another batch; take batch instead"
-            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the first and last SAM step and take the place where training closures are built."""
+        super().on_train_start(trainer, pl_module)
         optimizer = trainer.optimizers[0]
         if isinstance(optimizer, torch.optim.LBFGS):
             raise MisconfigurationException(
@@ -168,15 +137,13 @@ class LateSAM(Callback):
                 "momentum='reset' clears the optimizer's state, which Adagrad makes only once: "
                 "set momentum='keep'"
             )
-        self._first_step, self._last_step = self.phase.steps(trainer)
-        self._refuse_overlap(trainer)
         perturbation = WeightPerturbation(
             optimizer, self.rho, self.mode, self._chosen_parameters(pl_module)
         )
         self._closures = SAMClosures(
             trainer, pl_module, perturbation, self.local, self.accumulation == "micro-batch"
         )
-        self._remove_wrapper = wrap_closures(trainer, self._wrap)
+        self._release = wrap_closures(trainer, self._wrap)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -202,25 +169,6 @@ class LateSAM(Callback):
         if logs_at_this_step(trainer):
             pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Warn if SAM never began."""
-        self._detach()
-        if self.sam_steps == 0:
-            rank_zero_warn(
-                f"LateSAM(start={self.phase.start}, unit={self.phase.unit!r}) never became active: "
-                f"the run ended after {trainer.global_step} optimizer steps"
-            )
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Leave nothing behind in a Trainer that is used again."""
-        self._detach()
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave nothing behind in a Trainer that is used again."""
-        self._detach()
-
     def state_dict(self) -> dict[str, Any]:
         """What was done so far; whether SAM is active follows from the step counter."""
         return {
@@ -238,9 +186,7 @@ class LateSAM(Callback):
     def _wrap(self, closure: Any, kwargs: dict[str, Any], batch_idx: int) -> Any:
         assert self._closures is not None
         step = self._closures.trainer.global_step
-        if not self._first_step <= step < self._last_step:
-            return closure
-        if (step - self._first_step) % self.interval:
+        if not self._lasts_at(step) or (step - self._first_step) % self.interval:
             return closure
         if self.rho_warmup:
             rise = min(1.0, (step - self._first_step + 1) / self.rho_warmup)
@@ -261,19 +207,6 @@ class LateSAM(Callback):
             )
         return chosen
 
-    def _refuse_overlap(self, trainer: Trainer) -> None:
-        for other in callbacks_of(trainer):
-            if not isinstance(other, LateSAM) or other is self:
-                continue
-            first, last = other.phase.steps(trainer)
-            if max(first, self._first_step) < min(last, self._last_step):
-                raise MisconfigurationException(
-                    f"two LateSAM callbacks would both perturb the weights from step "
-                    f"{max(first, self._first_step)} on: give the first an end, or keep one"
-                )
-
     def _detach(self) -> None:
+        super()._detach()
         self._closures = None
-        if self._remove_wrapper is not None:
-            self._remove_wrapper()
-            self._remove_wrapper = None

@@ -17,10 +17,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_plugins._lightning_compat import callbacks_of, metrics_untouched
 from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.callbacks.attacked_module import refuse_sharded
 from lightning_plugins.callbacks.fixed_subset import Part, fixed_subset
 from lightning_plugins.callbacks.log_silenced import log_silenced
 from lightning_plugins.callbacks.measured_loss import measured_loss
+from lightning_plugins.callbacks.sharded import refuse_sharded
 from lightning_plugins.curvature import at_least_single_precision, measure_sharpness
 from lightning_plugins.nn.buffers import buffers_untouched
 from lightning_plugins.nn.random_state import seeded
@@ -131,7 +131,7 @@ class SharpnessMonitor(Callback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        refuse_sharded(trainer, "SharpnessMonitor")
+        refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work; begin a new curve with a new run."""

@@ -1,13 +1,13 @@
 """``lightning-plugins recipes``: list, show and copy the packaged recipes."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 import yaml
 
 from lightning_plugins.recipes.packaged import list_recipes, load_recipe
+from lightning_plugins.reports.atomic import write_text_atomically
 
 
 def main(argv: list[str]) -> int:
@@ -49,7 +49,5 @@ def to_yaml(name: str) -> str:
 def _write_new(path: Path, text: str) -> None:
     if path.exists():
         raise ValueError(f"file {str(path)!r} exists: give another name or remove it first")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    write_text_atomically(path, text)
     print(f"wrote {path}; run it with: lightning-plugins fit --config {path}")

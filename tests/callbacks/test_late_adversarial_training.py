@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from operation_count import operations_of_the_third_step
+from random_state_at_the_end import RandomStateAtTheEnd
 from sam_by_hand import train_with_sam_by_hand
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
@@ -58,11 +59,6 @@ def test_it_is_active_from_start_to_end(task, tmp_path, start, end, unit, first,
     assert callback.first_active_step == first
     expected = by_hand(task, lambda step: first <= step < last, steps=2)
     task.assert_same_bits(task.weights(module), expected)
-
-
-class RandomStateAtTheEnd(Callback):
-    def on_train_end(self, trainer, pl_module):
-        self.state = torch.get_rng_state()
 
 
 def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):

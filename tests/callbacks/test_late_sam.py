@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from operation_count import operations_of_the_third_step
+from random_state_at_the_end import RandomStateAtTheEnd
 from sam_by_hand import train_with_sam_by_hand
 
 from lightning_plugins import _lightning_compat
@@ -122,11 +123,6 @@ def test_two_phases_one_after_the_other(task, tmp_path):
     assert [callback.sam_steps for callback in callbacks] == [3, 3]
     expected = by_hand(task, task.sgd, lambda step: step < 3 or step >= 9)
     task.assert_same_bits(task.weights(module), expected.state_dict())
-
-
-class RandomStateAtTheEnd(Callback):
-    def on_train_end(self, trainer, pl_module):
-        self.state = torch.get_rng_state()
 
 
 def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):

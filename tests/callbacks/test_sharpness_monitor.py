@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
+from random_state_at_the_end import RandomStateAtTheEnd
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import ExactResume, LateSAM, SharpnessMonitor
@@ -43,11 +44,6 @@ def test_what_it_logs_is_the_spectrum_of_the_exact_hessian(task, tmp_path):
     error = measured["sharpness/trace"] - hessian.trace()
     assert abs(error) < 4 * measured["sharpness/trace_standard_error"] + 1e-3
     assert measured["sharpness/sam_gap"] > 0
-
-
-class RandomStateAtTheEnd(Callback):
-    def on_train_end(self, trainer, pl_module):
-        self.state = torch.get_rng_state()
 
 
 def test_random_numbers_that_the_network_draws_are_put_back(task, tmp_path):

@@ -152,6 +152,10 @@ class Digits(Dataset):
             image = shifted(image, self.random_shift)
         return image, self.labels[index]
 
+    def without_augmentation(self) -> "Digits":
+        """The same samples, not moved; what measures the loss asks for it."""
+        return Digits(self.images, self.labels)
+
 
 def shifted(image: Tensor, max_pixels: int) -> Tensor:
     """``image`` ``(channels, height, width)`` moved by up to ``max_pixels`` along each axis.

@@ -154,7 +154,7 @@ class ImageDataModule(LightningDataModule):
             self.mean, self.std = self._statistics(source.train, train, size)
         augmented = self._transform(size, is_augmented=True)
         plain = self._transform(size, is_augmented=False)
-        self.train_dataset: Dataset = TransformedImages(source.train, train, augmented)
+        self.train_dataset: Dataset = TransformedImages(source.train, train, augmented, plain)
         self._train_labels = source.train.labels[train]
         self.val_dataset: Dataset | None = None
         if len(validation):
@@ -258,12 +258,16 @@ class TransformedImages(Dataset):
         images: pictures and class numbers.
         indices: which of them, int64 ``(num_samples,)``.
         transform: from a Pillow picture to float32 ``(channels, height, width)``.
+        plain: the same without augmentation; None where ``transform`` has none.
     """
 
-    def __init__(self, images: LabelledImages, indices: Tensor, transform: Any) -> None:
+    def __init__(
+        self, images: LabelledImages, indices: Tensor, transform: Any, plain: Any = None
+    ) -> None:
         self.images = images
         self.indices = indices
         self.transform = transform
+        self.plain = transform if plain is None else plain
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -271,6 +275,10 @@ class TransformedImages(Dataset):
     def __getitem__(self, position: int) -> tuple[Tensor, Tensor]:
         index = int(self.indices[position])
         return self.transform(self.images.read(index)), self.images.labels[index]
+
+    def without_augmentation(self) -> "TransformedImages":
+        """The same samples, not augmented; what measures the loss asks for it."""
+        return TransformedImages(self.images, self.indices, self.plain)
 
 
 class _AsMode:

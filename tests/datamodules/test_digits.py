@@ -200,3 +200,12 @@ def test_lightning_keeps_the_resumable_loader_and_tells_it_the_epoch():
     assert isinstance(trainer.train_dataloader, ResumableDataLoader)
     assert len(model.orders) == 4
     assert model.orders[:2] != model.orders[2:]
+
+
+def test_training_digits_can_be_had_unmoved():
+    data = DigitsDataModule(random_shift=3)
+    data.setup()
+    plain = data.train_dataset.without_augmentation()
+    for index in range(20):
+        assert torch.equal(plain[index][0], data.train_dataset.images[index])
+        assert plain[index][1] == data.train_dataset[index][1]

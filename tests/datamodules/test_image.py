@@ -323,3 +323,13 @@ def test_a_missing_package_is_told_with_its_install_command(package, monkeypatch
         ImportError, match=rf"{package}: pip install \"lightning-plugins\[vision\]\""
     ):
         ImageDataModule().prepare_data()
+
+
+def test_training_pictures_can_be_had_without_augmentation(digits_folder):
+    data = ready(digits_folder, crop_padding=4, flip=True)
+    plain = data.train_dataset.without_augmentation()
+    images = [torch.stack([plain[index][0] for index in range(20)]) for _ in range(2)]
+    assert torch.equal(*images)
+    assert [plain[i][1] for i in range(20)] == [data.train_dataset[i][1] for i in range(20)]
+    moved = torch.stack([data.train_dataset[index][0] for index in range(20)])
+    assert not torch.equal(moved, images[0])

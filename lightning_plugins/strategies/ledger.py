@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
-KINDS = ("gossip", "merge", "checkpoint", "measurement", "control")
-"""Mixing during training; the merge at its end; the merge that a checkpoint holds; what is only
-measured; and barriers, votes, flags and logged means."""
+KINDS = ("start", "gossip", "merge", "checkpoint", "measurement", "control")
+"""Sharing the initial weights, as DDP does too; mixing during training; the merge at its end; the
+merge that a checkpoint holds; what is only measured; barriers, votes, flags and logged means."""
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ class Schedule:
     - ``window``: ``rate`` in ``[start, start + width)``, as fractions of the run, and ``end_rate``
       outside. Windows of one width cost the same wherever they lie: unlike the released code of
       arXiv 2507.06542, none gets a dense round at the end of the run for nothing.
-    - ``adaptive``: gossip when the agents' mean squared distance from where they last gossiped
-      exceeds ``threshold`` times the mean squared norm of the weights. It costs one all-reduced
-      number a round. After a full merge that distance bounds the consensus distance from above
-      (Kamp et al., Efficient Decentralized Deep Learning by Dynamic Model Averaging, arXiv
-      1807.03210).
+    - ``adaptive``: gossip when the squared distance from where an agent last gossiped, relative to
+      the squared norm of its weights, exceeds ``threshold`` in the mean over agents. It costs one
+      all-reduced number a round. After a full merge that distance bounds the consensus distance
+      from above (Kamp et al., Efficient Decentralized Deep Learning by Dynamic Model Averaging,
+      arXiv 1807.03210).
 
     Args:
         shape: of the share of rounds with gossip over the run.

@@ -1,0 +1,253 @@
+"""One agent of decentralized training: its model, and what it does in a round."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_plugins.strategies.flat_buffers import are_finite, mixed
+from lightning_plugins.strategies.mergeable import (
+    Buffers,
+    Mergeable,
+    OptimizerState,
+    mergeable_parameters,
+    reset_state,
+)
+from lightning_plugins.strategies.outer_optimizer import OuterState
+from lightning_plugins.strategies.peers import Peers
+from lightning_plugins.strategies.rounds import Communication, Round
+
+
+class Agent:
+    """Trains nothing itself: call :meth:`after_step` after each optimizer step.
+
+    What comes from the others goes into new memory and is committed only when all of it has come
+    and every number is finite.
+
+    Args:
+        module: the agent's own model.
+        peers: the others.
+        communication: who meets when.
+        optimizers: of the model, for ``optimizer_state``.
+        buffers: ``mix`` lets floating-point buffers take part in gossip and merge; ``local`` leaves
+            each agent its own; ``recalibrate`` leaves them, and whoever merges re-estimates them.
+        optimizer_state: in a round, ``keep`` it, ``average`` it as the weights, or ``reset`` it.
+        wire_dtype: of what pairs exchange; None is that of the weights. Means of all agents are
+            computed in full precision.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        peers: Peers,
+        communication: Communication,
+        optimizers: Sequence[Optimizer] = (),
+        buffers: Buffers = "mix",
+        optimizer_state: OptimizerState = "keep",
+        wire_dtype: torch.dtype | None = None,
+    ) -> None:
+        self.module = module
+        self.peers = peers
+        self.communication = communication
+        self.optimizers = optimizers
+        self.buffers = buffers
+        self.optimizer_state = optimizer_state
+        self.wire_dtype = wire_dtype
+        self.steps_at_merge: int | None = None
+        self._outer: OuterState | None = None
+        self._reference: list[Tensor] | None = None
+
+    @torch.no_grad()
+    def start(self, shared_init: bool) -> bool:
+        """Compare shapes with the others and, with ``shared_init``, take the first agent's weights.
+
+        Returns:
+            Whether all agents now have the same parameters.
+
+        Raises:
+            ValueError: models of different shapes.
+        """
+        tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
+        self._check_alike(Mergeable(self.module, True).flat.fingerprint)
+        if shared_init:
+            self.peers.broadcast(list(tensors.values()), "start")
+        sums = torch.stack([t.double().sum() for t in mergeable_parameters(self.module).values()])
+        of_all = self.peers.gather(sums, "start")
+        self._remember_start()
+        return all(torch.equal(part, of_all[0]) for part in of_all)
+
+    def after_step(self, steps: int, total_steps: float) -> Round | None:
+        """Do what the communication says follows ``steps`` optimizer steps.
+
+        Returns:
+            The round that took place, if one did.
+
+        Raises:
+            RuntimeError: a transfer failed, or what came was not finite.
+        """
+        meeting = self.communication.after(steps, total_steps)
+        if meeting is None:
+            return None
+        if meeting.kind == "merge":
+            self.merge(steps)
+            return meeting
+        if self.communication.schedule.shape == "adaptive" and not self._has_drifted():
+            return None
+        self._gossip(meeting)
+        return meeting
+
+    def merge(self, steps: int) -> None:
+        """Give every agent the mean of all, or the outer optimizer's step on it."""
+        mergeable = self._mergeable()
+        means = self._checked_mean(mergeable, "merge")
+        self._commit(mergeable, self._outer.step(means) if self._outer else means)
+        self.steps_at_merge = steps
+
+    @torch.no_grad()
+    def mean(self, tensors: Sequence[Tensor], kind: str) -> list[Tensor]:
+        """The mean over agents of each of ``tensors``, in one message for each dtype."""
+        means: dict[int, Tensor] = {}
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            chosen = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
+            flat = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
+            parts = self.peers.reduce(flat, "mean", kind).split(
+                [tensors[i].numel() for i in chosen]
+            )
+            means |= {i: part.view(tensors[i].shape) for i, part in zip(chosen, parts, strict=True)}
+        return [means[i] for i in range(len(tensors))]
+
+    @torch.no_grad()
+    def consensus_distance(self, means: Sequence[Tensor]) -> Tensor:
+        """``1/n sum_i ||x_i - x̄||^2`` over the parameters, whose ``means`` are given."""
+        own = mergeable_parameters(self.module).values()
+        squared = sum(
+            ((x.double() - mean.double()) ** 2).sum() for x, mean in zip(own, means, strict=True)
+        )
+        return self.peers.reduce(torch.as_tensor(squared), "mean", "measurement")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed agent needs beside its weights."""
+        return {
+            "steps_at_merge": self.steps_at_merge,
+            "outer": self._outer.state_dict() if self._outer else None,
+            "reference": self._reference,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what :meth:`state_dict` gave; call it once the weights are there."""
+        self._remember_start()
+        self.steps_at_merge = state["steps_at_merge"]
+        if self._outer is not None and state["outer"] is not None:
+            self._outer.load_state_dict(state["outer"])
+        if self._reference is not None and state["reference"] is not None:
+            for own, loaded in zip(self._reference, state["reference"], strict=True):
+                own.copy_(loaded)
+
+    @torch.no_grad()
+    def _gossip(self, meeting: Round) -> None:
+        if len(self.peers.agents) == 1:
+            return
+        mergeable = self._mergeable()
+        flats = mergeable.flat.pack()
+        if self.peers.can_drop:
+            self._settle_who_is_well(flats, mergeable.flat.fingerprint)
+
+        def plan() -> Any:
+            return meeting.topology.plan(self.communication.seed, meeting.number, self.peers.agents)
+
+        if plan().is_average:
+            means = self.peers.average(flats, "gossip")
+            self._commit(mergeable, self._outer.step(means) if self._outer else means)
+        else:
+            sent = [flat.to(self.wire_dtype or flat.dtype) for flat in flats]
+            made, received = self.peers.exchange(sent, plan)
+            weights = list(made.sources(self.peers.agent).values())
+            result = [
+                mixed(own, own_as_sent, [tensors[index] for tensors in received.values()], weights)
+                for index, (own, own_as_sent) in enumerate(zip(flats, sent, strict=True))
+            ]
+            self._commit(mergeable, result, received)
+        if self.optimizer_state == "reset":
+            reset_state(self.optimizers)
+        if self._reference is not None:
+            self._reference = self._parameters_flat()
+
+    def _checked_mean(self, mergeable: Mergeable, kind: str) -> list[Tensor]:
+        flats = mergeable.flat.pack()
+        if len(self.peers.agents) == 1:
+            return flats
+        self._settle_who_is_well(flats, mergeable.flat.fingerprint)
+        return self.peers.average(flats, kind)
+
+    def _commit(
+        self,
+        mergeable: Mergeable,
+        result: Sequence[Tensor],
+        received: Any = None,
+    ) -> None:
+        if not are_finite(result):
+            bad = [agent for agent, tensors in (received or {}).items() if not are_finite(tensors)]
+            whose = (
+                f"of agent {', '.join(map(str, bad))}" if bad else f"of agent {self.peers.agent}"
+            )
+            raise RuntimeError(
+                f"weights {whose} are not finite, so agent {self.peers.agent} did not take them; "
+                "lower the learning rate or resume from the last checkpoint"
+            )
+        mergeable.flat.unpack(result)
+
+    def _settle_who_is_well(self, flats: Sequence[Tensor], fingerprint: int) -> None:
+        """All agents learn who has weights that are finite and of the common shape."""
+        own = torch.tensor([int(are_finite(flats)), fingerprint], device=flats[0].device)
+        reports = {
+            agent: (bool(part[0]), int(part[1]))
+            for agent, part in zip(self.peers.agents, self.peers.gather(own), strict=True)
+        }
+        shapes = [shape for _, shape in reports.values()]
+        common = max(shapes, key=shapes.count)
+        ill = {
+            agent: "weights that are not finite" if not finite else "a model of another shape"
+            for agent, (finite, shape) in reports.items()
+            if not finite or shape != common
+        }
+        if ill:
+            self.peers.lose(ill)
+
+    def _check_alike(self, fingerprint: int) -> None:
+        device = next(self.module.parameters()).device
+        of_all = self.peers.gather(torch.tensor([fingerprint], device=device), "start")
+        shapes = [int(part) for part in of_all]
+        common = max(shapes, key=shapes.count)
+        other = [a for a, s in zip(self.peers.agents, shapes, strict=True) if s != common]
+        if other:
+            self.peers.lose(dict.fromkeys(other, "a model of another shape"))
+
+    def _mergeable(self) -> Mergeable:
+        averaged = self.optimizers if self.optimizer_state == "average" else ()
+        return Mergeable(self.module, self.buffers == "mix", averaged)
+
+    def _remember_start(self) -> None:
+        mergeable = self._mergeable()
+        if self.communication.outer is not None:
+            self._outer = OuterState(
+                self.communication.outer, mergeable.flat.pack(), mergeable.parameter_sizes
+            )
+        if self.communication.schedule.shape == "adaptive":
+            self._reference = self._parameters_flat()
+
+    def _parameters_flat(self) -> list[Tensor]:
+        return Mergeable(self.module, False).flat.pack()
+
+    def _has_drifted(self) -> bool:
+        assert self._reference is not None
+        assert self.communication.schedule.threshold is not None
+        own = self._parameters_flat()
+        moved = sum(
+            (x.double() - old.double()).square().sum()
+            for x, old in zip(own, self._reference, strict=True)
+        )
+        norm = sum(x.double().square().sum() for x in own)
+        drift = self.peers.reduce(torch.as_tensor(moved / norm).reshape(1), "mean")
+        return float(drift) > self.communication.schedule.threshold

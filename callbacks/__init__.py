@@ -4,6 +4,7 @@ from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvalua
 from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
+from lightning_plugins.callbacks.parameter_names import ParameterNames
 from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "ExactResume",
     "LateAdversarialTraining",
     "LateSAM",
+    "ParameterNames",
     "SharpnessMonitor",
 ]

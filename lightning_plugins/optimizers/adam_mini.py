@@ -1,0 +1,173 @@
+"""Adam-mini: Adam with one second moment for a block of parameters."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
+
+
+class AdamMini(Optimizer):
+    """Adam whose second moment is shared by blocks that the Hessian of a transformer suggests.
+
+    One second moment for each head in the projections to queries and keys; for each output row in
+    the other matrices, embedding, values, attention output, feed-forward and head alike; for each
+    tensor of a normalization; biases are as in Adam. First moments are whole, so the state takes
+    little more than 4 bytes a parameter in single precision, where Adam's takes 8. Weight decay is
+    decoupled as in AdamW, and hyper-parameters of AdamW can be taken over.
+
+    Source: Zhang et al., "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv 2406.16793,
+    Algorithm 1 and the partition of version 1.1 of their code, which decays no norms and biases;
+    this class decays every group by its ``weight_decay``.
+
+    Args:
+        params: of one module, best ``model.named_parameters()``.
+        head_dim: rows of a head in the projections to queries and keys: hidden size / heads.
+        lr: learning rate, >= 0.
+        betas: of the first and second moment, each in [0, 1).
+        eps: added to the root of the second moment, >= 0.
+        weight_decay: >= 0.
+        patterns: regular expression -> block for names that no preset knows (``blocks_of``).
+        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
+
+    Raises:
+        ValueError: an argument out of range, rows that are no multiple of ``head_dim``, a
+            parameter whose block is unknown.
+        TypeError: sharded parameters (FSDP2, tensor parallel): a block could lie on two ranks.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        head_dim: int,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+        patterns: Mapping[str, str] | None = None,
+        preset: str = "auto",
+    ) -> None:
+        if head_dim < 1:
+            raise ValueError(f"head_dim={head_dim}: expected at least 1, hidden size / heads")
+        for name, value in (("lr", lr), ("eps", eps), ("weight_decay", weight_decay)):
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: expected >= 0")
+        if not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas={betas}: expected two numbers in [0, 1)")
+        groups = list(params) if isinstance(params, list) else params
+        if not (isinstance(groups, list) and groups and isinstance(groups[0], dict)):
+            parameters = blocks_of(groups, type(self).__name__, patterns, preset)
+            members = [(one.name, one.parameter) for one in parameters]
+            partitions = [partition_of(one) for one in parameters]
+            groups = [{"params": members, "partitions": partitions}]
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "head_dim": head_dim,
+        }
+        super().__init__(groups, defaults)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group; its ``partitions`` say how each parameter's second moment is shared."""
+        if "partitions" not in param_group:
+            parameters = blocks_of(param_group["params"], type(self).__name__)
+            param_group["params"] = [(one.name, one.parameter) for one in parameters]
+            param_group["partitions"] = [partition_of(one) for one in parameters]
+        super().add_param_group(param_group)
+        names = param_group.get("param_names", [])
+        for name, parameter, partition in zip(
+            names, param_group["params"], param_group["partitions"], strict=True
+        ):
+            _check(name, parameter, partition, param_group["head_dim"])
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for parameter, partition in zip(group["params"], group["partitions"], strict=True):
+                if parameter.grad is not None:
+                    self._step_parameter(parameter, partition, group)
+        return loss
+
+    def _step_parameter(self, parameter: Tensor, partition: str, group: dict[str, Any]) -> None:
+        lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
+        gradient = parameter.grad
+        assert gradient is not None
+        square = _mean_square(gradient, partition, group["head_dim"])
+        state = self.state[parameter]
+        if not state:
+            state["step"] = torch.tensor(0.0)
+            state["exp_avg"] = torch.zeros_like(parameter)
+            state["exp_avg_sq"] = torch.zeros_like(square, dtype=parameter.dtype)
+        state["step"] += 1
+        step = state["step"].item()
+        parameter.mul_(1 - lr * group["weight_decay"])
+        state["exp_avg"].lerp_(gradient, 1 - beta1)
+        state["exp_avg_sq"].lerp_(square.to(parameter.dtype), 1 - beta2)
+        root = state["exp_avg_sq"].sqrt().div_(math.sqrt(1 - beta2**step)).add_(eps)
+        parameter.addcdiv_(state["exp_avg"], root, value=-lr / (1 - beta1**step))
+
+
+def partition_of(one: BlockParameter) -> str:
+    """How a parameter's second moment is shared.
+
+    ``tensor``, ``element``, or the rule of each slice of the outputs and their dimension, such as
+    ``head@0`` and, for a fused projection whose outputs are columns, ``head+head+row@1``.
+    """
+    if one.blocks == ("norm",):
+        return "tensor"
+    if one.parameter.dim() < 2:
+        return "element"
+    rules = ("head" if block == "qk" else "row" for block in one.blocks)
+    return f"{'+'.join(rules)}@{one.output_dim}"
+
+
+def _mean_square(gradient: Tensor, partition: str, head_dim: int) -> Tensor:
+    """Mean square over each block, in a shape that broadcasts against ``gradient``.
+
+    A matrix has one value a row, those of one head being equal; of a stack of matrices, as the
+    experts of a layer, each has its own rows.
+    """
+    if partition == "tensor":
+        return gradient.square().mean()
+    if partition == "element":
+        return gradient.square()
+    rules, _, output_dim = partition.partition("@")
+    others = [1 - int(output_dim)] if gradient.dim() == 2 else list(range(2, gradient.dim()))
+    size = math.prod(gradient.shape[dim] for dim in others)
+    rows = torch.linalg.vector_norm(gradient, dim=others, keepdim=True).square_().div_(size)
+    if "head" not in rules:
+        return rows
+    parts = rows.flatten().chunk(rules.count("+") + 1)
+    shared = (
+        part.view(-1, head_dim).mean(1).repeat_interleave(head_dim) if rule == "head" else part
+        for rule, part in zip(rules.split("+"), parts, strict=True)
+    )
+    return torch.cat(list(shared)).view_as(rows)
+
+
+def _check(name: str, parameter: Tensor, partition: str, head_dim: int) -> None:
+    if isinstance(parameter, DTensor):
+        raise TypeError(
+            f"AdamMini takes no sharded parameters, and {name!r} is one: use torch.optim.AdamW "
+            "under FSDP2 and tensor parallelism"
+        )
+    if not partition.startswith("head"):
+        return
+    rules, _, output_dim = partition.partition("@")
+    rows = parameter.shape[int(output_dim)] // (rules.count("+") + 1)
+    if rows % head_dim:
+        raise ValueError(
+            f"head_dim={head_dim}: {name!r} has {rows} rows for its heads, which is no multiple"
+        )

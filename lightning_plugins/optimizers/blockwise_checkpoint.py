@@ -1,0 +1,76 @@
+"""State of an optimizer with a group for each block, in the layout of the plain optimizer.
+
+The plain layout has one group whose parameters stand in the order of ``named_parameters()``. The
+key ``blocks`` in it, which other optimizers ignore, holds what differs between blocks.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from lightning_plugins.optimizers.parameter_names import plain_name
+
+_OF_ONE_BLOCK = ("params", "param_names", "name")
+
+
+def as_one_group(state_dict: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
+    """``state_dict`` of the groups of blocks as that of one group; the state itself is kept."""
+    groups = state_dict["param_groups"]
+    index = {
+        name: number
+        for group in groups
+        for name, number in zip(group["param_names"], group["params"], strict=True)
+    }
+    blocks = {
+        group["name"]: {key: value for key, value in group.items() if key not in _OF_ONE_BLOCK}
+        for group in groups
+    }
+    base = next((group for group in groups if group["name"] == "norm"), groups[-1])
+    one = {key: value for key, value in base.items() if key not in _OF_ONE_BLOCK}
+    one |= {"params": [index[n] for n in order], "param_names": list(order), "blocks": blocks}
+    return {**state_dict, "param_groups": [one]}
+
+
+def as_groups_of(
+    groups: Sequence[dict[str, Any]], order: Sequence[str], state_dict: dict[str, Any]
+) -> dict[str, Any]:
+    """``state_dict`` of the plain optimizer, or of ``as_one_group``, for the groups of blocks.
+
+    Parameters are found by their names where the checkpoint has them, else by their place. From a
+    checkpoint without blocks the groups keep their own settings, the learning rates above all.
+
+    Raises:
+        ValueError: the names are others, or the numbers of parameters differ.
+    """
+    saved = state_dict["param_groups"]
+    numbers = _numbers_by_name(saved, order)
+    loaded = []
+    for group in groups:
+        own = {key: value for key, value in group.items() if key != "params"}
+        kept = saved[0].get("blocks", {}).get(group["name"], {})
+        params = [numbers[name] for name in group["param_names"]]
+        loaded.append({**own, **kept, "params": params})
+    return {**state_dict, "param_groups": loaded}
+
+
+def _numbers_by_name(saved: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str, int]:
+    numbers = [number for group in saved for number in group["params"]]
+    if len(numbers) != len(order):
+        raise ValueError(
+            f"the checkpoint has the state of {len(numbers)} parameters, the optimizer has "
+            f"{len(order)}: they are of different models"
+        )
+    if all("param_names" in group for group in saved):
+        names = [plain_name(name) for group in saved for name in group["param_names"]]
+        unknown = sorted(set(order) - set(names))
+        if unknown:
+            raise ValueError(
+                f"the checkpoint has no state for {len(unknown)} parameters, such as "
+                f"{unknown[0]!r}: it is of another model, or its parameters were renamed"
+            )
+        return dict(zip(names, numbers, strict=True))
+    if len(saved) > 1:
+        raise ValueError(
+            f"the checkpoint has {len(saved)} groups without parameter names, so their order is "
+            "not known: save it from an optimizer that was given named_parameters()"
+        )
+    return dict(zip(order, numbers, strict=True))

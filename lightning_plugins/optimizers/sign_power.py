@@ -1,0 +1,104 @@
+"""The sign-power transform sign(g)·|g|^p, elementwise and in place."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor, Partial
+
+from lightning_plugins.optimizers.sign_power_kernel import compiled_sign_power_
+
+# In elements: on a CPU the scratch stays in the cache, elsewhere few kernels are launched.
+_CPU_CHUNK = 2**16
+_DEVICE_CHUNK = 2**24
+
+
+@torch.no_grad()
+def sign_power_(
+    gradients: Iterable[Tensor], p: float, floor: float = 0.0, compile: bool = False
+) -> None:
+    """Replace every gradient g by ``sign(g) * (|g| + floor) ** p``, in place.
+
+    For floor = 0, every p > 0 maps 0 to 0, -0 to -0, infinities to themselves, and keeps NaN. Half
+    precision is computed in single precision, with a relative error below 1e-5 for magnitudes from
+    1e-30 to 1e30 and p up to 2. Beyond the gradients the memory needed is one
+    chunk: 65 536 elements on a CPU, 16.8 million elsewhere.
+
+    Source: Wang et al., "GradPower", arXiv 2505.24275, Algorithm 1; ``floor`` stands in the
+    authors' code only, there with the value of Adam's epsilon.
+
+    Args:
+        gradients: floating-point tensors of any shape; a DTensor is transformed shard by shard.
+        p: exponent, > 0. With p = 1 and no floor nothing is done.
+        floor: added to the magnitude inside the power; zero still maps to zero.
+        compile: one kernel made by ``torch.compile`` for each tensor, faster on a CPU. Subnormal
+            magnitudes, below 1.2e-38, have no relative accuracy in it.
+
+    Raises:
+        TypeError: a gradient is sparse, complex, or not floating point.
+        ValueError: a DTensor's gradient is not reduced yet.
+    """
+    if p == 1 and floor == 0:
+        return
+    for gradient in gradients:
+        elements = _elements(gradient)
+        if compile:
+            compiled_sign_power_(elements, p, floor)
+            continue
+        size = _CPU_CHUNK if elements.device.type == "cpu" else _DEVICE_CHUNK
+        wide = torch.promote_types(elements.dtype, torch.float32)
+        scratch = torch.empty(min(size, elements.numel()), dtype=wide, device=elements.device)
+        for chunk in elements.split(size):
+            magnitude = scratch[: chunk.numel()]
+            if chunk.dtype == wide:
+                _chunk_sign_power_(chunk, magnitude, p, floor)
+            else:
+                upcast = chunk.to(wide)
+                _chunk_sign_power_(upcast, magnitude, p, floor)
+                chunk.copy_(upcast)
+
+
+def _chunk_sign_power_(chunk: Tensor, magnitude: Tensor, p: float, floor: float) -> None:
+    """As ``exp2(p * log2 |g|)``, which is several times as fast as ``pow`` on a CPU."""
+    torch.abs(chunk, out=magnitude)
+    if floor:
+        magnitude.add_(floor).log2_().mul_(p).exp2_()
+        torch.sign(chunk, out=chunk).mul_(magnitude)
+    elif p > 1:  # the factor |g|^(p-1) has a smaller relative error, but is infinite at 0 for p < 1
+        magnitude.log2_().mul_(p - 1).exp2_()
+        chunk.mul_(magnitude)
+    else:
+        magnitude.log2_().mul_(p).exp2_()
+        torch.copysign(magnitude, chunk, out=chunk)
+
+
+def _elements(gradient: Tensor) -> Tensor:
+    """The elements as a one-dimensional view of the same memory."""
+    if gradient.is_sparse or gradient.layout != torch.strided:
+        raise TypeError(
+            "GradPower takes no sparse gradient: build the embedding with sparse=False, or leave "
+            "its parameters to another optimizer"
+        )
+    if not gradient.is_floating_point():
+        raise TypeError(
+            f"GradPower takes floating-point gradients, not {gradient.dtype}: leave this parameter "
+            "to another optimizer"
+        )
+    if isinstance(gradient, DTensor):
+        if any(isinstance(placement, Partial) for placement in gradient.placements):
+            raise ValueError(
+                f"a gradient with placements={gradient.placements} is not reduced yet, and the "
+                "power of a sum is not the sum of powers: redistribute it first"
+            )
+        gradient = gradient.to_local()
+    if gradient.is_contiguous():
+        return gradient.view(-1)
+    # A dense layout in another order, for example channels last: its elements in memory order.
+    order = sorted(range(gradient.dim()), key=gradient.stride, reverse=True)
+    in_memory_order = gradient.permute(order)
+    if in_memory_order.is_contiguous():
+        return in_memory_order.view(-1)
+    raise TypeError(
+        f"a gradient with strides {gradient.stride()} for shape {tuple(gradient.shape)} has gaps "
+        "or overlaps: set parameter.grad = parameter.grad.contiguous() before the step"
+    )

@@ -9,8 +9,8 @@ class ParameterNames(Callback):
     """Lets optimizers that act by block find the names of parameters handed over without them.
 
     Needed only where a module's ``configure_optimizers`` makes a list of parameters first:
-    ``model.parameters()`` and ``model.named_parameters()`` tell their names by themselves. It has no
-    state, and writes and logs nothing.
+    ``model.parameters()`` and ``model.named_parameters()`` tell their names by themselves. It has
+    no state, and writes and logs nothing.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -13,16 +13,26 @@ a missing interface is an ``AttributeError``.
 - ``DDPStrategy._ddp_kwargs``: whether the graph is static; without it, taken to be dynamic.
 - ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: to undo an
   update.
+- ``_init_dist_connection``, ``_optimizers_to_device``, ``_SubprocessScriptLauncher``,
+  ``_MultiProcessingLauncher``, ``reset_seed``: what every strategy of several processes does.
+- ``_update_dataloader``: a data loader with another sampler.
+- ``AcceleratorConnector.use_distributed_sampler``: to leave samplers to the strategy.
 - ``LightningCLI._add_configure_optimizers_method_to_model``: to give optimizers parameter names.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
+import torch
+from lightning.fabric.plugins.environments import ClusterEnvironment
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader, Sampler
 from torchmetrics import Metric
 
 WrapClosure = Callable[[Any, dict[str, Any], int], Any]
@@ -233,3 +243,68 @@ def metrics_untouched(module: nn.Module) -> Iterator[None]:
             metric._update_count = update_count
             metric._computed = computed
             metric._forward_cache = cache
+
+
+# The interfaces below belong to the decentralized strategies alone, so they are imported where they
+# are used: a release that lacks one leaves the other plugins whole.
+
+
+def default_backend(device: torch.device) -> str:
+    """Of a process group for tensors on ``device``."""
+    from lightning.fabric.utilities.distributed import (
+        _get_default_process_group_backend_for_device,
+    )
+
+    return _get_default_process_group_backend_for_device(device)
+
+
+def connect_processes(
+    environment: ClusterEnvironment, backend: str, timeout: timedelta, device: torch.device
+) -> None:
+    """Join torch's default process group, unless this process is in one."""
+    from lightning.fabric.utilities.distributed import _init_dist_connection
+    from lightning.fabric.utilities.seed import reset_seed
+
+    reset_seed()
+    device_id = None if device.type == "cpu" else device
+    _init_dist_connection(environment, backend, timeout=timeout, device_id=device_id)
+
+
+def process_launcher(
+    strategy: Strategy,
+    environment: ClusterEnvironment,
+    num_processes: int,
+    num_nodes: int,
+    start_method: Literal["popen", "spawn", "fork"],
+) -> Any:
+    """Lightning's own launcher, which runs the script again or starts functions."""
+    from lightning.pytorch.strategies import launchers
+
+    if start_method == "popen":
+        return launchers._SubprocessScriptLauncher(environment, num_processes, num_nodes)
+    return launchers._MultiProcessingLauncher(strategy, start_method=start_method)  # type: ignore[arg-type]
+
+
+def optimizers_to_device(optimizers: list[Optimizer], device: torch.device) -> None:
+    """Move the optimizers' state."""
+    from lightning.fabric.utilities.optimizer import _optimizers_to_device
+
+    _optimizers_to_device(optimizers, device)
+
+
+def with_sampler(dataloader: DataLoader, sampler: Sampler) -> DataLoader:
+    """``dataloader`` made anew with another sampler, also where its class is the user's own."""
+    from lightning.pytorch.utilities.data import _update_dataloader
+
+    return _update_dataloader(dataloader, sampler)
+
+
+def leave_samplers_alone(trainer: Trainer) -> None:
+    """Keep the Trainer from replacing samplers, because the strategy decides who sees what."""
+    trainer._accelerator_connector.use_distributed_sampler = False
+
+
+def training_loader_anew(trainer: Trainer, loader: Any) -> Any:
+    """The training loader from the method that makes it, or ``loader`` where there is none."""
+    source = trainer.fit_loop._data_source
+    return source.dataloader() if source.is_module() else loader

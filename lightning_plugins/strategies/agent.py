@@ -112,6 +112,7 @@ class Agent:
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             chosen = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
             flat = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
+            self._settle_who_is_well([flat], len(flat))
             parts = self.peers.reduce(flat, "mean", kind).split(
                 [tensors[i].numel() for i in chosen]
             )

@@ -1,0 +1,112 @@
+"""What each agent trains on."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler
+
+from lightning_plugins._lightning_compat import with_sampler
+
+
+@runtime_checkable
+class Partition(Protocol):
+    """Which samples an agent gets: ``lightning_plugins.datamodules.DirichletPartition`` is one."""
+
+    def indices(self, labels: Tensor, rank: int, world_size: int, epoch: int = 0) -> Tensor:
+        """Indices into ``labels`` of the samples of agent ``rank`` in ``epoch``."""
+        ...
+
+
+Data = Literal["iid", "user"] | Partition
+
+
+def agents_loader(loader: Any, data: Data, agent: int, num_agents: int, seed: int) -> Any:
+    """The training loader of ``agent``, made of one over all samples.
+
+    A loader that divides the samples itself is left as it is: one with a ``DistributedSampler``,
+    one over an iterable dataset, and one that is no ``torch.utils.data.DataLoader``, such as the
+    ``ResumableDataLoader`` of this package, which its DataModule gives rank and world size.
+
+    Args:
+        loader: what ``train_dataloader`` returned.
+        data: ``iid`` deals the samples out, ``user`` changes nothing, a partition chooses.
+        agent: of ``num_agents``.
+        num_agents: that share the samples.
+        seed: of the order.
+
+    Raises:
+        ValueError: a partition by labels of a dataset that has none we can find.
+    """
+    if data == "user" or not isinstance(loader, DataLoader):
+        return loader
+    if isinstance(loader.dataset, IterableDataset) or _is_divided(loader):
+        return loader
+    sampler: Sampler
+    if data == "iid":
+        is_ordered = isinstance(loader.sampler, torch.utils.data.SequentialSampler)
+        sampler = DistributedSampler(
+            loader.dataset, num_agents, agent, shuffle=not is_ordered, seed=seed
+        )
+    else:
+        sampler = PartitionSampler(labels_of(loader.dataset), data, agent, num_agents, seed)
+    return with_sampler(loader, sampler)
+
+
+class PartitionSampler(Sampler[int]):
+    """The samples that a partition gives one agent, in an order drawn from (seed, agent, epoch).
+
+    Args:
+        labels: class numbers ``(num_samples,)`` of the whole dataset.
+        partition: which samples the agent gets.
+        agent: of ``num_agents``.
+        num_agents: that share the samples.
+        seed: of the order.
+    """
+
+    def __init__(
+        self, labels: Tensor, partition: Partition, agent: int, num_agents: int, seed: int
+    ) -> None:
+        self.labels = labels
+        self.partition = partition
+        self.agent = agent
+        self.num_agents = num_agents
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose samples come next; Lightning calls it."""
+        self._epoch = epoch
+        self._indices = self.partition.indices(self.labels, self.agent, self.num_agents, epoch)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[int]:
+        mixed_seed = hash((self.seed, self.agent, self._epoch)) % 2**63
+        generator = torch.Generator().manual_seed(mixed_seed)
+        order = torch.randperm(len(self._indices), generator=generator)
+        return iter(self._indices[order].tolist())
+
+
+def labels_of(dataset: Dataset) -> Tensor:
+    """Class numbers ``(num_samples,)`` of a dataset with ``targets``, ``labels`` or ``tensors``.
+
+    Raises:
+        ValueError: it has none of these.
+    """
+    for name in ("targets", "labels"):
+        if (found := getattr(dataset, name, None)) is not None:
+            return torch.as_tensor(found)
+    if tensors := getattr(dataset, "tensors", None):
+        return tensors[-1]
+    raise ValueError(
+        f"data is a partition by labels, and {type(dataset).__name__} has neither targets, labels "
+        "nor tensors: give it one of these, or divide the samples yourself and set data='user'"
+    )
+
+
+def _is_divided(loader: DataLoader) -> bool:
+    samplers = [loader.sampler, getattr(loader.batch_sampler, "sampler", None)]
+    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)

@@ -1,0 +1,203 @@
+"""Processes with models of their own: starting them, and talking among them for Lightning."""
+
+from datetime import timedelta
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.strategies import ParallelStrategy
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lightning_plugins._lightning_compat import (
+    connect_processes,
+    default_backend,
+    leave_samplers_alone,
+    process_launcher,
+)
+from lightning_plugins.strategies.ledger import CommLedger
+from lightning_plugins.strategies.living_peers import LivingPeers, meeting_point
+from lightning_plugins.strategies.peers import FixedPeers, Peers
+
+OnPeerFailure = Literal["raise", "drop"]
+StartMethod = Literal["popen", "spawn", "fork"]
+
+
+class AgentProcesses(ParallelStrategy):
+    """One process an agent, under any launcher, with the collectives that Lightning calls.
+
+    Args:
+        on_peer_failure: see :class:`DecentralizedStrategy`.
+        min_agents: see :class:`DecentralizedStrategy`.
+        timeout_seconds: see :class:`DecentralizedStrategy`.
+        process_group_backend: see :class:`DecentralizedStrategy`.
+        start_method: see :class:`DecentralizedStrategy`.
+    """
+
+    is_distributed = True
+    """Lightning reads it: logged values are reduced over the processes where that is asked for."""
+
+    def __init__(
+        self,
+        on_peer_failure: OnPeerFailure,
+        min_agents: int,
+        timeout_seconds: float,
+        process_group_backend: str | None,
+        start_method: StartMethod,
+    ) -> None:
+        super().__init__()
+        if on_peer_failure not in ("raise", "drop"):
+            raise ValueError(f"on_peer_failure={on_peer_failure!r}: expected 'raise' or 'drop'")
+        if start_method not in ("popen", "spawn", "fork"):
+            raise ValueError(f"start_method={start_method!r}: expected 'popen', 'spawn' or 'fork'")
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds={timeout_seconds}: expected more than 0")
+        if min_agents < 1:
+            raise ValueError(f"min_agents={min_agents}: expected at least 1")
+        self.on_peer_failure = on_peer_failure
+        self.min_agents = min_agents
+        self.timeout = timedelta(seconds=timeout_seconds)
+        self.process_group_backend = process_group_backend
+        self.start_method = start_method
+        self.ledger = CommLedger()
+        self._num_nodes = 1
+        self._peers: Peers | None = None
+
+    @property
+    def peers(self) -> Peers:
+        """The agents of this run."""
+        assert self._peers is not None, "the processes are not connected yet"
+        return self._peers
+
+    @property
+    def root_device(self) -> torch.device:
+        """This process' device."""
+        assert self.parallel_devices is not None
+        return self.parallel_devices[self.local_rank]
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines."""
+        return self._num_nodes
+
+    @num_nodes.setter
+    def num_nodes(self, num_nodes: int) -> None:
+        self._num_nodes = num_nodes
+
+    @property
+    def num_processes(self) -> int:
+        """Agents on this machine."""
+        return len(self.parallel_devices) if self.parallel_devices is not None else 0
+
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """For loaders that the user divides by it."""
+        return {"num_replicas": self.world_size, "rank": self.global_rank}
+
+    @property
+    def is_global_zero(self) -> bool:
+        """Whether this agent writes logs and checkpoints: the first one that lives."""
+        return self._peers.is_first if self._peers is not None else super().is_global_zero
+
+    def set_world_ranks(self) -> None:
+        """Tell the cluster environment which of how many this process is."""
+        environment = self.cluster_environment
+        if environment is not None:
+            environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
+            environment.set_world_size(self.num_nodes * self.num_processes)
+        rank_zero_only.rank = self.global_rank  # type: ignore[attr-defined]
+
+    def _configure_launcher(self) -> None:
+        assert self.cluster_environment is not None
+        self._launcher = process_launcher(
+            self,
+            self.cluster_environment,
+            self.num_processes,
+            self.num_nodes,
+            self.start_method,
+        )
+
+    def setup_environment(self) -> None:
+        """Connect the processes."""
+        super().setup_environment()
+        self.set_world_ranks()
+        assert self.lightning_module is not None
+        leave_samplers_alone(self.lightning_module.trainer)
+        if self._peers is not None:
+            return
+        if self.on_peer_failure == "drop":
+            self._peers = LivingPeers(
+                self.global_rank,
+                self.ledger,
+                self.timeout,
+                meeting_point(self.timeout),
+                self.world_size,
+                self.min_agents,
+                self.process_group_backend or default_backend(self.root_device),
+            )
+            return
+        assert self.cluster_environment is not None
+        backend = self.process_group_backend or default_backend(self.root_device)
+        connect_processes(self.cluster_environment, backend, self.timeout, self.root_device)
+        self._peers = FixedPeers(self.global_rank, self.ledger, self.timeout)
+
+    def model_to_device(self) -> None:
+        """Move the model to this process' device."""
+        assert self.model is not None
+        self.model.to(self.root_device)
+
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for the other agents, unless an exception is being handled."""
+        if self._may_talk():
+            self.peers.barrier()
+            self._settle_who_speaks()
+
+    def broadcast(self, obj: Any, src: int = 0) -> Any:
+        """The object of agent ``src``."""
+        return self.peers.broadcast_object(obj, src) if self._may_talk() else obj
+
+    def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
+        """Mean, sum, maximum or minimum over agents: logged with ``sync_dist=True``, their mean.
+
+        Raises:
+            ValueError: a ``group`` of processes, or another operation.
+        """
+        if not isinstance(tensor, Tensor) or not self._may_talk():
+            return tensor
+        op = str(reduce_op or "sum").lower().rpartition(".")[2].replace("avg", "mean")
+        if group is not None or op not in ("mean", "sum", "max", "min"):
+            raise ValueError(
+                f"group={group}, reduce_op={reduce_op}: expected no group, and one of mean, sum, "
+                "max, min"
+            )
+        return self.peers.reduce(tensor, op)
+
+    def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
+        """``(agents, *shape)``: the tensor of each agent.
+
+        Raises:
+            ValueError: ``sync_grads``, since agents share no gradients.
+        """
+        if sync_grads:
+            raise ValueError("sync_grads=True: agents of decentralized training share no gradients")
+        if not self._may_talk():
+            return tensor.unsqueeze(0)
+        return torch.stack(self.peers.gather(tensor))
+
+    def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
+        """Whether all agents, or any, decided so."""
+        own = torch.tensor(int(decision), device=self.root_device)
+        return bool(self.reduce(own, reduce_op="min" if all else "max"))
+
+    def _settle_who_speaks(self) -> None:
+        # The first living agent takes over where rank 0 is gone.
+        rank = 0 if self.peers.is_first else self.global_rank
+        rank_zero_only.rank = rank  # type: ignore[attr-defined]
+
+    def _may_talk(self) -> bool:
+        # While one agent handles an exception the others are elsewhere, and would never answer.
+        module = self.lightning_module
+        trainer = module._trainer if module is not None else None
+        return self._peers is not None and not (trainer is not None and trainer.interrupted)
+
+    def __getstate__(self) -> dict:
+        return {**super().__getstate__(), "_peers": None}

@@ -1,0 +1,336 @@
+"""Decentralized training: every process has a model of its own, and they gossip."""
+
+import math
+import os
+from collections import deque
+from typing import Any, Literal
+from uuid import uuid4
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_plugins._lightning_compat import optimizers_to_device
+from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.agent_data import Data, agents_loader
+from lightning_plugins.strategies.agent_files import AgentFiles
+from lightning_plugins.strategies.agent_processes import (
+    AgentProcesses,
+    OnPeerFailure,
+    StartMethod,
+)
+from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
+from lightning_plugins.strategies.living_peers import LivingPeers
+from lightning_plugins.strategies.mergeable import (
+    Buffers,
+    OptimizerState,
+    mergeable_buffers,
+    mergeable_parameters,
+)
+from lightning_plugins.strategies.refusals import check_arguments, check_loaders, check_trainer
+from lightning_plugins.strategies.reporting import write_report
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.topologies import RandomMatching, Topology
+
+CHECKPOINT_KEY = "decentralized"
+_RECALIBRATION_BATCHES = 32
+
+
+class DecentralizedStrategy(AgentProcesses):
+    """Each process is an agent: it trains its own parameters on its own data, and they gossip.
+
+    All agents start from the same weights. After a round's optimizer step they mix their weights
+    along a topology, and after the last step they merge: all take the mean. When they gossip is
+    said by :class:`lightning_plugins.callbacks.CommunicationSchedule`; without it, after every
+    step, with a final merge. Zhu et al., On the Surprising Effectiveness of a Single Global
+    Merging in Decentralized Learning (ICLR 2026, arXiv 2507.06542), find that little communication
+    keeps agents mergeable, so that one merge at the end recovers much of server-based training.
+
+    Logged values with ``sync_dist=True`` and torchmetrics are means over agents; a checkpoint's
+    ``state_dict`` is the mean of the agents' weights, and files beside it hold what each agent
+    needs to resume exactly. Without ``sync_dist`` a logged value is that of the first agent.
+
+    Args:
+        topology: who gossips with whom; None is random pairs.
+        data: ``iid`` deals the samples of a plain DataLoader out to the agents; a partition, such
+            as :class:`lightning_plugins.datamodules.DirichletPartition`, chooses by label; with
+            ``user`` your loader already gives each process its own. Every agent validates on all.
+        seed: of random topologies and of the order of samples.
+        shared_init: start all agents from the first one's weights. Merging agents that started
+            apart gives nothing useful.
+        buffers: floating-point buffers, such as statistics of batch normalization, ``mix`` as the
+            weights do, stay ``local``, or stay and are ``recalibrate``-d at the final merge: each
+            agent re-estimates them on its own last 32 batches, and they are averaged.
+        optimizer_state: in a round of gossip, ``keep`` it, as the authors do; ``average`` it, which
+            costs its bytes; or ``reset`` it.
+        wire: dtype of what pairs exchange: that of the ``weights``, or ``bfloat16``.
+        save_merged: checkpoints hold the mean of the agents; otherwise the first agent's weights.
+        on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` goes on without it and
+            needs our supervisor or SLURM; see the documentation.
+        min_agents: with ``drop``, the run ends when fewer are left.
+        timeout_seconds: of a transfer. With ``drop``, who is silent for twice as long is lost, so
+            let it be longer than an agent ever waits for another's validation.
+        process_group_backend: ``gloo`` or ``nccl``; None chooses by device.
+        start_method: how Lightning starts the processes: ``popen``, ``spawn`` or ``fork``.
+
+    Raises:
+        ValueError: an argument outside its range, a number of agents that the topology cannot
+            serve, models of different shapes, or agents with different numbers of batches.
+        MisconfigurationException: a Trainer that it cannot work in.
+
+    Example::
+
+        import lightning_plugins.strategies
+        Trainer(accelerator="cpu", devices=4, strategy="decentralized")
+    """
+
+    def __init__(
+        self,
+        topology: Topology | None = None,
+        data: Data = "iid",
+        seed: int = 0,
+        shared_init: bool = True,
+        buffers: Buffers = "mix",
+        optimizer_state: OptimizerState = "keep",
+        wire: Literal["weights", "bfloat16"] = "weights",
+        save_merged: bool = True,
+        on_peer_failure: OnPeerFailure = "raise",
+        min_agents: int = 1,
+        timeout_seconds: float = 300.0,
+        process_group_backend: str | None = None,
+        start_method: StartMethod = "popen",
+    ) -> None:
+        check_arguments(data, buffers, optimizer_state, wire)
+        super().__init__(
+            on_peer_failure, min_agents, timeout_seconds, process_group_backend, start_method
+        )
+        self.communication = Communication(topology or RandomMatching(), seed=seed)
+        """Who meets when; a callback may replace it before training starts."""
+        self.data = data
+        self.seed = seed
+        self.shared_init = shared_init
+        self.buffers = buffers
+        self.optimizer_state_policy = optimizer_state
+        self.wire_dtype = torch.bfloat16 if wire == "bfloat16" else None
+        self.save_merged = save_merged
+        self._agent: Agent | None = None
+        self._resumed_state: dict[str, Any] | None = None
+        self._is_resuming = False
+        self._total_steps = math.inf
+        self._recent: deque[tuple[Any, int]] = deque(maxlen=_RECALIBRATION_BATCHES)
+
+    @property
+    def agent(self) -> Agent:
+        """This process' agent, while it trains."""
+        assert self._agent is not None, "there is no agent outside of fit"
+        return self._agent
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this strategy cannot work in, before anything is prepared."""
+        check_trainer(trainer, self.buffers, self._layer_sync)
+
+    def setup(self, trainer: Trainer) -> None:
+        """Move the model to the device and let the agents start alike."""
+        assert self.accelerator is not None
+        assert self.model is not None
+        self.accelerator.setup(trainer)
+        is_fitting = trainer.state.fn == TrainerFn.FITTING
+        if is_fitting:
+            self.check(trainer)
+            self.communication.topology.check(self.world_size)
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        if is_fitting:
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+        if is_fitting:
+            optimizers_to_device(self.optimizers, self.root_device)
+            self._set_up_agent()
+
+    def process_dataloader(self, dataloader: Any) -> Any:
+        """Give this agent its share of the training samples, and all of the others."""
+        if not self._module.trainer.training:
+            return dataloader
+        return agents_loader(dataloader, self.data, self.global_rank, self.world_size, self.seed)
+
+    def on_train_start(self) -> None:
+        """Refuse loaders of unequal length and schedules that the run cannot keep."""
+        trainer = self._module.trainer
+        batches = torch.tensor([float(trainer.num_training_batches)], device=self.root_device)
+        check_loaders(self.peers.agents, [float(part) for part in self.peers.gather(batches)])
+        # Of several optimizers each counts its steps; a step of the run is one of each.
+        self._total_steps = trainer.estimated_stepping_batches
+        if len(self.optimizers) > 1 and trainer.max_steps > 0:
+            self._total_steps = trainer.max_steps // len(self.optimizers)
+        self.communication.check(len(self.peers.agents), self._total_steps)
+        if isinstance(self.peers, LivingPeers):
+            self.peers.reduce_metrics_of(self._module)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Remember the batch, where statistics will be re-estimated."""
+        if self.buffers == "recalibrate":
+            self._recent.append((batch, batch_idx))
+
+    def optimizer_step(
+        self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any
+    ) -> Any:
+        """Take the step, then meet the other agents if it is time."""
+        output = super().optimizer_step(optimizer, closure, model, **kwargs)
+        # Lightning counts the step once this returns.
+        taken = self._module.trainer.global_step + 1
+        if taken % len(self.optimizers) == 0:
+            steps = taken // len(self.optimizers)
+            if isinstance(self.peers, LivingPeers):
+                self.peers.steps = steps
+            meeting = self.agent.after_step(steps, self._total_steps)
+            if meeting is not None and meeting.kind == "merge":
+                self._recalibrate()
+        return output
+
+    @property
+    def has_merged(self) -> bool:
+        """Whether the agents have merged and not trained since."""
+        steps = self._module.trainer.global_step // max(1, len(self.optimizers))
+        return self.agent.steps_at_merge == steps
+
+    def merge(self) -> None:
+        """Let all agents take their mean now; all of them must call it."""
+        self.agent.merge(self._module.trainer.global_step // max(1, len(self.optimizers)))
+        self._recalibrate()
+
+    def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
+        """What a merge now would give, by name: parameters and floating-point buffers."""
+        tensors = mergeable_parameters(self._module) | mergeable_buffers(self._module)
+        means = self.agent.mean(list(tensors.values()), kind)
+        return dict(zip(tensors, means, strict=True))
+
+    def consensus_distance(self, merged: dict[str, Tensor]) -> Tensor:
+        """Mean squared distance of the agents from ``merged``."""
+        return self.agent.consensus_distance(
+            [merged[name] for name in mergeable_parameters(self._module)]
+        )
+
+    def averaged(self, tensors: list[Tensor], kind: str = "measurement") -> list[Tensor]:
+        """The mean over agents of each of ``tensors``."""
+        return self.agent.mean(tensors, kind)
+
+    @property
+    def recent_batches(self) -> list[tuple[Any, int]]:
+        """The last batches of this agent with their indices, where they are kept."""
+        return list(self._recent)
+
+    def on_train_end(self) -> None:
+        """Merge, if the run ended before its known end; then write what communication cost."""
+        if self.communication.final_merge and not self.has_merged:
+            self.merge()
+        write_report(self, self._module)
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
+    ) -> None:
+        """Write the mean of the agents as a checkpoint, and what each needs beside it."""
+        label = {"world_size": self.world_size, "weights": "local", "save": None}
+        if not self._may_talk():
+            label["interrupted"] = True
+        elif self._agent is not None:
+            save = f"{checkpoint['global_step']:08d}-{uuid4().hex[:8]}"
+            label["save"] = save = self.broadcast(save, self.peers.agents[0])
+            if "optimizer_states" in checkpoint:
+                own = {CHECKPOINT_KEY: {"agent": self.agent.state_dict()}, **checkpoint}
+                own[CHECKPOINT_KEY]["ledger"] = self.ledger.state_dict()
+                AgentFiles(filepath).write(save, self.global_rank, own)
+            if self.save_merged:
+                checkpoint = {**checkpoint, "state_dict": self._mean_of(checkpoint["state_dict"])}
+                label["weights"] = "merged"
+            self.barrier()
+        if self.is_global_zero:
+            label["agents"] = list(self.peers.agents) if self._peers else []
+            content = {**checkpoint, CHECKPOINT_KEY: label}
+            self.checkpoint_io.save_checkpoint(content, filepath, storage_options=storage_options)
+            if label["save"] and AgentFiles(filepath).folder.exists():
+                AgentFiles(filepath).keep_only(str(label["save"]))
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
+        """This agent's own state where it is there, and else the merged model for all."""
+        checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        if self._module.trainer.state.fn != TrainerFn.FITTING:
+            return checkpoint
+        label = checkpoint.get(CHECKPOINT_KEY) or {}
+        is_own = label.get("save") and label["world_size"] == self.world_size
+        own = None
+        if is_own:
+            path = AgentFiles(checkpoint_path).path(label["save"], self.global_rank)
+            own = path if os.path.exists(path) else None
+        self._is_resuming = self.reduce_boolean_decision(own is not None)
+        if self._is_resuming:
+            checkpoint = super().load_checkpoint(own, weights_only)  # type: ignore[arg-type]
+            self._resumed_state = checkpoint[CHECKPOINT_KEY]
+        elif label.get("save"):
+            rank_zero_warn(
+                f"{checkpoint_path} was saved by {label['world_size']} agents and there are "
+                f"{self.world_size} now, or an agent's file beside it is missing: all agents start "
+                "from the merged model, so this run will differ from the uninterrupted one"
+            )
+        return checkpoint
+
+    def remove_checkpoint(self, filepath: Any) -> None:
+        """Remove the checkpoint and the agents' files."""
+        super().remove_checkpoint(filepath)
+        if self.is_global_zero:
+            AgentFiles(filepath).remove()
+
+    def teardown(self) -> None:
+        """Let go of the agent."""
+        super().teardown()
+        self._agent = None
+        self._resumed_state = None
+        self._is_resuming = False
+        self._recent.clear()
+
+    @property
+    def _module(self) -> LightningModule:
+        assert self.lightning_module is not None
+        return self.lightning_module
+
+    def _set_up_agent(self) -> None:
+        self._agent = Agent(
+            self._module,
+            self.peers,
+            self.communication,
+            self.optimizers,
+            self.buffers,
+            self.optimizer_state_policy,
+            self.wire_dtype,
+        )
+        if self._resumed_state is not None:
+            self.ledger.load_state_dict(self._resumed_state["ledger"])
+            self._agent.load_state_dict(self._resumed_state["agent"])
+        elif not self._agent.start(self.shared_init):
+            rank_zero_warn(
+                "shared_init=False and the agents start from different weights: their mean will be "
+                "worse than any of them; set shared_init=True unless that is what you study"
+            )
+
+    def _recalibrate(self) -> None:
+        if self.buffers != "recalibrate":
+            return
+        recalibrate(self._module, self.recent_batches)
+        statistics = running_statistics(self._module)
+        for own, mean in zip(statistics, self.agent.mean(statistics, "merge"), strict=True):
+            own.copy_(mean)
+
+    def _mean_of(self, state_dict: dict[str, Any]) -> dict[str, Any]:
+        """``state_dict`` with the mean over agents where weights are merged.
+
+        Of what is about to be saved rather than of the model, because callbacks such as weight
+        averaging save other weights than the model has.
+        """
+        mergeable = mergeable_parameters(self._module)
+        if self.buffers != "local":
+            mergeable |= mergeable_buffers(self._module)
+        names = [name for name in mergeable if isinstance(state_dict.get(name), Tensor)]
+        means = self.agent.mean([state_dict[name] for name in names], "checkpoint")
+        return {**state_dict, **dict(zip(names, means, strict=True))}

@@ -1,0 +1,132 @@
+"""Agents as real processes with a real gloo group, without Lightning: a second to start.
+
+They come from a fork server that has torch preloaded, so that a test may kill them. Each runs a
+module-level function ``work(agent, num_agents, *arguments)`` and saves what it returns.
+"""
+
+import multiprocessing
+import os
+import signal
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.ledger import CommLedger
+from lightning_plugins.strategies.living_peers import host_meeting_point
+from lightning_plugins.strategies.peers import FixedPeers
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.topologies import (
+    Complete,
+    ExplicitMatrix,
+    Hierarchical,
+    OnePeerExponential,
+    RandomMatching,
+    RandomPull,
+    Ring,
+    StaticExponential,
+)
+
+TOPOLOGIES = {
+    "ring": Ring(),
+    "static exponential": StaticExponential(),
+    "one-peer exponential": OnePeerExponential(),
+    "complete": Complete(),
+    "matching": RandomMatching(),
+    "pull": RandomPull(1.3),
+    "hierarchical": Hierarchical(2),
+    "matrix": ExplicitMatrix(
+        [[0.5, 0.5, 0, 0], [0.1, 0.6, 0.3, 0], [0, 0, 1, 0], [0.2, 0.2, 0.2, 0.4]]
+    ),
+}
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["decentralized_agents", "decentralized_trainers"])
+_HARNESS = str(Path(__file__).parent)
+
+
+def run_agents(work, num_agents, folder, *arguments, timeout_seconds=60):
+    """What ``work`` returned for each agent; None for one that did not come to its end."""
+    agents = start_agents(work, num_agents, folder, *arguments)
+    return results_of(agents, folder, timeout_seconds)
+
+
+def start_agents(work, num_agents, folder, *arguments):
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    # The fork server does not get pytest's path, and would pass over what it cannot import.
+    if _HARNESS not in os.environ.get("PYTHONPATH", ""):
+        os.environ["PYTHONPATH"] = f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    store = host_meeting_point()
+    agents = [
+        _CONTEXT.Process(
+            target=_run, args=(work, k, num_agents, store.port, str(folder), arguments)
+        )
+        for k in range(num_agents)
+    ]
+    for agent in agents:
+        agent.start()
+    agents[0].store = store  # lives as long as the agents
+    return agents
+
+
+def results_of(agents, folder, timeout_seconds):
+    deadline = time.monotonic() + timeout_seconds
+    for agent in agents:
+        agent.join(max(0.1, deadline - time.monotonic()))
+    for agent in agents:
+        if agent.is_alive():
+            os.kill(agent.pid, signal.SIGKILL)
+            agent.join()
+    paths = [Path(folder) / f"{k}.pt" for k in range(len(agents))]
+    return [torch.load(p, weights_only=True) if p.exists() else None for p in paths]
+
+
+def _run(work, agent, num_agents, port, folder, arguments):
+    torch.set_num_threads(1)
+    os.environ["LIGHTNING_PLUGINS_STORE"] = f"127.0.0.1:{port}"
+    result = work(agent, num_agents, *arguments)
+    temporary = Path(folder) / f".{agent}.pt"
+    torch.save(result, temporary)
+    temporary.rename(Path(folder) / f"{agent}.pt")
+
+
+def connected(agent, num_agents):
+    address = os.environ["LIGHTNING_PLUGINS_STORE"].split(":")
+    store = dist.TCPStore(address[0], int(address[1]), is_master=False)
+    dist.init_process_group("gloo", store=store, rank=agent, world_size=num_agents)
+    return FixedPeers(agent, CommLedger(), timedelta(seconds=20))
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    module = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    module[2].bias.requires_grad_(False)
+    return module
+
+
+def noise(agent, step, size):
+    generator = torch.Generator().manual_seed(1000 * step + agent)
+    return 0.1 * torch.randn(size, generator=generator)
+
+
+def rounds_of_every_topology(agent, num_agents, names, rounds):
+    """Local steps that are known beforehand, then gossip; one flat vector a topology."""
+    peers = connected(agent, num_agents)
+    ends = {}
+    for name in names:
+        module = network()
+        communication = Communication(TOPOLOGIES[name], Schedule(), final_merge=False, seed=5)
+        one = Agent(module, peers, communication)
+        one.start(shared_init=True)
+        for step in range(rounds):
+            flat = nn.utils.parameters_to_vector(module.parameters()).detach()
+            nn.utils.vector_to_parameters(
+                flat + noise(agent, step, flat.shape), module.parameters()
+            )
+            one.after_step(step + 1, float("inf"))
+        ends[name] = nn.utils.parameters_to_vector(module.parameters()).detach()
+    return {"ends": ends, "ledger": peers.ledger.state_dict()}

@@ -1,0 +1,204 @@
+"""Trainers with DecentralizedStrategy in real processes, started from a fork server.
+
+To Lightning each is a process that somebody else started: LOCAL_RANK and MASTER_PORT are set.
+"""
+
+import os
+import signal
+import socket
+import warnings
+from pathlib import Path
+
+import torch
+from decentralized_agents import results_of, start_agents
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_plugins.callbacks import ExactResume
+from lightning_plugins.datamodules import ResumableDataLoader
+from lightning_plugins.strategies import DecentralizedStrategy
+
+SAMPLES, BATCH_SIZE = 96, 4
+
+
+def samples():
+    generator = torch.Generator().manual_seed(3)
+    features = torch.randn(SAMPLES, 6, generator=generator)
+    return TensorDataset(features, torch.randint(3, (SAMPLES,), generator=generator))
+
+
+class Classifier(LightningModule):
+    """Dropout and batch normalization, where asked for; logs what Lightning can reduce."""
+
+    def __init__(self, plain=False, lr=0.1, momentum=0.9, init_seed=7, data=None, batches=None):
+        super().__init__()
+        # Without a seed each agent starts from weights of its own.
+        torch.manual_seed(int(os.environ["LOCAL_RANK"]) if init_seed is None else init_seed)
+        extras = [] if plain else [nn.BatchNorm1d(8), nn.Dropout(0.2)]
+        self.network = nn.Sequential(nn.Linear(6, 8), *extras, nn.Tanh(), nn.Linear(8, 3))
+        self.accuracy = MulticlassAccuracy(3, average="micro")
+        self.lr, self.momentum = lr, momentum
+        self.data, self.batches = data, batches
+        self.seen, self.validated = [], 0
+
+    def training_step(self, batch, batch_idx):
+        self.seen += batch[0][:, 0].tolist()
+        loss = cross_entropy(self.network(batch[0]), batch[1])
+        self.log("train/loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.validated += len(batch[0])
+        logits = self.network(batch[0])
+        self.accuracy(logits, batch[1])
+        self.log("val/accuracy", self.accuracy)
+        self.log("val/loss", cross_entropy(logits, batch[1]), sync_dist=True)
+        self.log("val/agent", float(self.global_rank), sync_dist=True)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.9)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def train_dataloader(self):
+        if self.data == "plain":
+            return DataLoader(samples(), batch_size=BATCH_SIZE, shuffle=True)
+        dataset = samples()
+        if self.batches is not None:
+            count = self.batches[self.global_rank] * BATCH_SIZE
+            return DataLoader(torch.utils.data.Subset(dataset, range(count)), BATCH_SIZE)
+        rank, world_size = self.trainer.global_rank, self.trainer.world_size
+        return ResumableDataLoader(
+            dataset, BATCH_SIZE, shuffle=True, rank=rank, world_size=world_size
+        )
+
+    def val_dataloader(self):
+        return DataLoader(samples(), batch_size=32)
+
+
+class KillAll(Callback):
+    """All agents die at once, as on a power cut."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Watch(Callback):
+    """The weights at given moments, by name."""
+
+    def __init__(self):
+        self.weights = {}
+
+    def on_train_start(self, trainer, pl_module):
+        self.weights["start"] = flat(pl_module)
+
+    def on_validation_end(self, trainer, pl_module):
+        if not trainer.sanity_checking:
+            self.weights["validation"] = flat(pl_module)
+
+
+def flat(module):
+    parts = [value.reshape(-1).double() for value in module.network.state_dict().values()]
+    return torch.cat(parts).clone()
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def start_trainers(num_agents, folder, cases):
+    return start_agents(train_cases, num_agents, folder, free_port(), str(folder), cases)
+
+
+def run_trainers(num_agents, folder, cases, timeout_seconds=90):
+    return results_of(start_trainers(num_agents, folder, cases), folder, timeout_seconds)
+
+
+def train_cases(agent, num_agents, port, folder, cases):
+    os.environ |= {
+        "LOCAL_RANK": str(agent),
+        "NODE_RANK": "0",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    warnings.simplefilter("ignore")
+    results = {}
+    for name, case in cases.items():
+        try:
+            results[name] = train(agent, num_agents, Path(folder) / name, **case)
+        except Exception as error:
+            if not case.get("may_fail"):
+                raise
+            results[name] = {"error": f"{type(error).__name__}: {error}"}
+    return results
+
+
+def train(
+    agent,
+    num_agents,
+    folder,
+    *,
+    strategy=None,
+    communication=None,
+    trainer=None,
+    module=None,
+    callbacks=(),
+    checkpoint=None,
+    ckpt_path=None,
+    may_fail=False,
+    seed=1,
+):
+    if strategy == "ddp":
+        chosen = DDPStrategy(process_group_backend="gloo")
+    else:
+        chosen = DecentralizedStrategy(**{"timeout_seconds": 20, **(strategy or {})})
+        if communication is not None:
+            chosen.communication = communication
+    module = Classifier(**(module or {}))
+    watch = Watch()
+    torch.manual_seed(seed)
+    callbacks = [watch, ExactResume(), *callbacks]
+    if checkpoint is not None:
+        callbacks.append(ModelCheckpoint(dirpath=folder, **checkpoint))
+    run = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=num_agents,
+        strategy=chosen,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=checkpoint is not None,
+        callbacks=callbacks,
+        **{"max_epochs": 2, "num_sanity_val_steps": 0, **(trainer or {})},
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run.fit(module, ckpt_path=ckpt_path)
+    momenta = [
+        state["momentum_buffer"].reshape(-1)
+        for state in run.optimizers[0].state_dict()["state"].values()
+        if state.get("momentum_buffer") is not None
+    ]
+    return {
+        "weights": flat(module),
+        "watched": watch.weights,
+        "momentum": torch.cat(momenta) if momenta else None,
+        "global_step": run.global_step,
+        "seen": module.seen,
+        "validated": module.validated,
+        "metrics": {name: float(value) for name, value in run.callback_metrics.items()},
+        "warnings": [str(warning.message) for warning in told],
+        "ledger": chosen.ledger.state_dict() if strategy != "ddp" else None,
+    }

@@ -1,0 +1,52 @@
+"""Real gloo processes against the dense matrix product, and what they commit."""
+
+import decentralized_agents as harness
+import pytest
+import torch
+from torch import nn
+
+from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
+
+AGENTS, ROUNDS = 4, 20
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    names = list(harness.TOPOLOGIES)
+    folder = tmp_path_factory.mktemp("agents")
+    return harness.run_agents(harness.rounds_of_every_topology, AGENTS, folder, names, ROUNDS)
+
+
+def dense(topology, size):
+    """The same rounds as one product of matrices, in double precision."""
+    start = nn.utils.parameters_to_vector(harness.network().parameters()).detach().double()
+    values = start.repeat(AGENTS, 1)
+    frozen = slice(size - 3, size)  # the last bias takes no part
+    for step in range(ROUNDS):
+        values += torch.stack([harness.noise(k, step, (size,)) for k in range(AGENTS)])
+        kept = values[:, frozen].clone()
+        values = topology.plan(5, step, range(AGENTS)).matrix(AGENTS) @ values
+        values[:, frozen] = kept
+    return values
+
+
+@pytest.mark.parametrize("name", harness.TOPOLOGIES)
+def test_four_processes_are_the_dense_matrix_product(ran, name):
+    ends = torch.stack([agent["ends"][name] for agent in ran]).double()
+    expected = dense(harness.TOPOLOGIES[name], ends.shape[1])
+    torch.testing.assert_close(ends, expected, rtol=0, atol=1e-6)
+
+
+def test_the_ledger_holds_what_the_plans_say(ran):
+    ledger = CommLedger.merged(agent["ledger"] for agent in ran)
+    mixed_bytes = 4 * (6 * 5 + 5 + 5 + 5 + 5 * 3 + 2 * 5)  # trained, and two BatchNorm buffers
+    edges, averages = 0, 0
+    for topology in harness.TOPOLOGIES.values():
+        for step in range(ROUNDS):
+            plan = topology.plan(5, step, range(AGENTS))
+            if plan.is_average:
+                averages += 1
+            else:
+                edges += sum(len(plan.sources(agent)) for agent in range(AGENTS))
+    expected = edges + averages * AGENTS * ring_all_reduce_bytes(1, AGENTS)
+    assert ledger.total("gossip").bytes_sent == pytest.approx(expected * mixed_bytes)

@@ -1,0 +1,165 @@
+"""Checkpoints of four agents: the merged model for all, and what each needs to go on exactly."""
+
+import decentralized_trainers as harness
+import pytest
+import torch
+from decentralized_trainers import Classifier, KillAll
+from lightning.pytorch import Callback
+
+from lightning_plugins.strategies.outer_optimizer import OuterNesterov
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.topologies import Complete, RandomPull
+
+AGENTS = 4
+GOSSIP = Communication(RandomPull(1), Schedule(every_n_steps=2, rate=0.5))
+OUTER = Communication(Complete(), Schedule(every_n_steps=3), outer=OuterNesterov())
+ADAPTIVE = Communication(RandomPull(1), Schedule("adaptive", threshold=1e-3))
+
+
+def case(communication, **arguments):
+    saves = {"save_last": True, "every_n_train_steps": 4}
+    # Five epochs of six batches.
+    return {
+        "communication": communication,
+        "checkpoint": saves,
+        "trainer": {"max_epochs": 5},
+        **arguments,
+    }
+
+
+COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("checkpoints")
+
+
+@pytest.fixture(scope="module")
+def killed(folder):
+    """Each communication, killed at step 18 of 30; the last checkpoint is of step 16."""
+    started = {
+        name: harness.start_trainers(
+            AGENTS, folder / name, {"run": case(communication, callbacks=[KillAll(18)])}
+        )
+        for name, communication in COMMUNICATIONS.items()
+    }
+    for name, agents in started.items():
+        assert harness.results_of(agents, folder / name, 90) == [None] * AGENTS
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(folder, killed):
+    """One set of processes: uninterrupted and resumed runs, one after the other."""
+    cases = {}
+    for name, communication in COMMUNICATIONS.items():
+        last = killed / name / "run" / "last.ckpt"
+        cases[f"{name} uninterrupted"] = case(communication)
+        cases[f"{name} resumed"] = case(communication, ckpt_path=str(last))
+    lost = killed / "lost"
+    lost.mkdir()
+    copy_of_checkpoint(killed / "gossip" / "run" / "last.ckpt", lost / "last.ckpt")
+    next((lost / "last.ckpt.agents").glob("*.agent2.pt")).unlink()
+    cases["lost"] = case(GOSSIP, ckpt_path=str(lost / "last.ckpt"))
+    cases["interrupted"] = case(
+        GOSSIP, callbacks=[RaiseAt(10)], may_fail=True, checkpoint={"save_on_exception": True}
+    )
+    cases["local"] = case(GOSSIP, strategy={"save_merged": False})
+    results = harness.run_trainers(AGENTS, folder / "all", cases)
+    assert None not in results
+    return lambda name: [result[name] for result in results]
+
+
+def copy_of_checkpoint(source, target):
+    target.write_bytes(source.read_bytes())
+    agents = target.with_name(f"{target.name}.agents")
+    agents.mkdir()
+    for path in source.with_name(f"{source.name}.agents").iterdir():
+        (agents / path.name).write_bytes(path.read_bytes())
+
+
+class RaiseAt(Callback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise RuntimeError("as a test wants it")
+
+
+@pytest.mark.parametrize("name", COMMUNICATIONS)
+def test_all_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit_for_each_agent(ran, name):
+    resumed, uninterrupted = ran(f"{name} resumed"), ran(f"{name} uninterrupted")
+    for one, other in zip(resumed, uninterrupted, strict=True):
+        assert one["global_step"] == other["global_step"] == 30
+        for part in ("weights", "momentum"):
+            assert torch.equal(one[part], other[part])
+        assert bytes_by_kind(one)["gossip"] == bytes_by_kind(other)["gossip"] > 0
+
+
+def bytes_by_kind(result):
+    return {kind: sent for _, kind, sent, *_ in result["ledger"]["entries"]}
+
+
+def test_a_checkpoint_holds_the_mean_of_its_agents_and_loads_as_ever(killed):
+    last = killed / "gossip" / "run" / "last.ckpt"
+    files = sorted((killed / "gossip" / "run" / "last.ckpt.agents").glob("*.pt"))
+    assert len(files) == AGENTS
+    agents = [torch.load(path, weights_only=True)["state_dict"] for path in files]
+    merged = Classifier.load_from_checkpoint(last, map_location="cpu").state_dict()
+    for name, value in merged.items():
+        if value.is_floating_point():
+            mean = torch.stack([agent[name] for agent in agents]).mean(0)
+            torch.testing.assert_close(value, mean, rtol=0, atol=1e-6)
+    assert not torch.equal(agents[0]["network.0.weight"], agents[1]["network.0.weight"])
+
+
+def test_agents_files_go_with_their_checkpoint(ran, folder):
+    run = folder / "all" / "gossip uninterrupted"
+    checkpoints = {path.name for path in run.glob("*.ckpt")}
+    assert len(checkpoints) == 2  # the best one and the last one; three others were replaced
+    assert {path.name for path in run.glob("*.agents")} == {f"{c}.agents" for c in checkpoints}
+    for path in run.glob("*.agents"):
+        assert len(list(path.iterdir())) == AGENTS
+
+
+def test_without_one_agents_file_all_start_from_the_merged_model_and_say_so(ran, killed):
+    starts = [result["watched"]["start"] for result in ran("lost")]
+    assert all(torch.equal(start, starts[0]) for start in starts)
+    checkpoint = torch.load(killed / "gossip" / "run" / "last.ckpt", weights_only=True)
+    merged = Classifier()
+    merged.load_state_dict(checkpoint["state_dict"])
+    assert torch.equal(starts[0], harness.flat(merged))
+    assert any("an agent's file beside it is missing" in w for w in ran("lost")[0]["warnings"])
+
+
+def test_other_numbers_of_agents_start_from_the_merged_model(killed, tmp_path):
+    last = str(killed / "gossip" / "run" / "last.ckpt")
+    results = harness.run_trainers(2, tmp_path, {"two": case(GOSSIP, ckpt_path=last)})
+    starts = [result["two"]["watched"]["start"] for result in results]
+    assert torch.equal(starts[0], starts[1])
+    assert any("was saved by 4 agents and there are 2" in w for w in results[0]["two"]["warnings"])
+
+
+def test_an_exception_saves_local_weights_that_say_so_without_waiting_for_others(ran, folder):
+    assert all("as a test wants it" in result["error"] for result in ran("interrupted"))
+    (path,) = (folder / "all" / "interrupted").glob("*step=10.ckpt")
+    label = torch.load(path, weights_only=True)["decentralized"]
+    assert (label["weights"], label["interrupted"]) == ("local", True)
+
+
+def test_unmerged_checkpoints_hold_the_first_agents_weights_and_say_so(ran, folder):
+    last = torch.load(folder / "all" / "local" / "last.ckpt", weights_only=True)
+    assert last["decentralized"]["weights"] == "local"
+    (first,) = (folder / "all" / "local" / "last.ckpt.agents").glob("*.agent0.pt")
+    own = torch.load(first, weights_only=True)["state_dict"]
+    assert torch.equal(last["state_dict"]["network.0.weight"], own["network.0.weight"])
+
+
+def test_a_path_that_is_on_no_file_system_is_refused():
+    from lightning_plugins.strategies.agent_files import AgentFiles
+
+    with pytest.raises(ValueError, match="give a path on it"):
+        AgentFiles("s3://bucket/last.ckpt")

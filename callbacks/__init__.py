@@ -1,6 +1,7 @@
 """Lightning callbacks."""
 
 from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvaluation
+from lightning_plugins.callbacks.block_sharpness import BlockSharpness
 from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
@@ -9,6 +10,7 @@ from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
 __all__ = [
     "AdversarialEvaluation",
+    "BlockSharpness",
     "ExactResume",
     "LateAdversarialTraining",
     "LateSAM",

@@ -29,13 +29,7 @@ def curve_picture(
     Raises:
         ImportError: if matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'pictures need matplotlib: pip install "lightning-plugins[report]"'
-        ) from error
+    Figure, FigureCanvasAgg = _matplotlib()
     figure = Figure(figsize=(6.4, 1.2 + 1.9 * len(values)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(len(values), 1, sharex=True, squeeze=False)[:, 0]
@@ -54,6 +48,47 @@ def curve_picture(
                 fontsize=8,
             )
     panels[-1].set_xlabel("optimizer step")
+    return _picture(figure, canvas)
+
+
+def compared_curves_picture(
+    steps: Sequence[int], values: Mapping[str, Sequence[float]], ylabel: str
+) -> Picture:
+    """Draw all of ``values`` over ``steps`` in one panel with a logarithmic axis.
+
+    Args:
+        steps: optimizer steps of the points.
+        values: name -> one positive value a step; others are left out.
+        ylabel: what the values are.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
+    Figure, FigureCanvasAgg = _matplotlib()
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, curve in values.items():
+        axes.plot(steps, curve, "o-", markersize=3, label=literal(name))
+    axes.set_yscale("log", nonpositive="mask")
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(literal(ylabel))
+    axes.legend(fontsize=8)
+    return _picture(figure, canvas)
+
+
+def _matplotlib() -> tuple[Any, Any]:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError(
+            'pictures need matplotlib: pip install "lightning-plugins[report]"'
+        ) from error
+    return Figure, FigureCanvasAgg
+
+
+def _picture(figure: Any, canvas: Any) -> Picture:
     canvas.draw()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

@@ -1,0 +1,185 @@
+"""Sharpness of each type of block in a transformer, from gradients that a run has anyway."""
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.data import extract_batch_size
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.optimizers.block_presets import BLOCKS
+from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
+from lightning_plugins.reports.curves import compared_curves_picture
+from lightning_plugins.reports.to_loggers import send_picture
+
+# Multiplier = (sharpness of norms / sharpness of the block) to this power. Our fit to the paper's
+# four multipliers and the sharpness that is read off its chart for LLaMA 0.25B: 0.71.
+_EXPONENT = 0.7
+
+
+class BlockSharpness(Callback):
+    """Estimates how sharp the loss is in each type of block, and draws it over the run.
+
+    For a block with n parameters the estimate is B·‖g‖²/n, with g the gradient of the mean loss
+    over B samples that the optimizer step is made of, before clipping: the diagonal of the
+    Gauss-Newton matrix, averaged. It costs one norm a parameter at the steps it looks at and
+    changes nothing. While ``LateSAM`` is active, g is its gradient at the perturbed weights.
+
+    Logs ``block_sharpness/qk`` and so on for embedding, qk, vo, ffn, norm, head, router and other,
+    where they occur. At the end of the run the picture ``block_sharpness`` goes to the loggers that
+    take pictures, else to the log folder, and multipliers for ``BlockwiseAdamW`` are suggested.
+
+    Source: Wang et al., arXiv 2502.19002, section 3; their code has no such measurement.
+
+    Args:
+        every_n_steps: optimizer steps between measurements.
+        patterns: regular expression -> block for names that no preset knows (``blocks_of``).
+        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
+
+    Raises:
+        ValueError: ``every_n_steps`` below 1; at the start of the run, a parameter whose block is
+            unknown.
+        MisconfigurationException: a strategy that shards the parameters.
+
+    Example::
+
+        trainer = Trainer(callbacks=[BlockSharpness()])
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 100,
+        patterns: Mapping[str, str] | None = None,
+        preset: str = "auto",
+    ) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps={every_n_steps}: expected at least 1")
+        self.every_n_steps = every_n_steps
+        self.patterns = patterns
+        self.preset = preset
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {}
+        self._parameters: list[BlockParameter] = []
+        self._batch_size = 0
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        refuse_sharded(trainer, self)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work; begin a new curve with a new run."""
+        self.check(trainer)
+        if stage == "fit" and trainer.global_step == 0:
+            self.steps, self.values = [], {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sort the parameters into blocks."""
+        self._parameters = blocks_of(
+            pl_module.named_parameters(), type(self).__name__, self.patterns, self.preset
+        )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Learn how many samples a step is made of."""
+        if self._looks(trainer):
+            accumulated = trainer.accumulate_grad_batches * trainer.world_size
+            self._batch_size = extract_batch_size(batch) * accumulated
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Measure, on gradients that are unscaled and not yet clipped."""
+        if not self._looks(trainer):
+            return
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        parameters = [one for one in self._parameters if id(one.parameter) in stepped]
+        measured = _mean_squares(parameters)
+        if measured:
+            values = {block: self._batch_size * value for block, value in measured.items()}
+            self._record(trainer, values)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the curves and suggest multipliers."""
+        self._parameters = []
+        # Outside the condition, because asking for the folder is a collective operation.
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        if not (trainer.is_global_zero and self.steps):
+            return
+        suggested = self.suggested_multipliers()
+        if suggested:
+            listed = ", ".join(f"{block}: {value:.1f}" for block, value in suggested.items())
+            rank_zero_info(f"BlockSharpness suggests multipliers: {{{listed}}}")
+        try:
+            picture = compared_curves_picture(self.steps, self.values, "B·‖g‖²/n")
+        except ImportError as error:
+            rank_zero_warn(f"the sharpness of the blocks was not drawn: {error}")
+            return
+        send_picture("block_sharpness", picture, trainer.loggers, folder)
+
+    def suggested_multipliers(self) -> dict[str, float]:
+        """Learning-rate multipliers from the measured sharpness, relative to the norms'.
+
+        (S_norm / S_block)^0.7, from geometric means over the second half of the measurements; 0.7
+        brings the paper's measured sharpness to its published multipliers, which were set by hand
+        following the order. A heuristic of ours. Empty where norms or gradients are missing.
+        """
+        means = {}
+        for block, curve in self.values.items():
+            late = [value for value in curve[len(curve) // 2 :] if value > 0]
+            if late:
+                means[block] = math.exp(sum(map(math.log, late)) / len(late))
+        if "norm" not in means:
+            return {}
+        return {block: (means["norm"] / mean) ** _EXPONENT for block, mean in means.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far, so that a resumed run draws the whole curve."""
+        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the curve."""
+        self.steps = list(state_dict["steps"])
+        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+
+    def _looks(self, trainer: Trainer) -> bool:
+        return trainer.global_step % self.every_n_steps == 0
+
+    def _record(self, trainer: Trainer, measured: dict[str, float]) -> None:
+        if self.steps[-1:] != [trainer.global_step]:
+            self.steps.append(trainer.global_step)
+        for block in {**self.values, **measured}:
+            curve = self.values.setdefault(block, [])
+            curve += [math.nan] * (len(self.steps) - len(curve))
+            curve[-1] = measured.get(block, curve[-1])
+        metrics = {f"block_sharpness/{block}": value for block, value in measured.items()}
+        # On every rank, because each checks what ModelCheckpoint monitors.
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)
+
+
+@torch.no_grad()
+def _mean_squares(parameters: list[BlockParameter]) -> dict[str, float]:
+    """Mean squared entry of the gradient in each block that has one."""
+    squares: dict[str, list[Tensor]] = defaultdict(list)
+    counts: dict[str, int] = defaultdict(int)
+    for one in parameters:
+        if one.parameter.grad is not None:
+            for block, part in one.slices(one.parameter.grad):
+                squares[block].append(torch.linalg.vector_norm(part, dtype=torch.float32) ** 2)
+                counts[block] += part.numel()
+    found = [block for block in BLOCKS if counts[block]]
+    if not found:
+        return {}
+    sums = torch.stack([torch.stack(squares[block]).sum() for block in found])
+    means = sums / torch.tensor([counts[block] for block in found], device=sums.device)
+    return dict(zip(found, means.tolist(), strict=True))

@@ -1,0 +1,161 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+from torch.utils.data import DataLoader
+
+from lightning_plugins.callbacks import BlockSharpness
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(self, name, nn.Linear(6, 6, bias=False))
+
+    def forward(self, x):
+        scores = self.q_proj(x) @ self.k_proj(x).transpose(1, 2)
+        return self.o_proj(scores.softmax(-1) @ self.v_proj(x))
+
+
+class Transformer(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.embed_tokens = nn.Embedding(9, 6)
+        self.norm = nn.LayerNorm(6)
+        self.self_attn = Attention()
+        self.lm_head = nn.Linear(6, 9)
+
+    def loss(self, tokens):
+        hidden = self.self_attn(self.norm(self.embed_tokens(tokens[:, :-1])))
+        return nn.functional.cross_entropy(
+            self.lm_head(hidden).flatten(0, 1), tokens[:, 1:].flatten()
+        )
+
+    def training_step(self, tokens, batch_idx):
+        return self.loss(tokens)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def batches(count=6, size=4):
+    torch.manual_seed(1)
+    return [torch.randint(9, (size, 8)) for _ in range(count)]
+
+
+def fit(callback, tmp_path, logger=False, **arguments):
+    torch.manual_seed(0)
+    model = Transformer()
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        devices=1,
+        max_epochs=1,
+        logger=logger,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        callbacks=[callback] if callback else None,
+        **arguments,
+    )
+    trainer.fit(model, DataLoader(batches(), batch_size=None))
+    return model, trainer
+
+
+def expected(samples, batch_size):
+    """B·‖g‖²/n of the untrained model."""
+    torch.manual_seed(0)
+    model = Transformer()
+    torch.stack([model.loss(batch) for batch in samples]).mean().backward()
+    blocks = {"embedding": "embed", "norm": "norm", "head": "lm_head", "qk": ("q_", "k_")}
+    blocks["vo"] = ("v_", "o_")
+    result = {}
+    for block, names in blocks.items():
+        chosen = [
+            p.grad
+            for n, p in model.named_parameters()
+            if n.removeprefix("self_attn.").startswith(names)
+        ]
+        flat = torch.cat([g.flatten() for g in chosen]).double()
+        result[block] = batch_size * float(flat.square().mean())
+    return result
+
+
+def test_the_estimate_is_the_mean_squared_gradient_times_the_batch(tmp_path):
+    callback = BlockSharpness(every_n_steps=2)
+    fit(callback, tmp_path, gradient_clip_val=1e-3)
+    assert callback.steps == [0, 2, 4]
+    wanted = expected(batches()[:1], 4)
+    assert {k: v[0] for k, v in callback.values.items()} == pytest.approx(wanted, rel=1e-5)
+
+
+def test_accumulated_batches_count_as_one(tmp_path):
+    callback = BlockSharpness(every_n_steps=1)
+    fit(callback, tmp_path, accumulate_grad_batches=3)
+    wanted = expected(batches()[:3], 12)
+    assert {k: v[0] for k, v in callback.values.items()} == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_run_is_the_run_without_it(tmp_path):
+    with_it, _ = fit(BlockSharpness(every_n_steps=1), tmp_path)
+    without, _ = fit(None, tmp_path)
+    assert all(map(torch.equal, with_it.parameters(), without.parameters()))
+
+
+def test_values_are_logged_and_drawn(tmp_path):
+    logger = CSVLogger(tmp_path, name="log")
+    _, trainer = fit(BlockSharpness(every_n_steps=3), tmp_path, logger=logger)
+    rows = (tmp_path / "log" / "version_0" / "metrics.csv").read_text().splitlines()
+    assert sorted(rows[0].split(",")) == sorted(
+        [f"block_sharpness/{b}" for b in ("embedding", "qk", "vo", "norm", "head")] + ["step"]
+    )
+    assert [row.split(",")[-1] for row in rows[1:]] == ["0", "3"]
+    assert (tmp_path / "log" / "version_0" / "block_sharpness.png").stat().st_size > 1000
+    assert trainer.callback_metrics["block_sharpness/qk"] > 0
+
+
+def test_the_suggestion_follows_the_sharpness_and_is_near_the_published_one():
+    callback = BlockSharpness()
+    # Read off the chart of the paper's repository for LLaMA 0.25B.
+    chart = {"embedding": 9e-7, "qk": 1.5e-6, "ffn": 3e-6, "vo": 5.5e-6, "norm": 3e-5}
+    callback.values = {block: [math.nan, value] for block, value in chart.items()}
+    suggested = callback.suggested_multipliers()
+    published = {"embedding": 10, "qk": 8, "ffn": 6, "vo": 4, "norm": 1}
+    assert suggested["norm"] == 1
+    assert all(abs(math.log(suggested[b] / published[b])) < 0.25 for b in published)
+
+
+def test_a_resumed_run_continues_the_curve(tmp_path):
+    first, second = BlockSharpness(every_n_steps=2), BlockSharpness(every_n_steps=2)
+    fit(first, tmp_path)
+    second.load_state_dict(first.state_dict())
+    assert (second.steps, second.values) == (first.steps, first.values)
+
+
+def test_an_unknown_block_is_named_before_the_first_step(tmp_path):
+    class Odd(Transformer):
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.ones(1))
+
+    trainer = Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_steps=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[BlockSharpness()],
+    )
+    with pytest.raises(ValueError, match=r"BlockSharpness .*gain.*patterns"):
+        trainer.fit(Odd(), DataLoader(batches(), batch_size=None))
+
+
+def test_a_frequency_below_one_is_refused():
+    with pytest.raises(ValueError, match="every_n_steps=0"):
+        BlockSharpness(every_n_steps=0)

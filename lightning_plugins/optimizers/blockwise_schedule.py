@@ -13,7 +13,8 @@ Shape = Literal["cosine", "wsd_thirds"]
 class BlockwiseSchedule(LRScheduler):
     """The schedule of Blockwise LR: each block from its own peak to one floor for all.
 
-    With a block's peak m·η, m its multiplier and η the rate of multiplier 1, at step t of T:
+    With a block's peak m·η, m its multiplier and η the rate of multiplier 1, at iteration i of T,
+    which is the optimizer's step i - 1 counted from 0:
 
     - ``cosine``: linear warm-up over w steps, then half a cosine from the peak to ``floor`` at T.
     - ``wsd_thirds``: linear warm-up and the peak up to T/3; a line from the peak to η up to 2T/3;
@@ -24,7 +25,8 @@ class BlockwiseSchedule(LRScheduler):
     the baseline with the same floor. Advance it once per optimizer step.
 
     Source: Wang et al., arXiv 2502.19002, and the authors' released code (minimum rate common to
-    all blocks, warm-up scaled by the multiplier, thirds under WSD).
+    all blocks, warm-up scaled by the multiplier, thirds under WSD), which begins with an iteration
+    0 at rate 0 that is left out here.
 
     Args:
         optimizer: a ``Blockwise`` optimizer, or any other.
@@ -70,18 +72,20 @@ class BlockwiseSchedule(LRScheduler):
     def rate(self, step: int, peak: float) -> float:
         """The learning rate at optimizer step ``step``, from 0, of a group with this peak."""
         total = self.total_steps
+        iteration = min(step + 1, total)
         warmup_steps = self._warmup_share(peak) * total
-        if step < warmup_steps:
-            return peak * min(1.0, (step + 1) / warmup_steps)
+        if iteration <= warmup_steps:
+            return peak * iteration / warmup_steps
         if self.shape == "cosine":
-            share = min(1.0, (step - warmup_steps) / (total - warmup_steps))
+            share = (iteration - warmup_steps) / (total - warmup_steps)
             return self.floor + (peak - self.floor) * (1 + math.cos(math.pi * share)) / 2
-        third, position = total / 3, min(step, total)
-        if position <= third:
+        third = total / 3
+        if iteration <= third:
             return peak
-        if position <= 2 * third:
-            return peak + (self._common_peak - peak) * (position - third) / third
-        return self._common_peak + (self.floor - self._common_peak) * (position - 2 * third) / third
+        if iteration <= 2 * third:
+            return peak + (self._common_peak - peak) * (iteration - third) / third
+        share = (iteration - 2 * third) / third
+        return self._common_peak + (self.floor - self._common_peak) * share
 
     def state_dict(self) -> dict[str, Any]:
         """How far the run is; peaks, length and shape are those of the run that resumes."""

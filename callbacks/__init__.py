@@ -2,18 +2,22 @@
 
 from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvaluation
 from lightning_plugins.callbacks.block_sharpness import BlockSharpness
+from lightning_plugins.callbacks.communication_schedule import CommunicationSchedule
 from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
+from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation
 from lightning_plugins.callbacks.parameter_names import ParameterNames
 from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
 __all__ = [
     "AdversarialEvaluation",
     "BlockSharpness",
+    "CommunicationSchedule",
     "ExactResume",
     "LateAdversarialTraining",
     "LateSAM",
+    "MergedEvaluation",
     "ParameterNames",
     "SharpnessMonitor",
 ]

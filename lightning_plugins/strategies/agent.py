@@ -73,9 +73,14 @@ class Agent:
         self._check_alike(Mergeable(self.module, True).flat.fingerprint)
         if shared_init:
             self.peers.broadcast(list(tensors.values()), "start")
-        sums = torch.stack([t.double().sum() for t in mergeable_parameters(self.module).values()])
-        of_all = self.peers.gather(sums, "start")
         self._remember_start()
+        return self.is_alike("start")
+
+    @torch.no_grad()
+    def is_alike(self, kind: str = "control") -> bool:
+        """Whether all agents have the same parameters, as far as sums of them tell."""
+        sums = torch.stack([t.double().sum() for t in mergeable_parameters(self.module).values()])
+        of_all = self.peers.gather(sums, kind)
         return all(torch.equal(part, of_all[0]) for part in of_all)
 
     def after_step(self, steps: int, total_steps: float) -> Round | None:

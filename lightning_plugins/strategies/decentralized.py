@@ -217,14 +217,17 @@ class DecentralizedStrategy(AgentProcesses):
         """The mean over agents of each of ``tensors``."""
         return self.agent.mean(tensors, kind)
 
-    @property
-    def recent_batches(self) -> list[tuple[Any, int]]:
-        """The last batches of this agent with their indices, where they are kept."""
-        return list(self._recent)
+    def batches_of_agents(self, batch: Any) -> list[Any]:
+        """The agents' batches in a batch of the Trainer: here one."""
+        return [batch]
 
     def on_train_end(self) -> None:
-        """Merge, if the run ended before its known end; then write what communication cost."""
-        if self.communication.final_merge and not self.has_merged:
+        """Merge, unless all agents already hold the same; then write what communication cost.
+
+        They do not where the run ended before its known end, and where a callback such as weight
+        averaging has since put other weights in place.
+        """
+        if self.communication.final_merge and not self.agent.is_alike():
             self.merge()
         write_report(self, self._module)
 
@@ -237,7 +240,9 @@ class DecentralizedStrategy(AgentProcesses):
             label["interrupted"] = True
         elif self._agent is not None:
             save = f"{checkpoint['global_step']:08d}-{uuid4().hex[:8]}"
-            label["save"] = save = self.broadcast(save, self.peers.agents[0])
+            # The path too: it may hold a monitored value, of which each agent has its own.
+            save, filepath = self.broadcast([save, str(filepath)], self.peers.agents[0])
+            label["save"] = save
             if "optimizer_states" in checkpoint:
                 own = {CHECKPOINT_KEY: {"agent": self.agent.state_dict()}, **checkpoint}
                 own[CHECKPOINT_KEY]["ledger"] = self.ledger.state_dict()
@@ -317,7 +322,7 @@ class DecentralizedStrategy(AgentProcesses):
     def _recalibrate(self) -> None:
         if self.buffers != "recalibrate":
             return
-        recalibrate(self._module, self.recent_batches)
+        recalibrate(self._module, list(self._recent))
         statistics = running_statistics(self._module)
         for own, mean in zip(statistics, self.agent.mean(statistics, "merge"), strict=True):
             own.copy_(mean)

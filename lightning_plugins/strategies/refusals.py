@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.strategies.agent_data import Partition
 from lightning_plugins.strategies.batch_norm import normalizations
 from lightning_plugins.strategies.mergeable import Buffers, OptimizerState
@@ -36,9 +38,14 @@ def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
     """Refuse a Trainer in which agents would not be agents.
 
     Raises:
-        MisconfigurationException: synchronized batch normalization, a learning-rate finder's or
-            other callback that needs one model, or re-estimation without automatic optimization.
+        MisconfigurationException: synchronized batch normalization, a learning-rate finder, or
+            re-estimation without automatic optimization.
     """
+    if any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(trainer)):
+        raise MisconfigurationException(
+            "LearningRateFinder with decentralized training: each agent would find a learning rate "
+            "of its own; find it on one device first"
+        )
     module = trainer.lightning_module
     has_sync = module is not None and any(
         isinstance(part, nn.SyncBatchNorm) for part in module.modules()

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -35,21 +36,38 @@ def samples():
 class Classifier(LightningModule):
     """Dropout and batch normalization, where asked for; logs what Lightning can reduce."""
 
-    def __init__(self, plain=False, lr=0.1, momentum=0.9, init_seed=7, data=None, batches=None):
+    def __init__(
+        self,
+        plain=False,
+        lr=0.1,
+        momentum=0.9,
+        init_seed=7,
+        data=None,
+        batches=None,
+        plateau=False,
+        manual=False,
+        hidden=None,
+    ):
         super().__init__()
         # Without a seed each agent starts from weights of its own.
         torch.manual_seed(int(os.environ["LOCAL_RANK"]) if init_seed is None else init_seed)
-        extras = [] if plain else [nn.BatchNorm1d(8), nn.Dropout(0.2)]
-        self.network = nn.Sequential(nn.Linear(6, 8), *extras, nn.Tanh(), nn.Linear(8, 3))
+        width = hidden[int(os.environ["LOCAL_RANK"])] if hidden else 8
+        extras = [] if plain else [nn.BatchNorm1d(width), nn.Dropout(0.2)]
+        self.network = nn.Sequential(nn.Linear(6, width), *extras, nn.Tanh(), nn.Linear(width, 3))
         self.accuracy = MulticlassAccuracy(3, average="micro")
         self.lr, self.momentum = lr, momentum
-        self.data, self.batches = data, batches
+        self.data, self.batches, self.plateau = data, batches, plateau
+        self.automatic_optimization = not manual
         self.seen, self.validated = [], 0
 
     def training_step(self, batch, batch_idx):
         self.seen += batch[0][:, 0].tolist()
         loss = cross_entropy(self.network(batch[0]), batch[1])
         self.log("train/loss", loss, on_step=True, on_epoch=True)
+        if not self.automatic_optimization:
+            self.optimizers().zero_grad()
+            self.manual_backward(loss)
+            self.optimizers().step()
         return loss
 
     def validation_step(self, batch, batch_idx):
@@ -62,6 +80,11 @@ class Classifier(LightningModule):
 
     def configure_optimizers(self):
         optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)
+        if self.plateau:
+            schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
+                optimizer, threshold=9.0, patience=0
+            )
+            return {"optimizer": optimizer, "lr_scheduler": schedule, "monitor": "val/loss"}
         schedule = torch.optim.lr_scheduler.StepLR(optimizer, 5, 0.9)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -157,8 +180,11 @@ def train(
     checkpoint=None,
     ckpt_path=None,
     may_fail=False,
+    without_store=False,
     seed=1,
 ):
+    if without_store:
+        del os.environ["LIGHTNING_PLUGINS_STORE"]
     if strategy == "ddp":
         chosen = DDPStrategy(process_group_backend="gloo")
     else:
@@ -168,7 +194,8 @@ def train(
     module = Classifier(**(module or {}))
     watch = Watch()
     torch.manual_seed(seed)
-    callbacks = [watch, ExactResume(), *callbacks]
+    made = [one() if isinstance(one, partial) else one for one in callbacks]
+    callbacks = [watch, ExactResume(), *made]
     if checkpoint is not None:
         callbacks.append(ModelCheckpoint(dirpath=folder, **checkpoint))
     run = Trainer(
@@ -195,6 +222,7 @@ def train(
         "weights": flat(module),
         "watched": watch.weights,
         "momentum": torch.cat(momenta) if momenta else None,
+        "lr": run.optimizers[0].param_groups[0]["lr"],
         "global_step": run.global_step,
         "seen": module.seen,
         "validated": module.validated,

@@ -1,0 +1,211 @@
+"""How good the agents' mean would be, beside how good they are."""
+
+import copy
+import inspect
+from collections import deque
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_plugins.nn.random_state import RandomState
+from lightning_plugins.strategies.batch_norm import (
+    normalizations,
+    recalibrate,
+    running_statistics,
+)
+
+
+class MergedEvaluation(Callback):
+    """Validates the model that a merge would give now, and leaves training as it was.
+
+    During validation each agent holds a copy of the module with the mean of all agents' weights and
+    runs ``validation_step`` on it too. Statistics of batch normalization are re-estimated for the
+    merged weights on the last training batches of each agent, and averaged. The bytes are booked as
+    ``measurement``.
+
+    For each value ``X`` that ``validation_step`` logs, it logs ``X_merged`` and ``X_local_mean``
+    (the mean over agents), and beside them ``mergeability_gap`` (merged minus local mean of
+    ``metric``) and ``consensus_distance``, ``1/n sum_i ||x_i - x̄||^2``. They may be monitored.
+
+    It costs one all-reduce of the weights, a copy of the module, and a second pass over the
+    validation data, for every ``every_n_validations`` validations.
+
+    Source: counterfactual merge, mergeability gap and consensus error as in the released code of
+    Zhu et al., arXiv 2507.06542.
+
+    Args:
+        metric: logged by ``validation_step``; its gap is reported.
+        every_n_validations: how often.
+        calibration_batches: training batches kept for batch normalization, where there is any.
+
+    Raises:
+        ValueError: an argument outside its range, or a ``metric`` that is not logged.
+        MisconfigurationException: a strategy without agents.
+
+    Example::
+
+        callbacks = [MergedEvaluation("val/accuracy"), ModelCheckpoint(monitor="val/loss_merged")]
+    """
+
+    def __init__(
+        self,
+        metric: str = "val/accuracy",
+        every_n_validations: int = 1,
+        calibration_batches: int = 32,
+    ) -> None:
+        if every_n_validations < 1:
+            raise ValueError(f"every_n_validations={every_n_validations}: expected at least 1")
+        if calibration_batches < 1:
+            raise ValueError(f"calibration_batches={calibration_batches}: expected at least 1")
+        self.metric = metric
+        self.every_n_validations = every_n_validations
+        self._validations = 0
+        self._recent: deque[tuple[Any, int]] = deque(maxlen=calibration_batches)
+        self._merged: LightningModule | None = None
+        self._logged = _Logged()
+        self._consensus_distance: Tensor | None = None
+        self._measures = False
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer whose strategy has no agents, before anything is prepared."""
+        if not hasattr(trainer.strategy, "merged_tensors"):
+            raise MisconfigurationException(
+                f"MergedEvaluation needs agents, and {type(trainer.strategy).__name__} has none: "
+                "set strategy='decentralized'"
+            )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work, while nothing has been trained."""
+        if stage == "fit":
+            self.check(trainer)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the batch, where there is batch normalization to calibrate."""
+        if normalizations(pl_module):
+            strategy: Any = trainer.strategy
+            self._recent.extend((own, batch_idx) for own in strategy.batches_of_agents(batch))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Average the agents' weights into the copy."""
+        self._measures = False
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self._measures = self._validations % self.every_n_validations == 0
+        self._validations += 1
+        if not self._measures:
+            return
+        strategy: Any = trainer.strategy
+        means = strategy.merged_tensors()
+        self._consensus_distance = strategy.consensus_distance(means)
+        self._logged = _Logged()
+        merged = self._merged = self._merged or copy.deepcopy(pl_module).requires_grad_(False)
+        merged.load_state_dict(pl_module.state_dict(), strict=False)
+        places = dict(merged.named_parameters()) | dict(merged.named_buffers())
+        with torch.no_grad():
+            for name, mean in means.items():
+                places[name].copy_(mean)
+        merged.trainer = trainer
+        recalibrate(merged, list(self._recent))
+        statistics = running_statistics(merged)
+        for own, mean in zip(statistics, strategy.averaged(statistics), strict=True):
+            own.copy_(mean)
+        merged.eval()
+        for part in merged.modules():
+            if isinstance(part, Metric):
+                part.reset()
+                part.sync_on_compute = False  # all agents hold the same model and the same data
+        merged.__dict__["log"] = self._logged.log
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Run ``validation_step`` of the merged model on the same batch."""
+        if not self._measures:
+            return
+        assert self._merged is not None
+        several = isinstance(trainer.val_dataloaders, list | tuple | dict)
+        is_one = not several or len(trainer.val_dataloaders) == 1  # type: ignore[arg-type]
+        self._logged.begin(batch, "" if is_one else f"/dataloader_idx_{dataloader_idx}")
+        step = self._merged.validation_step
+        takes_index = "dataloader_idx" in inspect.signature(step).parameters
+        arguments = (batch, batch_idx, dataloader_idx) if takes_index else (batch, batch_idx)
+        random_state = RandomState.capture()
+        with trainer.precision_plugin.val_step_context():
+            step(*arguments)
+        random_state.restore()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the merged model's values beside the agents' means."""
+        if not self._measures:
+            return
+        assert self._merged is not None
+        self._merged.__dict__.pop("log", None)
+        merged = self._logged.values()
+        if self.metric not in merged:
+            raise ValueError(
+                f"metric={self.metric!r}: validation_step logs {', '.join(sorted(merged))}; choose "
+                "one of these"
+            )
+        told: dict[str, Tensor] = {}
+        for name, value in merged.items():
+            local = trainer.callback_metrics[name].detach().clone().float()
+            told[f"{name}_merged"] = value
+            told[f"{name}_local_mean"] = trainer.strategy.reduce(local, reduce_op="mean")
+        gap = told[f"{self.metric}_merged"] - told[f"{self.metric}_local_mean"]
+        told["mergeability_gap"] = gap
+        assert self._consensus_distance is not None
+        told["consensus_distance"] = self._consensus_distance
+        # Too late for self.log, and early enough for callbacks that monitor.
+        trainer.callback_metrics.update(told)
+        for logger in trainer.loggers:
+            logger.log_metrics(
+                {name: float(value) for name, value in told.items()}, step=trainer.global_step
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let go of the copy."""
+        self._merged = None
+        self._recent.clear()
+
+
+class _Logged:
+    """What a ``validation_step`` logs, gathered over its batches as Lightning would."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, float]] = {}
+        self._metrics: dict[str, Metric] = {}
+        self._batch: Any = None
+        self._suffix = ""
+
+    def begin(self, batch: Any, suffix: str) -> None:
+        """Begin a batch; ``suffix`` tells the loaders apart where there are several."""
+        self._batch, self._suffix = batch, suffix
+
+    def log(self, name: str, value: Any, *, batch_size: int | None = None, **_: Any) -> None:
+        """In place of ``LightningModule.log``."""
+        name += self._suffix
+        if isinstance(value, Metric):
+            self._metrics[name] = value
+            return
+        size = float(batch_size or extract_batch_size(self._batch))
+        added = torch.as_tensor(value).detach().float() * size
+        total, weight = self._sums.get(name, (torch.zeros_like(added), 0.0))
+        self._sums[name] = (total + added, weight + size)
+
+    def values(self) -> dict[str, Tensor]:
+        """The value of each name over the whole validation."""
+        means = {name: total / weight for name, (total, weight) in self._sums.items()}
+        return means | {name: metric.compute().float() for name, metric in self._metrics.items()}

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 class TrainedRecipe:
     """What came out of a run.
 
-    ``fit_seconds`` is the wall time of ``Trainer.fit``; ``test_metrics`` the logged test metrics.
+    ``fit_seconds`` is the wall time of ``Trainer.fit``; ``fit_metrics`` are the last values logged
+    in it, ``test_metrics`` those of the test part.
     """
 
     model: "LightningModule"
     datamodule: "LightningDataModule"
     trainer: "Trainer"
     fit_seconds: float
+    fit_metrics: dict[str, float]
     test_metrics: dict[str, float]
 
 
@@ -57,9 +59,12 @@ def train_recipe(
         started = time.perf_counter()
         cli.trainer.fit(cli.model, datamodule=cli.datamodule)
         fit_seconds = time.perf_counter() - started
+        fit_metrics = {k: float(v) for k, v in cli.trainer.callback_metrics.items()}
         (metrics,) = cli.trainer.test(cli.model, datamodule=cli.datamodule, verbose=False)
     test_metrics = {name: float(value) for name, value in metrics.items()}
-    return TrainedRecipe(cli.model, cli.datamodule, cli.trainer, fit_seconds, test_metrics)
+    return TrainedRecipe(
+        cli.model, cli.datamodule, cli.trainer, fit_seconds, fit_metrics, test_metrics
+    )
 
 
 def _resolved(config: dict[str, Any], seed: int) -> dict[str, Any]:

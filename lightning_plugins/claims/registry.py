@@ -5,7 +5,11 @@ import importlib
 from lightning_plugins.claims.claim import Paper
 from lightning_plugins.claims.near_names import suggestion
 
-PAPERS = {"late-sam": "lightning_plugins.claims.late_sam"}
+PAPERS = {
+    "late-sam": "lightning_plugins.claims.late_sam",
+    "blockwise-lr": "lightning_plugins.claims.blockwise_lr",
+    "grad-power": "lightning_plugins.claims.grad_power",
+}
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""
 
 

@@ -4,12 +4,26 @@ from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_plugins.strategies.decentralized import DecentralizedStrategy
 from lightning_plugins.strategies.ledger import CommLedger
+from lightning_plugins.strategies.simulate import Simulated, simulate
+from lightning_plugins.strategies.simulated import SimulatedDecentralizedStrategy
 
-__all__ = ["CommLedger", "DecentralizedStrategy"]
+__all__ = [
+    "CommLedger",
+    "DecentralizedStrategy",
+    "Simulated",
+    "SimulatedDecentralizedStrategy",
+    "simulate",
+]
 
 StrategyRegistry.register(
     "decentralized",
     DecentralizedStrategy,
     description="A model in each process; they gossip along random pairs and merge at the end",
+    override=True,
+)
+StrategyRegistry.register(
+    "decentralized_simulated",
+    SimulatedDecentralizedStrategy,
+    description="16 agents take turns in one process",
     override=True,
 )

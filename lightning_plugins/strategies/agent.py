@@ -105,7 +105,7 @@ class Agent:
 
     def merge(self, steps: int) -> None:
         """Give every agent the mean of all, or the outer optimizer's step on it."""
-        mergeable = self._mergeable()
+        mergeable = Mergeable(self.module, self.buffers == "mix")
         means = self._checked_mean(mergeable, "merge")
         self._commit(mergeable, self._outer.step(means) if self._outer else means)
         self.steps_at_merge = steps

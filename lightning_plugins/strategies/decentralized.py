@@ -1,5 +1,6 @@
 """Decentralized training: every process has a model of its own, and they gossip."""
 
+import json
 import math
 import os
 from collections import deque
@@ -23,6 +24,7 @@ from lightning_plugins.strategies.agent_processes import (
     StartMethod,
 )
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
+from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.living_peers import LivingPeers
 from lightning_plugins.strategies.mergeable import (
     Buffers,
@@ -36,7 +38,7 @@ from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 
 CHECKPOINT_KEY = "decentralized"
-_RECALIBRATION_BATCHES = 32
+RECALIBRATION_BATCHES = 32
 
 
 class DecentralizedStrategy(AgentProcesses):
@@ -120,7 +122,7 @@ class DecentralizedStrategy(AgentProcesses):
         self._resumed_state: dict[str, Any] | None = None
         self._is_resuming = False
         self._total_steps = math.inf
-        self._recent: deque[tuple[Any, int]] = deque(maxlen=_RECALIBRATION_BATCHES)
+        self._recent: deque[tuple[Any, int]] = deque(maxlen=RECALIBRATION_BATCHES)
 
     @property
     def agent(self) -> Agent:
@@ -229,7 +231,11 @@ class DecentralizedStrategy(AgentProcesses):
         """
         if self.communication.final_merge and not self.agent.is_alike():
             self.merge()
-        write_report(self, self._module)
+        own = json.dumps(self.ledger.state_dict()).encode()
+        parts = self.peers.gather_bytes(own, self.root_device)
+        books = CommLedger.merged(json.loads(part) for part in parts)
+        steps = self._module.trainer.global_step // max(1, len(self.optimizers))
+        write_report(books, self._module, steps, self.world_size)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None

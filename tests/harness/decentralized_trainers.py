@@ -47,12 +47,13 @@ class Classifier(LightningModule):
         plateau=False,
         manual=False,
         hidden=None,
+        dropout=0.2,
     ):
         super().__init__()
         # Without a seed each agent starts from weights of its own.
         torch.manual_seed(int(os.environ["LOCAL_RANK"]) if init_seed is None else init_seed)
         width = hidden[int(os.environ["LOCAL_RANK"])] if hidden else 8
-        extras = [] if plain else [nn.BatchNorm1d(width), nn.Dropout(0.2)]
+        extras = [] if plain else [nn.BatchNorm1d(width), nn.Dropout(dropout)]
         self.network = nn.Sequential(nn.Linear(6, width), *extras, nn.Tanh(), nn.Linear(width, 3))
         self.accuracy = MulticlassAccuracy(3, average="micro")
         self.lr, self.momentum = lr, momentum

@@ -1,0 +1,174 @@
+"""One module that becomes one simulated agent after the other, without copying weights."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_plugins.strategies.mergeable import mergeable_buffers, mergeable_parameters
+
+
+class AgentRows:
+    """The agents' weights as rows of matrices, and a module whose tensors are views of one row.
+
+    Args:
+        module: whose tensors are taken over; all agents start from them.
+        optimizers: whose state every agent has of its own.
+        num_agents: rows.
+    """
+
+    def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], num_agents: int) -> None:
+        self.module = module
+        self.optimizers = optimizers
+        self.num_agents = num_agents
+        self.parameters = _Matrices(mergeable_parameters(module), num_agents)
+        self.buffers = _Matrices(mergeable_buffers(module), num_agents)
+        self._owners = _owners_of_buffers(module)
+        # Counters and what is not saved: each agent has its own copy.
+        self._others = [
+            {
+                name: buffer.clone()
+                for name, buffer in module.named_buffers()
+                if name not in self.buffers.names
+            }
+            for _ in range(num_agents)
+        ]
+        self._states: list[list[dict]] = [
+            [defaultdict(dict) for _ in optimizers] for _ in range(num_agents)
+        ]
+        self._present: int | None = None
+        self.become(0)
+
+    def become(self, agent: int) -> None:
+        """Let the module and the optimizers be those of ``agent``."""
+        if agent == self._present:
+            return
+        self.put_away()
+        for parameter, view in self.parameters.views(self.module.get_parameter, agent):
+            parameter.data = view
+            parameter.grad = None
+        for name, view in self.buffers.named_views(agent):
+            owner, key = self._owners[name]
+            owner._buffers[key] = view
+        for name, buffer in self._others[agent].items():
+            owner, key = self._owners[name]
+            owner._buffers[key] = buffer
+        for optimizer, state in zip(self.optimizers, self._states[agent], strict=True):
+            optimizer.state = state  # type: ignore[assignment]
+        self._present = agent
+
+    def put_away(self) -> None:
+        """Take note of what training may have replaced rather than changed in place."""
+        agent = self._present
+        if agent is None:
+            return
+        for name in self._others[agent]:
+            owner, key = self._owners[name]
+            self._others[agent][name] = owner._buffers[key]  # type: ignore[assignment]
+        self._states[agent] = [optimizer.state for optimizer in self.optimizers]
+        self._present = None
+
+    def release(self) -> None:
+        """Give the module tensors of its own again, with the values of the agent it is."""
+        self.put_away()
+        for parameter in self.module.parameters():
+            parameter.data = parameter.data.clone()
+        for owner, key in self._owners.values():
+            owner._buffers[key] = owner._buffers[key].clone()  # type: ignore[union-attr]
+
+    def means(self) -> dict[str, Tensor]:
+        """The mean over agents of parameters and floating-point buffers, by name."""
+        return self.parameters.means() | self.buffers.means()
+
+    def optimizer_matrices(self) -> list[tuple[list[Tensor], Tensor]]:
+        """Floating-point optimizer state: the agents' tensors, and they as rows of one matrix."""
+        self.put_away()
+        found = []
+        for index in range(len(self.optimizers)):
+            states = [agent[index] for agent in self._states]
+            for parameter, state in states[0].items():
+                for key, value in state.items():
+                    if isinstance(value, Tensor) and value.is_floating_point():
+                        tensors = [one[parameter][key] for one in states]
+                        found.append((tensors, torch.stack([t.reshape(-1) for t in tensors])))
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """Buffers and optimizer states of all agents; the parameters are kept elsewhere."""
+        self.put_away()
+        optimizers: list[list[dict[str, Any]]] = []
+        for agent in range(self.num_agents):
+            self.become(agent)
+            optimizers.append([optimizer.state_dict()["state"] for optimizer in self.optimizers])
+        self.put_away()
+        self.become(0)
+        return {
+            "buffers": self.buffers.matrices,
+            "others": [dict(own) for own in self._others],
+            "optimizers": optimizers,
+        }
+
+    def load_buffers(self, state: Mapping[str, Any]) -> None:
+        """Put the agents' buffers back."""
+        for own, loaded in zip(self.buffers.matrices, state["buffers"], strict=True):
+            own.copy_(loaded)
+        for agent, others in enumerate(state["others"]):
+            for name, value in others.items():
+                self._others[agent][name].copy_(value)
+
+    def load_optimizers(self, state: Mapping[str, Any]) -> None:
+        """Put the agents' optimizer states back; groups and rates are the same for all."""
+        for agent, states in enumerate(state["optimizers"]):
+            self.become(agent)
+            for optimizer, own in zip(self.optimizers, states, strict=True):
+                groups = optimizer.state_dict()["param_groups"]
+                optimizer.load_state_dict({"state": own, "param_groups": groups})
+            self.put_away()
+        self.become(0)
+
+
+class _Matrices:
+    """Named tensors of all agents: one matrix ``(agents, numel)`` for each dtype."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], num_agents: int) -> None:
+        self.names = set(tensors)
+        self._places: dict[str, tuple[int, int, torch.Size]] = {}
+        flats: dict[torch.dtype, list[Tensor]] = {}
+        for name, tensor in tensors.items():
+            parts = flats.setdefault(tensor.dtype, [])
+            offset = sum(part.numel() for part in parts)
+            index = list(flats).index(tensor.dtype)
+            self._places[name] = (index, offset, tensor.shape)
+            parts.append(tensor.detach().reshape(-1))
+        self.matrices = [torch.cat(parts).repeat(num_agents, 1) for parts in flats.values()]
+        self._views: list[dict[str, Tensor]] = [
+            {name: self._view(name, agent) for name in tensors} for agent in range(num_agents)
+        ]
+
+    def _view(self, name: str, agent: int) -> Tensor:
+        index, offset, shape = self._places[name]
+        return self.matrices[index][agent, offset : offset + shape.numel()].view(shape)
+
+    def named_views(self, agent: int) -> list[tuple[str, Tensor]]:
+        return list(self._views[agent].items())
+
+    def views(self, of_name: Any, agent: int) -> list[tuple[Any, Tensor]]:
+        return [(of_name(name), view) for name, view in self._views[agent].items()]
+
+    def means(self) -> dict[str, Tensor]:
+        flats = [matrix.float().mean(0).to(matrix.dtype) for matrix in self.matrices]
+        return {
+            name: flats[index][offset : offset + shape.numel()].view(shape)
+            for name, (index, offset, shape) in self._places.items()
+        }
+
+
+def _owners_of_buffers(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    owners = {}
+    for name, _ in module.named_buffers():
+        path, _, key = name.rpartition(".")
+        owners[name] = (module.get_submodule(path), key)
+    return owners

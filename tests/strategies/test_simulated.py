@@ -1,0 +1,241 @@
+"""SimulatedDecentralizedStrategy against real processes, plain training and itself resumed."""
+
+import warnings
+
+import decentralized_trainers as harness
+import pytest
+import torch
+from decentralized_trainers import Classifier
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_plugins.callbacks import CommunicationSchedule, ExactResume, MergedEvaluation
+from lightning_plugins.datamodules import DirichletPartition
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy
+from lightning_plugins.strategies.ledger import CommLedger
+from lightning_plugins.strategies.outer_optimizer import OuterNesterov
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.topologies import (
+    Complete,
+    Hierarchical,
+    OnePeerExponential,
+    RandomMatching,
+    RandomPull,
+    Ring,
+    StaticExponential,
+)
+
+AGENTS = 4
+# Without dropout, since real agents draw from a random stream each.
+MODULE = {"dropout": 0.0}
+COMMUNICATIONS = {
+    "ring": Communication(Ring(), Schedule(), final_merge=False),
+    "static exponential": Communication(StaticExponential(), Schedule(), final_merge=False),
+    "one-peer exponential": Communication(OnePeerExponential(), Schedule(), final_merge=False),
+    "complete": Communication(Complete(), Schedule(every_n_steps=3), final_merge=False),
+    "matching": Communication(RandomMatching(), Schedule(), final_merge=False, seed=2),
+    "pull": Communication(RandomPull(1.5), Schedule(), final_merge=False, seed=2),
+    "hierarchical": Communication(Hierarchical(2), Schedule(), final_merge=False),
+    "rarely, merged": Communication(RandomPull(1), Schedule(every_n_steps=5)),
+    "DiLoCo": Communication(Complete(), Schedule(every_n_steps=4), outer=OuterNesterov()),
+    "adaptive": Communication(RandomPull(1), Schedule("adaptive", threshold=0.02)),
+}
+POLICIES = {
+    "local buffers": {"buffers": "local"},
+    "recalibrated": {"buffers": "recalibrate"},
+    "averaged momentum": {"optimizer_state": "average"},
+    "reset momentum": {"optimizer_state": "reset"},
+    "narrow": {"wire": "bfloat16"},
+}
+# Four epochs of six batches: 24 steps.
+CASES = {
+    **{name: ({}, communication) for name, communication in COMMUNICATIONS.items()},
+    **{name: (policy, COMMUNICATIONS["rarely, merged"]) for name, policy in POLICIES.items()},
+}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory):
+    cases = {
+        name: {
+            "strategy": policy,
+            "communication": communication,
+            "module": MODULE,
+            "trainer": {"max_epochs": 4},
+        }
+        for name, (policy, communication) in CASES.items()
+    }
+    results = harness.run_trainers(AGENTS, tmp_path_factory.mktemp("real"), cases)
+    assert None not in results
+    return lambda name: [result[name] for result in results]
+
+
+class Rows(Callback):
+    """All agents' states at the end."""
+
+    def on_train_end(self, trainer, pl_module):
+        rows = trainer.strategy.rows
+        self.agents = []
+        for agent in range(rows.num_agents):
+            rows.become(agent)
+            self.agents.append(harness.flat(pl_module))
+        rows.become(0)
+
+
+def simulated(folder, communication, policy=None, callbacks=(), ckpt_path=None, **arguments):
+    strategy = arguments.pop("strategy", None) or SimulatedDecentralizedStrategy(
+        AGENTS, **(policy or {})
+    )
+    if communication is not None:
+        strategy.communication = communication
+    module = arguments.pop("module", None) or Classifier(**MODULE)
+    rows = Rows()
+    torch.manual_seed(1)
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        strategy=strategy,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[rows, ExactResume(), *callbacks],
+        **{"max_epochs": 4, "num_sanity_val_steps": 0, "enable_checkpointing": False, **arguments},
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer.fit(module, ckpt_path=ckpt_path)
+    return rows.agents, trainer, module
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_what_real_processes_do(real, name, tmp_path):
+    policy, communication = CASES[name]
+    agents, trainer, _ = simulated(tmp_path, communication, policy)
+    # Recalibrated variances of 6 numbers, and roundings to 8 bits, magnify what is left.
+    tolerance = {"narrow": 2e-3}.get(name, 2e-6)
+    torch.testing.assert_close(
+        torch.stack(agents),
+        torch.stack([result["weights"] for result in real(name)]),
+        rtol=0,
+        atol=tolerance,
+    )
+    ledger = CommLedger.merged(result["ledger"] for result in real(name))
+    for kind in ("gossip", "merge"):
+        own, others = trainer.strategy.ledger.total(kind), ledger.total(kind)
+        assert own.bytes_sent == pytest.approx(others.bytes_sent, abs=8)
+    for metric in ("val/accuracy", "val/loss"):
+        found = float(trainer.callback_metrics[metric])
+        assert found == pytest.approx(real(name)[0]["metrics"][metric], abs=1e-3)
+
+
+def test_one_agent_is_plain_training_bit_for_bit(tmp_path):
+    alone, _, _ = simulated(
+        tmp_path, None, strategy=SimulatedDecentralizedStrategy(1), module=Classifier()
+    )
+    _, plain = None, Classifier()
+    torch.manual_seed(1)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        max_epochs=4,
+        num_sanity_val_steps=0,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    trainer.fit(plain)
+    assert torch.equal(alone[0], harness.flat(plain))
+
+
+class Stop(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 13:
+            raise KeyError("as a test wants it")
+
+
+@pytest.mark.parametrize("name", ["rarely, merged", "DiLoCo", "adaptive"])
+def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
+    communication = COMMUNICATIONS[name]
+    whole, whole_trainer, _ = simulated(
+        tmp_path, communication, module=Classifier(), limit_val_batches=0
+    )
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=4)
+    options = {"enable_checkpointing": True, "limit_val_batches": 0}
+    with pytest.raises(KeyError, match="as a test wants it"):
+        simulated(
+            tmp_path, communication, callbacks=[saves, Stop()], module=Classifier(), **options
+        )
+    resumed, trainer, _ = simulated(
+        tmp_path,
+        communication,
+        module=Classifier(),
+        ckpt_path=tmp_path / "last.ckpt",
+        limit_val_batches=0,
+    )
+    assert torch.equal(torch.stack(whole), torch.stack(resumed))
+    own, other = trainer.strategy.ledger, whole_trainer.strategy.ledger
+    assert own.total("gossip").bytes_sent == other.total("gossip").bytes_sent > 0
+
+
+def test_a_checkpoint_holds_the_mean_and_loads_as_ever(tmp_path):
+    communication = Communication(Ring(), Schedule(rate=0.0), final_merge=False)
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    agents, _, _ = simulated(tmp_path, communication, callbacks=[saves], enable_checkpointing=True)
+    loaded = Classifier.load_from_checkpoint(tmp_path / "last.ckpt")
+    mean = torch.stack(agents).mean(0)
+    flat = harness.flat(loaded)
+    floating = [*range(88), *range(89, 116)]  # without the counter of batches
+    torch.testing.assert_close(flat[floating], mean[floating], rtol=0, atol=1e-6)
+
+
+def test_schedules_and_merged_evaluation_work_with_it(tmp_path):
+    schedule = CommunicationSchedule(rate=0.0)
+    agents, trainer, module = simulated(tmp_path, None, callbacks=[schedule, MergedEvaluation()])
+    assert all(torch.equal(agent, agents[0]) for agent in agents)
+    assert torch.equal(harness.flat(module), agents[0])
+    metrics = trainer.callback_metrics
+    # All agents are merged before the last validation, so nothing is left to gain.
+    assert float(metrics["consensus_distance"]) == pytest.approx(0, abs=1e-9)
+    assert (tmp_path / "communication.json").exists()
+
+
+def test_a_partition_gives_agents_shares_of_a_plain_loader(tmp_path):
+    partition = DirichletPartition(0.1, 24, seed=3)
+    module = Classifier(data="plain", **MODULE)
+    strategy = SimulatedDecentralizedStrategy(AGENTS, data=partition)
+    _, _, module = simulated(tmp_path, None, strategy=strategy, module=module, max_epochs=1)
+    features, labels = harness.samples().tensors
+    expected = torch.cat([features[partition.indices(labels, k, AGENTS)][:, 0] for k in range(4)])
+    assert torch.equal(torch.tensor(module.seen).sort().values, expected.sort().values)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2: agents take turns"),
+        ({"callbacks": [EMAWeightAveraging()]}, "EMAWeightAveraging follows the weights of one"),
+        ({"module": Classifier(manual=True)}, "need automatic optimization with one optimizer"),
+    ],
+)
+def test_what_agents_in_turn_cannot_do_is_refused(arguments, message, tmp_path):
+    with pytest.raises(MisconfigurationException, match=message):
+        simulated(tmp_path, None, **arguments)
+
+
+def test_no_agents_and_too_large_groups_are_refused():
+    with pytest.raises(ValueError, match="num_agents=0: expected at least 1"):
+        SimulatedDecentralizedStrategy(0)
+    with pytest.raises(ValueError, match="group_size=8: there are 4 agents"):
+        SimulatedDecentralizedStrategy(4, Hierarchical(8))
+
+
+def test_another_number_of_agents_than_the_checkpoints_is_refused(tmp_path):
+    saves = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    simulated(tmp_path, None, callbacks=[saves], enable_checkpointing=True, max_epochs=1)
+    strategy = SimulatedDecentralizedStrategy(2)
+    with pytest.raises(ValueError, match=r"num_agents=2: .* holds 4 agents"):
+        simulated(tmp_path, None, strategy=strategy, ckpt_path=tmp_path / "last.ckpt")

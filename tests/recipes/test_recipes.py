@@ -18,6 +18,12 @@ from lightning_plugins.recipes.command import main as recipes_command
 BASES = [recipe.name for recipe in list_recipes() if not recipe.is_overlay]
 OVERLAYS = [recipe.name for recipe in list_recipes() if recipe.is_overlay]
 RUNS_HERE = [name for name in BASES if "digits" in name or "tiny" in name]
+BASE_OF_OVERLAY = {
+    "+blockwise_lr": "language_model/tiny",
+    "+cifar100": "image/cifar10_resnet20",
+    "+grad_power": "language_model/tiny",
+    "+wsd": "language_model/tiny",
+}
 CLASSES = {"subclass_mode_model": True, "subclass_mode_data": True, "save_config_callback": None}
 
 
@@ -37,7 +43,7 @@ def test_every_recipe_instantiates(name, cls):
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_every_overlay_changes_a_recipe_that_still_instantiates(overlay):
-    base = "image/cifar10_resnet20" if overlay == "+cifar100" else "image/digits"
+    base = BASE_OF_OVERLAY.get(overlay, "image/digits")
     instantiated(PluginCLI, base + overlay)
     assert load_recipe(base + overlay) != load_recipe(base)
 
@@ -47,7 +53,7 @@ def test_small_recipes_train(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(name)
     config["trainer"] |= {"max_steps": 5, "log_every_n_steps": 1, "enable_progress_bar": False}
-    if name.startswith("language_model/"):
+    if config["data"]["class_path"].endswith(".TokenDataModule"):
         config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
     cli = PluginCLI(run=False, args=config, **CLASSES)
     cli.model.configure_model()

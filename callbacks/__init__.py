@@ -7,6 +7,7 @@ from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.callbacks.late_adversarial_training import LateAdversarialTraining
 from lightning_plugins.callbacks.late_sam import LateSAM
 from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation
+from lightning_plugins.callbacks.merged_evaluation_summary import DecentralizedSummary
 from lightning_plugins.callbacks.parameter_names import ParameterNames
 from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
@@ -14,6 +15,7 @@ __all__ = [
     "AdversarialEvaluation",
     "BlockSharpness",
     "CommunicationSchedule",
+    "DecentralizedSummary",
     "ExactResume",
     "LateAdversarialTraining",
     "LateSAM",

@@ -1,6 +1,5 @@
 """How good the agents' mean would be, beside how good they are."""
 
-import copy
 import inspect
 from collections import deque
 from typing import Any
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_plugins.callbacks.merged_evaluation_copy import copied_module
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.batch_norm import (
     normalizations,
@@ -30,7 +30,9 @@ class MergedEvaluation(Callback):
 
     For each value ``X`` that ``validation_step`` logs, it logs ``X_merged`` and ``X_local_mean``
     (the mean over agents), and beside them ``mergeability_gap`` (merged minus local mean of
-    ``metric``) and ``consensus_distance``, ``1/n sum_i ||x_i - x̄||^2``. They may be monitored.
+    ``metric``) and ``consensus_distance``, ``1/n sum_i ||x_i - x̄||^2``. They may be monitored. In
+    the validation after the final merge, where the agents hold the merged model, the copy has each
+    agent's weights from just before it instead.
 
     It costs one all-reduce of the weights, a copy of the module, and a second pass over the
     validation data, for every ``every_n_validations`` validations.
@@ -66,7 +68,9 @@ class MergedEvaluation(Callback):
         self.every_n_validations = every_n_validations
         self._validations = 0
         self._recent: deque[tuple[Any, int]] = deque(maxlen=calibration_batches)
-        self._merged: LightningModule | None = None
+        self._copy: LightningModule | None = None
+        self._weights: list[dict[str, Tensor]] = []
+        self._is_merged = False
         self._logged = _Logged()
         self._consensus_distance: Tensor | None = None
         self._measures = False
@@ -102,26 +106,33 @@ class MergedEvaluation(Callback):
         if not self._measures:
             return
         strategy: Any = trainer.strategy
-        means = strategy.merged_tensors()
-        self._consensus_distance = strategy.consensus_distance(means)
         self._logged = _Logged()
-        merged = self._merged = self._merged or copy.deepcopy(pl_module).requires_grad_(False)
-        merged.load_state_dict(pl_module.state_dict(), strict=False)
-        places = dict(merged.named_parameters()) | dict(merged.named_buffers())
-        with torch.no_grad():
-            for name, mean in means.items():
-                places[name].copy_(mean)
-        merged.trainer = trainer
-        recalibrate(merged, list(self._recent))
-        statistics = running_statistics(merged)
-        for own, mean in zip(statistics, strategy.averaged(statistics), strict=True):
-            own.copy_(mean)
-        merged.eval()
-        for part in merged.modules():
+        copied = self._copy = self._copy or copied_module(pl_module).requires_grad_(False)
+        copied.load_state_dict(pl_module.state_dict(), strict=False)
+        copied.trainer = trainer
+        before_merge = strategy.weights_before_merge()
+        self._is_merged = before_merge is not None
+        if before_merge is not None:
+            self._weights = before_merge
+            squared = [_squared_distance(pl_module, weights) for weights in before_merge]
+            distance = torch.stack(squared).mean()
+            self._consensus_distance = strategy.reduce(distance, reduce_op="mean")
+            _load(copied, self._weights[0])
+        else:
+            means = strategy.merged_tensors()
+            self._weights = [means]
+            self._consensus_distance = strategy.consensus_distance(means)
+            _load(copied, means)
+            recalibrate(copied, list(self._recent))
+            statistics = running_statistics(copied)
+            for own, mean in zip(statistics, strategy.averaged(statistics), strict=True):
+                own.copy_(mean)
+        copied.eval()
+        for part in copied.modules():
             if isinstance(part, Metric):
                 part.reset()
-                part.sync_on_compute = False  # all agents hold the same model and the same data
-        merged.__dict__["log"] = self._logged.log
+                part.sync_on_compute = False  # what is to be averaged is averaged at the end
+        copied.__dict__["log"] = self._logged.log
 
     def on_validation_batch_end(
         self,
@@ -132,42 +143,45 @@ class MergedEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Run ``validation_step`` of the merged model on the same batch."""
+        """Run ``validation_step`` of the copy on the same batch."""
         if not self._measures:
             return
-        assert self._merged is not None
+        assert self._copy is not None
         several = isinstance(trainer.val_dataloaders, list | tuple | dict)
         is_one = not several or len(trainer.val_dataloaders) == 1  # type: ignore[arg-type]
         self._logged.begin(batch, "" if is_one else f"/dataloader_idx_{dataloader_idx}")
-        step = self._merged.validation_step
+        step = self._copy.validation_step
         takes_index = "dataloader_idx" in inspect.signature(step).parameters
         arguments = (batch, batch_idx, dataloader_idx) if takes_index else (batch, batch_idx)
         random_state = RandomState.capture()
-        with trainer.precision_plugin.val_step_context():
-            step(*arguments)
+        for weights in self._weights:
+            if len(self._weights) > 1:
+                _load(self._copy, weights)
+            with trainer.precision_plugin.val_step_context():
+                step(*arguments)
         random_state.restore()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the merged model's values beside the agents' means."""
         if not self._measures:
             return
-        assert self._merged is not None
-        self._merged.__dict__.pop("log", None)
-        merged = self._logged.values()
-        if self.metric not in merged:
+        assert self._copy is not None
+        assert self._consensus_distance is not None
+        self._copy.__dict__.pop("log", None)
+        of_copy = self._logged.values()
+        if self.metric not in of_copy:
             raise ValueError(
-                f"metric={self.metric!r}: validation_step logs {', '.join(sorted(merged))}; choose "
-                "one of these"
+                f"metric={self.metric!r}: validation_step logs {', '.join(sorted(of_copy))}; "
+                "choose one of these"
             )
         told: dict[str, Tensor] = {}
-        for name, value in merged.items():
-            local = trainer.callback_metrics[name].detach().clone().float()
-            told[f"{name}_merged"] = value
-            told[f"{name}_local_mean"] = trainer.strategy.reduce(local, reduce_op="mean")
+        for name, value in of_copy.items():
+            values = (trainer.callback_metrics[name].detach().clone().float(), value)
+            own, other = (trainer.strategy.reduce(one, reduce_op="mean") for one in values)
+            merged, local = (own, other) if self._is_merged else (other, own)
+            told |= {f"{name}_merged": merged, f"{name}_local_mean": local}
         gap = told[f"{self.metric}_merged"] - told[f"{self.metric}_local_mean"]
-        told["mergeability_gap"] = gap
-        assert self._consensus_distance is not None
-        told["consensus_distance"] = self._consensus_distance
+        told |= {"mergeability_gap": gap, "consensus_distance": self._consensus_distance}
         # Too late for self.log, and early enough for callbacks that monitor.
         trainer.callback_metrics.update(told)
         for logger in trainer.loggers:
@@ -177,8 +191,23 @@ class MergedEvaluation(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the copy."""
-        self._merged = None
+        self._copy, self._weights = None, []
         self._recent.clear()
+
+
+@torch.no_grad()
+def _load(module: LightningModule, weights: dict[str, Tensor]) -> None:
+    places = dict(module.named_parameters()) | dict(module.named_buffers())
+    for name, value in weights.items():
+        places[name].copy_(value)
+
+
+@torch.no_grad()
+def _squared_distance(module: LightningModule, weights: dict[str, Tensor]) -> Tensor:
+    """Of the parameters of ``module`` from those in ``weights``."""
+    pairs = [(own, weights[name]) for name, own in module.named_parameters() if name in weights]
+    squares = [(own.double() - other.double()).square().sum() for own, other in pairs]
+    return torch.stack(squares).sum()
 
 
 class _Logged:

@@ -12,6 +12,7 @@ from lightning_plugins.strategies.mergeable import (
     Buffers,
     Mergeable,
     OptimizerState,
+    mergeable_buffers,
     mergeable_parameters,
     reset_state,
 )
@@ -56,6 +57,8 @@ class Agent:
         self.optimizer_state = optimizer_state
         self.wire_dtype = wire_dtype
         self.steps_at_merge: int | None = None
+        self.before_merge: dict[str, Tensor] | None = None
+        """Parameters and floating-point buffers as they were before the merge, by name."""
         self._outer: OuterState | None = None
         self._reference: list[Tensor] | None = None
 
@@ -106,6 +109,8 @@ class Agent:
     def merge(self, steps: int) -> None:
         """Give every agent the mean of all, or the outer optimizer's step on it."""
         mergeable = Mergeable(self.module, self.buffers == "mix")
+        own = mergeable_parameters(self.module) | mergeable_buffers(self.module)
+        self.before_merge = {name: tensor.detach().clone() for name, tensor in own.items()}
         means = self._checked_mean(mergeable, "merge")
         self._commit(mergeable, self._outer.step(means) if self._outer else means)
         self.steps_at_merge = steps

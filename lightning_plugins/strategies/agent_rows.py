@@ -79,6 +79,10 @@ class AgentRows:
         for owner, key in self._owners.values():
             owner._buffers[key] = owner._buffers[key].clone()  # type: ignore[union-attr]
 
+    def tensors_of(self, agent: int) -> dict[str, Tensor]:
+        """Parameters and floating-point buffers of one agent, by name."""
+        return dict(self.parameters.named_views(agent)) | dict(self.buffers.named_views(agent))
+
     def means(self) -> dict[str, Tensor]:
         """The mean over agents of parameters and floating-point buffers, by name."""
         return self.parameters.means() | self.buffers.means()

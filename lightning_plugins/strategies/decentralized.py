@@ -118,6 +118,8 @@ class DecentralizedStrategy(AgentProcesses):
         self.optimizer_state_policy = optimizer_state
         self.wire_dtype = torch.bfloat16 if wire == "bfloat16" else None
         self.save_merged = save_merged
+        self.report: dict[str, Any] = {}
+        """What communication cost, once a run has ended: :meth:`CommLedger.report`."""
         self._agent: Agent | None = None
         self._resumed_state: dict[str, Any] | None = None
         self._is_resuming = False
@@ -129,6 +131,18 @@ class DecentralizedStrategy(AgentProcesses):
         """This process' agent, while it trains."""
         assert self._agent is not None, "there is no agent outside of fit"
         return self._agent
+
+    def with_topology(self, topology: Topology) -> "DecentralizedStrategy":
+        """A new strategy for the same agents and data, with another topology and the defaults."""
+        return DecentralizedStrategy(
+            topology,
+            self.data,
+            self.seed,
+            buffers=self.buffers,
+            timeout_seconds=self.timeout.total_seconds(),
+            process_group_backend=self.process_group_backend,
+            start_method=self.start_method,
+        )
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this strategy cannot work in, before anything is prepared."""
@@ -203,6 +217,11 @@ class DecentralizedStrategy(AgentProcesses):
         self.agent.merge(self._module.trainer.global_step // max(1, len(self.optimizers)))
         self._recalibrate()
 
+    def weights_before_merge(self) -> list[dict[str, Tensor]] | None:
+        """Of the agents of this process, by name; None unless they have merged."""
+        before = self.agent.before_merge if self.has_merged else None
+        return None if before is None else [before]
+
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
         """What a merge now would give, by name: parameters and floating-point buffers."""
         tensors = mergeable_parameters(self._module) | mergeable_buffers(self._module)
@@ -235,7 +254,7 @@ class DecentralizedStrategy(AgentProcesses):
         parts = self.peers.gather_bytes(own, self.root_device)
         books = CommLedger.merged(json.loads(part) for part in parts)
         steps = self._module.trainer.global_step // max(1, len(self.optimizers))
-        write_report(books, self._module, steps, self.world_size)
+        self.report = write_report(books, self._module, steps, self.world_size)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None

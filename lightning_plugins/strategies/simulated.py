@@ -88,7 +88,10 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         self.ledger = CommLedger()
         self.parallel_devices: list[torch.device] | None = None
         """Lightning tells the device here."""
+        self.report: dict[str, Any] = {}
+        """What real agents would have sent, once a run has ended: :meth:`CommLedger.report`."""
         self._turn = 0
+        self._before_merge: list[dict[str, Tensor]] | None = None
         self._rows: AgentRows | None = None
         self._agents: StackedAgents | None = None
         self._resumed: dict[str, Any] | None = None
@@ -99,6 +102,12 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     def root_device(self) -> torch.device:
         """The one device."""
         return self.parallel_devices[0] if self.parallel_devices else torch.device("cpu")
+
+    def with_topology(self, topology: Topology) -> "SimulatedDecentralizedStrategy":
+        """A new strategy for the same agents and data, with another topology and the defaults."""
+        return SimulatedDecentralizedStrategy(
+            self.num_agents, topology, self.data, self.seed, buffers=self.buffers
+        )
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this strategy cannot work in, before anything is prepared."""
@@ -184,12 +193,10 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             output = super().optimizer_step(optimizer, closure, model, **kwargs)
         self._turn = 0
         steps = self._module.trainer.global_step + 1
-        mixes_buffers = self.buffers == "mix"
-        with_them = self.rows.buffers.matrices if mixes_buffers else []
-        meeting = self.agents.after_step(steps, self._total_steps, with_them)
+        meeting = self.communication.after(steps, self._total_steps)
         if meeting is not None and meeting.kind == "merge":
-            self._recalibrate()
-        elif meeting is not None:
+            self._merge(steps)
+        elif self.agents.after_step(steps, self._total_steps, self._mixed_buffers) is not None:
             self._treat_optimizer_state(meeting)
         self.rows.become(0)
         return output
@@ -212,9 +219,11 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
 
     def merge(self) -> None:
         """Let all agents take their mean now."""
-        with_them = self.rows.buffers.matrices if self.buffers == "mix" else []
-        self.agents.merge(self._module.trainer.global_step, with_them)
-        self._recalibrate()
+        self._merge(self._module.trainer.global_step)
+
+    def weights_before_merge(self) -> list[dict[str, Tensor]] | None:
+        """Of all agents, by name; None unless they have merged."""
+        return self._before_merge if self.has_merged else None
 
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
         """What a merge now would give, by name: parameters and floating-point buffers."""
@@ -236,7 +245,8 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         """Merge, unless all agents already hold the same; then write what real ones would send."""
         if self.communication.final_merge and not self.agents.are_alike():
             self.merge()
-        write_report(self.ledger, self._module, self._module.trainer.global_step, self.num_agents)
+        steps = self._module.trainer.global_step
+        self.report = write_report(self.ledger, self._module, steps, self.num_agents)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
@@ -279,7 +289,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         """Leave the module with the weights of the first agent: the merged ones after a merge."""
         if self._rows is not None:
             self._rows.release()
-        self._rows, self._agents, self._resumed = None, None, None
+        self._rows, self._agents, self._resumed, self._before_merge = None, None, None, None
         self._recent.clear()
         super().teardown()
 
@@ -299,6 +309,18 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     def _module(self) -> LightningModule:
         assert self.lightning_module is not None
         return self.lightning_module
+
+    @property
+    def _mixed_buffers(self) -> list[Tensor]:
+        return self.rows.buffers.matrices if self.buffers == "mix" else []
+
+    def _merge(self, steps: int) -> None:
+        self._before_merge = [
+            {name: tensor.clone() for name, tensor in self.rows.tensors_of(agent).items()}
+            for agent in range(self.num_agents)
+        ]
+        self.agents.merge(steps, self._mixed_buffers)
+        self._recalibrate()
 
     def _treat_optimizer_state(self, meeting: Any) -> None:
         if self.optimizer_state_policy == "reset":

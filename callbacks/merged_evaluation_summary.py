@@ -1,0 +1,107 @@
+"""What decentralized training achieved, in a few lines at its end."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation
+from lightning_plugins.callbacks.merged_evaluation_copy import copied_module
+from lightning_plugins.strategies.topologies import Complete
+
+
+class DecentralizedSummary(Callback):
+    """Prints the agents' value before the merge, after it, that of a server, and bytes against DDP.
+
+    It needs :class:`MergedEvaluation`, whose ``metric`` it shows. With ``server`` the run is made
+    again when it has ended, from the same weights on the same data, with all agents averaging after
+    each step, as a parameter server or DDP does: that takes as long again.
+
+    Args:
+        server: train the server's model too.
+
+    Attributes:
+        lines: what was printed.
+
+    Raises:
+        MisconfigurationException: no ``MergedEvaluation`` beside it, or ``server`` with agents that
+            may be dropped.
+    """
+
+    def __init__(self, server: bool = False) -> None:
+        self.server = server
+        self.lines: list[str] = []
+        self._start: LightningModule | None = None
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer without :class:`MergedEvaluation`, before anything is prepared."""
+        self._metric(trainer)
+        if self.server and getattr(trainer.strategy, "on_peer_failure", "raise") == "drop":
+            raise MisconfigurationException(
+                "DecentralizedSummary(server=True) with on_peer_failure='drop': a server's run "
+                "does not survive a lost agent; set server=False"
+            )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work, while nothing has been trained."""
+        self.check(trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the module as all agents start from it."""
+        if self.server:
+            self._start = copied_module(pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print."""
+        metric = self._metric(trainer)
+        values = trainer.callback_metrics
+        if f"{metric}_merged" not in values:
+            return
+        report = trainer.strategy.report  # type: ignore[attr-defined]
+        agents, steps = report["agents"], report["optimizer_steps"]
+        self.lines = [
+            f"{agents} agents, {steps} steps each: {metric}",
+            f"  local, mean over agents       {float(values[f'{metric}_local_mean']):.3f}",
+            f"  merged                        {float(values[f'{metric}_merged']):.3f}",
+        ]
+        if self.server:
+            value = self._value_of_server(trainer, metric)
+            self.lines.append(f"  server, averaging each step   {value:.3f}")
+        sent, ddp = (report[key] / agents / 1e6 for key in ("training_bytes", "ddp_bytes"))
+        times = f": {ddp / sent:.0f} times less" if sent else ""
+        self.lines.append(
+            f"an agent sent {sent:.2f} MB, and with DDP it would send {ddp:.2f} MB{times}"
+        )
+        if trainer.is_global_zero:
+            print("\n".join(self.lines), flush=True)
+
+    def _value_of_server(self, trainer: Trainer, metric: str) -> float:
+        module, self._start = self._start, None
+        assert module is not None
+        strategy = trainer.strategy.with_topology(Complete())  # type: ignore[attr-defined]
+        server = Trainer(
+            accelerator="cpu" if module.device.type == "cpu" else "auto",
+            devices=trainer.num_devices,
+            num_nodes=trainer.num_nodes,
+            strategy=strategy,
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            limit_train_batches=trainer.limit_train_batches,
+            limit_val_batches=trainer.limit_val_batches,
+            accumulate_grad_batches=trainer.accumulate_grad_batches,
+            num_sanity_val_steps=0,
+            check_val_every_n_epoch=trainer.check_val_every_n_epoch,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=trainer.default_root_dir,
+        )
+        server.fit(module, datamodule=trainer.datamodule)  # type: ignore[attr-defined]
+        return float(server.callback_metrics[metric])
+
+    def _metric(self, trainer: Trainer) -> str:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, MergedEvaluation):
+                return callback.metric
+        raise MisconfigurationException(
+            "DecentralizedSummary shows what MergedEvaluation measures: add MergedEvaluation()"
+        )

@@ -212,9 +212,10 @@ class Agent:
     def _settle_who_is_well(self, flats: Sequence[Tensor], fingerprint: int) -> None:
         """All agents learn who has weights that are finite and of the common shape."""
         own = torch.tensor([int(are_finite(flats)), fingerprint], device=flats[0].device)
+        gathered = self.peers.gather(own)  # first: it may lose agents
         reports = {
             agent: (bool(part[0]), int(part[1]))
-            for agent, part in zip(self.peers.agents, self.peers.gather(own), strict=True)
+            for agent, part in zip(self.peers.agents, gathered, strict=True)
         }
         shapes = [shape for _, shape in reports.values()]
         common = max(shapes, key=shapes.count)

@@ -176,7 +176,8 @@ class DecentralizedStrategy(AgentProcesses):
         """Refuse loaders of unequal length and schedules that the run cannot keep."""
         trainer = self._module.trainer
         batches = torch.tensor([float(trainer.num_training_batches)], device=self.root_device)
-        check_loaders(self.peers.agents, [float(part) for part in self.peers.gather(batches)])
+        counts = [float(part) for part in self.peers.gather(batches)]
+        check_loaders(self.peers.agents, counts)
         # Of several optimizers each counts its steps; a step of the run is one of each.
         self._total_steps = trainer.estimated_stepping_batches
         if len(self.optimizers) > 1 and trainer.max_steps > 0:

@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.living_peers import host_meeting_point
+from lightning_plugins.strategies.living_peers import LivingPeers, host_meeting_point
 from lightning_plugins.strategies.peers import FixedPeers
 from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
@@ -130,3 +130,77 @@ def rounds_of_every_topology(agent, num_agents, names, rounds):
             one.after_step(step + 1, float("inf"))
         ends[name] = nn.utils.parameters_to_vector(module.parameters()).detach()
     return {"ends": ends, "ledger": peers.ledger.state_dict()}
+
+
+class Hurt:
+    """Hurts an agent at a moment: before a round, in the middle of a transfer, at the merge."""
+
+    def __init__(self, agent, how, when, at_step):
+        self.agent, self.how, self.when, self.at_step = agent, how, when, at_step
+
+    def befall(self, peers, module):
+        """Called at the moment, on the agent that is to be hurt."""
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif self.how == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif self.how == "NaN":
+            with torch.no_grad():
+                next(module.parameters()).fill_(float("nan"))
+        elif self.how == "raise":
+            raise KeyError("as a test wants it")
+        elif self.how == "slow":
+            time.sleep(4 * peers.timeout.total_seconds())
+
+
+def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds):
+    """Gossip after each step and a merge at the end, with one agent hurt on the way."""
+    address = os.environ["LIGHTNING_PLUGINS_STORE"].split(":")
+    store = dist.TCPStore(address[0], int(address[1]), is_master=False)
+    ledger = CommLedger()
+    timeout = timedelta(seconds=timeout_seconds)
+    peers = LivingPeers(agent, ledger, timeout, store, num_agents)
+    module = network()
+    communication = Communication(topology, Schedule(), seed=5)
+    one = Agent(module, peers, communication)
+    one.start(shared_init=True)
+    mine = hurt is not None and hurt.agent == agent
+    local = None
+    for step in range(1, steps + 1):
+        peers.steps = step
+        flat = nn.utils.parameters_to_vector(module.parameters()).detach()
+        nn.utils.vector_to_parameters(flat + noise(agent, step, flat.shape), module.parameters())
+        if step == steps:
+            local = flat_state(module)
+        if mine and step == hurt.at_step:
+            if hurt.when == "before":
+                hurt.befall(peers, module)
+            else:
+                _in_the_middle(peers, hurt, module)
+        one.after_step(step, steps)
+    return {
+        "local": local,
+        "merged": flat_state(module),
+        "agents": list(peers.agents),
+        "dropped": ledger.dropped,
+    }
+
+
+def _in_the_middle(peers, hurt, module):
+    """At the next transfer: after the agents have found each other well."""
+    perform = peers.perform
+    calls = 0
+
+    def perform_once_more(operation):
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            hurt.befall(peers, module)
+        return perform(operation)
+
+    peers.perform = perform_once_more
+
+
+def flat_state(module):
+    parts = [value.reshape(-1).double() for value in module.state_dict().values()]
+    return torch.cat(parts).clone()

@@ -1,0 +1,126 @@
+"""Starts the agents of a run on this machine and lets the others live when one dies.
+
+usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MODULE) [ARGUMENTS ...]
+
+It is no agent: it hosts the list of the living, tells the agents at once when one has died, and
+ends those that the others went on without. The exit code is 0 if some agent came to its end.
+
+e.g. python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit \
+--config decentralized/digits --trainer.strategy.on_peer_failure drop
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+
+from lightning_plugins.strategies.living_peers import STORE_VARIABLE, host_meeting_point
+
+_GRACE_SECONDS = 10.0
+
+
+class Supervisor:
+    """The agents' parent process.
+
+    Args:
+        command: of one agent.
+        num_agents: how many are started.
+        grace_seconds: how long the last agents may take to end once one has come to its end.
+
+    Raises:
+        ValueError: no agents, or no command.
+    """
+
+    def __init__(
+        self, command: Sequence[str], num_agents: int, grace_seconds: float = _GRACE_SECONDS
+    ) -> None:
+        if num_agents < 1:
+            raise ValueError(f"{num_agents} agents: expected at least 1")
+        if not command:
+            raise ValueError("no command: give a script, or -m and a module")
+        self.command = list(command)
+        self.num_agents = num_agents
+        self.grace_seconds = grace_seconds
+        self.agents: list[subprocess.Popen] = []
+
+    def run(self) -> int:
+        """Start the agents and wait for all of them; the exit code for this process."""
+        self._store = host_meeting_point()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._pass_on)
+        self.agents = [
+            subprocess.Popen(self.command, env=self._environment(agent))
+            for agent in range(self.num_agents)
+        ]
+        try:
+            return self._watch()
+        finally:
+            for agent in self.agents:
+                if agent.poll() is None:
+                    agent.kill()
+                agent.wait()
+
+    def _watch(self) -> int:
+        told: set[int] = set()
+        first_end: float | None = None
+        while any(agent.poll() is None for agent in self.agents):
+            for number, agent in enumerate(self.agents):
+                code = agent.poll()
+                if code is None and self._store.check([f"lost/{number}"]):
+                    # It may be stopped, and would write over the others' files if it went on.
+                    agent.kill()
+                elif code is not None and code != 0 and number not in told:
+                    told.add(number)
+                    self._store.set(f"dead/{number}", str(code))
+                    print(f"agent {number} ended with {_in_words(code)}", file=sys.stderr)
+                elif code == 0 and first_end is None:
+                    first_end = time.monotonic()
+            if first_end is not None and time.monotonic() > first_end + self.grace_seconds:
+                break
+            time.sleep(0.05)
+        ended = [number for number, agent in enumerate(self.agents) if agent.poll() == 0]
+        if len(ended) < self.num_agents:
+            names = ", ".join(map(str, ended)) or "none"
+            print(f"of {self.num_agents} agents came to their end: {names}", file=sys.stderr)
+        return 0 if ended else 1
+
+    def _environment(self, agent: int) -> dict[str, str]:
+        return {
+            **os.environ,
+            STORE_VARIABLE: f"127.0.0.1:{self._store.port}",
+            "LOCAL_RANK": str(agent),
+            "NODE_RANK": "0",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+        }
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        for agent in self.agents:
+            if agent.poll() is None:
+                agent.send_signal(number)
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def _in_words(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run as a command."""
+    if len(arguments) < 2 or not arguments[0].isdigit():
+        print(__doc__, end="", file=sys.stderr)
+        return 2
+    return Supervisor([sys.executable, *arguments[1:]], int(arguments[0])).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

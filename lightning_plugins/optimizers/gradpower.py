@@ -30,8 +30,8 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
     Args:
         params: as the optimizer takes them; a group may have a ``p`` of its own.
         p: exponent, > 0; 1 is the optimizer alone, bit for bit.
-        floor: added to |g| inside the power, as the authors' code does with 1e-8; 0 is the paper's
-            formula.
+        floor: added to ``|g|`` inside the power, as the authors' code does with 1e-8; 0 is the
+            paper's formula.
         compile: transform by one kernel of ``torch.compile`` for each tensor.
         **kwargs: of the optimizer.
 
@@ -113,7 +113,7 @@ class AdamWPower(SignPowerStep, AdamW):
 
     Adam is invariant to a constant factor on each coordinate's gradients (but for its epsilon), so
     p reweights a coordinate's *steps*: with p > 1 those with a large gradient count more. Adam's
-    epsilon stands beside |g|^p, so for |g| near 1e-7 it weighs more than in plain Adam.
+    epsilon stands beside ``|g|^p``, so for gradients near 1e-7 it weighs more than in plain Adam.
 
     Source: Wang et al., "GradPower: Powering Gradients for Faster Language Model Pre-Training",
     arXiv 2505.24275. See ``SignPowerStep`` for the arguments and ``torch.optim.AdamW`` for others.

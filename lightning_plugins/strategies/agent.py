@@ -33,7 +33,8 @@ class Agent:
         communication: who meets when.
         optimizers: of the model, for ``optimizer_state``.
         buffers: ``mix`` lets floating-point buffers take part in gossip and merge; ``local`` leaves
-            each agent its own; ``recalibrate`` leaves them, and whoever merges re-estimates them.
+            each agent its own; with ``recalibrate`` they take part in gossip alone, and whoever
+            merges re-estimates them.
         optimizer_state: in a round, ``keep`` it, ``average`` it as the weights, or ``reset`` it.
         wire_dtype: of what pairs exchange; None is that of the weights. Means of all agents are
             computed in full precision.
@@ -238,7 +239,7 @@ class Agent:
 
     def _mergeable(self) -> Mergeable:
         averaged = self.optimizers if self.optimizer_state == "average" else ()
-        return Mergeable(self.module, self.buffers == "mix", averaged)
+        return Mergeable(self.module, self.buffers != "local", averaged)
 
     def _remember_start(self) -> None:
         mergeable = self._mergeable()

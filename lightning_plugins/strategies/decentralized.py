@@ -64,8 +64,9 @@ class DecentralizedStrategy(AgentProcesses):
         shared_init: start all agents from the first one's weights. Merging agents that started
             apart gives nothing useful.
         buffers: floating-point buffers, such as statistics of batch normalization, ``mix`` as the
-            weights do, stay ``local``, or stay and are ``recalibrate``-d at the final merge: each
-            agent re-estimates them on its own last 32 batches, and they are averaged.
+            weights do, stay ``local``, or mix in gossip and are ``recalibrate``-d at the final
+            merge, as the authors do: each agent re-estimates them for the merged weights on its own
+            last 32 batches, and they are averaged.
         optimizer_state: in a round of gossip, ``keep`` it, as the authors do; ``average`` it, which
             costs its bytes; or ``reset`` it.
         wire: dtype of what pairs exchange: that of the ``weights``, or ``bfloat16``.

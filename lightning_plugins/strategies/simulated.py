@@ -196,8 +196,10 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         meeting = self.communication.after(steps, self._total_steps)
         if meeting is not None and meeting.kind == "merge":
             self._merge(steps)
-        elif self.agents.after_step(steps, self._total_steps, self._mixed_buffers) is not None:
-            self._treat_optimizer_state(meeting)
+        else:
+            with_them = [] if self.buffers == "local" else self.rows.buffers.matrices
+            if self.agents.after_step(steps, self._total_steps, with_them) is not None:
+                self._treat_optimizer_state(meeting)
         self.rows.become(0)
         return output
 
@@ -310,16 +312,12 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         assert self.lightning_module is not None
         return self.lightning_module
 
-    @property
-    def _mixed_buffers(self) -> list[Tensor]:
-        return self.rows.buffers.matrices if self.buffers == "mix" else []
-
     def _merge(self, steps: int) -> None:
         self._before_merge = [
             {name: tensor.clone() for name, tensor in self.rows.tensors_of(agent).items()}
             for agent in range(self.num_agents)
         ]
-        self.agents.merge(steps, self._mixed_buffers)
+        self.agents.merge(steps, self.rows.buffers.matrices if self.buffers == "mix" else [])
         self._recalibrate()
 
     def _treat_optimizer_state(self, meeting: Any) -> None:

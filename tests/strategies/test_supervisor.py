@@ -1,0 +1,162 @@
+"""Runs that go on when an agent dies, with Trainers and with the supervisor."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import decentralized_trainers as harness
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.supervisor import Supervisor
+from lightning_plugins.strategies.topologies import RandomMatching
+
+
+class KillAtCheckpoint(Callback):
+    """One agent dies while a checkpoint is written."""
+
+    def __init__(self, agent, step, how=signal.SIGKILL):
+        self.agent, self.step, self.how = agent, step, how
+
+    def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+        if trainer.global_rank == self.agent and trainer.global_step == self.step:
+            os.kill(os.getpid(), self.how)
+
+
+def fit_with_a_death(tmp_path, callback, timeout_seconds):
+    case = {
+        "strategy": {"on_peer_failure": "drop", "timeout_seconds": timeout_seconds},
+        "communication": Communication(RandomMatching(), Schedule(every_n_steps=2)),
+        "callbacks": [callback],
+        "checkpoint": {"save_last": True, "every_n_train_steps": 4},
+    }
+    processes = harness.start_trainers(4, tmp_path, {"run": case})
+    for k, process in enumerate(processes):
+        if k != callback.agent:
+            process.join(60)
+    return harness.results_of(processes, tmp_path, 0.1)
+
+
+@pytest.mark.parametrize("agent", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
+)
+def test_an_agent_that_dies_during_a_checkpoint_does_not_take_a_run_with_it(agent, how, tmp_path):
+    results = fit_with_a_death(tmp_path, KillAtCheckpoint(agent, 8, how), timeout_seconds=2)
+    alive = [k for k in range(4) if k != agent]
+    assert results[agent] is None
+    ends = [results[k]["run"] for k in alive]
+    assert all(end["global_step"] == 12 for end in ends)
+    assert all(torch.equal(end["weights"], ends[0]["weights"]) for end in ends)
+    assert [lost["agent"] for lost in ends[0]["ledger"]["dropped"]] == [agent]
+    # The first living agent wrote the last checkpoint, which loads.
+    last = tmp_path / "run" / "last.ckpt"
+    assert torch.equal(
+        harness.flat(harness.Classifier.load_from_checkpoint(last)), ends[0]["weights"]
+    )
+    label = torch.load(last, weights_only=True)["decentralized"]
+    assert label["agents"] == alive
+    assert len(list((tmp_path / "run" / "last.ckpt.agents").iterdir())) == 3
+    # Metrics are means over the living.
+    assert ends[0]["metrics"]["val/agent"] == pytest.approx(sum(alive) / 3)
+    assert len({end["metrics"]["val/accuracy"] for end in ends}) == 1
+
+
+AGENT = """
+import os, sys, time
+k = int(os.environ["LOCAL_RANK"])
+print("agent", k, os.environ["LIGHTNING_PLUGINS_STORE"], flush=True)
+time.sleep({sleeps}[k])
+sys.exit({codes}[k])
+"""
+
+
+@pytest.mark.parametrize(
+    ("codes", "sleeps", "expected"),
+    [([0, 0, 0], [0, 0, 0], 0), ([0, 3, 0], [0.5, 0, 0.5], 0), ([1, 1, 1], [0, 0, 0], 1)],
+)
+def test_the_supervisor_ends_well_if_some_agent_does(codes, sleeps, expected, capfd):
+    command = [sys.executable, "-c", AGENT.format(codes=codes, sleeps=sleeps)]
+    supervisor = Supervisor(command, 3)
+    assert supervisor.run() == expected
+    assert all(agent.poll() is not None for agent in supervisor.agents)
+    told = capfd.readouterr()
+    assert sorted(line.split()[1] for line in told.out.splitlines()) == ["0", "1", "2"]
+    assert ("agent 1 ended with exit code 3" in told.err) == (3 in codes)
+
+
+def test_the_supervisor_leaves_nobody_behind(capfd):
+    command = [sys.executable, "-c", AGENT.format(codes=[0, 0], sleeps=[0, 600])]
+    supervisor = Supervisor(command, 2, grace_seconds=0.5)
+    started = time.monotonic()
+    assert supervisor.run() == 0
+    assert time.monotonic() - started < 10
+    assert supervisor.agents[1].returncode == -signal.SIGKILL
+    assert "of 2 agents came to their end: 0" in capfd.readouterr().err
+
+
+def test_a_command_without_agents_shows_how():
+    answer = subprocess.run(
+        [sys.executable, "-m", "lightning_plugins.strategies.supervisor", "-m", "x"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 2
+    assert "supervisor AGENTS (SCRIPT | -m MODULE)" in answer.stderr
+
+
+FIT = [
+    *("-m", "lightning_plugins", "fit", "--config", "decentralized/digits"),
+    *("--trainer.max_epochs=4", "--trainer.check_val_every_n_epoch=2"),
+    *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
+]
+LAUNCHERS = {
+    "Lightning": [sys.executable],
+    "torchrun": [
+        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4")
+    ],
+    "supervisor": [sys.executable, "-m", "lightning_plugins.strategies.supervisor", "4"],
+}
+
+
+def run(command, folder):
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=200, check=False
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
+    options = []
+    if launcher == "supervisor":
+        options = [
+            "--trainer.strategy.init_args.on_peer_failure=drop",
+            "--trainer.callbacks.server=false",
+        ]
+    answer = run([*LAUNCHERS[launcher], *FIT, *options], tmp_path)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    assert "4 agents, 80 steps each: val/accuracy" in answer.stdout
+    assert "with DDP it would send" in answer.stdout
+    assert ("server, averaging each step" in answer.stdout) == (launcher != "supervisor")
+    (last,) = tmp_path.rglob("last.ckpt")
+    assert torch.load(last, weights_only=True)["decentralized"]["agents"] == [0, 1, 2, 3]
+
+
+def test_the_string_and_lightnings_launcher_start_agents(tmp_path):
+    options = [
+        *("--config", "image/digits", "--trainer.strategy=decentralized", "--trainer.devices=2"),
+        *("--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"),
+    ]
+    answer = run([sys.executable, "-m", "lightning_plugins", "fit", *options], tmp_path)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    (last,) = tmp_path.rglob("last.ckpt")
+    label = torch.load(last, weights_only=True)["decentralized"]
+    assert (label["agents"], label["weights"]) == ([0, 1], "merged")
+    assert list(tmp_path.rglob("communication.json"))

@@ -20,6 +20,7 @@ T = TypeVar("T")
 
 STORE_VARIABLE = "LIGHTNING_PLUGINS_STORE"
 _ATTEMPTS = 3
+_START_SECONDS = 120.0
 
 
 class DroppedError(RuntimeError):
@@ -92,13 +93,16 @@ class LivingPeers(Peers):
             DroppedError: the others went on without this one.
             RuntimeError: too few agents are left, or it failed again and again.
         """
+        if not self._operations:
+            # Agents import and read data at their own pace before they first meet.
+            self._all_agree(True, max(_START_SECONDS, 2 * self.timeout.total_seconds()))
         for _ in range(_ATTEMPTS + len(self._agents)):
             result, failure = None, None
             try:
                 result = operation(self._connected_group())
             except (RuntimeError, TimeoutError) as error:
                 failure = error
-            if self._all_agree(failure is None):
+            if self._all_agree(failure is None, 2 * self.timeout.total_seconds()):
                 return result  # type: ignore[return-value]
             self._group = None
         raise RuntimeError(
@@ -152,14 +156,14 @@ class LivingPeers(Peers):
             self._group = group
         return self._group
 
-    def _all_agree(self, went_well: bool) -> bool:
+    def _all_agree(self, went_well: bool, patience_seconds: float) -> bool:
         """Whether the operation is done; where not, who lives is settled anew."""
         self._operations += 1
         key = f"vote/{self._operations}"
         if self._store.check([f"lost/{self.agent}"]):
             raise DroppedError(self._told_to_the_lost())
         self._store.set(f"{key}/{self.agent}", "1" if went_well else "0")
-        posted = self._wait_for_posts(key)
+        posted = self._wait_for_posts(key, patience_seconds)
         votes = [self._store.get(f"{key}/{agent}") == b"1" for agent in posted]
         proposal = {"agents": posted, "done": all(votes) and posted == list(self._agents)}
         decided = json.loads(self._store.compare_set(f"{key}/decision", "", json.dumps(proposal)))
@@ -170,8 +174,8 @@ class LivingPeers(Peers):
             self._go_on_with(decided["agents"], {})
         return decided["done"]
 
-    def _wait_for_posts(self, key: str) -> list[int]:
-        deadline = time.monotonic() + 2 * self.timeout.total_seconds()
+    def _wait_for_posts(self, key: str, patience_seconds: float) -> list[int]:
+        deadline = time.monotonic() + patience_seconds
         posted, awaited = {self.agent}, set(self._agents) - {self.agent}
         pause_seconds = 0.0002
         while awaited:

@@ -8,6 +8,7 @@ from lightning_plugins.claims.near_names import suggestion
 PAPERS = {
     "late-sam": "lightning_plugins.claims.late_sam",
     "blockwise-lr": "lightning_plugins.claims.blockwise_lr",
+    "decentralized": "lightning_plugins.claims.decentralized",
     "grad-power": "lightning_plugins.claims.grad_power",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""

@@ -1,0 +1,181 @@
+"""The experiment behind the claims on decentralized training, in one batched simulation."""
+
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from lightning_plugins.claims.claim import Cell, Experiment, Scale
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_plugins.strategies.rounds import Communication
+
+_SETTINGS: dict[str, Any] = {
+    "agents": 16,
+    "rounds": 60,
+    "steps_a_round": 20,
+    "batch_size": 32,
+    "alpha": 0.1,
+    "lr": 0.02,
+    "momentum": 0.9,
+    "label_smoothing": 0.1,
+    "peers": 0.2,
+}
+
+
+def schedules() -> Experiment:
+    """All ways to communicate, from never to after each step."""
+    gossip = {"topology": "pull", "rate": 1.0}
+    window = {"shape": "window", "topology": "pull", "end_rate": 1.0, "width": 0.1}
+    paper_recipes = {
+        "gossip, merged": "decentralized/imagenet200_resnet18",
+        "late window": "decentralized/imagenet200_resnet18_late_window",
+    }
+    return Experiment(
+        name="schedules",
+        arms={
+            "no communication": {"topology": "pull", "rate": 0.0},
+            "gossip": gossip,
+            "gossip, merged": {**gossip, "final_merge": True},
+            "early window": {**window, "start": 0.1},
+            "middle window": {**window, "start": 0.5},
+            "late window": {**window, "start": 0.9},
+            "linear": {"shape": "linear", "topology": "pull", "rate": 0.0, "end_rate": 1.0},
+            "local SGD, equal bytes": {"topology": "complete", "budget_of": "gossip, merged"},
+            "local SGD": {"topology": "complete", "rate": 1.0},
+            "server": {"topology": "complete", "each_step": True},
+        },
+        scales={
+            "smoke": Scale(seeds=(0, 1, 2), overrides={"agents": 8, "rounds": 40}),
+            "cpu": Scale(seeds=(0, 1, 2, 3, 4)),
+            "paper": Scale(
+                seeds=(0, 1, 2, 3, 4),
+                only=tuple(paper_recipes),
+                arms={arm: {"recipe": recipe} for arm, recipe in paper_recipes.items()},
+            ),
+        },
+        run=run_schedules,
+    )
+
+
+def run_schedules(config: dict[str, Any], seed: int) -> Cell:
+    """Train one arm; accuracies on the test part.
+
+    ``held_accuracy`` is of what the agents hold at the end, in the mean over them;
+    ``local_accuracy`` is before a final merge, and ``merged_accuracy`` of the agents' mean.
+    """
+    import torch
+    from torch.func import functional_call
+    from torch.nn.functional import cross_entropy
+
+    from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition
+    from lightning_plugins.nn.image import build_image_network
+    from lightning_plugins.strategies.simulate import simulate
+
+    settings = {**_SETTINGS, **config, **config["overrides"]}
+    agents, steps_a_round = settings["agents"], settings["steps_a_round"]
+    batch_size, steps = settings["batch_size"], settings["rounds"] * steps_a_round
+    data = DigitsDataModule(seed=seed)
+    data.setup()
+    train, test = data.train_dataset, data.test_dataset
+    partition = DirichletPartition(settings["alpha"], steps_a_round * batch_size, seed=seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        # In eval mode there is no dropout to draw for; the net has no other mode.
+        network = build_image_network("mlp", num_classes=10, in_channels=1, image_size=8).eval()
+
+    def loss_fn(parameters: "dict[str, Tensor]", batch: Any) -> "Tensor":
+        logits = functional_call(network, parameters, (batch[0],))
+        return cross_entropy(logits, batch[1], label_smoothing=settings["label_smoothing"])
+
+    drawn: dict[int, Tensor] = {}
+
+    def batches(step: int) -> "tuple[Tensor, Tensor]":
+        epoch, place = divmod(step, steps_a_round)
+        if epoch not in drawn:
+            drawn.clear()
+            drawn[epoch] = _shares(partition, train.labels, agents, epoch, seed)  # type: ignore[attr-defined]
+        chosen = drawn[epoch][:, place * batch_size : (place + 1) * batch_size]
+        return train.images[chosen], train.labels[chosen]  # type: ignore[attr-defined]
+
+    started = time.perf_counter()
+    end = simulate(
+        loss_fn,
+        dict(network.named_parameters()),
+        batches,
+        partial(torch.optim.SGD, lr=settings["lr"], momentum=settings["momentum"]),
+        _communication(settings, seed),
+        agents,
+        steps,
+    )
+    seconds = time.perf_counter() - started
+
+    def accuracy(parameters: "dict[str, Tensor]") -> float:
+        with torch.no_grad():
+            logits = functional_call(network, parameters, (test.images,))  # type: ignore[attr-defined]
+        return 100 * float((logits.argmax(1) == test.labels).float().mean())  # type: ignore[attr-defined]
+
+    local = [
+        accuracy({name: stacked[k] for name, stacked in end.agents.items()}) for k in range(agents)
+    ]
+    local_accuracy, merged_accuracy = sum(local) / agents, accuracy(end.merged)
+    merges = bool(settings.get("final_merge"))
+    model_bytes = sum(parameter.nbytes for parameter in network.parameters())
+    report = end.ledger.report(model_bytes, steps, agents)
+    sent = report["training_bytes"] / agents
+    if merges:  # booked here, since the simulation leaves the agents as they were before it
+        sent += report["ddp_bytes"] / agents / steps
+    return {
+        "metrics": {
+            "held_accuracy": merged_accuracy if merges else local_accuracy,
+            "local_accuracy": local_accuracy,
+            "merged_accuracy": merged_accuracy,
+            "megabytes": sent / 1e6,
+            "times_less_than_ddp": report["ddp_bytes"] / agents / sent if sent else float("inf"),
+            "consensus_distance": end.consensus_distance,
+            "seconds": seconds,
+        }
+    }
+
+
+def _shares(partition: Any, labels: "Tensor", agents: int, epoch: int, seed: int) -> "Tensor":
+    """Shuffled sample indices ``(agents, samples)`` of an epoch."""
+    import torch
+
+    generator = torch.Generator().manual_seed(1_000_003 * seed + epoch)
+    rows = []
+    for agent in range(agents):
+        indices = partition.indices(labels, agent, agents, epoch)
+        rows.append(indices[torch.randperm(len(indices), generator=generator)])
+    return torch.stack(rows)
+
+
+def _communication(settings: dict[str, Any], seed: int) -> "Communication":
+    from lightning_plugins.strategies.rounds import Communication
+    from lightning_plugins.strategies.schedule import Schedule
+    from lightning_plugins.strategies.topologies import Complete, RandomPull, Topology
+
+    topology: Topology = Complete()
+    if settings["topology"] == "pull":
+        topology = RandomPull(settings["peers"])
+    every = 1 if settings.get("each_step") else settings["steps_a_round"]
+    if "budget_of" in settings:
+        # Bytes of pulls in each round and of one merge, in averages of all; at least as many.
+        agents = settings["agents"]
+        average = 2 * (agents - 1) / agents
+        affordable = -(-(settings["peers"] * settings["rounds"] + average) // average)
+        schedule = Schedule(every_n_steps=every, budget=int(affordable))
+    else:
+        schedule = Schedule(
+            settings.get("shape", "constant"),
+            every,
+            settings.get("rate", 1.0),
+            settings.get("end_rate", 0.0),
+            settings.get("start"),
+            settings.get("width"),
+        )
+    is_window = schedule.shape == "window"
+    return Communication(
+        topology, schedule, Complete() if is_window else None, final_merge=False, seed=seed
+    )

@@ -35,14 +35,15 @@ def as_groups_of(
 ) -> dict[str, Any]:
     """``state_dict`` of the plain optimizer, or of ``as_one_group``, for the groups of blocks.
 
-    Parameters are found by their names where the checkpoint has them, else by their place. From a
+    Parameters are found by their names where the checkpoint has them, else by their place: in one
+    group, or in groups as these, which is what ``torch.distributed.checkpoint`` makes. From a
     checkpoint without blocks the groups keep their own settings, the learning rates above all.
 
     Raises:
         ValueError: the names are others, or the numbers of parameters differ.
     """
     saved = state_dict["param_groups"]
-    numbers = _numbers_by_name(saved, order)
+    numbers = _numbers_by_name(saved, groups, order)
     loaded = []
     for group in groups:
         own = {key: value for key, value in group.items() if key != "params"}
@@ -52,7 +53,9 @@ def as_groups_of(
     return {**state_dict, "param_groups": loaded}
 
 
-def _numbers_by_name(saved: Sequence[dict[str, Any]], order: Sequence[str]) -> dict[str, int]:
+def _numbers_by_name(
+    saved: Sequence[dict[str, Any]], groups: Sequence[dict[str, Any]], order: Sequence[str]
+) -> dict[str, int]:
     numbers = [number for group in saved for number in group["params"]]
     if len(numbers) != len(order):
         raise ValueError(
@@ -68,6 +71,9 @@ def _numbers_by_name(saved: Sequence[dict[str, Any]], order: Sequence[str]) -> d
                 f"{unknown[0]!r}: it is of another model, or its parameters were renamed"
             )
         return dict(zip(names, numbers, strict=True))
+    if [len(group["params"]) for group in saved] == [len(group["params"]) for group in groups]:
+        own = [name for group in groups for name in group["param_names"]]
+        return dict(zip(own, numbers, strict=True))
     if len(saved) > 1:
         raise ValueError(
             f"the checkpoint has {len(saved)} groups without parameter names, so their order is "

@@ -1,0 +1,335 @@
+"""What decentralized training costs: time on a slow network, and simulation on one machine.
+
+usage: python benchmarks/decentralized.py network [--mbit 50] [--agents 4] [--alpha 1.0]
+       python benchmarks/decentralized.py simulation [--pairs 8] [--steps 60]
+
+``network`` limits the loopback of a network namespace with a token bucket (root on Linux); where
+that is not allowed, each transfer sleeps for as long as its bytes would take. The target is 95 % of
+the accuracy that averaging after each step reaches, measured without a limit before the runs.
+"""
+
+import argparse
+import functools
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning import __version__ as lightning_version
+from lightning.pytorch import LightningModule, Trainer
+from paired import paired_ratio
+from torch import nn
+from torch.func import functional_call
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition
+from lightning_plugins.nn.image import build_image_network
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy, simulate
+from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
+from lightning_plugins.strategies.peers import FixedPeers
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.topologies import Complete, RandomMatching
+
+BATCH, STEPS, EVERY, LR, MOMENTUM, SEED = 32, 1000, 20, 0.02, 0.9, 0
+METHODS = ("DDP", "PostLocalSGD", "decentralized")
+
+
+def network() -> nn.Module:
+    torch.manual_seed(SEED)
+    return build_image_network("mlp", num_classes=10, in_channels=1, image_size=8)
+
+
+@functools.cache
+def digits() -> DigitsDataModule:
+    data = DigitsDataModule(seed=SEED)
+    data.setup()
+    return data
+
+
+@functools.lru_cache(maxsize=64)
+def share_of(alpha: float, agent: int, agents: int, epoch: int) -> torch.Tensor:
+    """Shuffled sample indices of one agent's epoch, which is a round."""
+    partition = DirichletPartition(alpha, EVERY * BATCH, seed=SEED)
+    indices = partition.indices(digits().train_dataset.labels, agent, agents, epoch)
+    generator = torch.Generator().manual_seed(epoch * agents + agent)
+    return indices[torch.randperm(len(indices), generator=generator)]
+
+
+def batch_of(alpha: float, agent: int, agents: int, step: int) -> tuple:
+    epoch, place = divmod(step, EVERY)
+    chosen = share_of(alpha, agent, agents, epoch)[place * BATCH : (place + 1) * BATCH]
+    train = digits().train_dataset
+    return train.images[chosen], train.labels[chosen]
+
+
+def accuracy(net: nn.Module, data: DigitsDataModule) -> float:
+    with torch.no_grad():
+        logits = net.eval()(data.test_dataset.images)
+    net.train()
+    return float((logits.argmax(1) == data.test_dataset.labels).float().mean())
+
+
+def servers_accuracy(agents: int, alpha: float) -> float:
+    data, net = digits(), network().eval()
+
+    def loss_fn(parameters: dict, batch: tuple) -> torch.Tensor:
+        return cross_entropy(functional_call(net, parameters, (batch[0],)), batch[1])
+
+    def batches(step: int) -> tuple:
+        parts = [batch_of(alpha, agent, agents, step) for agent in range(agents)]
+        return tuple(torch.stack(part) for part in zip(*parts, strict=True))
+
+    sgd = partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM)
+    every_step = Communication(Complete(), Schedule())
+    end = simulate(loss_fn, dict(net.named_parameters()), batches, sgd, every_step, agents, STEPS)
+    with torch.no_grad():
+        logits = functional_call(net, end.merged, (data.test_dataset.images,))
+    return float((logits.argmax(1) == data.test_dataset.labels).float().mean())
+
+
+def train_until(method: str, target: float, alpha: float, emulated_mbit: float) -> None:
+    """One agent of one method, until the mean of the agents reaches ``target``; run by torchrun."""
+    dist.init_process_group("gloo")
+    agent, agents = dist.get_rank(), dist.get_world_size()
+    data, net = digits(), network()
+    parameters = list(net.parameters())
+    model_bytes = sum(parameter.nbytes for parameter in parameters)
+    ledger = CommLedger()
+    peers = FixedPeers(agent, ledger, timedelta(seconds=120))
+    optimizer = torch.optim.SGD(parameters, lr=LR, momentum=MOMENTUM)
+    communication = Communication(RandomMatching(), Schedule(every_n_steps=EVERY), seed=SEED)
+    own = Agent(net, peers, communication, [optimizer])
+    model: nn.Module = DistributedDataParallel(net) if method == "DDP" else net
+    stepper = optimizer
+    if method == "PostLocalSGD":
+        from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
+        from torch.distributed.optim import PostLocalSGDOptimizer
+
+        averager = PeriodicModelAverager(period=EVERY, warmup_steps=0)
+        stepper = PostLocalSGDOptimizer(optimizer, averager)
+    seconds, step, reached, total_sent = 0.0, 0, 0.0, 0.0
+    while step < STEPS and reached < target:
+        dist.barrier()
+        started = time.perf_counter()
+        for _ in range(EVERY):
+            step += 1
+            images, labels = batch_of(alpha, agent, agents, step - 1)
+            stepper.zero_grad()
+            cross_entropy(model(images), labels).backward()
+            stepper.step()
+            before = ledger.total().bytes_sent
+            if method == "decentralized":
+                own.after_step(step, float("inf"))
+            sent = {
+                "DDP": ring_all_reduce_bytes(model_bytes, agents),
+                "PostLocalSGD": ring_all_reduce_bytes(model_bytes, agents) * (step % EVERY == 0),
+                "decentralized": ledger.total().bytes_sent - before,
+            }[method]
+            if emulated_mbit:
+                time.sleep(agents * sent * 8 / emulated_mbit / 1e6)
+            total_sent += sent
+        dist.barrier()
+        seconds += time.perf_counter() - started
+        means = own.mean(parameters, "measurement")  # off the clock, as is the evaluation
+        merged = network()
+        with torch.no_grad():
+            for place, mean in zip(merged.parameters(), means, strict=True):
+                place.copy_(mean)
+        reached = accuracy(merged, data)
+    if method == "decentralized":  # the merge itself is on the clock
+        dist.barrier()
+        started = time.perf_counter()
+        own.merge(step)
+        dist.barrier()
+        seconds += time.perf_counter() - started
+        total_sent += ring_all_reduce_bytes(model_bytes, agents)
+    if agent == 0:
+        result = {"seconds": seconds, "steps": step, "accuracy": reached, "bytes": total_sent}
+        print(json.dumps(result | {"parameters": model_bytes // 4}), flush=True)
+    dist.destroy_process_group()
+
+
+def in_slow_network(command: list[str], mbit: float) -> tuple[list[str], bool]:
+    """``command`` behind a token bucket, and whether that is allowed here."""
+    limit = (
+        "ip link set lo up && "
+        f"tc qdisc add dev lo root tbf rate {mbit}mbit burst 128kb latency 400ms"
+    )
+    allowed = subprocess.run(
+        ["unshare", "-n", "sh", "-c", limit], capture_output=True, check=False
+    ).returncode
+    if allowed != 0:
+        return command, False
+    return ["unshare", "-n", "sh", "-c", f'{limit} && exec "$@"', "sh", *command], True
+
+
+def compare_on_slow_network(mbit: float, agents: int, alpha: float) -> None:
+    server = servers_accuracy(agents, alpha)
+    target = 0.95 * server
+    print(
+        f"{agents} agents, digits, Dirichlet {alpha}, SGD {LR}, batch {BATCH}; server reaches "
+        f"{100 * server:.1f} % in {STEPS} steps, target {100 * target:.1f} %"
+    )
+    results = {}
+    for method in METHODS:
+        arguments = ["worker", method, str(target), str(alpha)]
+        command = [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone"),
+            *(f"--nproc-per-node={agents}", __file__, *arguments),
+        ]
+        command, is_limited = in_slow_network([*command, "0"], mbit)
+        if not is_limited:
+            command = [*command[:-1], str(mbit)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise SystemExit(run.stderr[-2000:])
+        results[method] = json.loads(run.stdout.strip().splitlines()[-1])
+        one = results[method]
+        how = "tbf on the loopback" if is_limited else "sleeping for the bytes"
+        print(
+            f"{method:14} {one['seconds']:7.1f} s  {one['steps']:5d} steps  accuracy "
+            f"{100 * one['accuracy']:.1f} %  {one['bytes'] / 1e6:8.2f} MB of the first agent  "
+            f"({mbit:g} Mbit/s by {how}, {one['parameters']} parameters)",
+            flush=True,
+        )
+    ours, ddp = results["decentralized"], results["DDP"]
+    print(
+        f"decentralized against DDP: {ddp['seconds'] / ours['seconds']:.1f} times less time, "
+        f"{ddp['bytes'] / ours['bytes']:.0f} times fewer bytes"
+    )
+
+
+class Digit(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = network()
+
+    def training_step(self, batch: tuple, batch_idx: int) -> torch.Tensor:
+        return cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=LR, momentum=MOMENTUM)
+
+
+def compare_simulations(pairs: int, steps: int, agents: int = 16) -> None:
+    data = digits()
+    images, labels = data.train_dataset.images, data.train_dataset.labels
+    communication = Communication(RandomMatching(), Schedule(every_n_steps=EVERY))
+
+    def fit(strategy: Any) -> None:
+        dataset = TensorDataset(images[: BATCH * steps], labels[: BATCH * steps])
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=1,
+            strategy=strategy,
+            max_steps=steps,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(Digit(), DataLoader(dataset, BATCH, shuffle=True))
+
+    def cpu_seconds(work: Callable[[], Any]) -> float:
+        started = time.process_time()
+        work()
+        return time.process_time() - started
+
+    def plain() -> None:
+        for _ in range(agents):
+            fit("auto")
+
+    def simulated() -> None:
+        with tempfile.TemporaryDirectory() as folder:  # where it writes what communication cost
+            before = Path.cwd()
+            os.chdir(folder)
+            strategy = SimulatedDecentralizedStrategy(agents, data="user")
+            strategy.communication = communication
+            fit(strategy)
+            os.chdir(before)
+
+    net = network().eval()
+
+    def loss_fn(parameters: dict, batch: tuple) -> torch.Tensor:
+        return cross_entropy(functional_call(net, parameters, (batch[0],)), batch[1])
+
+    generator = torch.Generator().manual_seed(SEED)
+
+    def batches(step: int) -> tuple:
+        chosen = torch.randint(len(labels), (agents, BATCH), generator=generator)
+        return images[chosen], labels[chosen]
+
+    def batched() -> None:
+        sgd = partial(torch.optim.SGD, lr=LR, momentum=MOMENTUM)
+        start = dict(net.named_parameters())
+        simulate(loss_fn, start, batches, sgd, communication, agents, steps)
+
+    def torch_loops() -> None:
+        for agent in range(agents):
+            module = network()
+            optimizer = torch.optim.SGD(module.parameters(), lr=LR, momentum=MOMENTUM)
+            for step in range(steps):
+                features, targets = batches(step)
+                optimizer.zero_grad()
+                cross_entropy(module(features[agent]), targets[agent]).backward()
+                optimizer.step()
+
+    print(f"{agents} agents, {steps} steps each, fully connected net of 26122 parameters, batch 32")
+    for what, a, b in (
+        ("SimulatedDecentralizedStrategy / plain Trainers in turn", plain, simulated),
+        ("plain Trainers in turn / simulate()", batched, plain),
+        ("plain torch loops in turn / simulate()", batched, torch_loops),
+    ):
+        ratio = paired_ratio(partial(cpu_seconds, a), partial(cpu_seconds, b), pairs, warmup=1)
+        print(f"{what}: {ratio}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    on_network = commands.add_parser("network")
+    on_network.add_argument("--mbit", type=float, default=50.0)
+    on_network.add_argument("--agents", type=int, default=4)
+    on_network.add_argument("--alpha", type=float, default=1.0)
+    simulation = commands.add_parser("simulation")
+    simulation.add_argument("--pairs", type=int, default=8)
+    simulation.add_argument("--steps", type=int, default=60)
+    worker = commands.add_parser("worker")
+    worker.add_argument("method", choices=METHODS)
+    for name in ("target", "alpha", "emulated_mbit"):
+        worker.add_argument(name, type=float)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.command == "worker":
+        train_until(arguments.method, arguments.target, arguments.alpha, arguments.emulated_mbit)
+        return
+    print(f"{platform.machine()}, torch {torch.__version__}, lightning {lightning_version}")
+    if arguments.command == "network":
+        compare_on_slow_network(arguments.mbit, arguments.agents, arguments.alpha)
+    else:
+        warnings.simplefilter("ignore")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        compare_simulations(arguments.pairs, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""GradPower classes against the optimizer they are made of."""
+
+import copy
+import functools
+import multiprocessing
+import pickle
+
+import pytest
+import torch
+from small_transformers import largest_difference, same_weights, train, transformer
+from torch import nn
+from torch.optim import SGD, AdamW, NAdam
+
+from lightning_plugins.optimizers import AdamWPower, GradPower, MuonPower, SGDPower, gradpower
+from lightning_plugins.optimizers.sign_power import sign_power_
+
+BASES = {
+    "AdamW": functools.partial(AdamW, lr=1e-2),
+    "AdamW foreach": functools.partial(AdamW, lr=1e-2, foreach=True),
+    "AdamW fused": functools.partial(AdamW, lr=1e-2, fused=True),
+    "SGD": functools.partial(SGD, lr=1e-1, momentum=0.9, weight_decay=1e-2),
+    "NAdam": functools.partial(NAdam, lr=1e-2),
+}
+
+
+def powered(base, p, **arguments):
+    return functools.partial(gradpower(base.func, p), **base.keywords, **arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_power_one_is_the_optimizer_alone_bit_for_bit(base, dtype):
+    plain, ours = transformer("llama", dtype), transformer("llama", dtype)
+    train(plain, base(plain.parameters()), 50)
+    train(ours, powered(base, 1)(ours.parameters()), 50)
+    assert same_weights(plain, ours)
+
+
+class ByHand:
+    """Transforms the gradients, then lets the plain optimizer step."""
+
+    def __init__(self, optimizer, p):
+        self.optimizer, self.p = optimizer, p
+        self.zero_grad = optimizer.zero_grad
+
+    def step(self, closure):
+        closure()
+        for group in self.optimizer.param_groups:
+            sign_power_([q.grad for q in group["params"] if q.grad is not None], self.p)
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+def test_it_is_the_transform_and_then_the_optimizer(base):
+    by_hand, ours = transformer("llama"), transformer("llama")
+    train(by_hand, ByHand(base(by_hand.parameters()), 1.2), 10)
+    train(ours, powered(base, 1.2)(ours.parameters()), 10)
+    assert same_weights(by_hand, ours)
+    plain = transformer("llama")
+    train(plain, base(plain.parameters()), 10)
+    assert not same_weights(plain, ours)
+
+
+@pytest.mark.slow
+def test_compiled_and_eager_agree():
+    eager, compiled = transformer("llama"), transformer("llama")
+    train(eager, AdamWPower(eager.parameters(), lr=1e-2), 20)
+    train(compiled, AdamWPower(compiled.parameters(), lr=1e-2, compile=True), 20)
+    assert largest_difference(eager, compiled) < 1e-4
+
+
+def test_each_group_has_its_exponent():
+    one, two = nn.Parameter(torch.tensor([4.0])), nn.Parameter(torch.tensor([4.0]))
+    optimizer = SGDPower([{"params": [one], "p": 2.0}, {"params": [two]}], p=0.5, lr=1.0)
+    one.grad, two.grad = torch.tensor([3.0]), torch.tensor([9.0])
+    optimizer.step()
+    assert (float(one), float(two)) == pytest.approx((4 - 9, 4 - 3), rel=1e-6)
+
+
+def test_adam_ignores_the_scale_of_a_coordinate():
+    scale = torch.tensor([1e-3, 1.0, 50.0], dtype=torch.float64)
+    ends = []
+    for factor in (torch.ones_like(scale), scale):
+        weight = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+        optimizer = AdamWPower([weight], lr=0.1, p=1.2, eps=0.0, weight_decay=0.0)
+        for step in range(20):
+            generator = torch.Generator().manual_seed(step)
+            weight.grad = factor * torch.randn(3, generator=generator, dtype=torch.float64)
+            optimizer.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-9)
+
+
+def test_the_yaml_form_is_the_class():
+    by_class, by_form = transformer("llama"), transformer("llama")
+    train(by_class, gradpower(NAdam, 1.3)(by_class.parameters(), lr=1e-2), 5)
+    form = GradPower(by_form.parameters(), base=functools.partial(NAdam, lr=1e-2), p=1.3)
+    train(by_form, form, 5)
+    assert type(form) is gradpower(NAdam, 1.3)
+    assert same_weights(by_class, by_form)
+
+
+def test_hooks_run_once_also_where_the_plain_class_was_used_before():
+    weight = nn.Parameter(torch.ones(2))
+    AdamW([nn.Parameter(torch.ones(1))])
+    optimizer = AdamWPower([weight])
+    calls = []
+    optimizer.register_step_pre_hook(lambda *_: calls.append("before"))
+    optimizer.register_step_post_hook(lambda *_: calls.append("after"))
+    weight.grad = torch.ones(2)
+    optimizer.step()
+    assert calls == ["before", "after"]
+
+
+def test_a_checkpoint_of_adamw_goes_on_here_and_back():
+    model = transformer("llama")
+    plain = AdamW(model.parameters(), lr=1e-2)
+    train(model, plain, 3)
+    ours = AdamWPower(model.parameters(), lr=5.0, p=1.1)
+    ours.load_state_dict(plain.state_dict())
+    assert (ours.param_groups[0]["lr"], ours.param_groups[0]["p"]) == (1e-2, 1.1)
+    train(model, ours, 3)
+    back = AdamW(model.parameters())
+    back.load_state_dict(ours.state_dict())
+    weight = next(model.parameters())
+    assert back.state[weight]["step"] == 6
+    train(model, back, 1)
+
+
+def _p_of(optimizer):
+    return type(optimizer).__name__, optimizer.param_groups[0]["p"], optimizer._floor
+
+
+@pytest.mark.parametrize("make", [gradpower(NAdam, 1.3), AdamWPower, SGDPower])
+def test_instances_and_classes_can_be_pickled_and_copied(make):
+    optimizer = make([nn.Parameter(torch.ones(2))], p=1.4, floor=1e-8)
+    pickled = pickle.loads(pickle.dumps(optimizer))  # noqa: S301
+    for twin in (pickled, copy.deepcopy(optimizer)):
+        assert type(twin) is type(optimizer)
+        assert _p_of(twin) == _p_of(optimizer)
+        twin.step()
+    assert pickle.loads(pickle.dumps(make)) is make  # noqa: S301
+
+
+def _name_of(cls):
+    return cls.__name__, cls([nn.Parameter(torch.ones(1))]).param_groups[0]["p"]
+
+
+@pytest.mark.slow
+def test_a_class_made_here_is_known_in_a_spawned_process():
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(_name_of, [gradpower(NAdam, 1.3)]) == ("NAdamPower", 1.3)
+
+
+def test_the_closure_runs_once_with_gradients():
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = AdamWPower([weight])
+    runs = []
+
+    def closure():
+        runs.append(torch.is_grad_enabled())
+        loss = weight.square().sum()
+        loss.backward()
+        return loss
+
+    with torch.no_grad():
+        assert float(optimizer.step(closure)) == 2
+    assert runs == [True]
+
+
+def test_fused_optimizers_leave_unscaling_to_the_scaler():
+    optimizer = AdamWPower([nn.Parameter(torch.ones(2))], fused=True)
+    assert not optimizer._step_supports_amp_scaling
+
+
+@pytest.mark.parametrize("p", [0, -1.0, float("nan"), float("inf"), "1.2", None])
+def test_exponents_that_are_refused(p):
+    with pytest.raises(ValueError, match="p="):
+        AdamWPower([nn.Parameter(torch.ones(1))], p=p)
+    with pytest.raises(ValueError, match="p="):
+        AdamWPower([{"params": [nn.Parameter(torch.ones(1))], "p": p}])
+
+
+def test_what_cannot_be_a_base():
+    for base in (torch.optim.LBFGS, torch.optim.SparseAdam):
+        with pytest.raises(ValueError, match=base.__name__):
+            gradpower(base, 1.2)
+    with pytest.raises(TypeError, match=r"torch\.optim\.Optimizer"):
+        gradpower(nn.Linear, 1.2)
+    with pytest.raises(ValueError, match="floor=-1"):
+        AdamWPower([nn.Parameter(torch.ones(1))], floor=-1)
+
+
+def test_muon_and_sgd_have_no_default_exponent():
+    for cls in (MuonPower, SGDPower):
+        with pytest.raises(TypeError, match="'p'"):
+            cls([nn.Parameter(torch.ones(1))])
+
+
+def test_a_sparse_gradient_is_refused_with_the_remedy():
+    embedding = nn.Embedding(5, 2, sparse=True)
+    optimizer = SGDPower(embedding.parameters(), p=1.2, lr=0.1)
+    embedding(torch.tensor([1])).sum().backward()
+    with pytest.raises(TypeError, match="sparse=False"):
+        optimizer.step()

@@ -1,0 +1,85 @@
+"""MuonAdamW against PyTorch's two optimizers, each on its own parameters."""
+
+import pickle
+
+import pytest
+import torch
+from small_transformers import same_weights, train, transformer
+from torch.optim import AdamW, Muon
+
+from lightning_plugins.optimizers import MuonAdamW, MuonPower
+from lightning_plugins.optimizers.blocks import blocks_of
+from lightning_plugins.optimizers.sign_power import sign_power_
+
+
+class Two:
+    def __init__(self, model, lr, p=1.0):
+        hidden, rest = [], []
+        for one in blocks_of(model.named_parameters(), "Test"):
+            is_hidden = one.parameter.dim() == 2 and set(one.blocks) <= {"qk", "vo", "ffn"}
+            (hidden if is_hidden else rest).append(one.parameter)
+        self.optimizers = (
+            Muon(hidden, lr=lr, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+            AdamW(rest, lr=lr, weight_decay=0.1, betas=(0.9, 0.95)),
+        )
+        self.model, self.p = model, p
+
+    def zero_grad(self):
+        self.model.zero_grad()
+
+    def step(self, closure):
+        closure()
+        sign_power_([q.grad for q in self.model.parameters() if q.grad is not None], self.p)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2_moe"])
+def test_each_parameter_moves_as_under_its_own_optimizer(architecture):
+    apart, ours = transformer(architecture), transformer(architecture)
+    train(apart, Two(apart, 1e-2), 5)
+    train(ours, MuonAdamW(ours.named_parameters(), lr=1e-2), 5)
+    assert same_weights(apart, ours)
+
+
+def test_muon_power_transforms_all_gradients_first():
+    apart, ours = transformer("llama"), transformer("llama")
+    train(apart, Two(apart, 1e-2, p=0.9), 5)
+    train(ours, MuonPower(ours.named_parameters(), lr=1e-2, p=0.9), 5)
+    assert same_weights(apart, ours)
+
+
+def test_power_one_is_muon_bit_for_bit():
+    plain, ours = transformer("llama"), transformer("llama")
+    train(plain, MuonAdamW(plain.named_parameters(), lr=1e-2), 50)
+    train(ours, MuonPower(ours.named_parameters(), lr=1e-2, p=1), 50)
+    assert same_weights(plain, ours)
+
+
+def test_it_resumes_and_can_be_pickled():
+    straight, resumed = transformer("llama"), transformer("llama")
+    train(straight, MuonAdamW(straight.named_parameters(), lr=1e-2), 6)
+    before = MuonAdamW(resumed.named_parameters(), lr=1e-2)
+    train(resumed, before, 3)
+    after = MuonAdamW(resumed.named_parameters(), lr=1.0)
+    after.load_state_dict(before.state_dict())
+    train(resumed, after, 3, first=3)
+    assert same_weights(straight, resumed)
+    twin = pickle.loads(pickle.dumps(after))  # noqa: S301
+    assert [group["name"] for group in twin.param_groups] == ["muon", "adamw"]
+
+
+def test_schedules_move_both_rates():
+    optimizer = MuonAdamW(transformer("llama").named_parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer.step()
+    schedule.step()
+    assert [group["lr"] for group in optimizer.param_groups] == [5e-3, 5e-3]
+
+
+def test_arguments_reach_the_two():
+    model = transformer("llama")
+    with pytest.raises(ValueError, match="Learning rate"):
+        MuonAdamW(model.named_parameters(), lr=-1)
+    with pytest.raises(ValueError, match="Adjust learning rate"):
+        MuonAdamW(model.named_parameters(), adjust_lr_fn="other")

@@ -1,0 +1,132 @@
+"""sign(g)·|g|^p against the power in double precision."""
+
+import math
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_plugins.optimizers import sign_power as module
+from lightning_plugins.optimizers import sign_power_
+
+EXPONENTS = (0.3, 0.5, 0.8, 1.0, 1.05, 1.2, 1.5, 2.0, 3.0)
+SPECIAL = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0])
+COMPILED = [False, pytest.param(True, marks=pytest.mark.slow)]
+
+
+def magnitudes(count=20_000):
+    generator = torch.Generator().manual_seed(0)
+    sign = torch.randn(count, generator=generator).sign()
+    return sign * 10 ** (torch.rand(count, generator=generator) * 60 - 30)
+
+
+def exact(gradient, p, floor=0.0):
+    wide = gradient.double()
+    return torch.sign(wide) * (wide.abs() + floor) ** p
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("p", EXPONENTS)
+def test_the_power_of_every_magnitude(p, compiled):
+    gradient = magnitudes()
+    wanted = exact(gradient, p)
+    sign_power_([gradient], p, compile=compiled)
+    normal = (wanted.abs() > 1e-37) & (wanted.abs() < 1e38)
+    error = ((gradient.double() - wanted) / wanted)[normal].abs().max()
+    assert error < 1e-5
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("p", EXPONENTS)
+def test_zeros_keep_their_sign_infinities_and_nan_stay(p, compiled):
+    gradient = SPECIAL.clone()
+    sign_power_([gradient], p, compile=compiled)
+    assert gradient.tolist()[:4] == [0, 0, math.inf, -math.inf]
+    assert torch.signbit(gradient).tolist()[:2] == [False, True]
+    assert gradient.isnan().tolist()[4]
+    assert gradient.tolist()[5:] == [1, -1]
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+def test_the_floor_is_that_of_the_released_code(compiled):
+    gradient = torch.cat([magnitudes(), torch.zeros(3)])
+    wanted = exact(gradient, 1.2, floor=1e-8)
+    sign_power_([gradient], 1.2, floor=1e-8, compile=compiled)
+    normal = wanted.abs() < 1e38
+    torch.testing.assert_close(gradient.double()[normal], wanted[normal], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions_round_the_single_precision_power(dtype):
+    gradient = torch.randn(1000, generator=torch.Generator().manual_seed(1)).to(dtype) * 1e-2
+    wanted = exact(gradient, 1.2)
+    sign_power_([gradient], 1.2)
+    tolerance = {torch.float16: 2**-10, torch.bfloat16: 2**-7, torch.float64: 1e-13}[dtype]
+    normal = wanted.abs() > 1e-4
+    assert ((gradient.double() - wanted) / wanted)[normal].abs().max() < tolerance
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [torch.randn(0), torch.randn(()), torch.randn(3, 5).t(), torch.randn(200_000)],
+    ids=["empty", "scalar", "transposed", "several chunks"],
+)
+def test_every_shape(gradient):
+    wanted = exact(gradient, 1.2).to(gradient.dtype)
+    sign_power_([gradient], 1.2)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=0)
+
+
+def test_channels_last_is_done_in_place():
+    gradient = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
+    wanted = exact(gradient, 1.2).float()
+    sign_power_([gradient], 1.2)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=0)
+
+
+class LargestNew(TorchDispatchMode):
+    """The most elements of a tensor whose memory an operation allocated."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        inputs = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        if isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() not in inputs:
+            self.largest = max(self.largest, out.numel())
+        return out
+
+
+def test_no_more_memory_than_one_chunk():
+    gradients = [torch.randn(300_000), torch.randn(10)]
+    with LargestNew() as new:
+        sign_power_(gradients, 1.2)
+    assert new.largest == module._CPU_CHUNK
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        (torch.eye(3).to_sparse(), "sparse=False"),
+        (torch.ones(3, dtype=torch.complex64), "complex64"),
+        (torch.ones(3, dtype=torch.int64), "int64"),
+        (torch.ones(4, 4)[:, ::2], "contiguous"),
+        (torch.ones(1).expand(5), "contiguous"),
+    ],
+)
+def test_gradients_that_it_cannot_take(gradient, message):
+    with pytest.raises(TypeError, match=message):
+        sign_power_([gradient], 1.2)
+
+
+@pytest.mark.slow
+def test_neither_exponent_nor_shape_recompiles():
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    module.compiled_sign_power_(torch.randn(100), 1.2, 0.0)
+    module.compiled_sign_power_(torch.randn(300), 1.2, 0.0)
+    before = dict(torch._dynamo.utils.counters["stats"])
+    for p, size in ((1.1, 50), (1.3, 4000), (0.9, 70_000)):
+        module.compiled_sign_power_(torch.randn(size), p, 0.0)
+    assert dict(torch._dynamo.utils.counters["stats"]) == before

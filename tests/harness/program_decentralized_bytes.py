@@ -1,0 +1,58 @@
+"""Run in a network namespace of its own: what agents book against what the kernel counts.
+
+usage: program_decentralized_bytes.py OUTPUT_FOLDER
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import decentralized_agents as harness
+from torch import nn
+
+from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.schedule import Schedule
+
+AGENTS, ROUNDS = 4, 6
+
+
+def bytes_on_the_wire():
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        if line.strip().startswith("lo:"):
+            return int(line.split()[9])
+    raise RuntimeError("no loopback")
+
+
+def rounds(agent, num_agents, name):
+    """Rounds of one topology with a megabyte of weights; the first agent reads the counter."""
+    peers = harness.connected(agent, num_agents)
+    module = nn.Linear(512, 512)
+    steps = ROUNDS if name == "merge" else float("inf")
+    topology = harness.TOPOLOGIES["ring" if name == "merge" else name]
+    rate = 0.0 if name == "merge" else 1.0
+    communication = Communication(topology, Schedule(rate=rate), final_merge=name == "merge")
+    one = Agent(module, peers, communication)
+    one.start(shared_init=True)
+    peers.barrier()
+    before, booked_before = bytes_on_the_wire(), peers.ledger.total().bytes_sent
+    peers.barrier()
+    for step in range(1, ROUNDS + 1):
+        one.after_step(step, steps)
+    booked = peers.ledger.total().bytes_sent - booked_before
+    peers.barrier()
+    return {"wire": bytes_on_the_wire() - before, "booked": booked}
+
+
+if __name__ == "__main__":
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    folder = Path(sys.argv[1])
+    found = {}
+    for name in ("matching", "static exponential", "pull", "complete", "merge"):
+        agents = harness.run_agents(rounds, AGENTS, folder / name, name)
+        found[name] = {
+            "booked": sum(agent["booked"] for agent in agents),
+            "wire": agents[0]["wire"],
+        }
+    print(json.dumps(found))

@@ -1,9 +1,13 @@
 """Starts the agents of a run on this machine and lets the others live when one dies.
 
 usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MODULE) [ARGUMENTS ...]
+       python -m lightning_plugins.strategies.supervisor host PORT
 
 It is no agent: it hosts the list of the living, tells the agents at once when one has died, and
 ends those that the others went on without. The exit code is 0 if some agent came to its end.
+
+``host`` hosts the list alone, for agents that something else starts, such as SLURM; they find it
+through LIGHTNING_PLUGINS_STORE=ADDRESS:PORT.
 
 e.g. python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit \
 --config decentralized/digits --trainer.strategy.on_peer_failure drop
@@ -116,6 +120,13 @@ def _in_words(code: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run as a command."""
+    if len(arguments) == 2 and arguments[0] == "host" and arguments[1].isdigit():
+        store = host_meeting_point(int(arguments[1]))
+        print(f"the list of the living is at port {store.port}", flush=True)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        signal.pause()
+        return 0
     if len(arguments) < 2 or not arguments[0].isdigit():
         print(__doc__, end="", file=sys.stderr)
         return 2

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback
 
 from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
-from lightning_plugins.strategies.supervisor import Supervisor
+from lightning_plugins.strategies.supervisor import Supervisor, main
 from lightning_plugins.strategies.topologies import RandomMatching
 
 
@@ -100,15 +100,11 @@ def test_the_supervisor_leaves_nobody_behind(capfd):
     assert "of 2 agents came to their end: 0" in capfd.readouterr().err
 
 
-def test_a_command_without_agents_shows_how():
-    answer = subprocess.run(
-        [sys.executable, "-m", "lightning_plugins.strategies.supervisor", "-m", "x"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 2
-    assert "supervisor AGENTS (SCRIPT | -m MODULE)" in answer.stderr
+def test_a_command_without_agents_shows_how(capsys):
+    assert main(["-m", "x"]) == 2
+    assert "supervisor AGENTS (SCRIPT | -m MODULE)" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="0 agents: expected at least 1"):
+        main(["0", "script.py"])
 
 
 FIT = [
@@ -160,3 +156,20 @@ def test_the_string_and_lightnings_launcher_start_agents(tmp_path):
     label = torch.load(last, weights_only=True)["decentralized"]
     assert (label["agents"], label["weights"]) == ([0, 1], "merged")
     assert list(tmp_path.rglob("communication.json"))
+
+
+def test_the_list_of_the_living_can_be_hosted_alone_for_agents_that_slurm_starts(tmp_path):
+    port = harness.free_port()
+    host = subprocess.Popen(
+        [sys.executable, "-m", "lightning_plugins.strategies.supervisor", "host", str(port)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert f"port {port}" in host.stdout.readline()
+        store = torch.distributed.TCPStore("127.0.0.1", port, is_master=False)
+        assert store.compare_set("decision", "", "first") == b"first"
+        assert store.compare_set("decision", "", "second") == b"first"
+    finally:
+        host.send_signal(signal.SIGTERM)
+        assert host.wait(10) == 0

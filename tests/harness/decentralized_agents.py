@@ -204,3 +204,21 @@ def _in_the_middle(peers, hurt, module):
 def flat_state(module):
     parts = [value.reshape(-1).double() for value in module.state_dict().values()]
     return torch.cat(parts).clone()
+
+
+def a_round_with_poison(agent, num_agents):
+    """The last agent is poisoned; nobody may be dropped."""
+    peers = connected(agent, num_agents)
+    module = network()
+    one = Agent(module, peers, Communication(Ring(), Schedule(), final_merge=False))
+    one.start(shared_init=True)
+    if agent == num_agents - 1:
+        with torch.no_grad():
+            next(module.parameters()).fill_(float("nan"))
+    before = flat_state(module)
+    try:
+        one.after_step(1, float("inf"))
+        error = ""
+    except RuntimeError as raised:
+        error = str(raised)
+    return {"error": error, "unchanged": torch.equal(before, flat_state(module))}

@@ -50,3 +50,11 @@ def test_the_ledger_holds_what_the_plans_say(ran):
                 edges += sum(len(plan.sources(agent)) for agent in range(AGENTS))
     expected = edges + averages * AGENTS * ring_all_reduce_bytes(1, AGENTS)
     assert ledger.total("gossip").bytes_sent == pytest.approx(expected * mixed_bytes)
+
+
+def test_poison_is_not_committed_and_its_sender_is_named(tmp_path):
+    results = harness.run_agents(harness.a_round_with_poison, 4, tmp_path)
+    for neighbour in (0, 2):  # on a ring of four, of agent 3
+        assert results[neighbour]["unchanged"]
+        assert "weights of agent 3 are not finite" in results[neighbour]["error"]
+    assert not results[1]["error"]

@@ -54,5 +54,5 @@ def test_the_ring_all_reduce_sends_each_part_around_twice():
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind='gosip': expected one of gossip, merge"):
+    with pytest.raises(ValueError, match="kind='gosip': expected one of start, gossip, merge"):
         CommLedger().book(0, "gosip")

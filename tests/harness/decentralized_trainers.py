@@ -188,6 +188,8 @@ def train(
         del os.environ["LIGHTNING_PLUGINS_STORE"]
     if strategy == "ddp":
         chosen = DDPStrategy(process_group_backend="gloo")
+    elif strategy == "auto":
+        chosen = "auto"
     else:
         chosen = DecentralizedStrategy(**{"timeout_seconds": 20, **(strategy or {})})
         if communication is not None:
@@ -229,5 +231,5 @@ def train(
         "validated": module.validated,
         "metrics": {name: float(value) for name, value in run.callback_metrics.items()},
         "warnings": [str(warning.message) for warning in told],
-        "ledger": chosen.ledger.state_dict() if strategy != "ddp" else None,
+        "ledger": chosen.ledger.state_dict() if isinstance(chosen, DecentralizedStrategy) else None,
     }

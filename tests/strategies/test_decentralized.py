@@ -196,3 +196,12 @@ def test_a_narrow_wire_costs_half(ran):
     parameters_and_buffers = 56 + 16 + 27 + 16
     assert narrow.of(0, "gossip").bytes_sent == 11 * 2 * 2 * parameters_and_buffers
     assert_all_equal(weights(ran("bfloat16")))
+
+
+def test_one_agent_is_plain_training_bit_for_bit(tmp_path):
+    (result,) = harness.run_trainers(1, tmp_path, {"plain": {"strategy": "auto"}, "one": {}})
+    plain, one = result["plain"], result["one"]
+    assert torch.equal(one["weights"], plain["weights"])
+    assert torch.equal(one["momentum"], plain["momentum"])
+    assert one["metrics"] == plain["metrics"]
+    assert CommLedger.merged([one["ledger"]]).total("gossip", "merge").bytes_sent == 0

@@ -12,6 +12,9 @@ from lightning_plugins.optimizers.sign_power_kernel import compiled_sign_power_
 _CPU_CHUNK = 2**16
 _DEVICE_CHUNK = 2**24
 
+# Below it, calling the compiled kernel costs more than it saves.
+_SMALLEST_COMPILED = 2**11
+
 
 @torch.no_grad()
 def sign_power_(
@@ -31,8 +34,8 @@ def sign_power_(
         gradients: floating-point tensors of any shape; a DTensor is transformed shard by shard.
         p: exponent, > 0. With p = 1 and no floor nothing is done.
         floor: added to the magnitude inside the power; zero still maps to zero.
-        compile: one kernel made by ``torch.compile`` for each tensor, faster on a CPU. Subnormal
-            magnitudes, below 1.2e-38, have no relative accuracy in it.
+        compile: one kernel made by ``torch.compile`` for each large tensor, faster on a CPU.
+            Subnormal magnitudes, below 1.2e-38, have no relative accuracy in it.
 
     Raises:
         TypeError: a gradient is sparse, complex, or not floating point.
@@ -42,7 +45,7 @@ def sign_power_(
         return
     for gradient in gradients:
         elements = _elements(gradient)
-        if compile:
+        if compile and elements.numel() >= _SMALLEST_COMPILED:
             compiled_sign_power_(elements, p, floor)
             continue
         size = _CPU_CHUNK if elements.device.type == "cpu" else _DEVICE_CHUNK

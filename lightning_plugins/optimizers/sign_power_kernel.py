@@ -20,26 +20,29 @@ def compiled_sign_power_(elements: Tensor, p: float, floor: float) -> None:
     """Replace a one-dimensional gradient by its sign power, in place; see ``sign_power_``."""
     wide = torch.promote_types(elements.dtype, torch.float32)
     # Between these bounds the power's exponent is one of a normal number, whatever the gradient.
-    fast = wide == torch.float32 and 0.02 <= p <= 1.98
-    kernel = _kernel(fast, floor != 0)
-    kernel(elements, torch.tensor(p - 1, dtype=wide), torch.tensor(floor, dtype=wide))
+    # In half precision Inductor would not vectorize the views of bits.
+    fast = elements.dtype == torch.float32 and 0.02 <= p <= 1.98
+    # Not dynamic=True, which turns the polynomials' coefficients into inputs, converted each call.
+    torch._dynamo.maybe_mark_dynamic(elements, 0)
+    added = torch.tensor(floor, dtype=wide) if floor else None
+    _kernel(fast)(elements, torch.tensor(p - 1, dtype=wide), added)
 
 
 @functools.cache
-def _kernel(fast: bool, with_floor: bool) -> Callable[[Tensor, Tensor, Tensor], None]:
-    """Compiled at the first call; exponent and floor are inputs, so that none recompiles it."""
+def _kernel(fast: bool) -> Callable[[Tensor, Tensor, Tensor | None], None]:
+    """Compiled at the first call; exponent and floor are inputs, so no value recompiles it."""
     finite_power = _fast_power if fast else _clamped_power
 
-    def kernel(elements: Tensor, power: Tensor, floor: Tensor) -> None:
+    def kernel(elements: Tensor, power: Tensor, floor: Tensor | None) -> None:
         wide = elements.to(power.dtype)
         magnitude = wide.abs()
-        if with_floor:
+        if floor is not None:
             magnitude = magnitude + floor
         factor = finite_power(magnitude, power)
-        powered = wide.sign() * magnitude * factor if with_floor else wide * factor
+        powered = wide * factor if floor is None else wide.sign() * magnitude * factor
         elements.copy_(powered)
 
-    return torch.compile(kernel, fullgraph=True, dynamic=True)
+    return torch.compile(kernel, fullgraph=True)
 
 
 def _fast_power(magnitude: Tensor, power: Tensor) -> Tensor:

@@ -1,0 +1,220 @@
+"""Every back-end computes the weighted sum of the selected experts, and its gradient."""
+
+import pytest
+import torch
+
+from lightning_plugins.nn.moe import MoELayer, Routing, dispatch
+from lightning_plugins.nn.moe.dispatch import BACKENDS, resolve_backend
+from lightning_plugins.nn.moe.grouped_linear import supports_grouped_mm
+
+NAMED = [name for name in BACKENDS if name != "auto"]
+needs_grouped_mm = pytest.mark.skipif(
+    not supports_grouped_mm(torch.float32), reason="this torch has no grouped_mm"
+)
+
+
+def layer(backend="dense", dtype=torch.float32, **changes):
+    torch.manual_seed(0)
+    settings = {"in_features": 8, "out_features": 4, "num_experts": 5, "hidden_features": 12}
+    return MoELayer(**(settings | {"top_k": 2} | changes), backend=backend).to(dtype)
+
+
+def tokens(number=40, features=8, dtype=torch.float32):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(number, features, generator=generator, dtype=torch.float64).to(dtype)
+
+
+def outcome(module, inputs, reduce=lambda y: (y * torch.linspace(-1, 1, y.shape[-1])).sum()):
+    inputs = inputs.clone().requires_grad_()
+    outputs = module(inputs)
+    reduce(outputs.to(inputs.dtype)).backward()
+    gradients = {name: p.grad for name, p in module.named_parameters()}
+    return {"outputs": outputs.detach(), "inputs": inputs.grad, **gradients}
+
+
+def by_hand(module, inputs):
+    """Token by token, with a perceptron of torch.nn for each expert."""
+    experts = []
+    for e in range(module.experts.num_experts):
+        parts = []
+        for weight, bias in zip(module.experts.weights, module.experts.biases, strict=True):
+            linear = torch.nn.Linear(*weight.shape[1:], dtype=weight.dtype)
+            linear.weight.data = weight[e].detach().T
+            linear.bias.data = bias[e].detach()
+            parts += [linear, torch.nn.ReLU()]
+        experts.append(torch.nn.Sequential(*parts[:-1]))
+    outputs = []
+    for token in inputs:
+        probabilities = torch.softmax(module.gate(token), dim=0)
+        chosen = probabilities.argsort(descending=True)[: module.top_k]
+        outputs.append(sum(probabilities[e] * experts[e](token) for e in chosen.tolist()))
+    return torch.stack(outputs)
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_a_layer_is_what_its_formula_says(backend):
+    module = layer(backend)
+    torch.testing.assert_close(module(tokens()), by_hand(module, tokens()), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["loop", pytest.param("grouped_mm", marks=needs_grouped_mm)])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"top_k": 1},
+        {"top_k": 5},
+        {"num_experts": 64},  # more experts than the 40 tokens can reach
+        {"hidden_features": 7, "out_features": 1},  # strides that are no multiples of 16 bytes
+        {"num_layers": 3, "gate": "mlp"},
+        {"activation": "swiglu", "bias": False},
+        {"encoder_features": 3},
+        {"shared_features": 6, "shared_gate": True},
+        {"gate_weighting": "softmax_topk"},
+    ],
+    ids=str,
+)
+def test_back_ends_agree_in_value_and_gradient(backend, changes):
+    expected = outcome(layer("dense", **changes), tokens())
+    found = outcome(layer(backend, **changes), tokens())
+    assert expected.keys() == found.keys()
+    for name, value in expected.items():
+        if value is None:  # the decoder takes no part
+            assert found[name] is None
+            continue
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+def test_loop_and_dense_agree_in_double_precision():
+    expected = outcome(layer("dense", torch.float64), tokens(dtype=torch.float64))
+    found = outcome(layer("loop", torch.float64), tokens(dtype=torch.float64))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_experts_without_tokens_get_a_gradient_of_zero(backend):
+    module = layer(backend, num_experts=6, top_k=1, gate="affine")
+    with torch.no_grad():
+        module.gate.bias.copy_(torch.tensor([50.0, -50, -50, -50, -50, -50]))
+    routing = module.route(tokens())
+    assert routing.experts.unique().tolist() == [0]
+    found = outcome(module, tokens())
+    for name, gradient in found.items():
+        if name.startswith("experts."):
+            assert gradient[0].abs().sum() > 0
+            assert gradient[1:].abs().sum() == 0
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_a_gradient_that_is_expanded_is_taken(backend):
+    found = outcome(layer(backend), tokens(), reduce=torch.sum)
+    expected = outcome(layer("dense"), tokens(), reduce=lambda y: (y * torch.ones_like(y)).sum())
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_no_tokens_give_no_outputs(backend):
+    assert layer(backend)(tokens()[:0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_leading_dimensions_are_kept(backend):
+    module = layer(backend)
+    torch.testing.assert_close(
+        module(tokens().view(2, 20, 8)).view(40, 4), module(tokens()), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_autocast_computes_in_half_precision_alike(backend):
+    with torch.no_grad():  # in single precision: rounding moves choices
+        routing = layer().route(tokens())
+
+    def run(module):
+        found = dispatch(tokens(), routing, module.experts, module.backend)
+        found.float().square().sum().backward()
+        return found, module.experts.weights[0].grad
+
+    expected, expected_gradient = run(layer())
+    with torch.autocast("cpu", torch.bfloat16):
+        found, gradient = run(layer(backend))
+    assert found.dtype == torch.bfloat16
+    assert gradient.dtype == torch.float32
+    for one, other in ((found, expected), (gradient, expected_gradient)):
+        assert 0 < (one - other).abs().max() < 0.02 * other.abs().max()
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_a_compiled_layer_computes_the_same(backend):
+    torch.compiler.reset()
+    compiled = torch.compile(layer(backend), backend="aot_eager")
+    found, expected = outcome(compiled, tokens()), outcome(layer(backend), tokens())
+    for name, value in expected.items():
+        own = found[name if name in found else f"_orig_mod.{name}"]
+        torch.testing.assert_close(own, value, rtol=1e-6, atol=1e-6, msg=name)
+
+
+@needs_grouped_mm
+def test_grouped_mm_compiles_without_a_graph_break():
+    torch.compiler.reset()
+    compiled = torch.compile(layer("grouped_mm"), backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(tokens()), layer("grouped_mm")(tokens()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", NAMED)
+def test_inductor_computes_the_same(backend):
+    torch.compiler.reset()
+    compiled = torch.compile(layer(backend))
+    found, expected = outcome(compiled, tokens()), outcome(layer(backend), tokens())
+    for name, value in expected.items():
+        own = found[name if name in found else f"_orig_mod.{name}"]
+        torch.testing.assert_close(own, value, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("backend", NAMED)
+def test_second_derivatives_exist(backend):
+    def curvature(module):
+        outputs = module(tokens()).square().mean()
+        (gradient,) = torch.autograd.grad(outputs, module.experts.weights[0], create_graph=True)
+        (product,) = torch.autograd.grad(gradient.square().sum(), module.experts.weights[1])
+        return product
+
+    torch.testing.assert_close(
+        curvature(layer(backend)), curvature(layer("dense")), rtol=1e-5, atol=1e-7
+    )
+
+
+def test_auto_falls_back_in_double_precision():
+    assert resolve_backend("auto", torch.float64) == "loop"
+    found = outcome(layer("auto", torch.float64), tokens(dtype=torch.float64))
+    expected = outcome(layer("dense", torch.float64), tokens(dtype=torch.float64))
+    torch.testing.assert_close(found["inputs"], expected["inputs"], rtol=1e-12, atol=1e-12)
+
+
+def test_grouped_mm_refuses_double_precision_at_construction_and_later():
+    torch.set_default_dtype(torch.float64)
+    try:
+        with pytest.raises(ValueError, match="use backend='loop', or 'auto'"):
+            layer("grouped_mm", torch.float64)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(ValueError, match=r"torch\.float64"):
+        layer("grouped_mm", torch.float64)(tokens(dtype=torch.float64))
+
+
+def test_an_unknown_back_end_is_refused():
+    with pytest.raises(ValueError, match="expected 'auto', 'dense', 'loop', 'grouped_mm'"):
+        layer("megablocks")
+
+
+def test_any_callable_can_stand_for_the_experts():
+    routing = Routing(torch.zeros(3, 2), torch.tensor([[0], [1], [0]]), torch.ones(3, 1))
+    scale = torch.tensor([[[2.0]], [[5.0]]])
+    for backend in ("dense", "loop"):
+        found = dispatch(
+            torch.ones(3, 1), routing, lambda rows, linear: linear(rows, scale, None), backend
+        )
+        assert found.flatten().tolist() == [2, 5, 2]

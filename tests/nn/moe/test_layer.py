@@ -1,0 +1,197 @@
+"""Gates, weights of experts, losses, and what a layer refuses."""
+
+import math
+
+import pytest
+import torch
+from torch.nn.functional import cosine_similarity
+
+from lightning_plugins.nn.moe import (
+    MoELayer,
+    Routing,
+    build_gate,
+    expert_load,
+    load_balancing_loss,
+    route,
+    router_z_loss,
+)
+
+SMALL = {"in_features": 6, "out_features": 2, "num_experts": 4, "hidden_features": 8}
+
+
+def logits(tokens=50, experts=4):
+    return torch.randn(tokens, experts, generator=torch.Generator().manual_seed(0))
+
+
+def test_weights_over_the_selected_sum_to_one():
+    routing = route(logits(), 2, "softmax_topk")
+    torch.testing.assert_close(routing.weights.sum(dim=1), torch.ones(50))
+
+
+def test_weights_over_all_are_probabilities_of_the_best():
+    routing = route(logits(), 2, "softmax_all")
+    probabilities = logits().softmax(dim=1).sort(dim=1, descending=True).values
+    torch.testing.assert_close(routing.weights, probabilities[:, :2])
+
+
+def test_selecting_every_expert_makes_both_weightings_equal():
+    one, other = (route(logits(), 4, name) for name in ("softmax_all", "softmax_topk"))
+    torch.testing.assert_close(one.weights, other.weights)
+
+
+def test_one_expert_of_softmax_topk_gives_the_gate_no_gradient():
+    scores = logits().requires_grad_()
+    route(scores, 1, "softmax_topk").weights.square().sum().backward()
+    assert scores.grad.abs().max() == 0
+    scores.grad = None
+    route(scores, 1, "softmax_all").weights.square().sum().backward()
+    assert scores.grad.abs().max() > 0
+
+
+def test_half_precision_scores_are_weighed_in_single():
+    assert route(logits().bfloat16(), 2, "softmax_all").weights.dtype == torch.float32
+
+
+def test_a_linear_gate_is_blind_to_scale_and_an_affine_one_is_not():
+    torch.manual_seed(0)
+    points = torch.randn(200, 3)
+    for name, is_blind in (("linear", True), ("affine", False)):
+        gate = build_gate(name, 3, 5, 8)
+        same = gate(points).argmax(dim=1) == gate(9 * points).argmax(dim=1)
+        assert same.all() == is_blind
+
+
+def test_a_cosine_gate_scores_by_angle():
+    torch.manual_seed(0)
+    gate = build_gate("cosine", 6, 4, 3)
+    points = torch.randn(10, 6)
+    projected = gate.projection(points)
+    expected = cosine_similarity(projected[:, None], gate.directions[None], dim=-1) / 0.07
+    torch.testing.assert_close(gate(points), expected)
+    torch.testing.assert_close(gate(points), gate(7 * points))
+
+
+def test_losses_at_balance_are_their_least_values():
+    uniform = torch.zeros(8, 4)
+    experts = torch.arange(8).remainder(4).unsqueeze(1)
+    balanced = Routing(uniform, experts, torch.full((8, 1), 0.25))
+    assert load_balancing_loss(balanced) == 1
+    assert router_z_loss(balanced) == pytest.approx(math.log(4) ** 2)
+    assert expert_load(balanced).tolist() == [0.25] * 4
+
+
+def test_collapse_costs_the_number_of_experts():
+    certain = torch.tensor([[30.0, 0, 0, 0]]).expand(8, 4)
+    collapsed = route(certain, 1, "softmax_all")
+    assert load_balancing_loss(collapsed) == pytest.approx(4)
+    assert expert_load(collapsed).tolist() == [1, 0, 0, 0]
+
+
+def test_the_balancing_loss_pushes_load_from_the_fullest_expert():
+    scores = (logits() + torch.tensor([2.0, 0, 0, 0])).requires_grad_()
+    load_balancing_loss(route(scores, 1, "softmax_all")).backward()
+    assert scores.grad.sum(dim=0).argmax() == 0
+
+
+def test_one_expert_is_a_perceptron_without_a_gate():
+    torch.manual_seed(0)
+    layer = MoELayer(**(SMALL | {"num_experts": 1}))
+    tokens = torch.randn(5, 6)
+    (first, second), (shift, last) = layer.experts.weights, layer.experts.biases
+    hidden = (tokens @ first[0] + shift[0]).relu()
+    torch.testing.assert_close(layer(tokens), hidden @ second[0] + last[0])
+    assert layer.gate is None
+
+
+def test_active_parameters_are_those_of_the_selected_experts():
+    expert = 6 * 8 + 8 + 8 * 2 + 2
+    layer = MoELayer(**SMALL, top_k=2, shared_features=3)
+    shared = 6 * 3 + 3 + 3 * 2 + 2
+    assert layer.num_active_parameters == 2 * expert + 4 * 6 + shared
+    assert sum(p.numel() for p in layer.parameters()) == 4 * expert + 4 * 6 + shared
+
+
+def test_an_encoder_of_full_rank_reconstructs_its_tokens():
+    torch.manual_seed(0)
+    layer = MoELayer(**SMALL, encoder_features=6, backend="loop")
+    with torch.no_grad():
+        layer.experts.decoder.copy_(torch.linalg.inv(layer.experts.encoder))
+    tokens = torch.randn(30, 6)
+    assert layer.reconstruction_error(tokens, layer.route(tokens)) < 1e-8
+
+
+def test_the_reconstruction_error_is_that_of_the_selected_experts():
+    torch.manual_seed(0)
+    layer = MoELayer(**SMALL, encoder_features=2, top_k=2)
+    tokens = torch.randn(30, 6)
+    routing = layer.route(tokens)
+    expected = torch.stack(
+        [
+            (token @ layer.experts.encoder[e] @ layer.experts.decoder[e] - token).square().mean()
+            for token, chosen in zip(tokens, routing.experts, strict=True)
+            for e in chosen
+        ]
+    ).mean()
+    torch.testing.assert_close(layer.reconstruction_error(tokens, routing), expected)
+
+
+def test_it_is_transformers_qwen2_moe_block_on_the_same_weights():
+    modeling = pytest.importorskip("transformers.models.qwen2_moe.modeling_qwen2_moe")
+    from transformers import Qwen2MoeConfig
+
+    config = Qwen2MoeConfig(
+        hidden_size=16,
+        moe_intermediate_size=8,
+        shared_expert_intermediate_size=24,
+        num_experts=6,
+        num_experts_per_tok=2,
+        experts_implementation="eager",
+    )
+    torch.manual_seed(0)
+    block = modeling.Qwen2MoeSparseMoeBlock(config)
+    for parameter in block.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    layer = MoELayer(
+        *(16, 16, 6, 8),
+        top_k=2,
+        activation="swiglu",
+        bias=False,
+        shared_features=24,
+        shared_gate=True,
+    )
+    with torch.no_grad():
+        layer.gate.weight.copy_(block.gate.weight)
+        layer.experts.weights[0].copy_(block.experts.gate_up_proj.mT)
+        layer.experts.weights[1].copy_(block.experts.down_proj.mT)
+        shared = block.shared_expert
+        widened = torch.cat([shared.gate_proj.weight, shared.up_proj.weight])
+        layer.shared.weights[0].copy_(widened.T)
+        layer.shared.weights[1].copy_(shared.down_proj.weight.T)
+        layer.shared_gate.weight.copy_(block.shared_expert_gate.weight)
+    tokens = torch.randn(3, 7, 16)
+    torch.testing.assert_close(layer(tokens), block(tokens), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"top_k": 5}, r"top_k=5: expected 1 to num_experts=4"),
+        ({"top_k": 0}, r"top_k=0"),
+        ({"gate": "spline"}, r"gate='spline': expected 'linear', 'affine', 'mlp' or 'cosine'"),
+        ({"gate_weighting": "softmax"}, r"expected 'softmax_all' or 'softmax_topk'"),
+        ({"gate_weighting": "softmax_topk"}, r"gets no gradient: use gate_weighting='softmax_all'"),
+        ({"activation": "gelu"}, r"expected 'relu' or 'swiglu'"),
+        ({"num_layers": 1}, r"num_layers=1: expected at least 2"),
+        ({"num_experts": 0}, r"num_experts=0: expected at least 1"),
+        ({"encoder_features": 7}, r"encoder_features=7: expected 1 to in_features=6"),
+    ],
+)
+def test_bad_input_is_refused_at_construction(changes, message):
+    with pytest.raises(ValueError, match=message):
+        MoELayer(**(SMALL | changes))
+
+
+def test_a_frozen_gate_may_have_weight_one():
+    layer = MoELayer(**SMALL, gate_weighting="softmax_topk", train_gate=False)
+    assert not layer.gate.weight.requires_grad
+    assert layer.route(torch.randn(5, 6)).weights.flatten().tolist() == [1] * 5

@@ -47,4 +47,4 @@ def same_weights(one, other):
 
 def largest_difference(one, other):
     pairs = zip(one.parameters(), other.parameters(), strict=True)
-    return max(float((a - b).detach().double().abs().max()) for a, b in pairs)
+    return max(float((a.detach().double() - b.detach().double()).abs().max()) for a, b in pairs)

@@ -2,14 +2,19 @@
 
 from lightning_plugins.datamodules.digits import DigitsDataModule
 from lightning_plugins.datamodules.image import ImageDataModule
+from lightning_plugins.datamodules.induction import InductionMixtureDataModule
+from lightning_plugins.datamodules.manifolds import ManifoldDataModule
 from lightning_plugins.datamodules.partition import DirichletPartition
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
-from lightning_plugins.datamodules.tokens import TokenDataModule
+from lightning_plugins.datamodules.tokens import HubCorpus, TokenDataModule
 
 __all__ = [
     "DigitsDataModule",
     "DirichletPartition",
+    "HubCorpus",
     "ImageDataModule",
+    "InductionMixtureDataModule",
+    "ManifoldDataModule",
     "ResumableDataLoader",
     "TokenDataModule",
 ]

@@ -1,19 +1,28 @@
 """A folder of token files that belong together, made whole or not at all."""
 
+import glob
 import json
 import os
 import shutil
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
+from lightning_plugins.assets.lock import process_lock
 from lightning_plugins.datamodules.tokens.corpus import Corpus
+from lightning_plugins.datamodules.tokens.shards import ShardFolder, text_chunks
+from lightning_plugins.datamodules.tokens.statistics import PartStatistics, StatisticsOfText
 from lightning_plugins.datamodules.tokens.token_file import read_token_file, write_token_file
-from lightning_plugins.datamodules.tokens.tokenizer import Tokenizer
+from lightning_plugins.datamodules.tokens.tokenizer import Tokenizer, sha256_of, sha256_of_json
 
 _DESCRIPTION = "tokens.json"
+_TOKENIZER = "tokenizer.json"
+_ALWAYS_VERIFIED_BYTES = 2**28
+CHUNK_CHARACTERS = 2**22
 
 
 @dataclass(frozen=True)
@@ -23,77 +32,173 @@ class PreparedTokens:
     Attributes:
         folder: with ``PART.bin``, ``tokenizer.json`` and ``tokens.json``.
         vocab_size: of the tokenizer.
-        bytes_per_token: part -> bytes of UTF-8 a token, by which bits a byte are counted.
+        end_of_document: the token that ends each document.
+        parts: what each part holds.
     """
 
     folder: Path
     vocab_size: int
-    bytes_per_token: dict[str, float]
+    end_of_document: int
+    parts: dict[str, PartStatistics]
 
-    def tokens(self, part: str) -> np.ndarray:
-        """The tokens of a part, mapped and not loaded."""
-        return read_token_file(self.folder / f"{part}.bin")
+    def path(self, part: str) -> Path:
+        """The token file of a part."""
+        return self.folder / f"{part}.bin"
 
     @classmethod
-    def load(cls, folder: Path, corpus_sha256: str) -> "PreparedTokens":
-        """Open a folder, and see that it is of this corpus.
+    def load(cls, folder: Path, corpus: Corpus, tokenizer: Tokenizer | None) -> "PreparedTokens":
+        """Open a folder, and see that it is whole, of this corpus and of this tokenizer.
+
+        Token files of up to 256 MB are compared with their hash, larger ones by size.
+
+        Args:
+            folder: that ``prepare`` made.
+            corpus: that it should be of.
+            tokenizer: that it should be of; None where the one in the folder was learned for it.
 
         Raises:
-            ValueError: incomplete, corrupt, or of another corpus.
+            ValueError: incomplete, corrupt, or of another corpus or tokenizer.
         """
-        path = folder / _DESCRIPTION
+        description_path = folder / _DESCRIPTION
+        again = f"remove {folder} and prepare it again"
         try:
-            stored: dict[str, Any] = json.loads(path.read_text("utf-8"))
-            found = cls(folder, int(stored["vocab_size"]), dict(stored["bytes_per_token"]))
-            of_corpus = stored["corpus_sha256"]
-            counts = dict(stored["num_tokens"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            stored: dict[str, Any] = json.loads(description_path.read_text("utf-8"))
+            parts = {name: PartStatistics(**part) for name, part in stored["parts"].items()}
+            found = cls(folder, int(stored["vocab_size"]), int(stored["end_of_document"]), parts)
+            fingerprint, of_tokenizer = stored["corpus_fingerprint"], stored["tokenizer_sha256"]
+            own = sha256_of_json((folder / _TOKENIZER).read_text("utf-8"), found.end_of_document)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{path} is missing or unreadable ({type(error).__name__}): remove {folder} and "
-                "prepare it again"
+                f"{folder} is not there or incomplete ({type(error).__name__}: {error}): call "
+                f"prepare_data() first, or {again}"
             ) from error
-        if of_corpus != corpus_sha256:
+        if fingerprint != corpus.fingerprint:
             raise ValueError(
-                f"{folder} was made from another corpus than this one: remove it, or give another "
-                "data_dir"
+                f"{folder} was made from another corpus than {corpus.name!r} is now: remove it, or "
+                "give another data_dir"
             )
-        for part, count in counts.items():
-            if len(found.tokens(part)) != count:
+        asked = own if tokenizer is None else sha256_of(tokenizer)
+        if not of_tokenizer == own == asked:
+            raise ValueError(
+                f"{folder} was made with another tokenizer than "
+                f"{'its tokenizer.json' if of_tokenizer != own else 'the one asked for'}: the "
+                f"tokens would be read as other text; {again}, or give another data_dir"
+            )
+        for part, statistics in parts.items():
+            path = found.path(part)
+            try:
+                small = path.stat().st_size <= _ALWAYS_VERIFIED_BYTES
+                tokens = read_token_file(path, verify=small)
+            except FileNotFoundError as error:
+                raise ValueError(f"{path} is missing: {again}") from error
+            if len(tokens) != statistics.num_tokens:
                 raise ValueError(
-                    f"{folder / part}.bin has not the {count} tokens that {path.name} says: remove "
-                    f"{folder} and prepare it again"
+                    f"{path} has {len(tokens)} tokens, but {_DESCRIPTION} says "
+                    f"{statistics.num_tokens}: {again}"
+                )
+            if found.vocab_size - 1 > np.iinfo(tokens.dtype).max:
+                raise ValueError(
+                    f"{path} has tokens of {8 * tokens.itemsize} bits, too few for vocab_size="
+                    f"{found.vocab_size}: {again}"
                 )
         return found
 
 
-def prepare(folder: Path, corpus: Corpus, tokenizer: Tokenizer) -> None:
-    """Write the token files of ``corpus`` into ``folder``, which must not exist.
+def prepare(
+    folder: Path,
+    corpus: Corpus,
+    make_tokenizer: Callable[[], Tokenizer],
+    on_wait: Callable[[], None] = lambda: None,
+    chunk_characters: int = CHUNK_CHARACTERS,
+) -> None:
+    """Write the token files of ``corpus`` into ``folder``, unless they are there.
 
-    They are made in a temporary folder beside it that is renamed at the end, so that a preparation
-    that is killed leaves nothing under this name.
+    The corpus is read once, in chunks of whole documents. Each is encoded into a shard in a hidden
+    folder beside ``folder``; at the end the shards are joined, and the result gets its name by one
+    rename. A preparation that was killed therefore leaves nothing under this name, and the next one
+    reads the text again but encodes only what has no intact shard of this very text. Of processes
+    that prepare the same folder one works and the others wait; on a file system without locks all
+    work, and the first to end wins. Needs twice the disk space of the tokens.
+
+    Args:
+        folder: the result.
+        corpus: what to encode.
+        make_tokenizer: called when there is something to do.
+        on_wait: called when another process is at work.
+        chunk_characters: of a shard, at least.
+
+    Raises:
+        ValueError: no text for training or validation; a tokenizer that does not fit.
     """
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
-        counts, ratios = {}, {}
-        for part, documents in corpus.parts.items():
-            counts[part] = write_token_file(
-                temporary / f"{part}.bin", tokenizer.encode(documents), tokenizer.vocab_size
-            )
-            num_bytes = sum(len(document.encode()) for document in documents)
-            ratios[part] = num_bytes / max(1, counts[part])
-        description = {
-            "corpus": corpus.name,
-            "corpus_sha256": corpus.sha256,
-            "tokenizer_sha256": tokenizer.sha256,
-            "vocab_size": tokenizer.vocab_size,
-            "num_tokens": counts,
-            "bytes_per_token": ratios,
-        }
-        (temporary / "tokenizer.json").write_text(tokenizer.to_json(), "utf-8")
-        (temporary / _DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
-        os.replace(temporary, folder)
-    except BaseException:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with process_lock(folder.with_name(f".{folder.name}.lock"), on_wait) as locked:
+        if folder.exists():
+            return
+        if locked:  # nobody is at work, so these are of preparations that were killed
+            for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
+                shutil.rmtree(left, ignore_errors=True)
+        shards = folder.with_name(f".{folder.name}.shards")
+        temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
+        temporary.mkdir()
+        try:
+            _write(temporary, shards, corpus, make_tokenizer(), chunk_characters)
+            os.replace(temporary, folder)
+        except OSError:
+            if not folder.exists():  # else another process, without a lock, was faster
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(shards, ignore_errors=True)
+
+
+def _write(
+    folder: Path, shards: Path, corpus: Corpus, tokenizer: Tokenizer, chunk_characters: int
+) -> None:
+    text = {part: StatisticsOfText(with_xz=part != "train") for part in ("train", "val", "test")}
+    paths: dict[str, list[Path]] = {part: [] for part in text}
+    store = ShardFolder(shards, tokenizer)
+    # A bar where somebody looks at it: None turns it off when stderr is no terminal.
+    with tqdm(
+        desc=f"tokens of {corpus.name}",
+        total=corpus.num_bytes,
+        unit="B",
+        unit_scale=True,
+        disable=None,
+    ) as bar:
+        for chunk in text_chunks(corpus, chunk_characters):
+            text[chunk.part].add(chunk.contents)
+            paths[chunk.part].append(store.path_of(chunk))
+            bar.update(chunk.num_bytes)
+    parts = {}
+    for part, shards_of_part in paths.items():
+        if not shards_of_part:
+            if part == "test":
+                continue
+            raise ValueError(
+                f"corpus {corpus.name!r} has no text for {part}: add some, or, where {part} is "
+                "held out of the training documents, raise held_out"
+            )
+        counts = np.zeros(tokenizer.vocab_size, np.int64)
+        write_token_file(
+            folder / f"{part}.bin", _counted(shards_of_part, counts), tokenizer.vocab_size
+        )
+        parts[part] = text[part].with_token_counts(counts)
+    description = {
+        "corpus": corpus.name,
+        "corpus_fingerprint": corpus.fingerprint,
+        "tokenizer_sha256": sha256_of(tokenizer),
+        "vocab_size": tokenizer.vocab_size,
+        "end_of_document": tokenizer.end_of_document,
+        "parts": {part: asdict(statistics) for part, statistics in parts.items()},
+    }
+    (folder / _TOKENIZER).write_text(tokenizer.to_json(), "utf-8")
+    (folder / _DESCRIPTION).write_text(json.dumps(description, indent=1), "utf-8")
+
+
+def _counted(shards: list[Path], counts: np.ndarray) -> Iterator[np.ndarray]:
+    """The tokens, shard after shard; adds to ``counts`` how often each is there."""
+    for path in shards:
+        tokens = read_token_file(path)
+        counts += np.bincount(tokens, minlength=len(counts))
+        yield tokens

@@ -2,9 +2,11 @@
 
 Layout, little-endian: 256 integers of 32 bits, then the tokens. The header holds the magic number
 20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the number of tokens, its low and
-its high 32 bits; then zeros. Up to 2^31 tokens of 16 bits this is the format of modded-nanogpt.
+its high 32 bits; four zeros; the SHA-256 of the tokens' bytes in eight integers; then zeros. Up to
+2^31 tokens of 16 bits this is the format of modded-nanogpt, which reads the first three integers.
 """
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,14 +16,19 @@ import numpy as np
 
 _MAGIC = 20240520
 _HEADER_INTEGERS = 256
+_HASH = slice(8, 16)
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
 
 
-def read_token_file(path: Path) -> np.ndarray:
+def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
     """The tokens, mapped and not loaded, as unsigned integers of shape (num_tokens,).
 
+    Args:
+        path: of the file.
+        verify: also read all of it and compare with its hash.
+
     Raises:
-        ValueError: not such a file, or shorter or longer than its header says.
+        ValueError: not such a file, shorter or longer than its header says, or changed.
     """
     size_bytes = path.stat().st_size
     header = np.fromfile(path, dtype="<u4", count=_HEADER_INTEGERS)
@@ -36,6 +43,11 @@ def read_token_file(path: Path) -> np.ndarray:
         raise ValueError(
             f"{path} has {size_bytes} bytes, but its header says {num_tokens} tokens, which are "
             f"{expected_bytes} bytes: it is corrupt; remove it and prepare it again"
+        )
+    if verify and _hash_of_tokens(path) != header[_HASH].tobytes():
+        raise ValueError(
+            f"{path} holds other tokens than were written (SHA-256 differs): it is corrupt; remove "
+            "it and prepare it again"
         )
     if num_tokens == 0:
         return np.zeros(0, dtype)
@@ -57,10 +69,13 @@ def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) 
         ValueError: a token outside the vocabulary, or one of more than 2^32.
     """
     if not 1 <= vocab_size <= 2**32:
-        raise ValueError(f"vocab_size={vocab_size}: expected 1 to 2^32")
+        raise ValueError(
+            f"vocab_size={vocab_size}: expected 1 to 2^32, the numbers of the 32 bits that a token "
+            "has at most; use a tokenizer with fewer tokens"
+        )
     version = 1 if vocab_size <= 2**16 else 2
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    num_tokens = 0
+    num_tokens, digest = 0, hashlib.sha256()
     try:
         with temporary.open("wb") as file:
             file.write(bytes(4 * _HEADER_INTEGERS))
@@ -70,10 +85,13 @@ def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) 
                         f"a token is {int(chunk.max())}, outside the vocabulary of {vocab_size}: "
                         "is it the tokenizer of this vocabulary?"
                     )
-                file.write(chunk.astype(_DTYPES[version]).tobytes())
+                content = chunk.astype(_DTYPES[version]).tobytes()
+                digest.update(content)
+                file.write(content)
                 num_tokens += len(chunk)
             header = np.zeros(_HEADER_INTEGERS, "<u4")
             header[:4] = _MAGIC, version, num_tokens & 0xFFFFFFFF, num_tokens >> 32
+            header[_HASH] = np.frombuffer(digest.digest(), "<u4")
             file.seek(0)
             file.write(header.tobytes())
             file.flush()
@@ -83,3 +101,9 @@ def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) 
         temporary.unlink(missing_ok=True)
         raise
     return num_tokens
+
+
+def _hash_of_tokens(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(4 * _HEADER_INTEGERS)
+        return hashlib.file_digest(file, "sha256").digest()

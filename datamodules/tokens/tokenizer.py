@@ -6,35 +6,42 @@ from typing import Any, Protocol
 
 import numpy as np
 
-_CHUNK_CHARACTERS = 20_000
+_PIECE_CHARACTERS = 20_000
+_LEARNING_CHARACTERS = 2**28
 
 
 class Tokenizer(Protocol):
     """What the token files need of a tokenizer."""
 
     vocab_size: int
+    end_of_document: int
 
-    @property
-    def sha256(self) -> str:
-        """Hash that tells it from every other tokenizer."""
-
-    def encode(self, documents: Iterable[str]) -> Iterator[np.ndarray]:
-        """Token numbers, document after document, each ended by ``end_of_document``."""
+    def encode(self, documents: Sequence[str]) -> np.ndarray:
+        """Token numbers of all documents, each followed by ``end_of_document``."""
 
     def to_json(self) -> str:
         """All of it as JSON, to be kept beside its token files."""
+
+
+def sha256_of(tokenizer: Tokenizer) -> str:
+    """Hash that tells a tokenizer from every other."""
+    return sha256_of_json(tokenizer.to_json(), tokenizer.end_of_document)
+
+
+def sha256_of_json(json: str, end_of_document: int) -> str:
+    """The same of one that was kept as JSON."""
+    return hashlib.sha256(f"{end_of_document}\0{json}".encode()).hexdigest()
 
 
 class ByteTokenizer:
     """One token a byte of UTF-8; token 0, a byte that text does not have, ends a document."""
 
     vocab_size = 256
-    sha256 = hashlib.sha256(b"bytes, 0 ends a document").hexdigest()
+    end_of_document = 0
 
-    def encode(self, documents: Iterable[str]) -> Iterator[np.ndarray]:
-        """One array a document."""
-        for document in documents:
-            yield np.frombuffer(document.encode() + b"\0", np.uint8)
+    def encode(self, documents: Sequence[str]) -> np.ndarray:
+        """The bytes."""
+        return np.frombuffer(b"".join(text.encode() + b"\0" for text in documents), np.uint8)
 
     def to_json(self) -> str:
         """Nothing is learned."""
@@ -48,17 +55,22 @@ class BytePairTokenizer:
         json: of a ``tokenizers.Tokenizer`` whose token 0 ends a document.
     """
 
+    end_of_document = 0
+
     def __init__(self, json: str) -> None:
         self._json = json
         self._tokenizer = _tokenizers().Tokenizer.from_str(json)
+        # A text that spells "<|endoftext|>" out does not end there.
+        self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size()
 
     @classmethod
-    def learned_from(cls, documents: Sequence[str], vocab_size: int) -> "BytePairTokenizer":
-        """Learn ``vocab_size`` tokens from the documents.
+    def learned_from(cls, documents: Iterable[str], vocab_size: int) -> "BytePairTokenizer":
+        """Learn ``vocab_size`` tokens from the first 2^28 characters of the documents.
 
         Raises:
-            ValueError: fewer tokens than the 256 bytes and the end of a document.
+            ValueError: fewer tokens than the 256 bytes and the end of a document, or more than the
+                documents have pairs for.
             ImportError: without ``tokenizers``.
         """
         if vocab_size < 257:
@@ -75,20 +87,26 @@ class BytePairTokenizer:
             initial_alphabet=library.pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        tokenizer.train_from_iterator(documents, trainer, length=len(documents))
-        return cls(tokenizer.to_str())
+        tokenizer.train_from_iterator(_first(documents, _LEARNING_CHARACTERS), trainer)
+        learned = cls(tokenizer.to_str())
+        if learned.vocab_size < vocab_size:
+            raise ValueError(
+                f"vocab_size={vocab_size}: the corpus has pairs for no more than "
+                f"{learned.vocab_size}"
+            )
+        return learned
 
-    @property
-    def sha256(self) -> str:
-        """Hash of its JSON."""
-        return hashlib.sha256(self._json.encode()).hexdigest()
-
-    def encode(self, documents: Iterable[str]) -> Iterator[np.ndarray]:
-        """Several arrays a document: pieces that end with a line, encoded on all cores."""
-        for document in documents:
-            for encoding in self._tokenizer.encode_batch(list(_pieces(document))):
-                yield np.asarray(encoding.ids, np.uint32)
-            yield np.zeros(1, np.uint32)
+    def encode(self, documents: Sequence[str]) -> np.ndarray:
+        """Pieces that end with a line, on all threads of ``tokenizers``."""
+        pieces = [list(_pieces(document)) for document in documents]
+        encodings = iter(
+            self._tokenizer.encode_batch_fast([piece for several in pieces for piece in several])
+        )
+        tokens = []
+        for several in pieces:
+            tokens += [np.asarray(next(encodings).ids, np.uint32) for _ in several]
+            tokens.append(np.zeros(1, np.uint32))
+        return np.concatenate(tokens)
 
     def to_json(self) -> str:
         """As ``tokenizers.Tokenizer.from_str`` reads it."""
@@ -99,9 +117,17 @@ def _pieces(document: str) -> Iterator[str]:
     # Encoding one string of many megabytes takes far longer than that of its pieces.
     start = 0
     while start < len(document):
-        end = document.find("\n", start + _CHUNK_CHARACTERS) + 1 or len(document)
+        end = document.find("\n", start + _PIECE_CHARACTERS) + 1 or len(document)
         yield document[start:end]
         start = end
+
+
+def _first(documents: Iterable[str], num_characters: int) -> Iterator[str]:
+    for document in documents:
+        if num_characters <= 0:
+            return
+        yield document[:num_characters]
+        num_characters -= len(document)
 
 
 def _tokenizers() -> Any:

@@ -7,9 +7,15 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lightning_plugins.litmodels.language_model.packing import (
+    Batch,
+    inputs_and_targets,
+    keeps_documents_apart,
+)
 from lightning_plugins.optimizers import configure_optimizers
 
 _RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
@@ -18,15 +24,20 @@ _RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
 class CausalLM(LightningModule):
     """Trains any causal architecture of transformers from scratch on windows of tokens.
 
-    Batches are int64 ``(batch, context_length + 1)``; every token but the first is a target. The
-    network is made in ``configure_model``, as sharding strategies want it.
+    Batches are int64 ``(batch, context_length + 1)``; every token but the first is a target. A
+    DataModule with ``mask_documents`` gives dictionaries instead, by which documents in a window do
+    not see each other. The network is made in ``configure_model``, as sharding strategies want it.
 
     Logged: ``train/loss`` (nats a token, without the router's auxiliary loss), ``val/loss``,
-    ``val/perplexity`` and, with a DataModule that knows its ``bytes_per_token``,
-    ``val/bits_per_byte``; the same for ``test``; ``train/tokens_per_second`` of this process at the
+    ``val/perplexity``; the same for ``test``; ``train/tokens_per_second`` of this process at the
     steps that are logged. For mixtures of experts also ``train/auxiliary_loss``, which is added to
     what is optimised, and ``train/router_max_load``: the largest share of tokens that an expert of
     a layer is the first choice of, times the number of experts; 1 is balance.
+
+    With a DataModule that knows its text, as ``TokenDataModule`` does, also ``val/bits_per_byte``
+    beside ``val/bits_per_byte_xz``, what ``xz -9e`` makes of the validation text without having
+    seen the training text, and ``val/bits_per_token`` beside ``val/bits_per_token_unigram``, the
+    entropy of the validation tokens' frequencies. The four are said at the end of a fit.
 
     Args:
         architecture: a model type of transformers: ``llama``, ``gpt2``, ``qwen2_moe`` and others.
@@ -43,7 +54,8 @@ class CausalLM(LightningModule):
         lr_scheduler: builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, or data with more tokens than ``vocab_size``.
+        ValueError: an argument outside its range, data with more tokens than ``vocab_size``, or
+            masked documents for an architecture that lets them see each other.
         ImportError: without transformers.
 
     Example::
@@ -84,6 +96,7 @@ class CausalLM(LightningModule):
             },
         )
         self.network: nn.Module | None = None
+        self._mask_documents = False
         self._residual_scaling = residual_scaling
         self._activation_checkpointing = activation_checkpointing
         self._compile = compile
@@ -100,6 +113,8 @@ class CausalLM(LightningModule):
         network = AutoModelForCausalLM.from_config(self.config)
         if self._residual_scaling and self.config.model_type != "gpt2":  # gpt2 does so itself
             _scale_residual_projections(network, self.config.num_hidden_layers)
+        if self._mask_documents:
+            _refuse_leaks(network)
         if self._activation_checkpointing:
             network.gradient_checkpointing_enable()
         if self._compile:
@@ -115,23 +130,27 @@ class CausalLM(LightningModule):
                 f"vocab_size={self.vocab_size}: {type(datamodule).__name__} has {vocab_size} "
                 f"tokens; set the model's vocab_size to {vocab_size} or more"
             )
+        self._mask_documents = getattr(datamodule, "mask_documents", False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         return self.network(tokens).logits
 
-    def loss(self, windows: Tensor) -> Tensor:
-        """Mean cross-entropy in nats over the targets of ``(batch, length + 1)`` windows."""
-        return _cross_entropy(self(windows[:, :-1]), windows[:, 1:])
+    def loss(self, batch: Batch) -> Tensor:
+        """Mean cross-entropy in nats over the targets of a batch."""
+        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        inputs, targets = inputs_and_targets(batch)
+        return _cross_entropy(self.network(**inputs).logits, targets)
 
-    def training_step(self, windows: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, with the router's auxiliary loss where there is one."""
         assert self.network is not None
-        output = self.network(windows[:, :-1])
-        loss = _cross_entropy(output.logits, windows[:, 1:])
+        inputs, targets = inputs_and_targets(batch)
+        output = self.network(**inputs)
+        loss = _cross_entropy(output.logits, targets)
         self.log("train/loss", loss, prog_bar=True)
-        self._log_throughput(windows[:, 1:].numel())
+        self._log_throughput(targets.numel())
         auxiliary = getattr(output, "aux_loss", None)
         if auxiliary is None:
             return loss
@@ -139,13 +158,13 @@ class CausalLM(LightningModule):
         self.log("train/router_max_load", _max_load(output.router_logits))
         return loss + self.config.router_aux_loss_coef * auxiliary
 
-    def validation_step(self, windows: Tensor, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss over the validation part."""
-        self._evaluate("val", windows)
+        self._evaluate("val", batch)
 
-    def test_step(self, windows: Tensor, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss over the test part."""
-        self._evaluate("test", windows)
+        self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log what follows from the mean loss."""
@@ -156,22 +175,42 @@ class CausalLM(LightningModule):
         """Log what follows from the mean loss."""
         self._log_derived("test")
 
+    def on_fit_end(self) -> None:
+        """Say what a byte and a token cost this model, and what they cost without one."""
+        found = self.trainer.callback_metrics
+        if "val/bits_per_byte_xz" in found:
+            rank_zero_info(
+                f"validation: {found['val/bits_per_byte']:.3f} bits a byte (xz -9e: "
+                f"{found['val/bits_per_byte_xz']:.3f}), {found['val/bits_per_token']:.3f} bits a "
+                f"token (unigram entropy: {found['val/bits_per_token_unigram']:.3f})"
+            )
+
     def configure_optimizers(self) -> Any:
         """The optimizer, and its schedule with the interval it counts in."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
-    def _evaluate(self, stage: str, windows: Tensor) -> None:
-        loss = self.loss(windows)
-        self.log(f"{stage}/loss", loss, batch_size=len(windows), sync_dist=True, prog_bar=True)
+    def _evaluate(self, stage: str, batch: Batch) -> None:
+        weight = len(batch) if isinstance(batch, Tensor) else _num_targets(batch)
+        self.log(
+            f"{stage}/loss", self.loss(batch), batch_size=weight, sync_dist=True, prog_bar=True
+        )
 
     def _log_derived(self, stage: str) -> None:
         loss = self.trainer.callback_metrics.get(f"{stage}/loss")
         if loss is None:
             return
         self.log(f"{stage}/perplexity", loss.exp())
-        ratios = getattr(getattr(self.trainer, "datamodule", None), "bytes_per_token", {})
-        if stage in ratios:
-            self.log(f"{stage}/bits_per_byte", loss / (math.log(2) * ratios[stage]), prog_bar=True)
+        bits_per_token = loss / math.log(2)
+        if (bytes_per_token := self._known_of_data("bytes_per_token", stage)) is not None:
+            self.log(f"{stage}/bits_per_token", bits_per_token)
+            self.log(f"{stage}/bits_per_byte", bits_per_token / bytes_per_token, prog_bar=True)
+        if (unigram := self._known_of_data("unigram_bits_per_token", stage)) is not None:
+            self.log(f"{stage}/bits_per_token_unigram", unigram)
+        if (xz := self._known_of_data("xz_bits_per_byte", stage)) is not None:
+            self.log(f"{stage}/bits_per_byte_xz", xz)
+
+    def _known_of_data(self, attribute: str, part: str) -> float | None:
+        return getattr(getattr(self.trainer, "datamodule", None), attribute, {}).get(part)
 
     def _log_throughput(self, num_tokens: int) -> None:
         self._tokens_seen += num_tokens
@@ -197,6 +236,21 @@ def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+
+
+def _num_targets(batch: dict[str, Tensor]) -> int:
+    return int((inputs_and_targets(batch)[1] >= 0).sum())
+
+
+def _refuse_leaks(network: nn.Module) -> None:
+    # Weights on the meta device, of sharding strategies, compute nothing to be tried on.
+    if next(network.parameters()).is_meta or keeps_documents_apart(network):
+        return
+    raise ValueError(
+        f"mask_documents=True: {type(network).__name__} of the installed transformers lets a token "
+        "see the documents before its own; set mask_documents=False, or take another architecture, "
+        "such as llama, gpt2 or qwen2_moe"
+    )
 
 
 def _scale_residual_projections(network: nn.Module, num_layers: int) -> None:

@@ -1,0 +1,191 @@
+"""Preparing tokens: killed and continued, damaged, by two at once, and what is said of the text."""
+
+import json
+import lzma
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lightning_plugins.datamodules.tokens.corpus import text_files
+from lightning_plugins.datamodules.tokens.prepared import PreparedTokens, prepare
+from lightning_plugins.datamodules.tokens.statistics import StatisticsOfText, entropy_bits
+from lightning_plugins.datamodules.tokens.token_file import read_token_file
+from lightning_plugins.datamodules.tokens.tokenizer import ByteTokenizer
+
+TEXTS = [f"document {index} " * 20 for index in range(10)]
+CHUNK_CHARACTERS = 3 * len(TEXTS[0])  # of the ten documents, shards of 3, 3, 3 and 1
+
+_PREPARE = """
+import os, signal, sys
+from pathlib import Path
+from lightning_plugins.datamodules.tokens.corpus import text_files
+from lightning_plugins.datamodules.tokens.prepared import prepare
+from lightning_plugins.datamodules.tokens.tokenizer import ByteTokenizer
+
+folder, corpus, kill_at, chunk_characters = sys.argv[1:]
+
+class KilledAtAShard(ByteTokenizer):
+    shards = 0
+
+    def encode(self, documents):
+        self.shards += 1
+        if self.shards == int(kill_at):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(documents)
+
+corpus = text_files(Path(corpus))
+prepare(Path(folder), corpus, KilledAtAShard, chunk_characters=int(chunk_characters))
+"""
+
+
+class CountingTokenizer(ByteTokenizer):
+    """Bytes; knows how many documents it was given."""
+
+    def __init__(self):
+        self.num_documents = 0
+
+    def encode(self, documents):
+        self.num_documents += len(documents)
+        return super().encode(documents)
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "ten"
+    (folder / "train").mkdir(parents=True)
+    for index, text in enumerate(TEXTS):
+        (folder / "train" / f"{index}.txt").write_text(text)
+    (folder / "val.txt").write_text("a few words " * 30)
+    return text_files(folder)
+
+
+def start(folder, kill_at=0, chunk_characters=CHUNK_CHARACTERS):
+    arguments = [folder, folder.parent / "ten", kill_at, chunk_characters]
+    return subprocess.Popen([sys.executable, "-c", _PREPARE, *map(str, arguments)])
+
+
+def prepare_here(folder, corpus):
+    tokenizer = CountingTokenizer()
+    prepare(folder, corpus, lambda: tokenizer, chunk_characters=CHUNK_CHARACTERS)
+    return tokenizer.num_documents
+
+
+def contents_of(folder):
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize(("kill_at", "encoded_before"), [(3, 6), (5, 10)])
+def test_a_killed_preparation_encodes_only_what_has_no_shard(
+    tmp_path, corpus, kill_at, encoded_before
+):
+    assert start(tmp_path / "killed", kill_at).wait() == -signal.SIGKILL
+    assert not (tmp_path / "killed").exists()
+    assert prepare_here(tmp_path / "killed", corpus) == 11 - encoded_before
+    assert prepare_here(tmp_path / "straight", corpus) == 11
+    assert contents_of(tmp_path / "killed") == contents_of(tmp_path / "straight")
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".shards", ".tmp")]
+
+
+def test_a_shard_that_was_damaged_is_encoded_again(tmp_path, corpus):
+    assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
+    shard = min(tmp_path.glob(".killed.shards/*.bin"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    assert prepare_here(tmp_path / "killed", corpus) == 11 - 6 + 3
+    prepare_here(tmp_path / "straight", corpus)
+    assert contents_of(tmp_path / "killed") == contents_of(tmp_path / "straight")
+
+
+def test_shards_of_text_that_changed_since_are_not_used(tmp_path, corpus):
+    assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
+    (tmp_path / "ten" / "train" / "0.txt").write_text(TEXTS[0].upper())
+    changed = text_files(tmp_path / "ten")
+    assert prepare_here(tmp_path / "killed", changed) == 11 - 3
+    tokens = read_token_file(tmp_path / "killed" / "train.bin")
+    assert bytes(tokens[:10].tolist()) == b"DOCUMENT 0"
+
+
+def test_of_two_at_once_one_prepares_and_both_find_it(tmp_path, corpus):
+    both = [start(tmp_path / "tokens", chunk_characters=1) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    found = PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer())
+    text = b"".join(text.encode() + b"\0" for text in TEXTS)
+    assert read_token_file(found.path("train")).astype(np.uint8).tobytes() == text
+    assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".shards", ".tmp")]
+
+
+def test_an_error_leaves_nothing_under_the_name(tmp_path, corpus):
+    class Broken(ByteTokenizer):
+        def encode(self, documents):
+            return super().encode(documents).astype(int) + 256
+
+    with pytest.raises(ValueError, match="outside the vocabulary of 256"):
+        prepare(tmp_path / "tokens", corpus, Broken)
+    assert not (tmp_path / "tokens").exists()
+
+
+@pytest.mark.parametrize("damage", ["another corpus", "tokenizer.json", "no val.bin", "vocabulary"])
+def test_what_does_not_belong_together_is_refused(tmp_path, corpus, damage):
+    folder = tmp_path / "tokens"
+    prepare_here(folder, corpus)
+    expected = "prepare it again"
+    if damage == "another corpus":
+        (tmp_path / "ten" / "val.txt").write_text("others")
+        corpus, expected = text_files(tmp_path / "ten"), "made from another corpus than 'ten'"
+    elif damage == "tokenizer.json":
+        (folder / damage).write_text('{"type": "other"}')
+        expected = r"another tokenizer than its tokenizer\.json.*would be read as other text"
+    elif damage == "no val.bin":
+        (folder / "val.bin").unlink()
+        expected = r"val\.bin is missing"
+    else:
+        description = json.loads((folder / "tokens.json").read_text())
+        description["vocab_size"] = 2**16 + 1
+        (folder / "tokens.json").write_text(json.dumps(description))
+        expected = r"tokens of 16 bits, too few for vocab_size=65537"
+    with pytest.raises(ValueError, match=expected):
+        PreparedTokens.load(folder, corpus, ByteTokenizer())
+
+
+def test_a_changed_token_of_the_right_length_is_seen(tmp_path, corpus):
+    prepare_here(tmp_path / "tokens", corpus)
+    path = tmp_path / "tokens" / "train.bin"
+    content = bytearray(path.read_bytes())
+    content[1500] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train\.bin holds other tokens than were written"):
+        PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer())
+
+
+def test_what_is_said_of_the_text_is_so(tmp_path, corpus):
+    prepare_here(tmp_path / "tokens", corpus)
+    parts = PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer()).parts
+    train, val = parts["train"], parts["val"]
+    assert (train.num_documents, val.num_documents) == (10, 1)
+    assert train.num_bytes == sum(map(len, TEXTS))
+    assert train.num_tokens == train.num_bytes + 10
+    assert val.bytes_per_token == 360 / 361
+    text = ("a few words " * 30).encode() + b"\0"
+    assert val.xz_bits_per_byte == 8 * len(lzma.compress(text, preset=9)) / len(text)
+    assert train.xz_bits_per_byte is None
+    counts = np.bincount(np.frombuffer(text, np.uint8))
+    shares = counts[counts > 0] / len(text)
+    assert val.unigram_bits_per_token == pytest.approx(-(shares * np.log2(shares)).sum())
+
+
+def test_entropy_and_compression_of_three_random_bits():
+    assert entropy_bits(np.array([5, 5, 5, 5, 0])) == 2
+    assert entropy_bits(np.array([7, 0])) == 0
+    text = np.random.default_rng(0).integers(97, 105, 20_000, np.uint8).tobytes()
+    statistics = StatisticsOfText(with_xz=True)
+    statistics.add([text[:9000], text[9000:]])
+    assert 3 < statistics.with_token_counts(np.ones(8)).xz_bits_per_byte < 3.4
+
+
+def test_the_bar_is_shown_on_a_terminal_only(tmp_path, corpus, capfd):
+    prepare_here(tmp_path / "tokens", corpus)
+    assert "tokens of" not in capfd.readouterr().err

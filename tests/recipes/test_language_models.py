@@ -1,0 +1,96 @@
+"""The papers' sizes of language models, counted on the meta device."""
+
+import pytest
+import torch
+
+from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.recipes import list_recipes, load_recipe
+
+NAMES = [
+    recipe.name
+    for recipe in list_recipes()
+    if recipe.name.startswith("language_model/") and not recipe.name.endswith("/tiny")
+]
+
+# Parameters in millions. Of the Blockwise LR paper the shapes are known, and the labels are rounded
+# (0.25B) or leave the vocabulary open (90M, 1.1B); of the GradPower paper only the sizes are known,
+# and the shapes are ours.
+MILLIONS = {
+    "gpt2_openwebtext": 124,
+    "llama_90m_openwebtext": 96,
+    "llama_134m_minipile": 134,
+    "llama_230m_openwebtext": 228,
+    "llama_250m_minipile": 237,
+    "llama_250m_openwebtext": 237,
+    "llama_500m_minipile": 522,
+    "llama_500m_openwebtext": 522,
+    "llama_750m_openwebtext": 743,
+    "llama_900m_openwebtext": 898,
+    "llama_1100m_openwebtext": 1175,
+    "llama_66m_c4": 66,
+    "llama_200m_c4": 200,
+    "llama_400m_c4": 400,
+    "llama_1b_c4": 1000,
+    "llama_2b_c4": 2050,
+    "qwen2_moe_1b_c4": 970,
+    "qwen2_moe_2b_c4": 1950,
+}
+
+
+def test_every_size_is_stated():
+    assert sorted(NAMES) == sorted(f"language_model/{name}" for name in MILLIONS)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_those_stated_within_two_percent(name):
+    settings = load_recipe(name)["model"]["init_args"]
+    with torch.device("meta"):
+        model = CausalLM(
+            *(settings[key] for key in ("architecture", "vocab_size", "context_length", "config"))
+        )
+        model.configure_model()
+    count = sum(parameter.numel() for parameter in model.parameters())
+    stated = MILLIONS[name.partition("/")[2]] * 1e6
+    assert abs(count - stated) < 0.02 * stated
+    assert count == counted_by_hand(settings)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_settings(name):
+    recipe = load_recipe(name)
+    trainer, model = recipe["trainer"], recipe["model"]["init_args"]
+    data = recipe["data"]["init_args"]
+    assert data["context_length"] == model["context_length"]
+    assert data["batch_size"] * trainer["accumulate_grad_batches"] == 300
+    assert trainer["gradient_clip_val"] == 1.0
+    assert model["optimizer"]["init_args"] == {
+        "lr": 6e-4,
+        "betas": [0.9, 0.95],
+        "weight_decay": 0.1,
+    }
+    corpus = name.rpartition("_")[2]
+    warmup = model["lr_scheduler"]["init_args"]["warmup"] * trainer["max_steps"]
+    assert {"openwebtext": 1024, "minipile": 512, "c4": 256}[corpus] == data["context_length"]
+    if corpus != "c4":  # the length of the runs on C4 was not found
+        assert (trainer["max_steps"], warmup) in ((50_000, 1000), (30_000, 600))
+
+
+def counted_by_hand(settings):
+    """Embedding and head, attention, feed-forward and norms, from the shape alone."""
+    config, vocabulary = settings["config"], settings["vocab_size"]
+    if settings["architecture"] == "gpt2":
+        d, layers = config["n_embd"], config["n_layer"]
+        layer = 12 * d * d + 13 * d  # weights and biases of both parts, two norms
+        return (vocabulary + settings["context_length"]) * d + layers * layer + 2 * d
+    d, layers = config["hidden_size"], config["num_hidden_layers"]
+    heads = config["num_attention_heads"]
+    kv = d * config.get("num_key_value_heads", heads) // heads
+    attention = 2 * d * d + 2 * d * kv
+    if settings["architecture"] == "qwen2_moe":
+        attention += d + 2 * kv  # biases of queries, keys and values
+        experts, inner = config["num_experts"], config["moe_intermediate_size"]
+        shared = config["shared_expert_intermediate_size"]
+        feed_forward = 3 * d * (experts * inner + shared) + experts * d + d
+    else:
+        feed_forward = 3 * d * config["intermediate_size"]
+    return 2 * vocabulary * d + layers * (attention + feed_forward + 2 * d) + d

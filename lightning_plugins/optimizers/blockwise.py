@@ -15,7 +15,7 @@ from lightning_plugins.optimizers.block_presets import BLOCKS
 from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 from lightning_plugins.optimizers.blockwise_checkpoint import as_groups_of, as_one_group
 from lightning_plugins.optimizers.lion import Lion
-from lightning_plugins.optimizers.unhooked import unhooked
+from lightning_plugins.optimizers.unhooked import unhooked_step
 
 _log = logging.getLogger(__name__)
 
@@ -94,10 +94,13 @@ class Blockwise(Optimizer):
                 loss = closure()
         lr = {group["name"]: group["lr"] for group in self.param_groups}
         deferred = _slices_at_another_rate(self._fused, lr)
-        unhooked(super().step)(self)
+        unhooked_step(self, Blockwise)(self)
         with torch.no_grad():
-            for now, before, ratio in deferred:
-                now.copy_(before + ratio * (now - before))
+            for now, before, own, whole in deferred:
+                moved = before + own / whole * (now - before)
+                # Rates that are tensors are compared where they are; 0 / 0 in between does no harm.
+                is_same = own == whole
+                now.copy_(torch.where(is_same, now, moved) if torch.is_tensor(is_same) else moved)
         return loss
 
     def table(self) -> str:
@@ -181,13 +184,15 @@ def _groups(
 
 def _slices_at_another_rate(
     fused: list[BlockParameter], lr: Mapping[str, Any]
-) -> list[tuple[Tensor, Tensor, Any]]:
-    """(slice, copy of it before the step, its rate over that of the tensor's group)."""
+) -> list[tuple[Tensor, Tensor, Any, Any]]:
+    """(slice, copy of it before the step, its rate, that of the tensor's group)."""
     slices = []
     for one in fused:
+        whole = lr[one.blocks[0]]
         for block, part in one.slices(one.parameter.detach()):
-            if lr[block] != lr[one.blocks[0]]:
-                slices.append((part, part.clone(), lr[block] / lr[one.blocks[0]]))
+            own = lr[block]
+            if block != one.blocks[0] and (torch.is_tensor(own) or own != whole):
+                slices.append((part, part.clone(), own, whole))
     return slices
 
 

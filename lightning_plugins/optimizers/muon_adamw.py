@@ -67,6 +67,7 @@ class MuonAdamW(Optimizer):
         if rest:
             self._host("adamw", AdamW(rest, **shared, betas=betas, eps=eps), groups)
         super().__init__(groups, shared)
+        self._share()
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -75,21 +76,30 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._share()  # a caller may have put another state in place, to begin anew
         for group in self.param_groups:
-            hosted = self._hosted[group["name"]]
-            # A checkpoint that was loaded has replaced both.
-            hosted.param_groups, hosted.state = [group], self.state
-            hosted.step()
+            self._hosted[group["name"]].step()
         return loss
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_hosted": self._hosted}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Called for a copy and for a checkpoint, both of which replace groups and state."""
+        super().__setstate__(state)
+        self._share()
 
     def _host(self, name: str, optimizer: Optimizer, groups: list[dict[str, Any]]) -> None:
         self._hosted[name] = optimizer
         (group,) = optimizer.param_groups
         named = list(zip(group.pop("param_names"), group.pop("params"), strict=True))
         groups.append({**group, "params": named, "name": name})
+
+    def _share(self) -> None:
+        """Let each hosted optimizer work on its group of this one and on the common state."""
+        for group in self.param_groups:
+            hosted = self._hosted[group["name"]]
+            hosted.param_groups, hosted.state = [group], self.state
 
 
 class MuonPower(SignPowerStep, MuonAdamW):

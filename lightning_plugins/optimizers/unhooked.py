@@ -1,4 +1,4 @@
-"""Calling a base class's ``step`` from the ``step`` of a subclass."""
+"""Calling the ``step`` of a mixin's base from the ``step`` of the mixin."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,11 +6,18 @@ from typing import Any
 from torch.optim import Optimizer
 
 
-def unhooked(bound_step: Any) -> Callable[[Optimizer], Any]:
-    """The function below the wrapper that PyTorch puts on ``step`` once its class was instantiated.
+def unhooked_step(optimizer: Optimizer, mixin: type[Optimizer]) -> Callable[[Optimizer], Any]:
+    """The ``step`` that ``super()`` would find in ``mixin``, below the wrapper that runs hooks.
 
-    The wrapper runs the hooks that are registered on the instance; around the subclass's own step
-    they run already.
+    PyTorch puts the wrapper on ``step`` once a class was instantiated. It runs the hooks that are
+    registered on the instance; around the mixin's own step they run already.
+
+    The bases are walked by hand, since ``torch.compile`` breaks its graph where an attribute of
+    what ``super()`` gives is asked for.
     """
-    step = bound_step.__func__
-    return step.__wrapped__ if getattr(step, "hooked", False) else step
+    bases = type(optimizer).__mro__
+    for cls in bases[bases.index(mixin) + 1 :]:
+        step = cls.__dict__.get("step")
+        if step is not None:
+            return step.__wrapped__ if getattr(step, "hooked", False) else step
+    raise AssertionError(f"torch.optim.Optimizer, a base of {mixin.__name__}, has no step")

@@ -75,7 +75,7 @@ def test_each_group_has_its_exponent():
     optimizer = SGDPower([{"params": [one], "p": 2.0}, {"params": [two]}], p=0.5, lr=1.0)
     one.grad, two.grad = torch.tensor([3.0]), torch.tensor([9.0])
     optimizer.step()
-    assert (float(one), float(two)) == pytest.approx((4 - 9, 4 - 3), rel=1e-6)
+    assert (one.item(), two.item()) == pytest.approx((4 - 9, 4 - 3), rel=1e-6)
 
 
 def test_adam_ignores_the_scale_of_a_coordinate():

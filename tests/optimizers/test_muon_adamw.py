@@ -1,6 +1,8 @@
 """MuonAdamW against PyTorch's two optimizers, each on its own parameters."""
 
+import copy
 import pickle
+from collections import defaultdict
 
 import pytest
 import torch
@@ -56,7 +58,7 @@ def test_power_one_is_muon_bit_for_bit():
     assert same_weights(plain, ours)
 
 
-def test_it_resumes_and_can_be_pickled():
+def test_it_resumes():
     straight, resumed = transformer("llama"), transformer("llama")
     train(straight, MuonAdamW(straight.named_parameters(), lr=1e-2), 6)
     before = MuonAdamW(resumed.named_parameters(), lr=1e-2)
@@ -65,8 +67,32 @@ def test_it_resumes_and_can_be_pickled():
     after.load_state_dict(before.state_dict())
     train(resumed, after, 3, first=3)
     assert same_weights(straight, resumed)
-    twin = pickle.loads(pickle.dumps(after))  # noqa: S301
-    assert [group["name"] for group in twin.param_groups] == ["muon", "adamw"]
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+def test_copies_work_on_their_own_parameters_and_state(steps):
+    model = transformer("llama")
+    optimizer = MuonAdamW(model.named_parameters(), lr=1e-2)
+    train(model, optimizer, steps)
+    for twin in (pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer)):  # noqa: S301
+        before = [p.detach().clone() for group in twin.param_groups for p in group["params"]]
+        for group in twin.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.ones_like(parameter)
+        twin.step()
+        after = [p for group in twin.param_groups for p in group["params"]]
+        assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        assert len(twin.state) == len(after)
+    assert len(optimizer.state) == (len(list(model.parameters())) if steps else 0)
+
+
+def test_a_state_put_in_its_place_is_used():
+    model = transformer("llama")
+    optimizer = MuonAdamW(model.named_parameters(), lr=1e-2)
+    train(model, optimizer, 2)
+    optimizer.state = defaultdict(dict)
+    train(model, optimizer, 1)
+    assert {float(state["step"]) for state in optimizer.state.values() if "step" in state} == {1}
 
 
 def test_schedules_move_both_rates():

@@ -9,6 +9,7 @@ from lightning_plugins.callbacks.late_sam import LateSAM
 from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation
 from lightning_plugins.callbacks.merged_evaluation_summary import DecentralizedSummary
 from lightning_plugins.callbacks.parameter_names import ParameterNames
+from lightning_plugins.callbacks.phase_detector import PhaseDetector
 from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "LateSAM",
     "MergedEvaluation",
     "ParameterNames",
+    "PhaseDetector",
     "SharpnessMonitor",
 ]

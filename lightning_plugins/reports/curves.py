@@ -29,7 +29,7 @@ def curve_picture(
     Raises:
         ImportError: if matplotlib is missing.
     """
-    Figure, FigureCanvasAgg = _matplotlib()
+    Figure, FigureCanvasAgg = matplotlib_classes()
     figure = Figure(figsize=(6.4, 1.2 + 1.9 * len(values)), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     panels = figure.subplots(len(values), 1, sharex=True, squeeze=False)[:, 0]
@@ -48,7 +48,7 @@ def curve_picture(
                 fontsize=8,
             )
     panels[-1].set_xlabel("optimizer step")
-    return _picture(figure, canvas)
+    return rendered(figure, canvas)
 
 
 def compared_curves_picture(
@@ -64,7 +64,7 @@ def compared_curves_picture(
     Raises:
         ImportError: if matplotlib is missing.
     """
-    Figure, FigureCanvasAgg = _matplotlib()
+    Figure, FigureCanvasAgg = matplotlib_classes()
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
@@ -74,10 +74,15 @@ def compared_curves_picture(
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(literal(ylabel))
     axes.legend(fontsize=8)
-    return _picture(figure, canvas)
+    return rendered(figure, canvas)
 
 
-def _matplotlib() -> tuple[Any, Any]:
+def matplotlib_classes() -> tuple[Any, Any]:
+    """``Figure`` and its canvas, without pyplot's global state.
+
+    Raises:
+        ImportError: if matplotlib is missing.
+    """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
@@ -88,7 +93,8 @@ def _matplotlib() -> tuple[Any, Any]:
     return Figure, FigureCanvasAgg
 
 
-def _picture(figure: Any, canvas: Any) -> Picture:
+def rendered(figure: Any, canvas: Any) -> Picture:
+    """The drawn figure."""
     canvas.draw()
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")

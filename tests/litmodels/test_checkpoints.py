@@ -9,7 +9,12 @@ from lightning.pytorch import Trainer
 
 from lightning_plugins import litmodels
 from lightning_plugins.__main__ import main
-from lightning_plugins.datamodules import DigitsDataModule, TokenDataModule
+from lightning_plugins.datamodules import (
+    DigitsDataModule,
+    InductionMixtureDataModule,
+    ManifoldDataModule,
+    TokenDataModule,
+)
 
 
 def letters(tmp_path):
@@ -32,9 +37,17 @@ SMALL = {
         },
         letters,
     ),
+    "InductionMixture": (
+        {"stage": "joint", "sigma_init": 0.1},
+        lambda tmp_path: InductionMixtureDataModule(length=8, batch_size=4),
+    ),
     "ImageClassifier": (
         {"network": "mlp", "in_channels": 1, "image_size": 8},
         lambda tmp_path: DigitsDataModule(),
+    ),
+    "MoERegressor": (
+        {"in_features": 4, "num_experts": 3, "hidden_features": 4, "top_k": 2},
+        lambda tmp_path: ManifoldDataModule(ambient_dim=4, batch_size=8, evaluation_samples=8),
     ),
 }
 

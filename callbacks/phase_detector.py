@@ -1,0 +1,191 @@
+"""The phases of a run that first learns what is easy, and later what is right."""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins.nn.induction.phases import Phases, find_phases
+from lightning_plugins.reports.phase_bands import phase_picture
+from lightning_plugins.reports.to_loggers import send_picture
+
+_NAMES = {
+    "partial learning": ("start", "partial_learning_end"),
+    "plateau": ("partial_learning_end", "plateau_end"),
+    "emergence": ("plateau_end", "convergence"),
+    "convergence": ("convergence", "end"),
+}
+
+
+class PhaseDetector(Callback):
+    """Finds partial learning, plateau, emergence and convergence of a run, and draws them.
+
+    Partial learning ends where the lazy metric falls below a tenth of its first value; the plateau,
+    the emergence and its end are where the progress of the rich mechanism reaches 0.1, 0.5 and 0.9.
+    Moments lie between logged steps by interpolation, so set the Trainer's ``log_every_n_steps``
+    well below the length of the emergence. A module that also logs its first step lets the lazy
+    metric be compared with its very first value.
+
+    A module with a method ``phase_reference(steps)`` is asked for the values that a theory predicts
+    (metric name -> one value a step, or None); the same rule gives the predicted phases, and both
+    are drawn. :class:`~lightning_plugins.litmodels.InductionMixture` has one.
+
+    Logs at the end of the run ``phases/partial_learning_end``, ``phases/plateau_end``,
+    ``phases/emergence``, ``phases/convergence`` in optimizer steps, for each that was reached, and
+    the same under ``phases_predicted/``. The picture ``phases`` goes to the loggers that take
+    pictures, else to the log folder. A resumed run has the whole curves.
+
+    Args:
+        lazy: name of the logged loss that is learned first.
+        progress: name of a logged value that goes from 0 to 1 as the rich mechanism is learned.
+        drawn: further logged values for the picture.
+        smoothing: logged points of the running median of the lazy loss; odd.
+
+    Raises:
+        ValueError: an argument outside its range.
+        MisconfigurationException: the module does not log a metric of that name.
+
+    Example::
+
+        trainer = Trainer(log_every_n_steps=20, callbacks=[PhaseDetector()])
+    """
+
+    def __init__(
+        self,
+        lazy: str = "train/four_gram_loss",
+        progress: str = "train/match",
+        drawn: Sequence[str] = ("train/induction_loss",),
+        smoothing: int = 5,
+    ) -> None:
+        if smoothing < 1 or smoothing % 2 == 0:
+            raise ValueError(f"smoothing={smoothing}: expected an odd number of points")
+        self.lazy = lazy
+        self.progress = progress
+        self.drawn = tuple(drawn)
+        self.smoothing = smoothing
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {}
+        self.phases: Phases | None = None
+        self.predicted: Phases | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin new curves with a new run."""
+        if stage == "fit" and trainer.global_step == 0:
+            self.steps, self.values = [], {}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Take what was logged at this step."""
+        step = trainer.global_step
+        if not (step == 1 or logs_at_this_step(trainer)) or self.steps[-1:] == [step]:
+            return
+        logged = trainer.callback_metrics
+        names = (self.lazy, self.progress, *self.drawn)
+        missing = [name for name in names if name not in logged]
+        if missing and not logs_at_this_step(trainer):
+            return  # many modules log nothing at the first step
+        if missing:
+            raise MisconfigurationException(
+                f"PhaseDetector: {type(pl_module).__name__} does not log {', '.join(missing)} in "
+                f"training; it logs {', '.join(sorted(logged)) or 'nothing'}"
+            )
+        self.steps.append(step)
+        for name in names:
+            self.values.setdefault(name, []).append(float(logged[name]))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the phases, log them, and draw them."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
+        if not self.steps:
+            rank_zero_warn("PhaseDetector saw no logged step: reduce log_every_n_steps")
+            return
+        lazy = running_median(self.values[self.lazy], self.smoothing)
+        self.phases = find_phases(self.steps, lazy, self.values[self.progress])
+        reference = self._reference(pl_module)
+        self.predicted = None
+        if reference and {self.lazy, self.progress} <= reference.keys():
+            self.predicted = find_phases(self.steps, reference[self.lazy], reference[self.progress])
+        found = _reached("phases", self.phases) | _reached("phases_predicted", self.predicted)
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in found.items()})
+        rank_zero_info(
+            f"phases, in optimizer steps: {_listed(_reached('', self.phases)) or 'none reached'}"
+            + (f"; predicted: {_listed(_reached('', self.predicted))}" if self.predicted else "")
+        )
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(found, step=trainer.global_step)
+            self._draw(trainer, reference, folder)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was logged so far."""
+        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the curves."""
+        self.steps = list(state_dict["steps"])
+        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+
+    def _reference(self, pl_module: LightningModule) -> Mapping[str, Sequence[float]]:
+        method = getattr(pl_module, "phase_reference", None)
+        if method is None:
+            return {}
+        try:
+            return method(self.steps) or {}
+        except (ImportError, ValueError) as error:
+            rank_zero_warn(f"the phases have no reference: {error}")
+            return {}
+
+    def _draw(
+        self, trainer: Trainer, reference: Mapping[str, Sequence[float]], folder: Path
+    ) -> None:
+        assert self.phases is not None
+        shown = {name: reference[name] for name in self.values if name in reference}
+        bands = _bands(self.phases, self.steps[0], self.steps[-1])
+        try:
+            picture = phase_picture(self.steps, self.values, shown, bands)
+        except ImportError as error:
+            rank_zero_warn(f"the phases were not drawn: {error}")
+            return
+        send_picture("phases", picture, trainer.loggers, folder)
+
+
+def running_median(values: Sequence[float], width: int) -> list[float]:
+    """The median of up to ``width`` points around each; fewer at the ends, always symmetric."""
+    half = width // 2
+    medians = []
+    for place in range(len(values)):
+        reach = min(half, place, len(values) - 1 - place)
+        medians.append(statistics.median(values[place - reach : place + reach + 1]))
+    return medians
+
+
+def _reached(prefix: str, phases: Phases | None) -> dict[str, float]:
+    if phases is None:
+        return {}
+    names = ("partial_learning_end", "plateau_end", "emergence", "convergence")
+    moments = {f"{prefix}/{name}".lstrip("/"): getattr(phases, name) for name in names}
+    return {name: moment for name, moment in moments.items() if not math.isnan(moment)}
+
+
+def _listed(moments: Mapping[str, float]) -> str:
+    return ", ".join(f"{name.replace('_', ' ')} {moment:.0f}" for name, moment in moments.items())
+
+
+def _bands(phases: Phases, start: float, end: float) -> dict[str, tuple[float, float]]:
+    """Label -> from where to where, of the phases that came in the expected order."""
+    moments = {"start": start, "end": end, **vars(phases)}
+    bands = {}
+    for label, (first, last) in _NAMES.items():
+        begin = moments[first]
+        finish = end if math.isnan(moments[last]) else moments[last]
+        if not math.isnan(begin) and finish > begin:
+            bands[label] = (begin, finish)
+    return bands

@@ -1,0 +1,5 @@
+"""Tasks on which induction heads form."""
+
+from lightning_plugins.litmodels.induction.mixture import InductionMixture
+
+__all__ = ["InductionMixture"]

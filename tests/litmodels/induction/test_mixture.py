@@ -1,0 +1,145 @@
+"""The abrupt transition: gradient descent follows the flow, lazy comes before rich."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_plugins.callbacks import PhaseDetector
+from lightning_plugins.datamodules import InductionMixtureDataModule
+from lightning_plugins.litmodels import InductionMixture
+
+NUMBERS = ("p1", "w1", "p2", "v1", "k", "v2")
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Runs whose picture nobody looks at."""
+    monkeypatch.setattr(PhaseDetector, "_draw", lambda *_: None)
+
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+def train(
+    folder, stage="second_layer", steps=20, length=40, batch_size=512, sigma_init=0.01, **arguments
+):
+    """(detector with all six numbers, module) of a run on the reference setting or near it."""
+    detector = PhaseDetector(
+        drawn=("train/induction_loss", *(f"parameters/{name}" for name in NUMBERS))
+    )
+    module = InductionMixture(
+        stage,
+        sigma_init,
+        **{"optimizer": partial(torch.optim.SGD, lr=0.5)} | arguments,
+    )
+    trainer = Trainer(
+        max_steps=steps,
+        log_every_n_steps=25,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[detector],
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = InductionMixtureDataModule(length=length, batch_size=batch_size)
+    trainer.fit(module, datamodule=data)
+    return detector, module
+
+
+def test_descent_follows_the_flow_in_all_numbers(tmp_path):
+    detector, module = train(tmp_path, steps=3000)
+    reference = module.phase_reference(detector.steps)
+    for name in ("p2", "v1", "k", "v2"):
+        found = np.array(detector.values[f"parameters/{name}"])
+        assert np.abs(found - reference[f"parameters/{name}"]).max() < 0.03, name
+    assert module.network.k.item() > 0.4
+    assert detector.phases.partial_learning_end < detector.phases.plateau_end
+    assert detector.phases.emergence == pytest.approx(detector.predicted.emergence, rel=0.1)
+
+
+@pytest.mark.slow
+def test_the_emergence_is_linear_in_the_length(tmp_path):
+    moments = [
+        train(tmp_path, steps=steps, length=length)[0].phases.emergence / (length - 2)
+        for length, steps in ((40, 3000), (80, 6000))
+    ]
+    assert moments[1] == pytest.approx(moments[0], rel=0.15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("optimizer", "steps"),
+    [(partial(torch.optim.SGD, lr=0.5), 24_000), (partial(torch.optim.Adam, lr=1e-3), 6000)],
+    ids=["sgd", "adam"],
+)
+def test_lazy_comes_before_rich_when_all_six_train_at_once(tmp_path, optimizer, steps):
+    detector, module = train(tmp_path, "joint", steps=steps, optimizer=optimizer)
+    phases = detector.phases
+    assert phases.partial_learning_end < phases.emergence < phases.convergence
+    match = module.network.k**2 * module.network.w1
+    assert match.item() == pytest.approx(0.49**2, rel=0.05)
+
+
+@pytest.mark.parametrize("stage", ["first_layer", "second_layer", "joint"])
+def test_each_stage_trains_its_own_numbers(tmp_path, stage):
+    module = InductionMixture(stage)
+    before = {name: p.item() for name, p in module.network.named_parameters()}
+    _, module = train(tmp_path, stage)
+    moved = {name for name, p in module.network.named_parameters() if p.item() != before[name]}
+    assert (
+        moved
+        == {
+            "first_layer": {"p1", "w1"},
+            "second_layer": {"p2", "v1", "k", "v2"},
+            "joint": set(NUMBERS),
+        }[stage]
+    )
+
+
+def test_the_first_stage_turns_into_the_previous_token_and_the_second_goes_on_from_it(tmp_path):
+    """With a second layer that already reads what it gets, p1 grows."""
+    optimizer = partial(torch.optim.Adam, lr=0.05)
+    _, module = train(tmp_path, "first_layer", steps=200, sigma_init=0.5, optimizer=optimizer)
+    assert module.network.p1.item() > 2
+    torch.save(
+        {
+            "state_dict": module.state_dict(),
+            "hyper_parameters": dict(module.hparams),
+            "pytorch-lightning_version": "2.6.6",
+        },
+        tmp_path / "first.ckpt",
+    )
+    second = InductionMixture.load_from_checkpoint(
+        tmp_path / "first.ckpt", stage="second_layer", weights_only=True
+    )
+    assert torch.equal(second.network.p1, module.network.p1)
+    assert not second.network.p1.requires_grad
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stage": "joint"},
+        {"optimizer": partial(torch.optim.SGD, lr=0.5, momentum=0.9)},
+        {"optimizer": torch.optim.Adam},
+    ],
+)
+def test_there_is_no_prediction_for_what_the_flow_is_not_about(tmp_path, arguments):
+    detector, module = train(tmp_path, **arguments)
+    assert module.phase_reference(detector.steps) is None
+
+
+def test_data_of_vectors_is_refused(tmp_path):
+    trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    with pytest.raises(ValueError, match="dim=2: InductionMixture is for dim=1"):
+        trainer.fit(InductionMixture(), InductionMixtureDataModule(dim=2))
+
+
+def test_a_wrong_stage_is_named():
+    with pytest.raises(ValueError, match="stage='2': expected one of 'first_layer'"):
+        InductionMixture(stage="2")

@@ -1,18 +1,85 @@
-"""The tiny language model on a text of its own."""
+"""The tiny language model on a text of its own, killed and resumed."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from kill_and_resume import assert_killed_run_resumes_exactly
+from recorded_batches import recorded
+
+BATCH_SIZE, NUM_WINDOWS, CHECKPOINT_EVERY = 4, 332, 5
+STEPS_AN_EPOCH = 42  # of two processes, who fill the last batch from the epoch's beginning
+HARNESS = Path(__file__).parents[1] / "harness"
 
 
-@pytest.mark.slow
-def test_killed_run_resumes_bit_for_bit(tmp_path):
+@pytest.fixture
+def options(tmp_path):
+    """No line of the text is like another, so that no window is."""
     text = tmp_path / "text"
     text.mkdir()
     for part in ("train", "val"):
-        (text / f"{part}.txt").write_text("to be or not to be, that is the question\n" * 900)
-    options = [
-        *("--config", "language_model/tiny", "--trainer.max_steps=60"),
+        lines = [f"{part} {index}: to be or not to be, that is {index}\n" for index in range(500)]
+        (text / f"{part}.txt").write_text("".join(lines))
+    return [
+        *("--config", "language_model/tiny", "--trainer.val_check_interval=1.0"),
         *(f"--data.init_args.corpus={text}", f"--data.init_args.data_dir={tmp_path / 'tokens'}"),
-        *("--trainer.val_check_interval=1.0", "--data.init_args.batch_size=8"),
+        *(f"--data.init_args.batch_size={BATCH_SIZE}", "--data.init_args.context_length=64"),
     ]
-    assert_killed_run_resumes_exactly(options, tmp_path / "runs", steps=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("masks_documents", ["false", "true"])
+def test_killed_run_resumes_bit_for_bit(tmp_path, options, masks_documents):
+    options += ["--trainer.max_steps=120", f"--data.init_args.mask_documents={masks_documents}"]
+    assert_killed_run_resumes_exactly(options, tmp_path / "runs", steps=120)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_without_repeating_or_skipping_a_sample(tmp_path, options):
+    kill_at = random.randrange(STEPS_AN_EPOCH + CHECKPOINT_EVERY, 2 * STEPS_AN_EPOCH - 1)
+    kill = ["--trainer.callbacks+=kill_and_resume.KillAt", "--trainer.callbacks.hook"]
+    kill += ["on_train_batch_start", f"--trainer.callbacks.step={kill_at}"]
+    assert fit_two_processes(options + kill, tmp_path / "killed") == -signal.SIGKILL
+    resume = [f"--ckpt_path={tmp_path / 'killed' / 'last.ckpt'}"]
+    assert fit_two_processes(options + resume, tmp_path / "resumed") == 0
+    killed, resumed = recorded(tmp_path / "killed"), recorded(tmp_path / "resumed")
+    last = kill_at - kill_at % CHECKPOINT_EVERY
+    assert min(resumed[0]) == last + 1, f"killed at {kill_at}"
+    for epoch in range(3):
+        steps = range(epoch * STEPS_AN_EPOCH + 1, (epoch + 1) * STEPS_AN_EPOCH + 1)
+        ranks = [
+            [
+                sample
+                for step in steps
+                for sample in (killed if step <= last else resumed)[rank][step]
+            ]
+            for rank in range(2)
+        ]
+        assert [len(samples) for samples in ranks] == [NUM_WINDOWS // 2] * 2
+        assert len(set(ranks[0] + ranks[1])) == NUM_WINDOWS, f"epoch {epoch}, killed at {kill_at}"
+
+
+def fit_two_processes(options, folder):
+    """Exit code of the first process; three epochs, of which each sample is written down."""
+    folder.mkdir()
+    command = [
+        *(sys.executable, "-m", "lightning_plugins", "fit", *options),
+        *("--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.max_steps=-1"),
+        *("--trainer.max_epochs=3", "--trainer.limit_val_batches=0", "--trainer.logger=false"),
+        *("--trainer.enable_progress_bar=false", f"--trainer.default_root_dir={folder}"),
+        *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"),
+        f"--trainer.callbacks.dirpath={folder}",
+        f"--trainer.callbacks.every_n_train_steps={CHECKPOINT_EVERY}",
+        "--trainer.callbacks+=recorded_batches.RecordBatches",
+        f"--trainer.callbacks.folder={folder}",
+    ]
+    path = os.pathsep.join([str(HARNESS), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    with open(folder / "log.txt", "w") as log:
+        return subprocess.run(
+            command, cwd=folder, env=environment, stdout=log, stderr=log, check=False
+        ).returncode

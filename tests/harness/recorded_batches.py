@@ -1,0 +1,27 @@
+"""A callback that writes down which samples each process trained on."""
+
+import hashlib
+import json
+from pathlib import Path
+
+from lightning.pytorch import Callback
+
+
+class RecordBatches(Callback):
+    """Appends a line a batch to ``FOLDER/RANK.jsonl``: the step, and a hash of each sample."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        samples = [hashlib.sha256(window.numpy().tobytes()).hexdigest() for window in batch]
+        with open(self.folder / f"{trainer.global_rank}.jsonl", "a") as file:
+            file.write(json.dumps([trainer.global_step, samples]) + "\n")
+
+
+def recorded(folder):
+    """Rank -> step -> hashes of the samples."""
+    return {
+        int(path.stem): dict(json.loads(line) for line in path.read_text().splitlines())
+        for path in Path(folder).glob("*.jsonl")
+    }

@@ -45,7 +45,9 @@ def sign_power_(
         return
     for gradient in gradients:
         elements = _elements(gradient)
-        if compile and elements.numel() >= _SMALLEST_COMPILED:
+        # Inside a step that is itself compiled, what follows becomes a kernel with the rest.
+        apart = compile and not torch.compiler.is_compiling()
+        if apart and elements.numel() >= _SMALLEST_COMPILED:
             compiled_sign_power_(elements, p, floor)
             continue
         size = _CPU_CHUNK if elements.device.type == "cpu" else _DEVICE_CHUNK

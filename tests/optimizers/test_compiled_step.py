@@ -1,0 +1,98 @@
+"""What a step costs beside its arithmetic: breaks, recompilations, waiting for the device."""
+
+import functools
+
+import pytest
+import torch
+import torch._dynamo
+from operation_count import Operations
+from small_transformers import largest_difference, transformer
+from torch.optim import AdamW
+
+from lightning_plugins.optimizers import AdamWPower, BlockwiseAdamW, BlockwiseLion, MuonPower
+
+# PyTorch's optimizers break the graph around their update on purpose, with this call.
+OF_PYTORCH = "torch._dynamo.graph_break()"
+
+
+def give_gradients(model, step):
+    generator = torch.Generator().manual_seed(step)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def graphs():
+    return torch._dynamo.utils.counters["stats"]["unique_graphs"]
+
+
+# Graphs: the transform; PyTorch's update, Muon's apart from AdamW's; slices of fused projections
+# before and after it; with compile=True also the kernel of the optimizer that runs eagerly. Lion,
+# in one graph, is compiled for its first step and for all others.
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "architecture", "wanted_graphs", "tolerance"),
+    [
+        (AdamW, "llama", 1, 1e-5),
+        (AdamWPower, "llama", 2, 1e-5),
+        (functools.partial(AdamWPower, compile=True), "llama", 3, 1e-5),
+        (BlockwiseAdamW, "llama", 1, 1e-5),
+        (BlockwiseAdamW, "gpt2", 3, 1e-5),
+        (BlockwiseLion, "llama", 2, 1e-5),
+        # Newton-Schulz iterates in bfloat16, which PyTorch's own Muon rounds otherwise too.
+        (functools.partial(MuonPower, p=1.1), "llama", 4, 2e-3),
+    ],
+    ids=["AdamW", "AdamWPower", "compile=True", "Blockwise", "fused projections", "Lion", "Muon"],
+)
+def test_a_compiled_step(make, architecture, wanted_graphs, tolerance, monkeypatch):
+    monkeypatch.setattr("lightning_plugins.optimizers.sign_power._SMALLEST_COMPILED", 2)
+    torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
+    models = eager, compiled = transformer(architecture), transformer(architecture)
+    optimizers = [make(m.named_parameters(), lr=torch.tensor(1e-2)) for m in models]
+    steps = (optimizers[0].step, torch.compile(optimizers[1].step))
+    before = None
+    for number in range(6):
+        for model, optimizer, step in zip(models, optimizers, steps, strict=True):
+            give_gradients(model, number)
+            step()
+            for group in optimizer.param_groups:  # as PyTorch's schedules do for a tensor
+                group["lr"].mul_(0.9)
+        if number == 1:
+            before = graphs()
+    breaks = list(torch._dynamo.utils.counters["graph_break"])
+    assert [reason for reason in breaks if OF_PYTORCH not in reason] == []
+    assert before == graphs() == wanted_graphs
+    assert largest_difference(eager, compiled) < tolerance
+    assert largest_difference(eager, transformer(architecture)) > 10 * tolerance
+
+
+def synchronizations(make, architecture):
+    model = transformer(architecture)
+    optimizer = make(model.named_parameters(), lr=1e-2)
+    for step in range(2):
+        give_gradients(model, step)
+        with Operations() as operations:
+            optimizer.step()
+    return operations.synchronizations
+
+
+@pytest.mark.parametrize(
+    ("make", "architecture"),
+    [
+        (functools.partial(AdamWPower, fused=True), "llama"),
+        (functools.partial(AdamWPower, fused=True, floor=1e-8), "llama"),
+        (functools.partial(BlockwiseAdamW, fused=True), "gpt2"),
+        (BlockwiseLion, "gpt2"),
+    ],
+    ids=["AdamWPower", "floor", "BlockwiseAdamW", "BlockwiseLion"],
+)
+def test_a_step_waits_for_nothing(make, architecture):
+    assert synchronizations(make, architecture) == 0
+
+
+def test_what_pytorch_reads_back_is_all_that_is_read():
+    """Unfused, it asks for the count of steps, which it keeps on the CPU."""
+    of_pytorch = synchronizations(AdamW, "gpt2")
+    assert of_pytorch == len(list(transformer("gpt2").parameters()))
+    assert synchronizations(AdamWPower, "gpt2") == of_pytorch
+    assert synchronizations(BlockwiseAdamW, "gpt2") == of_pytorch

@@ -1,0 +1,216 @@
+"""What an amplifier does in the steady state: powers, spectra, heat, and how far to trust them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.checks import require_positive
+from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
+from lightning_plugins.simulators.fiber_laser.grid import GridSolution
+from lightning_plugins.simulators.fiber_laser.light import Direction
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+
+if TYPE_CHECKING:
+    from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier
+
+_PARASITIC_GAIN_DB = 30.0
+_NEARLY_LASING = 0.9
+
+
+@dataclass(frozen=True, eq=False)
+class AmplifierResult:
+    """A converged steady state; an unconverged one is never made.
+
+    Args:
+        amplifier: what was solved.
+        grid: the solution on its grid, with iterations and errors.
+    """
+
+    amplifier: "Amplifier"
+    grid: GridSolution
+
+    converged = True
+
+    @property
+    def photon_balance(self) -> float:
+        """What is missing in the balance of photons, as a share of what entered; below 1e-9."""
+        return self.grid.solution.photon_balance
+
+    @property
+    def grid_error(self) -> float:
+        """Estimated largest relative error of an output power that comes from the grid."""
+        return self.grid.grid_error
+
+    @property
+    def edges_m(self) -> Array:
+        """Edges of the cells along the fiber, (M + 1,)."""
+        return self.grid.edges_m
+
+    @property
+    def excitation(self) -> Array:
+        """Share of excited ions in each cell, (M,)."""
+        return self.grid.solution.propagation.excitation
+
+    @cached_property
+    def forward_w(self) -> Array:
+        """Power of every line (signals, pumps, bins) running forward at the edges, (M + 1, K)."""
+        return self.grid.solution.propagation.forward * self._w_per_flux
+
+    @cached_property
+    def backward_w(self) -> Array:
+        """The same of light running backward, (M + 1, K)."""
+        return self.grid.solution.propagation.backward * self._w_per_flux
+
+    @property
+    def signals_out_w(self) -> Array:
+        """Power of each signal where it leaves, in W."""
+        return self._out_w(0, self.amplifier.signals)
+
+    @property
+    def signal_out_w(self) -> float:
+        """Power of the first signal where it leaves, in W."""
+        if not self.amplifier.signals:
+            raise ValueError("signals = (): the amplifier has no signal whose power could be told")
+        return float(self.signals_out_w[0])
+
+    @property
+    def gain_db(self) -> float:
+        """Gain of the first signal in dB."""
+        return float(10 * np.log10(self.signal_out_w / self.amplifier.signals[0].power_w))
+
+    @property
+    def pumps_left_w(self) -> Array:
+        """Power of each pump that leaves the far end, in W."""
+        return self._out_w(len(self.amplifier.signals), self.amplifier.pumps)
+
+    @property
+    def pump_absorbed_w(self) -> float:
+        """Launched pump minus what leaves at the far end, in W, of all pumps."""
+        launched = sum(pump.power_w for pump in self.amplifier.pumps)
+        return float(launched - self.pumps_left_w.sum())
+
+    def ase_out_w(self, direction: Direction = "forward") -> Array:
+        """Power per bin of spontaneous emission that leaves in a direction, in W, (bins,)."""
+        mirrors = self.amplifier.lines()
+        first = self._first_bin
+        if direction == "forward":
+            return (self.forward_w[-1] * (1 - mirrors.reflectivity_at_end))[first:]
+        return (self.backward_w[0] * (1 - mirrors.reflectivity_at_start))[first:]
+
+    def ase_suppression_db(self, resolution_nm: float = 0.02) -> float:
+        """First signal over the strongest forward ASE within ``resolution_nm`` of a wavelength.
+
+        The figure of an optical spectrum analyser of that resolution: 10 log10 of the ratio; halve
+        the resolution and it rises by 3 dB.
+        """
+        require_positive("resolution_nm", resolution_nm, "nm", 100.0)
+        if self.amplifier.ase is None:
+            raise ValueError("ase = None: without spontaneous emission there is no suppression")
+        strongest = self.ase_out_w().max() * resolution_nm / self.amplifier.ase.width_nm
+        return float(10 * np.log10(self.signal_out_w / strongest))
+
+    @cached_property
+    def heat_w_per_m(self) -> Array:
+        """Heat in each cell in W/m, (M,): light that vanished, less fluorescence that escaped.
+
+        Background loss counts as heat, though a part of it is scattered light: an upper bound.
+        """
+        amplifier, propagation = self.amplifier, self.grid.solution.propagation
+        h = propagation.widths_m
+        vanished = -np.diff(self.forward_w - self.backward_w, axis=0).sum(1) / h
+        lines = propagation.lines
+        captured = 2 * lines.spontaneous_per_m_s.sum() * self.excitation
+        escaped = lines.saturation_per_m_s * self.excitation - captured
+        return vanished - escaped * mean_fluorescence_photon_j(amplifier)
+
+    @property
+    def heat_w(self) -> float:
+        """Heat of the whole fiber in W."""
+        return float(self.heat_w_per_m @ self.grid.solution.propagation.widths_m)
+
+    @property
+    def effective_length_m(self) -> float:
+        """∫ P dz / P_out of the first signal, in m: the length that its nonlinearities see."""
+        signal = self.amplifier.signals[0]
+        power = (self.forward_w if signal.direction == "forward" else self.backward_w)[:, 0]
+        return float(np.trapezoid(power, self.edges_m) / self.signal_out_w)
+
+    @cached_property
+    def warnings(self) -> tuple[str, ...]:
+        """What a builder should know, each in a sentence."""
+        amplifier, propagation = self.amplifier, self.grid.solution.propagation
+        found = []
+        gain_db = 10 / np.log(10) * propagation.nepers.sum(0)
+        best = int(np.argmax(gain_db))
+        wavelength = amplifier.wavelengths_nm[best]
+        if gain_db[best] > _PARASITIC_GAIN_DB:
+            found.append(
+                f"parasitic lasing: the single-pass gain at {wavelength:.0f} nm is "
+                f"{gain_db[best]:.0f} dB, which reflections of {-gain_db[best]:.0f} dB at both "
+                "ends make lase; shorten the fiber or pump less"
+            )
+        closest = int(np.argmax(propagation.round_trip))
+        if propagation.round_trip[closest] > _NEARLY_LASING:
+            found.append(
+                f"lasing: between the given reflectors the round trip at "
+                f"{amplifier.wavelengths_nm[closest]:.0f} nm returns "
+                f"{propagation.round_trip[closest]:.4f} of the light"
+            )
+        if sum(pump.power_w for pump in amplifier.pumps) == 0:
+            found.append("no pump light enters: the fiber only absorbs")
+        return tuple(found)
+
+    def summary(self) -> dict[str, float]:
+        """The figures one looks at first, each with its unit in the name."""
+        figures = {
+            "pump_launched_w": float(sum(pump.power_w for pump in self.amplifier.pumps)),
+            "pump_absorbed_w": self.pump_absorbed_w,
+        }
+        if self.amplifier.signals:
+            figures["signal_out_w"] = self.signal_out_w
+            if self.amplifier.signals[0].power_w > 0:
+                figures["gain_db"] = self.gain_db
+        if self.amplifier.ase is not None:
+            figures["ase_forward_w"] = float(self.ase_out_w("forward").sum())
+            figures["ase_backward_w"] = float(self.ase_out_w("backward").sum())
+        figures["heat_w"] = self.heat_w
+        figures["peak_heat_w_per_m"] = float(self.heat_w_per_m.max())
+        figures["mean_excitation"] = float(
+            np.average(self.excitation, weights=np.diff(self.edges_m))
+        )
+        figures["photon_balance"] = self.photon_balance
+        figures["grid_error"] = self.grid_error
+        return figures
+
+    @property
+    def _w_per_flux(self) -> Array:
+        lines = self.grid.solution.propagation.lines
+        return self.amplifier.photon_energies_j * lines.saturation_per_m_s
+
+    @property
+    def _first_bin(self) -> int:
+        return len(self.amplifier.signals) + len(self.amplifier.pumps)
+
+    def _out_w(self, first: int, lights: tuple) -> Array:
+        mirrors = self.grid.solution.propagation.lines
+        forward = self.forward_w[-1] * (1 - mirrors.reflectivity_at_end)
+        backward = self.backward_w[0] * (1 - mirrors.reflectivity_at_start)
+        return np.array(
+            [
+                (forward if light.direction == "forward" else backward)[first + place]
+                for place, light in enumerate(lights)
+            ]
+        )
+
+
+def mean_fluorescence_photon_j(amplifier: "Amplifier") -> float:
+    """Mean energy of a spontaneously emitted photon in J.
+
+    Photons are emitted at a rate per frequency that goes as σe ν² (Füchtbauer and Ladenburg).
+    """
+    low, high = amplifier.spectroscopy.range_nm
+    frequency = np.linspace(SPEED_OF_LIGHT * 1e9 / high, SPEED_OF_LIGHT * 1e9 / low, 2001)
+    rate = amplifier.spectroscopy.emission_m2(np.clip(SPEED_OF_LIGHT * 1e9 / frequency, low, high))
+    return float(PLANCK * np.average(frequency, weights=rate * frequency**2))

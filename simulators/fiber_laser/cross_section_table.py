@@ -1,0 +1,182 @@
+"""Cross-sections out of a user's files: CSV or blanks, decimal point or comma, nm or m."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.constants import SECOND_RADIATION_CONSTANT
+from lightning_plugins.simulators.fiber_laser.spectroscopy import (
+    Array,
+    Spectroscopy,
+)
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def load_spectroscopy(
+    absorption_file: str | os.PathLike[str],
+    emission_file: str | os.PathLike[str] | None = None,
+    *,
+    lifetime_s: float,
+    columns: tuple[str, ...] = ("wavelength", "absorption", "emission"),
+    complete_by_mccumber: bool = False,
+    name: str | None = None,
+) -> Spectroscopy:
+    """Cross-sections from one file of three columns, or from two files of two.
+
+    Wavelengths are taken as nm, or as m where all are below 1e-3; cross-sections are in m².
+    Between the points they are interpolated linearly.
+
+    Args:
+        absorption_file: wavelength and absorption, or all three columns.
+        emission_file: wavelength and emission, where they stand in a file of their own.
+        lifetime_s: lifetime of the upper manifold in s.
+        columns: the order of the columns of a file that holds all three.
+        complete_by_mccumber: where only one of the two files has a wavelength, or holds a zero,
+            compute the other by the McCumber relation fitted where both are positive.
+        name: name in results; default the file's.
+
+    Raises:
+        ValueError: a line that cannot be read, wavelengths out of order or of no known unit,
+            cross-sections that cannot be m², or files that do not overlap.
+    """
+    if emission_file is None:
+        if sorted(columns) != ["absorption", "emission", "wavelength"]:
+            raise ValueError(
+                f"columns = {columns!r}: name wavelength, absorption and emission, in their order"
+            )
+        rows = _read(Path(absorption_file), 3)
+        by_name = dict(zip(columns, rows.T, strict=True))
+        wavelength = by_name["wavelength"]
+        absorption = _table(wavelength, by_name["absorption"], absorption_file)
+        emission = _table(wavelength, by_name["emission"], absorption_file)
+    else:
+        first, second = _read(Path(absorption_file), 2), _read(Path(emission_file), 2)
+        absorption = _table(first[:, 0], first[:, 1], absorption_file)
+        emission = _table(second[:, 0], second[:, 1], emission_file)
+    tables = (absorption, emission)
+    low = max(table.wavelength_nm[0] for table in tables)
+    high = min(table.wavelength_nm[-1] for table in tables)
+    if low >= high:
+        raise ValueError(
+            f"{absorption_file} and {emission_file} have no wavelength in common: "
+            f"{_span(absorption)} and {_span(emission)}"
+        )
+    zero_line_nm = _crossing(absorption, emission, low, high)
+    if complete_by_mccumber:
+        absorption, emission = _completed(absorption, emission, low, high)
+        low, high = absorption.wavelength_nm[0], absorption.wavelength_nm[-1]
+    return Spectroscopy(
+        name=name or Path(absorption_file).stem,
+        absorption=absorption,
+        emission=emission,
+        range_nm=(float(low), float(high)),
+        lifetime_s=lifetime_s,
+        zero_line_nm=zero_line_nm,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class CrossSectionTable:
+    """A cross-section in m² at wavelengths in nm, linear between them."""
+
+    wavelength_nm: Array
+    cross_section_m2: Array
+
+    def __call__(self, wavelength_nm: Array) -> Array:
+        """The cross-section in m² at wavelengths in nm."""
+        return np.interp(wavelength_nm, self.wavelength_nm, self.cross_section_m2)
+
+
+def _table(
+    wavelength: Array, cross_section: Array, source: str | os.PathLike[str]
+) -> CrossSectionTable:
+    if wavelength.max() < 1e-3:
+        wavelength = wavelength * 1e9
+    if wavelength.min() < 100 or wavelength.max() > 20000:
+        raise ValueError(
+            f"{source}: wavelengths from {wavelength.min():g} to {wavelength.max():g} are neither "
+            "nm nor m"
+        )
+    order = np.argsort(wavelength)
+    wavelength, cross_section = wavelength[order], cross_section[order]
+    if (np.diff(wavelength) <= 0).any():
+        raise ValueError(f"{source}: a wavelength stands there twice")
+    if cross_section.min() < 0 or not 1e-27 <= cross_section.max() <= 1e-22:
+        raise ValueError(
+            f"{source}: cross-sections from {cross_section.min():g} to {cross_section.max():g} "
+            "cannot be m² of ytterbium (largest between 1e-27 and 1e-22); 1 cm² is 1e-4 m²"
+        )
+    return CrossSectionTable(wavelength, cross_section)
+
+
+def _read(path: Path, width: int) -> Array:
+    rows: list[list[float]] = []
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        text = line.strip()
+        if not text or text[0] in "#%;!":
+            continue
+        cells = _cells(text)
+        if cells is None and not rows:
+            continue  # a heading
+        if cells is None or len(cells) != width:
+            raise ValueError(f"{path}, line {number}: expected {width} numbers, got {text!r}")
+        rows.append(cells)
+    if len(rows) < 2:
+        raise ValueError(f"{path}: expected at least two lines of {width} numbers")
+    return np.array(rows)
+
+
+def _cells(text: str) -> list[float] | None:
+    """The numbers of a line; a comma is decimal where blanks or semicolons separate."""
+    words = [word.rstrip(",") for word in re.split(r"[;\s]+", text) if word.rstrip(",")]
+    if len(words) == 1:
+        words = text.split(",")
+    else:
+        words = [word.replace(",", ".") for word in words]
+    if not all(_NUMBER.fullmatch(word.strip()) for word in words):
+        return None
+    return [float(word) for word in words]
+
+
+def _crossing(
+    absorption: CrossSectionTable, emission: CrossSectionTable, low: float, high: float
+) -> float:
+    """The wavelength of equal cross-sections next to 976 nm; 976 nm where there is none."""
+    grid = np.linspace(max(low, 966.0), min(high, 986.0), 401)
+    difference = emission(grid) - absorption(grid)
+    crossings = np.flatnonzero(np.diff(np.sign(difference)))
+    if grid[0] >= grid[-1] or not crossings.size:
+        return 976.0
+    return float(grid[crossings[np.argmin(np.abs(grid[crossings] - 976.0))]])
+
+
+def _completed(
+    absorption: CrossSectionTable, emission: CrossSectionTable, low: float, high: float
+) -> tuple[CrossSectionTable, CrossSectionTable]:
+    both = Spectroscopy("tables", absorption, emission, (low, high), lifetime_s=1e-3)
+    fit = both.mccumber_fit(max(low, 985.0), min(high, 1035.0))
+    wavelength = np.union1d(absorption.wavelength_nm, emission.wavelength_nm)
+    ratio = np.exp(
+        SECOND_RADIATION_CONSTANT
+        * 1e9
+        / fit.temperature_k
+        * (1 / fit.zero_line_nm - 1 / wavelength)
+    )
+    found_a = np.interp(wavelength, *_columns(absorption), left=0, right=0)
+    found_e = np.interp(wavelength, *_columns(emission), left=0, right=0)
+    return (
+        CrossSectionTable(wavelength, np.where(found_a > 0, found_a, found_e / ratio)),
+        CrossSectionTable(wavelength, np.where(found_e > 0, found_e, found_a * ratio)),
+    )
+
+
+def _columns(table: CrossSectionTable) -> tuple[Array, Array]:
+    return table.wavelength_nm, table.cross_section_m2
+
+
+def _span(table: CrossSectionTable) -> str:
+    return f"{table.wavelength_nm[0]:g} to {table.wavelength_nm[-1]:g} nm"

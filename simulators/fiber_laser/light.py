@@ -1,0 +1,125 @@
+"""What enters a fiber: signals, pumps, bins of spontaneous emission, and mirrors at its ends."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.checks import (
+    require_choice,
+    require_positive,
+    require_within,
+)
+from lightning_plugins.simulators.fiber_laser.constants import SPEED_OF_LIGHT
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+
+Direction = Literal["forward", "backward"]
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Light of one wavelength in the core, narrow enough to gather no spontaneous emission.
+
+    Args:
+        wavelength_nm: in nm.
+        power_w: entering power in W; a forward signal enters at z = 0, a backward one at z = L.
+        direction: ``forward`` or ``backward``.
+    """
+
+    wavelength_nm: float
+    power_w: float
+    direction: Direction = "forward"
+
+    def __post_init__(self) -> None:
+        require_positive("wavelength_nm", self.wavelength_nm, "nm")
+        require_within("power_w", self.power_w, "W", 0.0)
+        require_choice("direction", self.direction, ("forward", "backward"))
+
+
+@dataclass(frozen=True)
+class Pump:
+    """Pump light.
+
+    Args:
+        wavelength_nm: in nm.
+        power_w: launched power in W.
+        direction: ``forward`` enters at z = 0, ``backward`` at z = L.
+        path: ``cladding`` (spread evenly over core and cladding) or ``core`` (fundamental mode).
+    """
+
+    wavelength_nm: float
+    power_w: float
+    direction: Direction = "forward"
+    path: Literal["cladding", "core"] = "cladding"
+
+    def __post_init__(self) -> None:
+        require_positive("wavelength_nm", self.wavelength_nm, "nm")
+        require_within("power_w", self.power_w, "W", 0.0)
+        require_choice("direction", self.direction, ("forward", "backward"))
+        require_choice("path", self.path, ("cladding", "core"))
+
+
+@dataclass(frozen=True)
+class AseBand:
+    """Bins of amplified spontaneous emission (ASE), both ways; edges are exact, widths equal in nm.
+
+    Args:
+        from_nm: shortest wavelength.
+        to_nm: longest wavelength.
+        bins: number of bins.
+        polarisations: modes that spontaneous emission goes into: 2, or 1 in a polarizing fiber.
+    """
+
+    from_nm: float = 985.0
+    to_nm: float = 1085.0
+    bins: int = 40
+    polarisations: int = 2
+
+    def __post_init__(self) -> None:
+        require_positive("from_nm", self.from_nm, "nm")
+        require_within("to_nm", self.to_nm, "nm", self.from_nm, open_low=True)
+        require_within("bins", self.bins, "bins", 1, 10_000)
+        require_within("polarisations", self.polarisations, "modes", 1, 2)
+
+    @property
+    def edges_nm(self) -> Array:
+        """Edges of the bins, (bins + 1,)."""
+        return np.linspace(self.from_nm, self.to_nm, self.bins + 1)
+
+    @property
+    def centres_nm(self) -> Array:
+        """Centres of the bins, (bins,)."""
+        return (self.edges_nm[1:] + self.edges_nm[:-1]) / 2
+
+    @property
+    def widths_hz(self) -> Array:
+        """Widths of the bins in Hz, (bins,); they add up to the width of the band."""
+        return -SPEED_OF_LIGHT * 1e9 * np.diff(1 / self.edges_nm)
+
+    @property
+    def width_nm(self) -> float:
+        """Width of a bin in nm."""
+        return (self.to_nm - self.from_nm) / self.bins
+
+
+@dataclass(frozen=True)
+class Reflector:
+    """A mirror at an end of the fiber.
+
+    Args:
+        end: ``start`` (z = 0) or ``end`` (z = L).
+        reflectivity: reflected share of the power, below 1.
+        from_nm: shortest reflected wavelength.
+        to_nm: longest reflected wavelength.
+    """
+
+    end: Literal["start", "end"]
+    reflectivity: float
+    from_nm: float = 0.0
+    to_nm: float = np.inf
+
+    def __post_init__(self) -> None:
+        require_choice("end", self.end, ("start", "end"))
+        require_within("reflectivity", self.reflectivity, "", 0.0, 1.0)
+        if not self.from_nm < self.to_nm:
+            raise ValueError(f"to_nm = {self.to_nm:g} nm: allowed is more than {self.from_nm:g} nm")

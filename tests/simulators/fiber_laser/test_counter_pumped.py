@@ -1,0 +1,127 @@
+"""The counter-pumped fiber on which plain relaxation flips for ever between two wrong states."""
+
+import os
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+from lightning_plugins.simulators.fiber_laser import (
+    Amplifier,
+    AseBand,
+    Fiber,
+    Pump,
+    Signal,
+    load_spectroscopy,
+    ytterbium,
+)
+from lightning_plugins.simulators.fiber_laser.propagation import Propagation
+from lightning_plugins.simulators.fiber_laser.steady_state import solve
+
+FIBER = Fiber(1.0, 6, 0.12, 1e26, background_loss_per_m=0.005)
+LIFETIME_S = 1e-3
+
+
+def trap(ase, spectroscopy=None):
+    return Amplifier(
+        FIBER,
+        (Pump(976, 0.5, "backward", path="core"),),
+        (Signal(1018, 0.010),),
+        ase,
+        spectroscopy=spectroscopy or ytterbium("germanosilicate", LIFETIME_S),
+    )
+
+
+def passed(flux, gain, source, h):
+    """Flux after a cell and its mean in it, by the textbook solution of a linear equation."""
+    if abs(gain * h) < 1e-9:
+        return flux + source * h, flux + source * h / 2
+    settled = -source / gain
+    after = settled + (flux - settled) * np.exp(gain * h)
+    return after, settled + (flux - settled) * np.expm1(gain * h) / (gain * h)
+
+
+def rates(x, lines, widths):
+    """dx/d(t/τ) of each cell, line by line and cell by cell."""
+    change = -x.copy()
+    zeta = lines.saturation_per_m_s
+    for line in range(lines.count):
+        a, e = lines.absorption_per_m[line], lines.emission_per_m[line]
+        loss, s = lines.loss_per_m[line], lines.spontaneous_per_m_s[line]
+        for inflow, order in (
+            (lines.forward_in_per_s[line], range(len(x))),
+            (lines.backward_in_per_s[line], range(len(x) - 1, -1, -1)),
+        ):
+            flux = inflow / zeta
+            for cell in order:
+                gain = (a + e) * x[cell] - a - loss
+                flux, mean = passed(flux, gain, s / zeta * x[cell], widths[cell])
+                change[cell] += (a - (a + e) * x[cell]) * mean
+    return change
+
+
+def implicit_in_time(lines, widths, start, lifetimes=200.0):
+    """The state that the ions settle in, by an implicit integrator of scipy."""
+    state = np.full(len(widths), start)
+    for rtol in (1e-6, 1e-10):
+        result = solve_ivp(
+            lambda _, x: rates(x, lines, widths),
+            (0, lifetimes),
+            state,
+            method="BDF",
+            rtol=rtol,
+            atol=1e-13,
+        )
+        assert result.success
+        state = result.y[:, -1]
+    return state
+
+
+def relaxed(lines, widths, sweeps=1000):
+    """What alternating between light and ions gives, as many codes do."""
+    x, found = np.full(len(widths), 1e-3), []
+    for _ in range(sweeps):
+        light = Propagation(lines, widths, x)
+        found.append(light.forward[-1, 0])
+        x = light.mean @ lines.absorption_per_m / light.rate()
+    return np.array(found[-2:])
+
+
+def test_plain_relaxation_never_settles_here():
+    amplifier = trap(None)
+    lines = amplifier.lines()
+    w_per_flux = lines.saturation_per_m_s * amplifier.photon_energies_j[0]
+    ends = relaxed(lines, np.full(100, 0.01)) * w_per_flux
+    assert max(ends) / min(ends) > 1.2
+    assert max(ends) < amplifier.solve().signal_out_w / 2
+
+
+@pytest.mark.parametrize("start", [1e-3, 0.5])
+def test_the_steady_state_is_that_of_an_implicit_integration_in_time(start):
+    agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4)), start)
+
+
+def test_a_users_cross_sections_agree_as_well():
+    """FIBER_LASER_SPECTROSCOPY: a table, or those of absorption and emission, as a path list."""
+    named = os.environ.get("FIBER_LASER_SPECTROSCOPY")
+    if not named:
+        pytest.skip("FIBER_LASER_SPECTROSCOPY names no table of cross-sections")
+    files = named.split(os.pathsep)
+    glass = load_spectroscopy(*files, lifetime_s=LIFETIME_S, complete_by_mccumber=True)
+    agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4), glass), 1e-3)
+
+
+def agrees_with_an_implicit_integration(amplifier, start, cells=32):
+    lines, widths = amplifier.lines(), np.full(cells, FIBER.length_m / cells)
+    found = solve(lines, widths).propagation
+    excitation = implicit_in_time(lines, widths, start)
+    assert found.excitation == pytest.approx(excitation, abs=1e-6)
+    flux = lines.forward_in_per_s[0] / lines.saturation_per_m_s
+    for cell, h in enumerate(widths):
+        gain = lines.gain_slope_per_m[0] * excitation[cell]
+        gain -= lines.absorption_per_m[0] + lines.loss_per_m[0]
+        flux, _ = passed(flux, gain, 0.0, h)
+    assert found.forward[-1, 0] == pytest.approx(flux, rel=1e-6)
+    power = flux * lines.saturation_per_m_s * amplifier.photon_energies_j[0]
+    assert amplifier.solve().signal_out_w == pytest.approx(power, rel=1e-3), "the coarse grid's"
+    assert 0.1 < power < 0.5

@@ -45,6 +45,9 @@ class MoENetwork(nn.Module):
         residual: layers with as many outputs as inputs add their input.
         layer: what else :class:`MoELayer` takes, for each mixture.
 
+    Attributes:
+        settings: the arguments, by which another network of this shape is built.
+
     Raises:
         ValueError: an argument outside its range, or a residual connection that no layer can have.
     """
@@ -63,6 +66,17 @@ class MoENetwork(nn.Module):
         **layer: Any,
     ) -> None:
         super().__init__()
+        self.settings = {
+            "in_features": in_features,
+            "out_features": out_features,
+            "depth": depth,
+            "num_experts": num_experts,
+            "hidden_features": hidden_features,
+            "state_features": state_features,
+            "arrangement": arrangement,
+            "residual": residual,
+            **layer,
+        }
         state_features = in_features if state_features is None else state_features
         if depth < 1:
             raise ValueError(f"depth={depth}: expected at least 1")

@@ -1,0 +1,172 @@
+"""How a mixture of experts uses its experts, over the run and over the domain."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lightning_plugins.nn.moe.losses import expert_load
+from lightning_plugins.nn.moe.paths import (
+    load_entropy,
+    num_unique_paths,
+    paths_of,
+    routing_accuracy,
+)
+from lightning_plugins.nn.moe.routing import Routing
+from lightning_plugins.reports.curves import curve_picture
+from lightning_plugins.reports.domain_map import domain_map_picture
+from lightning_plugins.reports.to_loggers import send_picture
+
+_MOST_POINTS = 20_000
+
+
+class RoutingStats(Callback):
+    """Measures in each validation where the gates send the validation samples.
+
+    It asks the module for ``routings(batch)``, one :class:`lightning_plugins.nn.moe.Routing` a
+    layer with a gate: a further forward pass without gradient. At most the first 20 000 samples
+    are looked at, those of the first process.
+
+    Logs, for layer l from 0, ``routing/entropy_l``, the entropy of the load over experts as a share
+    of its largest value, and ``routing/max_load_l``, the largest share of an expert times their
+    number (1 is balance); ``routing/unique_paths``, how many sequences of first choices occur; and,
+    where the DataModule has ``regions(inputs)``, the true piece of each input,
+    ``routing/accuracy``: the share of samples whose path is the one that is matched to their
+    piece, one to one, whatever the names of experts.
+
+    At the end of the run the picture ``routing`` shows these over the steps, and, where the
+    DataModule has ``chart(inputs)``, two coordinates of each input, ``routing_domain`` the paths
+    over the domain. They go to the loggers that take pictures, else to the log folder.
+
+    Source: routing paths as in Wang and E, arXiv 2505.24205, section 5; load as in Fedus et al.,
+    arXiv 2101.03961, section 2.2.
+
+    Raises:
+        MisconfigurationException: a module without ``routings``, or without a gate.
+
+    Example::
+
+        trainer = Trainer(callbacks=[RoutingStats()])
+        trainer.fit(MoERegressor(16), datamodule=ManifoldDataModule())
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.values: dict[str, list[float]] = {}
+        self._routings: list[list[Routing]] = []
+        self._inputs: list[Tensor] = []
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that cannot be asked; begin a new curve with a new run."""
+        if not callable(getattr(pl_module, "routings", None)):
+            raise MisconfigurationException(
+                f"RoutingStats needs {type(pl_module).__name__}.routings(batch), which gives one "
+                "lightning_plugins.nn.moe.Routing a layer with a gate"
+            )
+        if stage == "fit" and trainer.global_step == 0:
+            self.steps, self.values = [], {}
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Ask where the batch went."""
+        seen = sum(len(inputs) for inputs in self._inputs)
+        if trainer.sanity_checking or not trainer.is_global_zero or seen >= _MOST_POINTS:
+            return
+        routings = pl_module.routings(batch)  # type: ignore[operator]
+        if not routings:
+            raise MisconfigurationException(
+                f"RoutingStats has nothing to measure: {type(pl_module).__name__} has no gate"
+            )
+        self._routings.append(routings)
+        self._inputs.append((batch if isinstance(batch, Tensor) else batch[0]).detach().cpu())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure and log."""
+        if trainer.sanity_checking:
+            return
+        measured: dict[str, float] | None = None
+        if trainer.is_global_zero:
+            measured = self._measured(trainer)
+        # On every rank, because each checks what ModelCheckpoint monitors.
+        measured = trainer.strategy.broadcast(measured)
+        self._routings, self._inputs = [], []
+        for name, value in (measured or {}).items():
+            pl_module.log(f"routing/{name}", value, rank_zero_only=False)
+        if trainer.state.fn == "fit" and measured:
+            self._record(trainer.global_step, measured)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the curves and the map."""
+        # Outside the condition, because asking for the folder is a collective operation.
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        last, self._last = self._last, None
+        if not (trainer.is_global_zero and self.steps):
+            return
+        try:
+            picture = curve_picture(self.steps, self.values, {})
+            send_picture("routing", picture, trainer.loggers, folder)
+            chart = getattr(trainer.datamodule, "chart", None)  # type: ignore[attr-defined]
+            if chart is not None and last is not None:
+                inputs, paths = last
+                names, piece = paths.unique(dim=0, return_inverse=True)
+                title = f"{len(names)} paths at step {self.steps[-1]}"
+                picture = domain_map_picture(chart(inputs).numpy(), piece.numpy(), title)
+                send_picture("routing_domain", picture, trainer.loggers, folder)
+        except ImportError as error:
+            rank_zero_warn(f"the routing was not drawn: {error}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far, so that a resumed run draws the whole curve."""
+        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the curve."""
+        self.steps = list(state_dict["steps"])
+        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+
+    def _measured(self, trainer: Trainer) -> dict[str, float]:
+        layers = [_joined(parts) for parts in zip(*self._routings, strict=True)]
+        inputs = torch.cat(self._inputs)
+        paths = paths_of(layers)
+        values: dict[str, float] = {}
+        for place, routing in enumerate(layers):
+            values[f"entropy_{place}"] = float(load_entropy(routing))
+            values[f"max_load_{place}"] = float(expert_load(routing).max() * routing.num_experts)
+        values["unique_paths"] = float(num_unique_paths(paths))
+        regions_of = getattr(trainer.datamodule, "regions", None)  # type: ignore[attr-defined]
+        regions = None if regions_of is None else regions_of(inputs)
+        if regions is not None:
+            try:
+                values["accuracy"] = routing_accuracy(paths, regions)
+            except ImportError as error:
+                rank_zero_warn(f"routing/accuracy was not measured: {error}")
+        self._last = inputs, paths
+        return values
+
+    def _record(self, step: int, measured: dict[str, float]) -> None:
+        self.steps.append(step)
+        for name, value in measured.items():
+            curve = self.values.setdefault(name, [])
+            curve += [math.nan] * (len(self.steps) - 1 - len(curve)) + [value]
+
+
+def _joined(parts: tuple[Routing, ...]) -> Routing:
+    """The routing of consecutive batches as one, on the host."""
+    return Routing(
+        torch.cat([part.logits.cpu() for part in parts]),
+        torch.cat([part.experts.cpu() for part in parts]),
+        torch.cat([part.weights.cpu() for part in parts]),
+    )

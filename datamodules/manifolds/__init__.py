@@ -1,0 +1,5 @@
+"""Points of manifolds, and functions on them."""
+
+from lightning_plugins.datamodules.manifolds.datamodule import ManifoldDataModule
+
+__all__ = ["ManifoldDataModule"]

@@ -44,10 +44,12 @@ def as_groups_of(
     """
     saved = state_dict["param_groups"]
     numbers = _numbers_by_name(saved, groups, order)
+    # torch.distributed.checkpoint puts what the one group had into the last of its groups.
+    blocks: dict[str, Any] = next((group["blocks"] for group in saved if "blocks" in group), {})
     loaded = []
     for group in groups:
         own = {key: value for key, value in group.items() if key != "params"}
-        kept = saved[0].get("blocks", {}).get(group["name"], {})
+        kept = blocks.get(group["name"], {})
         params = [numbers[name] for name in group["param_names"]]
         loaded.append({**own, **kept, "params": params})
     return {**state_dict, "param_groups": loaded}

@@ -7,6 +7,10 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from small_transformers import same_weights, train, transformer
+from torch.distributed.checkpoint.state_dict import (
+    get_optimizer_state_dict,
+    set_optimizer_state_dict,
+)
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
@@ -42,6 +46,19 @@ def test_it_resumes_its_own_rates_exactly():
     train(resumed, before, 3)
     after = BlockwiseAdamW(resumed.named_parameters(), lr=1.0)
     after.load_state_dict(before.state_dict())
+    assert [g["lr"] for g in after.param_groups] == [g["lr"] for g in optimizer.param_groups]
+    train(resumed, after, 3, first=3)
+    assert same_weights(straight, resumed)
+
+
+def test_the_state_dicts_of_torch_distributed_resume_its_own_rates_exactly():
+    straight, resumed = transformer("llama"), transformer("llama")
+    optimizer = BlockwiseAdamW(straight.named_parameters(), lr=1e-2)
+    train(straight, optimizer, 6)
+    before = BlockwiseAdamW(resumed.named_parameters(), lr=1e-2)
+    train(resumed, before, 3)
+    after = BlockwiseAdamW(resumed.named_parameters(), lr=1.0)
+    set_optimizer_state_dict(resumed, after, get_optimizer_state_dict(resumed, before))
     assert [g["lr"] for g in after.param_groups] == [g["lr"] for g in optimizer.param_groups]
     train(resumed, after, 3, first=3)
     assert same_weights(straight, resumed)

@@ -104,7 +104,13 @@ def test_a_resumed_run_has_the_whole_curves(tmp_path):
     def run(max_steps, ckpt_path=None):
         detector = PhaseDetector()
         keep = ModelCheckpoint(tmp_path / str(max_steps), save_last=True, every_n_train_steps=1)
-        fit(tmp_path, [detector, keep], ckpt_path=ckpt_path, enable_checkpointing=True, **arguments)
+        fit(
+            tmp_path,
+            [detector, keep],
+            ckpt_path=ckpt_path,
+            enable_checkpointing=True,
+            max_steps=max_steps,
+        )
         return detector
 
     whole = run(60)

@@ -1,0 +1,298 @@
+"""Which heads a transformer grows, and when."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins._lightning_compat import metrics_untouched
+from lightning_plugins.attacks.evaluation_mode import evaluation_mode
+from lightning_plugins.callbacks.attention_access import AttentionAccess, without_head
+from lightning_plugins.callbacks.log_silenced import log_silenced
+from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.nn.induction.head_patterns import (
+    PATTERNS,
+    Rows,
+    attention_share,
+    copying_score,
+    repeated_probe,
+)
+from lightning_plugins.nn.random_state import seeded
+from lightning_plugins.reports.heat_map import heat_map_picture
+from lightning_plugins.reports.to_loggers import send_picture
+
+Scores = dict[str, list[list[float]]]
+"""Score -> layer -> head."""
+
+
+class HeadScores(Callback):
+    """Scores every attention head during training, and draws a heat map over heads and time.
+
+    On random tokens that come twice, fixed by the seed, in evaluation mode. Works with models of
+    transformers, with ``torch.nn.MultiheadAttention``, and with any module that has a method
+    ``attention_patterns(tokens)`` which gives ``(batch, heads, length, length)`` for each layer.
+    The run itself is, bit for bit, the run without the callback.
+
+    ================== ==========================================================================
+    score of a head    what it is
+    ================== ==========================================================================
+    ``previous_token`` attention on the token before
+    ``duplicate_token`` attention on earlier copies of the token
+    ``induction``      attention on the tokens after earlier copies of the token
+    ``copying``        ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``; weights alone
+    ``ablation``       rise of the cross-entropy on the second copy, in nats, without the head:
+                       the causal check of the others
+    ================== ==========================================================================
+
+    The first three are shares of attention in [0, 1], those of Olsson et al. (*In-context Learning
+    and Induction Heads*, 2022) and TransformerLens. ``copying`` and ``ablation`` need projections
+    of a known layout (GPT-2, LLaMA and its like, PyTorch's own) and are left out with a warning
+    where there are none.
+
+    Logs ``heads/induction`` and so on, the largest value of any head, and ``heads/in_context``: the
+    cross-entropy on the second copy minus that on the first, in nats; negative for a model that
+    learns in context. All values are in ``steps`` and ``scores``. The picture ``head_scores`` goes
+    to the loggers that take pictures, else to the log folder.
+
+    It measures before the first step, every ``every_n_steps``, and at the end. A measurement costs
+    two forward passes over the probe, and one more for each head with ``ablation``.
+
+    Args:
+        every_n_steps: optimizer steps between measurements.
+        period: tokens of a copy; two copies must fit into the network's context.
+        num_sequences: of the probe.
+        vocab_size: tokens that the probe draws from; None asks the network.
+        ablation: whether heads are taken out one by one.
+        rows: ``matching`` is the share among tokens that have something to attend to, 1 for a
+            perfect head; ``all`` is the share among all tokens, as in TransformerLens.
+        seed: of the probe.
+
+    Raises:
+        ValueError: an argument outside its range, or a probe longer than the network's context.
+        MisconfigurationException: no attention is found, it gives no weights, or the strategy
+            shards the parameters.
+
+    Example::
+
+        trainer = Trainer(max_steps=2000, callbacks=[HeadScores(every_n_steps=20)])
+    """
+
+    def __init__(
+        self,
+        every_n_steps: int = 100,
+        period: int = 16,
+        num_sequences: int = 8,
+        vocab_size: int | None = None,
+        ablation: bool = True,
+        rows: Rows = "matching",
+        seed: int = 0,
+    ) -> None:
+        at_least = {
+            "every_n_steps": (every_n_steps, 1),
+            "period": (period, 2),
+            "num_sequences": (num_sequences, 1),
+        }
+        for name, (value, least) in at_least.items():
+            if value < least:
+                raise ValueError(f"{name}={value}: expected at least {least}")
+        if vocab_size is not None and vocab_size < 2:
+            raise ValueError(f"vocab_size={vocab_size}: expected at least 2 tokens")
+        if rows not in ("matching", "all"):
+            raise ValueError(f"rows={rows!r}: expected 'matching' or 'all'")
+        self.every_n_steps = every_n_steps
+        self.period = period
+        self.num_sequences = num_sequences
+        self.vocab_size = vocab_size
+        self.ablation = ablation
+        self.rows: Rows = rows
+        self.seed = seed
+        self.steps: list[int] = []
+        self.scores: list[Scores] = []
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        refuse_sharded(trainer, self)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse what cannot work; begin anew with a new run."""
+        self.check(trainer)
+        if stage == "fit" and trainer.global_step == 0:
+            self.steps, self.scores = [], []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the attention, while a mistake costs nothing, and score the untrained heads."""
+        access = AttentionAccess(pl_module)
+        self._refuse_probe(access)
+        if self.ablation and access.matrices(self._heads(access, pl_module)) is None:
+            rank_zero_warn(
+                f"the heads of {type(access.network).__name__} have no projections of a known "
+                "layout: 'copying' and 'ablation' are left out"
+            )
+        if trainer.global_step == 0:
+            self._record(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Measure, if it is time."""
+        step = trainer.global_step
+        if step % self.every_n_steps == 0 and self.steps[-1:] != [step]:
+            self._record(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Measure the end of the run, and draw the heat map."""
+        if self.steps[-1:] != [trainer.global_step]:
+            self._record(trainer, pl_module)
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
+        if not trainer.is_global_zero:
+            return
+        try:
+            picture = heat_map_picture(self.steps, self.curves())
+        except ImportError as error:
+            rank_zero_warn(f"the head scores were not drawn: {error}")
+            return
+        send_picture("head_scores", picture, trainer.loggers, folder)
+
+    def curves(self) -> dict[str, dict[str, list[float]]]:
+        """Score -> head, such as ``1.0`` for the first one of the second layer -> value a step."""
+        names = [name for name in self.scores[0] if name != "in_context"]
+        return {
+            name: {
+                f"{layer}.{head}": [scores[name][layer][head] for scores in self.scores]
+                for layer, heads in enumerate(self.scores[0][name])
+                for head in range(len(heads))
+            }
+            for name in names
+        }
+
+    def measure(self, pl_module: LightningModule) -> Scores:
+        """The scores of a module as it stands; also outside of a run.
+
+        Returns:
+            score -> layer -> head, and ``in_context`` -> one layer with one number.
+
+        Raises:
+            MisconfigurationException: no attention is found, or it gives no weights.
+        """
+        access = AttentionAccess(pl_module)
+        tokens = self._probe(access).to(pl_module.device)
+        with _untouched(pl_module, self.seed):
+            patterns = [pattern.float() for pattern in access.patterns(tokens)]
+            scores: Scores = {
+                name: [
+                    attention_share(attention, pattern_of(tokens), self.rows).tolist()
+                    for attention in patterns
+                ]
+                for name, pattern_of in PATTERNS.items()
+            }
+            first, second = self._losses(access.logits(tokens), tokens)
+            scores |= self._of_matrices(access, patterns, tokens, second)
+        return scores | {"in_context": [[second - first]]}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured so far."""
+        return {"steps": list(self.steps), "scores": list(self.scores)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the curves."""
+        self.steps = list(state_dict["steps"])
+        self.scores = list(state_dict["scores"])
+
+    def _of_matrices(
+        self, access: AttentionAccess, patterns: list[Tensor], tokens: Tensor, loss: float
+    ) -> Scores:
+        matrices = access.matrices([pattern.shape[1] for pattern in patterns])
+        if matrices is None:
+            return {}
+        scores: Scores = {}
+        if (vocabulary := access.vocabulary()) is not None:
+            scores["copying"] = [
+                copying_score(layer.value, layer.output, *vocabulary).tolist() for layer in matrices
+            ]
+        if self.ablation:
+            scores["ablation"] = [
+                [
+                    self._losses(
+                        access.logits(tokens, without_head(layer, head, access.network)), tokens
+                    )[1]
+                    - loss
+                    for head in range(len(layer.output))
+                ]
+                for layer in matrices
+            ]
+        return scores
+
+    def _losses(self, logits: Tensor, tokens: Tensor) -> tuple[float, float]:
+        """Cross-entropy in nats on the first copy, and on the second without its first token."""
+        losses = cross_entropy(
+            logits[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
+        first, second = losses[:, : self.period - 1], losses[:, self.period :]
+        return first.mean().item(), second.mean().item()
+
+    def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        scores = self.measure(pl_module) if trainer.is_global_zero else None
+        scores = trainer.strategy.broadcast(scores)
+        assert scores is not None
+        self.steps.append(trainer.global_step)
+        self.scores.append(scores)
+        metrics = {
+            f"heads/{name}": max(value for layer in layers for value in layer)
+            for name, layers in scores.items()
+        }
+        # On every rank, because each checks what ModelCheckpoint monitors.
+        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
+        if trainer.is_global_zero:
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step=trainer.global_step)
+
+    def _heads(self, access: AttentionAccess, pl_module: LightningModule) -> list[int]:
+        tokens = self._probe(access).to(pl_module.device)
+        with _untouched(pl_module, self.seed):
+            found = [pattern.shape[1] for pattern in access.patterns(tokens[:1])]
+        if not found:
+            raise MisconfigurationException(
+                f"{type(access.network).__name__} has no attention layer that gives its weights"
+            )
+        return found
+
+    def _refuse_probe(self, access: AttentionAccess) -> None:
+        longest = access.max_length
+        if longest is not None and 2 * self.period > longest:
+            raise ValueError(
+                f"period={self.period}: two copies are longer than the {longest} tokens of "
+                f"{type(access.network).__name__}; reduce it to {longest // 2}"
+            )
+
+    def _probe(self, access: AttentionAccess) -> Tensor:
+        vocab_size = self.vocab_size or access.vocab_size
+        if vocab_size is None:
+            raise MisconfigurationException(
+                f"{type(access.network).__name__} does not say how many tokens it knows: give "
+                "HeadScores a vocab_size"
+            )
+        return repeated_probe(self.num_sequences, self.period, vocab_size, self.seed)
+
+
+@contextmanager
+def _untouched(pl_module: LightningModule, seed: int) -> Iterator[None]:
+    cuda = [pl_module.device] if pl_module.device.type == "cuda" else []
+    with (
+        torch.no_grad(),
+        evaluation_mode(pl_module),
+        buffers_untouched(pl_module),
+        metrics_untouched(pl_module),
+        log_silenced(pl_module),
+        torch.random.fork_rng(cuda),
+        seeded(seed),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield

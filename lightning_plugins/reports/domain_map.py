@@ -20,7 +20,8 @@ def domain_map_picture(points: Any, pieces: Any, title: str) -> Picture:
     figure = Figure(figsize=(5.2, 5.2), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.subplots()
-    axes.scatter(*points.T, c=pieces % 20, cmap="tab20", vmin=0, vmax=19, s=6, linewidths=0)
+    colours = (2 * pieces + pieces // 10) % 20  # dark ones first: tab20 has them in pairs
+    axes.scatter(*points.T, c=colours, cmap="tab20", vmin=0, vmax=19, s=6, linewidths=0)
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(title, fontsize=10)
     return rendered(figure, canvas)

@@ -10,7 +10,11 @@ from torch.nn.functional import mse_loss
 from torchmetrics import MaxMetric
 
 from lightning_plugins.nn.moe.circle_construction import construct_on_circle
-from lightning_plugins.nn.moe.cube_construction import RouteBy, construct_on_cube
+from lightning_plugins.nn.moe.cube_construction import (
+    RouteBy,
+    SeparablePieces,
+    construct_on_cube,
+)
 from lightning_plugins.nn.moe.dispatch import Backend
 from lightning_plugins.nn.moe.gates import GateName
 from lightning_plugins.nn.moe.losses import load_balancing_loss, router_z_loss
@@ -30,8 +34,8 @@ class MoERegressor(LightningModule):
 
     Logged: ``train/loss``, the squared error alone; ``train/balance``, ``train/z`` and
     ``train/reconstruction``, which are added to it where their coefficients are not 0, before these
-    and summed over the mixtures; ``val/loss`` and ``val/max_error``, the largest absolute error over
-    the validation points; the same for ``test``.
+    and summed over the mixtures; ``val/loss`` and ``val/max_error``, the largest absolute error;
+    the same for ``test``.
 
     Source: Wang and E, arXiv 2505.24205, section 3. Low-dimensional experts with a reconstruction
     loss are the suggestion of its discussion, which it does not test.
@@ -158,7 +162,7 @@ class MoERegressor(LightningModule):
         Raises:
             ValueError: a target that no construction covers, or fewer neurons than it needs.
         """
-        if hasattr(target, "piece"):
+        if isinstance(target, SeparablePieces):
             network = construct_on_cube(target, hidden_features, gate or "affine")
         elif isinstance(target, SineCosine):
             if gate not in (None, "linear"):

@@ -1,6 +1,6 @@
 """The weights that the proof for cubes describes: E^L pieces by L mixtures of E experts."""
 
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from lightning_plugins.nn.moe.spline import interpolating_spline
 RouteBy = Literal["affine", "linear"]
 
 
+@runtime_checkable
 class SeparablePieces(Protocol):
     """``f(x)_l = piece(l, i_l, x_l)`` on ``[0, pieces]^axes``, with i_l the interval of x_l."""
 

@@ -29,7 +29,8 @@ def stream(module, epoch=0):
 
 
 def same(one, other):
-    return all(torch.equal(a, b) for x, y in zip(one, other, strict=True) for a, b in zip(x, y))
+    pairs = [pair for both in zip(one, other, strict=True) for pair in zip(*both, strict=True)]
+    return all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_points_lie_on_their_manifold():

@@ -1,0 +1,211 @@
+"""A distributed Bragg reflector (DBR) fiber laser: threshold, power, and its quantum linewidth."""
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from scipy.optimize import brentq  # type: ignore[import-untyped]
+
+from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier
+from lightning_plugins.simulators.fiber_laser.cavity import Cavity, Mode
+from lightning_plugins.simulators.fiber_laser.checks import require_positive
+from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
+from lightning_plugins.simulators.fiber_laser.fiber import Fiber
+from lightning_plugins.simulators.fiber_laser.light import Pump, Signal
+from lightning_plugins.simulators.fiber_laser.propagation import Propagation
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
+from lightning_plugins.simulators.fiber_laser.steady_state import solve
+from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium
+
+_CELLS = 48
+_FAINTEST_W = 1e-12
+
+
+@dataclass(frozen=True)
+class DbrResult:
+    """A DBR laser in the steady state.
+
+    Args:
+        mode: the mode that oscillates.
+        output_w: power through the output coupler, in W; 0 below threshold.
+        back_w: power through the back grating, in W.
+        pump_absorbed_w: in W.
+        mean_excitation: share of excited ions, averaged over the length.
+        threshold_excitation: the mean share at which gain equals loss.
+        quantum_linewidth_hz: Schawlow-Townes linewidth (FWHM) in Hz; infinite below threshold.
+    """
+
+    mode: Mode
+    output_w: float
+    back_w: float
+    pump_absorbed_w: float
+    mean_excitation: float
+    threshold_excitation: float
+    quantum_linewidth_hz: float
+
+
+@dataclass(frozen=True)
+class DbrLaser:
+    """A short doped fiber between two Bragg gratings, pumped through its core.
+
+    The mode of least loss oscillates alone; its two directions are added as powers, so spatial
+    hole burning is left out, and so is spontaneous emission.
+
+    Args:
+        cavity: the gratings and the fiber between them.
+        core_diameter_um: diameter of the doped core in µm.
+        core_na: its numerical aperture.
+        ytterbium_per_m3: ions per m³.
+        pump_wavelength_nm: in nm.
+        pump_power_w: launched through the back grating, in W.
+        spectroscopy: cross-sections and lifetime.
+
+    Raises:
+        ValueError: a doping, geometry or power that cannot be.
+    """
+
+    cavity: Cavity
+    core_diameter_um: float
+    core_na: float
+    ytterbium_per_m3: float
+    pump_wavelength_nm: float = 976.0
+    pump_power_w: float = 0.3
+    spectroscopy: Spectroscopy = field(default_factory=ytterbium)
+
+    def __post_init__(self) -> None:
+        require_positive("pump_power_w", self.pump_power_w, "W")
+        self.fiber  # noqa: B018 - its checks
+
+    @cached_property
+    def mode(self) -> Mode:
+        """The mode of least loss."""
+        return self.cavity.modes()[0]
+
+    @property
+    def fiber(self) -> Fiber:
+        """The doped fiber between the gratings."""
+        return Fiber(
+            length_m=self.cavity.length_mm * 1e-3,
+            core_diameter_um=self.core_diameter_um,
+            core_na=self.core_na,
+            ytterbium_per_m3=self.ytterbium_per_m3,
+            background_loss_per_m=self.cavity.loss_per_m,
+        )
+
+    def threshold_excitation(self) -> float:
+        """Mean share of excited ions at which a pass gains what half a round trip loses.
+
+        Γ N [x (σe + σa) - σa] L = -ln(R1 R2)/2 + l L. Above 1 the cavity cannot lase; a pump at
+        976 nm excites no more than about half of the ions.
+        """
+        glass, wavelength = self.spectroscopy, self.mode.wavelength_nm
+        doped = float(self.fiber.core_overlap(wavelength)) * self.ytterbium_per_m3
+        absorption = float(glass.absorption_m2(wavelength))
+        emission = float(glass.emission_m2(wavelength))
+        needed = self.mode.loss_nepers / (doped * self.cavity.length_mm * 1e-3)
+        return (needed + absorption) / (absorption + emission)
+
+    def threshold_pump_w(self, most_w: float = 10.0) -> float:
+        """Launched pump in W at which the laser begins; infinite if ``most_w`` does not suffice."""
+
+        def excess(log_pump: float) -> float:
+            laser = replace(self, pump_power_w=float(np.exp(log_pump)))
+            return float(np.log(laser._round_trip(_FAINTEST_W)[0]))
+
+        if excess(np.log(most_w)) < 0:
+            return float("inf")
+        return float(np.exp(brentq(excess, np.log(1e-6), np.log(most_w), xtol=1e-10)))
+
+    def solve(self) -> DbrResult:
+        """The power at which a round trip returns exactly the light that began it."""
+        gain, state = self._round_trip(_FAINTEST_W)
+        if gain > 1:
+
+            def excess(log_power: float) -> float:
+                return float(np.log(self._round_trip(float(np.exp(log_power)))[0]))
+
+            # What circulates is at most the pump over what one pass loses.
+            most_w = 1e3 * self.pump_power_w
+            log_power = brentq(excess, np.log(_FAINTEST_W), np.log(most_w), xtol=1e-12)
+            gain, state = self._round_trip(float(np.exp(log_power)))
+        lasing = state.forward[-1, 0] if gain > 1 - 1e-6 else 0.0
+        return self._result(state, bool(lasing))
+
+    def output_curve_w(self, pump_power_w: Array) -> Array:
+        """Output power in W for each launched pump power in W."""
+        return np.array(
+            [replace(self, pump_power_w=float(p)).solve().output_w for p in pump_power_w]
+        )
+
+    def _round_trip(self, circulating_w: float) -> tuple[float, Propagation]:
+        """Gain of a round trip of light that leaves the back grating with a power in W."""
+        mode = self.mode
+        amplifier = Amplifier(
+            self.fiber,
+            (Pump(self.pump_wavelength_nm, self.pump_power_w, path="core"),),
+            (Signal(mode.wavelength_nm, circulating_w),),
+            ase=None,
+            spectroscopy=self.spectroscopy,
+        )
+        lines = amplifier.lines()
+        reflected = np.array([float(self.cavity.front.reflectivity(mode.wavelength_nm)), 0.0])
+        lines = replace(lines, reflectivity_at_end=reflected)
+        widths = np.full(_CELLS, self.fiber.length_m / _CELLS)
+        state = solve(lines, widths).propagation
+        back = float(self.cavity.back.reflectivity(mode.wavelength_nm))
+        return back * state.backward[0, 0] / state.forward[0, 0], state
+
+    def _result(self, state: Propagation, lasing: bool) -> DbrResult:
+        mode, lines = self.mode, state.lines
+        front = float(self.cavity.front.reflectivity(mode.wavelength_nm))
+        back = float(self.cavity.back.reflectivity(mode.wavelength_nm))
+        photon = PLANCK * SPEED_OF_LIGHT * 1e9 / mode.wavelength_nm
+        pump_photon = PLANCK * SPEED_OF_LIGHT * 1e9 / self.pump_wavelength_nm
+        zeta = lines.saturation_per_m_s
+        output = (1 - front) * state.forward[-1, 0] * zeta * photon if lasing else 0.0
+        leaving = (1 - back) * state.backward[0, 0] * zeta * photon if lasing else 0.0
+        excitation = float(state.excitation.mean())
+        return DbrResult(
+            mode=mode,
+            output_w=float(output),
+            back_w=float(leaving),
+            pump_absorbed_w=self.pump_power_w - float(state.forward[-1, 1] * zeta * pump_photon),
+            mean_excitation=excitation,
+            threshold_excitation=self.threshold_excitation(),
+            quantum_linewidth_hz=schawlow_townes_hz(
+                mode.wavelength_nm,
+                float(output),
+                self.cavity.free_spectral_range_hz,
+                2 * mode.loss_nepers,
+                -float(np.log(front)),
+                self._inversion_factor(mode.wavelength_nm, excitation),
+            ),
+        )
+
+    def _inversion_factor(self, wavelength_nm: float, excitation: float) -> float:
+        """n_sp = σe x / [σe x - σa (1 - x)]."""
+        emitted = float(self.spectroscopy.emission_m2(wavelength_nm)) * excitation
+        absorbed = float(self.spectroscopy.absorption_m2(wavelength_nm)) * (1 - excitation)
+        return emitted / (emitted - absorbed) if emitted > absorbed else float("inf")
+
+
+def schawlow_townes_hz(
+    wavelength_nm: float,
+    output_w: float,
+    free_spectral_range_hz: float,
+    round_trip_loss: float,
+    output_coupling: float,
+    inversion_factor: float = 1.0,
+) -> float:
+    """Quantum limit of the linewidth (FWHM) in Hz.
+
+    Δν = hν n_sp l T FSR² / (4π P) with the round trip's loss l and the part of it that is output T,
+    both as -ln of what remains, and n_sp of a quasi-three-level medium (Schawlow and Townes, Phys.
+    Rev. 112, 1940 (1958), above threshold as in Lax, Phys. Rev. 160, 290 (1967)).
+    """
+    require_positive("round_trip_loss", round_trip_loss, "nepers")
+    if output_w <= 0:
+        return float("inf")
+    photon = PLANCK * SPEED_OF_LIGHT * 1e9 / wavelength_nm
+    rate = round_trip_loss * output_coupling * free_spectral_range_hz**2
+    return float(photon * inversion_factor * rate / (4 * np.pi * output_w))

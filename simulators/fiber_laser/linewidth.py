@@ -1,0 +1,114 @@
+"""From frequency noise to linewidth, and the noise that an amplifier adds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import brentq  # type: ignore[import-untyped]
+
+from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
+from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+
+_BETA = 8 * np.log(2) / np.pi**2
+_HIGHEST_HZ = 1e9
+_VOIGT = 0.5346  # Olivero and Longbothum, J. Quant. Spectrosc. Radiat. Transf. 17, 233 (1977)
+
+
+@dataclass(frozen=True)
+class FrequencyNoise:
+    """One-sided power spectral density of a laser's frequency, S(f) = h0 + h1/f + h2/f², in Hz²/Hz.
+
+    Args:
+        white_hz2_per_hz: h0; alone it makes a Lorentzian line of FWHM π h0.
+        flicker_hz2: h1; thermal and technical noise of fiber lasers is mostly of this form.
+        walk_hz3: h2.
+    """
+
+    white_hz2_per_hz: float = 0.0
+    flicker_hz2: float = 0.0
+    walk_hz3: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_within("white_hz2_per_hz", self.white_hz2_per_hz, "Hz²/Hz", 0.0)
+        require_within("flicker_hz2", self.flicker_hz2, "Hz²", 0.0)
+        require_within("walk_hz3", self.walk_hz3, "Hz³", 0.0)
+
+    def __add__(self, other: "FrequencyNoise") -> "FrequencyNoise":
+        """The noise of two independent causes."""
+        return FrequencyNoise(
+            self.white_hz2_per_hz + other.white_hz2_per_hz,
+            self.flicker_hz2 + other.flicker_hz2,
+            self.walk_hz3 + other.walk_hz3,
+        )
+
+    def density(self, frequency_hz: Array) -> Array:
+        """S(f) in Hz²/Hz."""
+        return (
+            self.white_hz2_per_hz
+            + self.flicker_hz2 / frequency_hz
+            + self.walk_hz3 / frequency_hz**2
+        )
+
+    def linewidth_hz(self, observation_s: float) -> float:
+        """FWHM in Hz of the line seen during ``observation_s``.
+
+        Slow noise counts where S exceeds the β-separation line 8 ln2 f/π²; with A its integral from
+        1/T, the width is √(8 ln2 A) (Di Domenico et al., Appl. Opt. 49, 4801 (2010)). White noise
+        adds its π h0 in the way of a Voigt line.
+        """
+        require_positive("observation_s", observation_s, "s")
+        slow = np.sqrt(8 * np.log(2) * self._slow_area(1 / observation_s))
+        white = np.pi * self.white_hz2_per_hz
+        return float(_VOIGT * white + np.sqrt(((1 - _VOIGT) * white) ** 2 + slow**2))
+
+    def _slow_area(self, lowest_hz: float) -> float:
+        """∫ of h1/f + h2/f² from ``lowest_hz`` to where they cross the β-separation line."""
+        flicker, walk = self.flicker_hz2, self.walk_hz3
+
+        def above(log_f: float) -> float:
+            frequency = np.exp(log_f)
+            return float(flicker / frequency + walk / frequency**2 - _BETA * frequency)
+
+        if above(np.log(lowest_hz)) <= 0:
+            return 0.0
+        crossing = np.exp(brentq(above, np.log(lowest_hz), np.log(_HIGHEST_HZ)))
+        return float(flicker * np.log(crossing / lowest_hz) + walk * (1 / lowest_hz - 1 / crossing))
+
+
+def flicker_for_linewidth(
+    linewidth_hz: float, observation_s: float, white_hz2_per_hz: float = 0.0
+) -> FrequencyNoise:
+    """The noise with white part h0 whose h1 is chosen so that the linewidth is as measured.
+
+    A calibration, not a prediction.
+
+    Raises:
+        ValueError: white noise alone makes a broader line.
+    """
+    require_positive("linewidth_hz", linewidth_hz, "Hz")
+    if np.pi * white_hz2_per_hz >= linewidth_hz:
+        raise ValueError(
+            f"linewidth_hz = {linewidth_hz:g} Hz: white noise of {white_hz2_per_hz:g} Hz²/Hz alone "
+            f"makes {np.pi * white_hz2_per_hz:g} Hz"
+        )
+
+    def excess(log_flicker: float) -> float:
+        noise = FrequencyNoise(white_hz2_per_hz, float(np.exp(log_flicker)))
+        return noise.linewidth_hz(observation_s) - linewidth_hz
+
+    found = brentq(excess, np.log(1e-12), np.log(1e2 * linewidth_hz**2), xtol=1e-13)
+    return FrequencyNoise(white_hz2_per_hz, float(np.exp(found)))
+
+
+def amplifier_noise(
+    wavelength_nm: float, input_w: float, gain: float, inversion_factor: float
+) -> Array:
+    """Phase noise that an amplifier's spontaneous emission adds, one-sided, in rad²/Hz.
+
+    S = hν n_sp (G - 1) / (G P_in) (Yamamoto and Mukai, Opt. Quantum Electron. 21, S1 (1989)). As
+    frequency noise it is f² S, which stays far below the β-separation line for any useful input: an
+    amplifier does not broaden a line by its spontaneous emission.
+    """
+    require_positive("input_w", input_w, "W")
+    photon = PLANCK * SPEED_OF_LIGHT * 1e9 / wavelength_nm
+    return np.asarray(photon * inversion_factor * (gain - 1) / (gain * input_w))

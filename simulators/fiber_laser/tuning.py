@@ -1,0 +1,132 @@
+"""Tuning a DBR laser by temperature: how far, how straight, and whether the mode hops."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from lightning_plugins.simulators.fiber_laser.cavity import Cavity
+from lightning_plugins.simulators.fiber_laser.checks import require_within
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+
+
+@dataclass(frozen=True)
+class FiberMount:
+    """How the optical length of a fiber, bare or bonded to a mount, follows the temperature.
+
+    d ln(nL)/dT = α + ξ + κ (1 - p_e) (α_mount - α), the form of a bonded grating. The silica
+    constants are those of Kersey et al., J. Lightwave Technol. 15, 1442 (1997); a bare grating
+    shifts by 6.7e-6 (measured there) to 9.2e-6 per K (with ξ = 8.6e-6).
+
+    Args:
+        thermo_optic_per_k: ξ, change of ln n with temperature in 1/K.
+        mount_expansion_per_k: α_mount in 1/K.
+        strain_transfer: κ, share of the mount's expansion that reaches the fiber; 0 is bare.
+        quadratic_per_k2: b, second-order change of ln(nL) in 1/K² about 25 °C.
+        expansion_per_k: α of silica in 1/K.
+        strain_optic: p_e.
+    """
+
+    thermo_optic_per_k: float = 6.1e-6
+    mount_expansion_per_k: float = 0.55e-6
+    strain_transfer: float = 0.0
+    quadratic_per_k2: float = 0.0
+    expansion_per_k: float = 0.55e-6
+    strain_optic: float = 0.22
+
+    def __post_init__(self) -> None:
+        require_within("strain_transfer", self.strain_transfer, "", 0.0, 1.0)
+        require_within("mount_expansion_per_k", self.mount_expansion_per_k, "1/K", -1e-5, 3e-4)
+        require_within("thermo_optic_per_k", self.thermo_optic_per_k, "1/K", -1e-4, 1e-4)
+        require_within("quadratic_per_k2", self.quadratic_per_k2, "1/K²", -1e-6, 1e-6)
+
+    @property
+    def per_k(self) -> float:
+        """Change of ln(nL) with temperature in 1/K, at 25 °C."""
+        strain = self.strain_transfer * (self.mount_expansion_per_k - self.expansion_per_k)
+        return self.expansion_per_k + self.thermo_optic_per_k + (1 - self.strain_optic) * strain
+
+    def factor(self, temperature_c: ArrayLike) -> Array:
+        """Optical length at temperatures in °C over that at 25 °C."""
+        change = np.asarray(temperature_c, dtype=float) - 25.0
+        return np.exp(self.per_k * change + self.quadratic_per_k2 * change**2)
+
+
+@dataclass(frozen=True, eq=False)
+class TuningCurve:
+    """Wavelength of the mode of least loss over temperature.
+
+    Args:
+        temperature_c: in °C, (n,).
+        wavelength_nm: in nm, (n,).
+        order: the mode's order, (n,); a change is a mode hop.
+    """
+
+    temperature_c: Array
+    wavelength_nm: Array
+    order: Array
+
+    @property
+    def range_nm(self) -> float:
+        """Longest minus shortest wavelength in nm."""
+        return float(np.ptp(self.wavelength_nm))
+
+    @property
+    def slope_pm_per_k(self) -> float:
+        """Slope of the best straight line in pm/K."""
+        return float(1e3 * np.polyfit(self.temperature_c, self.wavelength_nm, 1)[0])
+
+    @property
+    def r_squared(self) -> float:
+        """Coefficient of determination of the best straight line."""
+        line = np.polyval(np.polyfit(self.temperature_c, self.wavelength_nm, 1), self.temperature_c)
+        unexplained = ((self.wavelength_nm - line) ** 2).sum()
+        return float(
+            1 - unexplained / ((self.wavelength_nm - self.wavelength_nm.mean()) ** 2).sum()
+        )
+
+    @property
+    def hops(self) -> Array:
+        """Temperatures in °C after which the mode is another one."""
+        return self.temperature_c[:-1][np.diff(self.order) != 0]
+
+
+def tuning_curve(
+    cavity: Cavity,
+    temperature_c: ArrayLike,
+    grating_mount: FiberMount,
+    cavity_mount: FiberMount | None = None,
+) -> TuningCurve:
+    """Follow the mode of least loss over temperature.
+
+    Args:
+        cavity: at 25 °C.
+        temperature_c: rising, in °C.
+        grating_mount: how the gratings follow the temperature.
+        cavity_mount: how the fiber between them does; None: as the gratings, on one mount.
+    """
+    temperature = np.asarray(temperature_c, dtype=float)
+    if temperature.ndim != 1 or temperature.size < 3 or (np.diff(temperature) <= 0).any():
+        raise ValueError("temperature_c: expected at least three rising temperatures in °C")
+    factors = zip(
+        grating_mount.factor(temperature),
+        (cavity_mount or grating_mount).factor(temperature),
+        strict=True,
+    )
+    lasing = [cavity.heated(*pair).modes()[0] for pair in factors]
+    return TuningCurve(
+        temperature,
+        np.array([mode.wavelength_nm for mode in lasing]),
+        np.array([mode.order for mode in lasing]),
+    )
+
+
+def largest_mismatch_per_k(cavity: Cavity, span_k: float) -> float:
+    """Difference of d ln(nL)/dT of gratings and cavity in 1/K, up to which no mode hops.
+
+    A mode that starts in the gratings' centre may drift by half a free spectral range against them
+    over ``span_k``. Only the fiber between the gratings drifts, so that its share of the effective
+    length counts: |Δ| < FSR / (2 λ span) · L_eff / L.
+    """
+    relative = cavity.free_spectral_range_pm * 1e-3 / cavity.front.bragg_wavelength_nm
+    return relative / (2 * span_k) * cavity.effective_length_mm / cavity.length_mm

@@ -1,0 +1,57 @@
+"""Parts of a design by name: ``fiber.length_m``, ``pumps[0].power_w``, ``ase_forward_in_w[3]``."""
+
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import numpy as np
+
+_STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
+
+
+def value_at(design: Any, path: str) -> Any:
+    """What stands at a path.
+
+    Raises:
+        ValueError: the path names nothing; says what could stand there.
+    """
+    for step in _steps(path):
+        design = _part(design, step, path)
+    return design
+
+
+def with_value(design: Any, path: str, value: Any) -> Any:
+    """A copy of the design with another value at a path; the copy is checked as any other."""
+    return _replaced(design, _steps(path), value, path)
+
+
+def _replaced(design: Any, steps: list[str | int], value: Any, path: str) -> Any:
+    if not steps:
+        return value
+    part = _replaced(_part(design, steps[0], path), steps[1:], value, path)
+    step = steps[0]
+    if isinstance(step, str):
+        return replace(design, **{step: part})
+    if isinstance(design, np.ndarray):
+        copy = design.copy()
+        copy[step] = part
+        return copy
+    return (*design[:step], part, *design[step + 1 :])
+
+
+def _part(design: Any, step: str | int, path: str) -> Any:
+    if isinstance(step, int):
+        if not isinstance(design, (tuple, list, np.ndarray)) or step >= len(design):
+            raise ValueError(f"path {path!r}: there is no place [{step}]")
+        return design[step]
+    names = [field.name for field in fields(design)] if is_dataclass(design) else []
+    if step not in names:
+        raise ValueError(f"path {path!r}: {step!r} is none of {', '.join(names) or 'no parts'}")
+    return getattr(design, step)
+
+
+def _steps(path: str) -> list[str | int]:
+    found = list(_STEP.finditer(path))
+    if not found or "".join(match[0] for match in found) != path:
+        raise ValueError(f"path {path!r}: expected names and places such as pumps[0].power_w")
+    return [int(match[2]) if match[2] else match[1] for match in found]

@@ -27,8 +27,9 @@ _NAMES = {
 class PhaseDetector(Callback):
     """Finds partial learning, plateau, emergence and convergence of a run, and draws them.
 
-    Partial learning ends where the lazy metric falls below a tenth of its first value; the plateau,
-    the emergence and its end are where the progress of the rich mechanism reaches 0.1, 0.5 and 0.9.
+    Partial learning ends where the lazy metric falls to ``partial_share`` of its first value; the
+    end of the plateau, the emergence and the convergence are where the progress of the rich
+    mechanism reaches 0.1, 0.5 and 0.9.
     Moments lie between logged steps by interpolation, so set the Trainer's ``log_every_n_steps``
     well below the length of the emergence. A module that also logs its first step lets the lazy
     metric be compared with its very first value.
@@ -46,7 +47,8 @@ class PhaseDetector(Callback):
         lazy: name of the logged loss that is learned first.
         progress: name of a logged value that goes from 0 to 1 as the rich mechanism is learned.
         drawn: further logged values for the picture.
-        smoothing: logged points of the running median of the lazy loss; odd.
+        partial_share: of its first value, to which the lazy loss falls in partial learning.
+        smoothing: logged points of the running median of both metrics; odd.
 
     Raises:
         ValueError: an argument outside its range.
@@ -62,13 +64,17 @@ class PhaseDetector(Callback):
         lazy: str = "train/four_gram_loss",
         progress: str = "train/match",
         drawn: Sequence[str] = ("train/induction_loss",),
+        partial_share: float = 0.1,
         smoothing: int = 5,
     ) -> None:
+        if not 0 < partial_share < 1:
+            raise ValueError(f"partial_share={partial_share}: expected a share in (0, 1)")
         if smoothing < 1 or smoothing % 2 == 0:
             raise ValueError(f"smoothing={smoothing}: expected an odd number of points")
         self.lazy = lazy
         self.progress = progress
         self.drawn = tuple(drawn)
+        self.partial_share = partial_share
         self.smoothing = smoothing
         self.steps: list[int] = []
         self.values: dict[str, list[float]] = {}
@@ -107,12 +113,14 @@ class PhaseDetector(Callback):
         if not self.steps:
             rank_zero_warn("PhaseDetector saw no logged step: reduce log_every_n_steps")
             return
-        lazy = running_median(self.values[self.lazy], self.smoothing)
-        self.phases = find_phases(self.steps, lazy, self.values[self.progress])
+        lazy, progress = (
+            running_median(self.values[name], self.smoothing) for name in (self.lazy, self.progress)
+        )
+        self.phases = self._found(lazy, progress)
         reference = self._reference(pl_module)
         self.predicted = None
         if reference and {self.lazy, self.progress} <= reference.keys():
-            self.predicted = find_phases(self.steps, reference[self.lazy], reference[self.progress])
+            self.predicted = self._found(reference[self.lazy], reference[self.progress])
         found = _reached("phases", self.phases) | _reached("phases_predicted", self.predicted)
         trainer.callback_metrics.update({k: torch.tensor(v) for k, v in found.items()})
         rank_zero_info(
@@ -132,6 +140,9 @@ class PhaseDetector(Callback):
         """Continue the curves."""
         self.steps = list(state_dict["steps"])
         self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+
+    def _found(self, lazy: Sequence[float], progress: Sequence[float]) -> Phases:
+        return find_phases(self.steps, lazy, progress, self.partial_share)
 
     def _reference(self, pl_module: LightningModule) -> Mapping[str, Sequence[float]]:
         method = getattr(pl_module, "phase_reference", None)

@@ -2,7 +2,11 @@
 
 from lightning_plugins.datamodules.digits import DigitsDataModule
 from lightning_plugins.datamodules.image import ImageDataModule
-from lightning_plugins.datamodules.induction import InductionMixtureDataModule
+from lightning_plugins.datamodules.induction import (
+    InductionMixtureDataModule,
+    MarkovChainDataModule,
+    RepeatedSequenceDataModule,
+)
 from lightning_plugins.datamodules.manifolds import ManifoldDataModule
 from lightning_plugins.datamodules.partition import DirichletPartition
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
@@ -15,6 +19,8 @@ __all__ = [
     "ImageDataModule",
     "InductionMixtureDataModule",
     "ManifoldDataModule",
+    "MarkovChainDataModule",
+    "RepeatedSequenceDataModule",
     "ResumableDataLoader",
     "TokenDataModule",
 ]

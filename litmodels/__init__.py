@@ -1,8 +1,21 @@
 """LightningModules, one folder a task."""
 
 from lightning_plugins.litmodels.image import ImageClassifier
-from lightning_plugins.litmodels.induction import InductionMixture
+from lightning_plugins.litmodels.induction import (
+    InContextMarkov,
+    InContextRepeats,
+    InductionMixture,
+    InductionRegression,
+)
 from lightning_plugins.litmodels.language_model import CausalLM
 from lightning_plugins.litmodels.mixture_of_experts import MoERegressor
 
-__all__ = ["CausalLM", "ImageClassifier", "InductionMixture", "MoERegressor"]
+__all__ = [
+    "CausalLM",
+    "ImageClassifier",
+    "InContextMarkov",
+    "InContextRepeats",
+    "InductionMixture",
+    "InductionRegression",
+    "MoERegressor",
+]

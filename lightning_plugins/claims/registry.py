@@ -10,6 +10,7 @@ PAPERS = {
     "blockwise-lr": "lightning_plugins.claims.blockwise_lr",
     "decentralized": "lightning_plugins.claims.decentralized",
     "grad-power": "lightning_plugins.claims.grad_power",
+    "induction-heads": "lightning_plugins.claims.induction_heads",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""
 

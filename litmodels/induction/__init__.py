@@ -1,5 +1,8 @@
 """Tasks on which induction heads form."""
 
+from lightning_plugins.litmodels.induction.markov import InContextMarkov
 from lightning_plugins.litmodels.induction.mixture import InductionMixture
+from lightning_plugins.litmodels.induction.regression import InductionRegression
+from lightning_plugins.litmodels.induction.repeats import InContextRepeats
 
-__all__ = ["InductionMixture"]
+__all__ = ["InContextMarkov", "InContextRepeats", "InductionMixture", "InductionRegression"]

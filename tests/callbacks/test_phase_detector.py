@@ -95,9 +95,11 @@ def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path):
         fit(tmp_path, [PhaseDetector(lazy="train/other")])
 
 
-def test_an_even_median_is_refused():
+def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="smoothing=4"):
         PhaseDetector(smoothing=4)
+    with pytest.raises(ValueError, match="partial_share=1"):
+        PhaseDetector(partial_share=1)
 
 
 def test_a_resumed_run_has_the_whole_curves(tmp_path):

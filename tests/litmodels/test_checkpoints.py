@@ -13,6 +13,8 @@ from lightning_plugins.datamodules import (
     DigitsDataModule,
     InductionMixtureDataModule,
     ManifoldDataModule,
+    MarkovChainDataModule,
+    RepeatedSequenceDataModule,
     TokenDataModule,
 )
 
@@ -37,9 +39,21 @@ SMALL = {
         },
         letters,
     ),
+    "InContextMarkov": (
+        {"dim": 8},
+        lambda tmp_path: MarkovChainDataModule(length=8, batch_size=4),
+    ),
+    "InContextRepeats": (
+        {"dim": 8},
+        lambda tmp_path: RepeatedSequenceDataModule(length=12, max_period=8, batch_size=4),
+    ),
     "InductionMixture": (
         {"stage": "joint", "sigma_init": 0.1},
         lambda tmp_path: InductionMixtureDataModule(length=8, batch_size=4),
+    ),
+    "InductionRegression": (
+        {"dim": 2, "width": 8},
+        lambda tmp_path: InductionMixtureDataModule(length=8, dim=2, batch_size=4),
     ),
     "ImageClassifier": (
         {"network": "mlp", "in_channels": 1, "image_size": 8},

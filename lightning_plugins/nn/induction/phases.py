@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-PARTIAL_SHARE = 0.1
 PLATEAU_END, EMERGENCE, CONVERGENCE = 0.1, 0.5, 0.9
 
 
@@ -13,7 +12,7 @@ class Phases:
     """Moments between the phases, in the unit of the times; NaN for what did not happen.
 
     Attributes:
-        partial_learning_end: the lazy loss fell below a tenth of where it started.
+        partial_learning_end: the lazy loss fell to a share of where it started, by default a tenth.
         plateau_end: the rich mechanism made the first tenth of its way.
         emergence: it made half of its way.
         convergence: it made nine tenths of its way.
@@ -31,7 +30,10 @@ class Phases:
 
 
 def find_phases(
-    times: Sequence[float], lazy_loss: Sequence[float], progress: Sequence[float]
+    times: Sequence[float],
+    lazy_loss: Sequence[float],
+    progress: Sequence[float],
+    partial_share: float = 0.1,
 ) -> Phases:
     """When each phase ends, between the points by linear interpolation.
 
@@ -39,6 +41,7 @@ def find_phases(
         times: increasing.
         lazy_loss: what the easy mechanism has still to learn, one positive value a time.
         progress: of the rich mechanism, 0 at the start and 1 when it is learned.
+        partial_share: of its first value that the lazy loss falls to in partial learning.
 
     Raises:
         ValueError: curves of different lengths, or without a point.
@@ -50,7 +53,7 @@ def find_phases(
         )
     learned = [1 - value / lazy_loss[0] for value in lazy_loss]
     return Phases(
-        first_crossing(times, learned, 1 - PARTIAL_SHARE),
+        first_crossing(times, learned, 1 - partial_share),
         *(
             first_crossing(times, progress, share)
             for share in (PLATEAU_END, EMERGENCE, CONVERGENCE)

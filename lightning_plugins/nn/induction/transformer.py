@@ -161,8 +161,9 @@ class CausalAttention(nn.Module):
     def __init__(self, dim: int, heads: int, reach: int | None) -> None:
         super().__init__()
         self.heads = heads
-        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-            setattr(self, name, nn.Linear(dim, dim, bias=False))
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (
+            nn.Linear(dim, dim, bias=False) for _ in range(4)
+        )
         self.distance_bias = nn.Parameter(torch.zeros(heads, reach)) if reach else None
 
     def pattern(self, inputs: Tensor) -> Tensor:

@@ -1,0 +1,144 @@
+"""Dispatch back-ends of MoELayer, the usual loop, and transformers' Qwen2-MoE, in one run.
+
+Times are forward and backward of one layer in single precision, as ratios of process CPU time in
+turns. The usual loop takes each expert's tokens by ``torch.where``, indexes the stacked weights and
+adds with ``index_add_``; the back-end ``loop`` sorts tokens first and unbinds the weights once.
+Loop and block get the same weights; that they compute the same is checked first.
+
+usage: python benchmarks/moe.py [--pairs 16] [--threads 1]
+"""
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+
+import torch
+import transformers
+from paired import paired_ratio
+from torch import Tensor, nn
+from transformers import Qwen2MoeConfig
+from transformers.models.qwen2_moe.modeling_qwen2_moe import Qwen2MoeSparseMoeBlock
+
+from lightning_plugins.nn.moe import MoELayer
+
+TOKENS, FEATURES = 4096, 128
+SHAPES = ((8, 256, 1), (32, 256, 1), (32, 256, 2), (64, 64, 1))
+"""(experts, hidden features, experts a token)"""
+
+
+def layer(experts: int, hidden: int, top_k: int, backend: str, **changes: object) -> MoELayer:
+    torch.manual_seed(0)
+    settings = {"num_experts": experts, "hidden_features": hidden, "top_k": top_k, **changes}
+    return MoELayer(FEATURES, FEATURES, backend=backend, **settings)
+
+
+def inputs() -> Tensor:
+    return torch.randn(TOKENS, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+class UsualLoop(nn.Module):
+    """The layer as it is mostly written."""
+
+    def __init__(self, own: MoELayer) -> None:
+        super().__init__()
+        self.own = own
+        with torch.no_grad():
+            torch.testing.assert_close(self(inputs()), own(inputs()), rtol=1e-4, atol=1e-5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        flat = tokens.flatten(0, -2)
+        routing = self.own.route(flat)
+        (first, second), (shift, last) = self.own.experts.weights, self.own.experts.biases
+        outputs = torch.zeros(len(flat), second.shape[-1])
+        for e in range(len(first)):
+            rows, place = torch.where(routing.experts == e)
+            hidden = (flat[rows] @ first[e] + shift[e]).relu()
+            found = routing.weights[rows, place, None] * (hidden @ second[e] + last[e])
+            outputs.index_add_(0, rows, found)
+        return outputs.view(*tokens.shape[:-1], -1)
+
+
+def seconds_of(module: nn.Module) -> Callable[[], float]:
+    tokens = inputs().view(1, TOKENS, FEATURES).requires_grad_()
+    gradient = torch.randn(1, TOKENS, FEATURES, generator=torch.Generator().manual_seed(2))
+
+    def passes() -> float:
+        started = time.process_time()
+        for _ in range(3):
+            module(tokens).backward(gradient)
+        return time.process_time() - started
+
+    return passes
+
+
+def qwen(experts: int, hidden: int, top_k: int, implementation: str) -> nn.Module:
+    config = Qwen2MoeConfig(
+        hidden_size=FEATURES,
+        moe_intermediate_size=hidden,
+        shared_expert_intermediate_size=hidden,
+        num_experts=experts,
+        num_experts_per_tok=top_k,
+        experts_implementation=implementation,
+    )
+    block = Qwen2MoeSparseMoeBlock(config)
+    torch.manual_seed(0)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    return block
+
+
+def same_weights(block: nn.Module, experts: int, hidden: int, top_k: int, backend: str) -> MoELayer:
+    own = layer(
+        experts,
+        hidden,
+        top_k,
+        backend,
+        activation="swiglu",
+        bias=False,
+        shared_features=hidden,
+        shared_gate=True,
+    )
+    with torch.no_grad():
+        own.gate.weight.copy_(block.gate.weight)
+        own.experts.weights[0].copy_(block.experts.gate_up_proj.mT)
+        own.experts.weights[1].copy_(block.experts.down_proj.mT)
+        shared = block.shared_expert
+        own.shared.weights[0].copy_(torch.cat([shared.gate_proj.weight, shared.up_proj.weight]).T)
+        own.shared.weights[1].copy_(shared.down_proj.weight.T)
+        own.shared_gate.weight.copy_(block.shared_expert_gate.weight)
+        tokens = inputs().unsqueeze(0)
+        torch.testing.assert_close(own(tokens), block(tokens), rtol=1e-4, atol=1e-5)
+    return own
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(
+        f"{TOKENS} tokens, {FEATURES} features, forward and backward, float32, "
+        f"{arguments.threads} thread(s), torch {torch.__version__}, transformers "
+        f"{transformers.__version__}, {platform.machine()}\n"
+        "how much longer the first takes, ratios of process CPU time, median [95 %]\n"
+    )
+
+    def show(what: str, slow: nn.Module, fast: nn.Module) -> None:
+        ratio = paired_ratio(seconds_of(fast), seconds_of(slow), arguments.pairs)
+        print(f"{what:<68} {ratio}", flush=True)
+
+    for experts, hidden, top_k in SHAPES:
+        shape = f"{experts} experts of {hidden}, top {top_k}"
+        fast = layer(experts, hidden, top_k, "grouped_mm")
+        show(f"{shape}: the usual loop / grouped_mm", UsualLoop(fast), fast)
+        show(f"{shape}: back-end loop / grouped_mm", layer(experts, hidden, top_k, "loop"), fast)
+        for implementation in ("eager", "grouped_mm"):
+            block = qwen(experts, hidden, top_k, implementation)
+            own = same_weights(block, experts, hidden, top_k, "grouped_mm")
+            show(f"{shape}: Qwen2-MoE block, {implementation} / grouped_mm", block, own)
+
+
+if __name__ == "__main__":
+    main()

@@ -132,10 +132,25 @@ def test_grad_power_of_a_blockwise_optimizer_both_ways():
     assert same_weights(one, other)
 
 
-def test_a_rate_of_zero_moves_nothing():
+@pytest.mark.parametrize("rate", [0.0, torch.tensor(0.0)], ids=["float", "tensor"])
+def test_a_rate_of_zero_moves_nothing(rate):
     model, untouched = transformer("gpt2"), transformer("gpt2")
-    train(model, BlockwiseAdamW(model.named_parameters(), lr=0.0), 2)
+    train(model, BlockwiseAdamW(model.named_parameters(), lr=rate), 2)
     assert same_weights(model, untouched)
+
+
+def test_rates_that_are_tensors_move_fused_projections_alike():
+    by_float, by_tensor = (transformer("gpt2", torch.float64) for _ in range(2))
+    rate = torch.tensor(1e-3, dtype=torch.float64)
+    train(by_float, BlockwiseAdamW(by_float.named_parameters(), lr=1e-3), 10)
+    train(by_tensor, BlockwiseAdamW(by_tensor.named_parameters(), lr=rate), 10)
+    assert largest_difference(by_float, by_tensor) < 1e-12
+    plain, ones = transformer("gpt2"), transformer("gpt2")
+    multipliers = dict.fromkeys(occurring(ones), 1.0)
+    train(plain, AdamW(plain.parameters(), lr=torch.tensor(1e-2)), 10)
+    rate = torch.tensor(1e-2)
+    train(ones, BlockwiseAdamW(ones.named_parameters(), lr=rate, multipliers=multipliers), 10)
+    assert same_weights(plain, ones)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,16 @@ def test_each_group_has_its_exponent():
     assert (one.item(), two.item()) == pytest.approx((4 - 9, 4 - 3), rel=1e-6)
 
 
+def test_empty_groups_and_frozen_parameters_are_left_alone():
+    frozen, moving = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
+    optimizer = SGDPower([{"params": []}, {"params": [frozen, moving]}], p=2.0, lr=1.0)
+    moving.grad = torch.tensor([3.0])
+    optimizer.step()
+    assert (frozen.item(), moving.item()) == pytest.approx((1, 1 - 9), rel=1e-6)
+    with pytest.raises(ValueError, match="empty parameter list"):
+        SGDPower([], p=2.0)
+
+
 def test_adam_ignores_the_scale_of_a_coordinate():
     scale = torch.tensor([1e-3, 1.0, 50.0], dtype=torch.float64)
     ends = []

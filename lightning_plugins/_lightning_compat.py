@@ -265,7 +265,9 @@ def connect_processes(
     from lightning.fabric.utilities.distributed import _init_dist_connection
     from lightning.fabric.utilities.seed import reset_seed
 
-    reset_seed()
+    # As Lightning does for several processes; one keeps the generators that it would have alone.
+    if environment.world_size() > 1:
+        reset_seed()
     device_id = None if device.type == "cpu" else device
     _init_dist_connection(environment, backend, timeout=timeout, device_id=device_id)
 

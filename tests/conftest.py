@@ -14,6 +14,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 _BARE_NAMES = ("callbacks", "datamodules", "litmodels", "simulators")
 
 
+@pytest.fixture(autouse=True)
+def no_seed_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``seed_everything`` leaves its seed in the environment, where Lightning takes it up again."""
+    monkeypatch.setenv("PL_GLOBAL_SEED", "")
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    monkeypatch.delenv("PL_SEED_WORKERS", raising=False)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     if _bare_modules():

@@ -183,9 +183,13 @@ def train(
     may_fail=False,
     without_store=False,
     seed=1,
+    global_seed=None,
 ):
     if without_store:
         del os.environ["LIGHTNING_PLUGINS_STORE"]
+    os.environ.pop("PL_GLOBAL_SEED", None)
+    if global_seed is not None:
+        os.environ["PL_GLOBAL_SEED"] = str(global_seed)  # as seed_everything leaves it
     if strategy == "ddp":
         chosen = DDPStrategy(process_group_backend="gloo")
     elif strategy == "auto":

@@ -198,8 +198,11 @@ def test_a_narrow_wire_costs_half(ran):
     assert_all_equal(weights(ran("bfloat16")))
 
 
-def test_one_agent_is_plain_training_bit_for_bit(tmp_path):
-    (result,) = harness.run_trainers(1, tmp_path, {"plain": {"strategy": "auto"}, "one": {}})
+@pytest.mark.parametrize("global_seed", [None, 3])
+def test_one_agent_is_plain_training_bit_for_bit(tmp_path, global_seed):
+    cases = {"plain": {"strategy": "auto"}, "one": {}}
+    cases = {name: {**case, "global_seed": global_seed} for name, case in cases.items()}
+    (result,) = harness.run_trainers(1, tmp_path, cases)
     plain, one = result["plain"], result["one"]
     assert torch.equal(one["weights"], plain["weights"])
     assert torch.equal(one["momentum"], plain["momentum"])

@@ -11,6 +11,7 @@ PAPERS = {
     "decentralized": "lightning_plugins.claims.decentralized",
     "grad-power": "lightning_plugins.claims.grad_power",
     "induction-heads": "lightning_plugins.claims.induction_heads",
+    "mixture-of-experts": "lightning_plugins.claims.mixture_of_experts",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""
 

@@ -116,6 +116,11 @@ class DbrLaser:
             return float("inf")
         return float(np.exp(brentq(excess, np.log(1e-6), np.log(most_w), xtol=1e-10)))
 
+    @cached_property
+    def steady_state(self) -> DbrResult:
+        """The result of :meth:`solve`, kept."""
+        return self.solve()
+
     def solve(self) -> DbrResult:
         """The power at which a round trip returns exactly the light that began it."""
         gain, state = self._round_trip(_FAINTEST_W)

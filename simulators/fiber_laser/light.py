@@ -80,6 +80,8 @@ class AseBand:
         require_within("to_nm", self.to_nm, "nm", self.from_nm, open_low=True)
         require_within("bins", self.bins, "bins", 1, 10_000)
         require_within("polarisations", self.polarisations, "modes", 1, 2)
+        if int(self.bins) != self.bins:
+            raise ValueError(f"bins = {self.bins}: allowed is a whole number")
 
     @property
     def edges_nm(self) -> Array:

@@ -47,7 +47,7 @@ def test_a_package_folder_that_pyproject_does_not_name_is_noticed(
     assert sources_of([*project_files, *forgotten]) - found >= sources_of(forgotten)
 
 
-def test_wheel_carries_the_licence_and_one_command(wheel: Path) -> None:
+def test_wheel_carries_the_licence_and_two_commands(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))
@@ -58,4 +58,7 @@ def test_wheel_carries_the_licence_and_one_command(wheel: Path) -> None:
         "lightning-plugins",
         "=",
         "lightning_plugins.__main__:main",
+        "fiber-laser",
+        "=",
+        "lightning_plugins.simulators.fiber_laser.command:main",
     ]

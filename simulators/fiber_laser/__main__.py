@@ -1,0 +1,8 @@
+"""``python -m lightning_plugins.simulators.fiber_laser`` is the command ``fiber-laser``."""
+
+import sys
+
+from lightning_plugins.simulators.fiber_laser.command import main
+
+if __name__ == "__main__":
+    sys.exit(main())

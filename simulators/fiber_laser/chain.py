@@ -1,0 +1,207 @@
+"""A chain of amplifiers: the seed and all that is amplified with it, stage after stage."""
+
+import warnings
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier, PhysicalWarning
+from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
+from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
+from lightning_plugins.simulators.fiber_laser.fiber import Fiber
+from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Signal
+from lightning_plugins.simulators.fiber_laser.linewidth import FrequencyNoise
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
+from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium
+
+
+@dataclass(frozen=True)
+class BandpassFilter:
+    """A filter between two stages: flat within its width, ``rejection_db`` outside.
+
+    Args:
+        centre_nm: middle of the band in nm.
+        width_nm: full width in nm.
+        rejection_db: how much weaker light outside leaves.
+    """
+
+    centre_nm: float
+    width_nm: float
+    rejection_db: float = 30.0
+
+    def __post_init__(self) -> None:
+        require_positive("centre_nm", self.centre_nm, "nm")
+        require_positive("width_nm", self.width_nm, "nm")
+        require_within("rejection_db", self.rejection_db, "dB", 0.0, 200.0)
+
+    def transmission(self, from_nm: Array, to_nm: Array) -> Array:
+        """Transmitted share of light spread evenly over each band, shape of the bands."""
+        low, high = self.centre_nm - self.width_nm / 2, self.centre_nm + self.width_nm / 2
+        within = np.clip(np.minimum(to_nm, high) - np.maximum(from_nm, low), 0, None)
+        share = within / (to_nm - from_nm)
+        return share + (1 - share) * 10 ** (-self.rejection_db / 10)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One amplifier of a chain, and what stands before it.
+
+    Args:
+        name: in results.
+        fiber: the fiber.
+        pumps: its pumps.
+        input_loss_db: loss of signal and ASE between the stage before and this one (isolator,
+            splices, tap), in dB.
+        input_filter: a filter there.
+        added_noise: frequency noise that the stage adds (pump noise, sound), calibrated; what its
+            spontaneous emission adds is negligible.
+    """
+
+    name: str
+    fiber: Fiber
+    pumps: tuple[Pump, ...]
+    input_loss_db: float = 0.0
+    input_filter: BandpassFilter | None = None
+    added_noise: FrequencyNoise = field(default_factory=FrequencyNoise)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "pumps", tuple(self.pumps))
+        require_within("input_loss_db", self.input_loss_db, "dB", 0.0, 100.0)
+
+
+@dataclass(frozen=True, eq=False)
+class ChainResult:
+    """The steady states of a chain's stages.
+
+    Args:
+        names: of the stages.
+        stages: their results.
+        noise: frequency noise of the output.
+    """
+
+    names: tuple[str, ...]
+    stages: tuple[AmplifierResult, ...]
+    noise: FrequencyNoise
+
+    @property
+    def output(self) -> AmplifierResult:
+        """The last stage."""
+        return self.stages[-1]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of all stages, with the stage's name."""
+        pairs = zip(self.names, self.stages, strict=True)
+        return tuple(f"{name}: {text}" for name, stage in pairs for text in stage.warnings)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Amplifiers one after another, isolated from each other.
+
+    Signal and forward ASE of a stage, less the losses and filters between, enter the next; nothing
+    runs back through the isolators. All stages have the same bins.
+
+    Args:
+        seed: the signal that enters the first stage (before its input loss).
+        stages: the stages.
+        ase: bins of spontaneous emission.
+        spectroscopy: of all stages.
+        seed_ase_w: power per bin that comes with the seed, in W, (bins,).
+        seed_noise: frequency noise of the seed.
+
+    Raises:
+        ValueError: no stage, or two of the same name.
+    """
+
+    seed: Signal
+    stages: tuple[Stage, ...]
+    ase: AseBand = field(default_factory=AseBand)
+    spectroscopy: Spectroscopy = field(default_factory=ytterbium)
+    seed_ase_w: Array | None = None
+    seed_noise: FrequencyNoise = field(default_factory=FrequencyNoise)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stages", tuple(self.stages))
+        if not self.stages:
+            raise ValueError("stages = (): a chain needs at least one Stage")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) != len(names):
+            raise ValueError(f"stages: each needs a name of its own, got {', '.join(names)}")
+        if self.seed.direction != "forward":
+            raise ValueError("seed.direction = 'backward': allowed is 'forward'")
+
+    def solve(self, grid_tolerance: float = 1e-4, guess: ChainResult | None = None) -> ChainResult:
+        """The steady state of every stage, first to last.
+
+        Args:
+            grid_tolerance: as in :meth:`Amplifier.solve`.
+            guess: result of a similar chain.
+
+        Raises:
+            ConvergenceError: naming the stage.
+
+        Warns:
+            PhysicalWarning: naming the stage.
+        """
+        signal_w = self.seed.power_w
+        ase_w = np.zeros(self.ase.bins) if self.seed_ase_w is None else self.seed_ase_w
+        results: list[AmplifierResult] = []
+        noise = self.seed_noise
+        for place, stage in enumerate(self.stages):
+            amplifier = self._amplifier(stage, signal_w, ase_w)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", PhysicalWarning)
+                    result = amplifier.solve(grid_tolerance, guess.stages[place] if guess else None)
+            except RuntimeError as error:
+                raise type(error)(f"stage {stage.name!r}: {error}") from error
+            results.append(result)
+            noise = noise + stage.added_noise
+            signal_w, ase_w = result.signal_out_w, result.ase_out_w("forward")
+        chain = ChainResult(tuple(stage.name for stage in self.stages), tuple(results), noise)
+        for text in chain.warnings:
+            warnings.warn(text, PhysicalWarning, stacklevel=2)
+        return chain
+
+    def with_last_pumps_scaled(self, factor: float) -> "Chain":
+        """With all pumps of the last stage at a multiple of their power."""
+        last = self.stages[-1]
+        pumps = tuple(replace(pump, power_w=pump.power_w * factor) for pump in last.pumps)
+        return replace(self, stages=(*self.stages[:-1], replace(last, pumps=pumps)))
+
+    def _amplifier(self, stage: Stage, signal_w: float, ase_w: Array) -> Amplifier:
+        wavelength = self.seed.wavelength_nm
+        passed = 10 ** (-stage.input_loss_db / 10)
+        edges = self.ase.edges_nm
+        signal_passed, ase_passed = passed, np.full(self.ase.bins, passed)
+        if stage.input_filter is not None:
+            point = np.array([wavelength])
+            line = stage.input_filter.transmission(point - 1e-6, point + 1e-6)
+            signal_passed = passed * float(line[0])
+            ase_passed = passed * stage.input_filter.transmission(edges[:-1], edges[1:])
+        return Amplifier(
+            stage.fiber,
+            stage.pumps,
+            (Signal(wavelength, signal_w * signal_passed),),
+            self.ase,
+            spectroscopy=self.spectroscopy,
+            ase_forward_in_w=ase_w * ase_passed,
+        )
+
+
+def flat_seed_ase_w(
+    signal_w: float, suppression_db: float, resolution_nm: float, ase: AseBand
+) -> Array:
+    """ASE per bin in W of a seed whose signal stands ``suppression_db`` over a flat background.
+
+    Args:
+        signal_w: power of the seed in W.
+        suppression_db: signal over background in an analyser of ``resolution_nm``.
+        resolution_nm: in nm.
+        ase: the bins.
+    """
+    require_positive("resolution_nm", resolution_nm, "nm")
+    require_within("suppression_db", suppression_db, "dB", 0.0, 200.0)
+    per_nm = signal_w * 10 ** (-suppression_db / 10) / resolution_nm
+    return np.full(ase.bins, per_nm * ase.width_nm)

@@ -1,0 +1,242 @@
+"""The command ``fiber-laser``: run, sweep, optimize and reproduce designs written in YAML."""
+
+import argparse
+import sys
+import textwrap
+import warnings
+from collections.abc import Sequence
+from dataclasses import astuple, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
+from lightning_plugins.simulators.fiber_laser.design import Design
+from lightning_plugins.simulators.fiber_laser.design_file import (
+    load_design,
+    packaged_designs,
+    read_design_text,
+)
+from lightning_plugins.simulators.fiber_laser.gradients import Leaving
+from lightning_plugins.simulators.fiber_laser.optimize import inverse_design
+from lightning_plugins.simulators.fiber_laser.paths import value_at
+from lightning_plugins.simulators.fiber_laser.reproduction import Row, reproduce
+from lightning_plugins.simulators.fiber_laser.steady_state import ConvergenceError
+from lightning_plugins.simulators.fiber_laser.storage import save_result
+from lightning_plugins.simulators.fiber_laser.sweep import sweep
+from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
+
+REFERENCE = "reference_1018"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; 2 means a mistake, told in one line."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        parsed.run(parsed)
+    except (ValueError, ImportError, ConvergenceError, OSError) as error:
+        print(f"fiber-laser: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _designs(arguments: argparse.Namespace) -> None:
+    if arguments.name is None:
+        print("\n".join(packaged_designs()))
+    else:
+        print(read_design_text(arguments.name), end="")
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    design = load_design(arguments.design)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhysicalWarning)
+        result = design.solve()
+    print(design.name + (f" ({design.note})" if design.note else ""))
+    for name, value in result.summary().items():
+        print(f"  {name:<28} {value:.6g}")
+    for text in result.warnings:
+        print(f"  warning: {text}")
+    saved = [save_result(_in(arguments.output, "result.npz"), result.chain)]
+    if arguments.plots:
+        from lightning_plugins.simulators.fiber_laser.plots import save_chain_plots
+
+        saved += save_chain_plots(result.chain, arguments.output)
+    _tell(saved)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    design = load_design(arguments.design)
+    path = full_path(design, arguments.input)
+    low, high = (_value(path, text) for text in (arguments.first, arguments.last))
+    if arguments.points < 2:
+        raise ValueError(f"points = {arguments.points}: allowed is at least 2")
+    values = np.linspace(low, high, arguments.points)
+    found = sweep(design, path, values.tolist(), jobs=arguments.jobs, backend=arguments.backend)
+    names = list(found[0])
+    lines = [",".join([path, *names])]
+    lines += [
+        ",".join(f"{number:.8g}" for number in (value, *(one[name] for name in names)))
+        for value, one in zip(values, found, strict=True)
+    ]
+    table = _in(arguments.output, "sweep.csv")
+    table.write_text("\n".join(lines) + "\n", "utf-8")
+    print(f"{path:>32}  signal_out_w  ase_suppression_db")
+    for value, one in zip(values, found, strict=True):
+        print(f"{value:>32.6g}  {one['signal_out_w']:>12.4f}  {one['ase_suppression_db']:>18.2f}")
+    saved = [table]
+    if arguments.plots:
+        from lightning_plugins.simulators.fiber_laser.plots import plot_sweep, save_figure
+
+        figure = plot_sweep(values, found, path)
+        saved.append(save_figure(figure, Path(arguments.output) / "sweep.png"))
+    _tell(saved)
+
+
+def _optimize(arguments: argparse.Namespace) -> None:
+    design = load_design(arguments.design)
+    bounds = {}
+    for name, low, high in arguments.vary:
+        path = full_path(design, name)
+        bounds[path.removeprefix("chain.")] = (_value(path, low), _value(path, high))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhysicalWarning)
+        chain = replace(design.chain, seed=design.seed_signal())
+        found = inverse_design(chain, bounds, _loss(arguments.target, arguments.power, design))
+        result = replace(design, chain=found.chain).solve()
+    for path, value in found.values.items():
+        print(f"  {path:<32} {value:.6g}   (was {value_at(chain, path):.6g})")
+    for name, value in result.summary().items():
+        print(f"  {name:<32} {value:.6g}")
+    for text in result.warnings:
+        print(f"  warning: {text}")
+    print(f"{found.evaluations} chains solved")
+
+
+def _reproduce(arguments: argparse.Namespace) -> None:
+    print(table(reproduce(load_design(arguments.design))))
+    print(
+        "\nPublished: the abstract of arXiv 2407.19641. The design is a reference design of this "
+        "project;\nthe geometry of the published laser is not known."
+    )
+
+
+def table(rows: Sequence[Row], width: int = 48) -> str:
+    """The rows as text, long cells wrapped."""
+    head = [field.name for field in fields(Row)]
+    cells = [
+        [textwrap.wrap(text, width) or [""] for text in row]
+        for row in (head, *(list(astuple(row)) for row in rows))
+    ]
+    widths = [max(len(line) for row in cells for line in row[place]) for place in range(5)]
+    lines = []
+    for row in cells:
+        for line in range(max(map(len, row))):
+            texts = [cell[line] if line < len(cell) else "" for cell in row]
+            padded = (text.ljust(size) for text, size in zip(texts, widths, strict=True))
+            lines.append("  ".join(padded).rstrip())
+        lines.append("" if row is not cells[0] else "-" * (sum(widths) + 8))
+    return "\n".join(lines).rstrip()
+
+
+def full_path(design: Design, name: str) -> str:
+    """The path of an input in a design: a stage's name stands for its place, units may be left out.
+
+    ``main.fiber.length`` is ``chain.stages[2].fiber.length_m``.
+    """
+    head, _, rest = name.partition(".")
+    for place, stage in enumerate(design.chain.stages):
+        if head == stage.name:
+            name = f"chain.stages[{place}].{rest}"
+    owner, _, last = name.rpartition(".")
+    part = value_at(design, owner) if owner else design
+    if is_dataclass(part):
+        for field in fields(part):
+            if split_unit(field.name)[0] == last:
+                name = f"{owner}.{field.name}" if owner else field.name
+    value = value_at(design, name)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"input {name!r}: is no number that could be varied")
+    return name
+
+
+def _value(path: str, text: str) -> float:
+    suffix = split_unit(path)[1]
+    try:
+        return float(text) if suffix is None else parse_quantity(path, text, suffix)
+    except ValueError as error:
+        raise ValueError(str(error)) from error
+
+
+def _loss(target: str, power_w: float | None, design: Design) -> Any:
+    lights = len(design.chain.stages[-1].pumps) + 1
+
+    def output_power(leaving: Leaving) -> float:
+        return -float(leaving.forward_w[0])
+
+    def suppression(leaving: Leaving) -> float:
+        # A smooth maximum of the bins, so that the gradient exists everywhere.
+        bins = leaving.forward_w[lights:]
+        return float(np.log(np.sum(bins**8) ** (1 / 8)) - np.log(leaving.forward_w[0]))
+
+    if target == "power":
+        return output_power
+    if target == "suppression":
+        return suppression
+    if power_w is None:
+        raise ValueError("--target match needs --power with the wanted output in W")
+    return lambda leaving: float((leaving.forward_w[0] / power_w - 1) ** 2)
+
+
+def _in(folder: str, name: str) -> Path:
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    return path / name
+
+
+def _tell(saved: Sequence[Path]) -> None:
+    print("written: " + ", ".join(map(str, saved)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fiber-laser", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    show = commands.add_parser("designs", help="list the packaged designs, or print one")
+    show.add_argument("name", nargs="?")
+    show.set_defaults(run=_designs)
+    run = commands.add_parser("run", help="solve a design, save its profiles, draw them")
+    _common(run, "runs/fiber-laser")
+    run.set_defaults(run=_run)
+    vary = commands.add_parser("sweep", help="solve a design at many values of one input")
+    _common(vary, "runs/fiber-laser-sweep")
+    vary.add_argument("input", help="such as main.fiber.length or main.pumps[0].power")
+    vary.add_argument("first", help="with its unit, such as 0.5m")
+    vary.add_argument("last")
+    vary.add_argument("points", type=int)
+    vary.add_argument("--jobs", type=int, default=1, help="processes (default: %(default)s)")
+    vary.add_argument("--backend", default="loky", help="of joblib (default: %(default)s)")
+    vary.set_defaults(run=_sweep)
+    best = commands.add_parser("optimize", help="choose inputs by exact gradients")
+    best.add_argument("design", nargs="?", default=REFERENCE, help="YAML file or packaged name")
+    best.add_argument(
+        "--vary", nargs=3, action="append", required=True, metavar=("INPUT", "LOW", "HIGH")
+    )
+    best.add_argument(
+        "--target",
+        choices=("power", "suppression", "match"),
+        default="power",
+        help="most signal, most ASE suppression, or an output of --power (default: %(default)s)",
+    )
+    best.add_argument("--power", type=float, help="wanted output in W")
+    best.set_defaults(run=_optimize)
+    again = commands.add_parser("reproduce", help="the published figures beside ours")
+    again.add_argument("design", nargs="?", default=REFERENCE, help="YAML file or packaged name")
+    again.set_defaults(run=_reproduce)
+    return parser
+
+
+def _common(parser: argparse.ArgumentParser, folder: str) -> None:
+    parser.add_argument("design", help="YAML file or packaged name")
+    parser.add_argument("--output", default=folder, help="folder (default: %(default)s)")
+    parser.add_argument("--no-plots", dest="plots", action="store_false")

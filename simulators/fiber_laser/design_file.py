@@ -1,0 +1,228 @@
+"""Designs as YAML files in which every quantity has its unit."""
+
+import difflib
+import os
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from lightning_plugins.simulators.fiber_laser.cavity import Cavity
+from lightning_plugins.simulators.fiber_laser.chain import (
+    BandpassFilter,
+    Chain,
+    Stage,
+    flat_seed_ase_w,
+)
+from lightning_plugins.simulators.fiber_laser.cross_section_table import load_spectroscopy
+from lightning_plugins.simulators.fiber_laser.dbr_laser import DbrLaser
+from lightning_plugins.simulators.fiber_laser.design import Design, Surroundings
+from lightning_plugins.simulators.fiber_laser.fiber import (
+    Fiber,
+    ytterbium_from_cladding_absorption,
+)
+from lightning_plugins.simulators.fiber_laser.grating import Grating
+from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Signal
+from lightning_plugins.simulators.fiber_laser.linewidth import FrequencyNoise
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Spectroscopy
+from lightning_plugins.simulators.fiber_laser.tuning import FiberMount
+from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
+from lightning_plugins.simulators.fiber_laser.ytterbium import LIFETIME_S, ytterbium
+
+_PACKAGED = Path(__file__).parent / "designs"
+_Built = TypeVar("_Built")
+
+
+def packaged_designs() -> list[str]:
+    """Names of the designs that come with the package."""
+    return sorted(path.stem for path in _PACKAGED.glob("*.yaml"))
+
+
+def read_design_file(name: str | os.PathLike[str]) -> dict[str, Any]:
+    """The mapping in a YAML file, or in the packaged design of that name.
+
+    Raises:
+        ValueError: neither exists, or it holds no mapping.
+    """
+    try:
+        content = yaml.safe_load(read_design_text(name))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{name}: expected a mapping with seed and stages")
+    return content
+
+
+def read_design_text(name: str | os.PathLike[str]) -> str:
+    """The text of a YAML file, or of the packaged design of that name.
+
+    Raises:
+        ValueError: neither exists.
+    """
+    path = Path(name)
+    if not path.is_file() and str(name) in packaged_designs():
+        path = _PACKAGED / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"no design {str(name)!r}: neither a file nor one of {', '.join(packaged_designs())}"
+        )
+    return path.read_text("utf-8")
+
+
+def load_design(name: str | os.PathLike[str]) -> Design:
+    """The design of a YAML file, or the packaged one of that name."""
+    return design_from(read_design_file(name))
+
+
+def design_from(content: dict[str, Any]) -> Design:
+    """The design that a mapping describes.
+
+    Raises:
+        ValueError: naming the place, what stands there, and what could.
+    """
+    known = ("name", "note", "glass", "ase", "seed", "stages", "surroundings")
+    _refuse_unknown(content, known, "design")
+    for needed in ("seed", "stages"):
+        if needed not in content:
+            raise ValueError(f"design: {needed} is missing")
+    glass = _glass(content.get("glass", {}))
+    ase = _build(AseBand, content.get("ase", {}), "ase")
+    seed = dict(content["seed"])
+    _refuse_unknown(
+        seed, ("signal", "laser", "mount", "suppression", "resolution", "noise"), "seed"
+    )
+    if ("signal" in seed) == ("laser" in seed):
+        raise ValueError("seed: give either signal or laser")
+    laser = _laser(seed["laser"], glass) if "laser" in seed else None
+    if laser is not None:
+        solved = laser.steady_state
+        if solved.output_w <= 0:
+            raise ValueError(
+                f"seed.laser is below threshold: it needs a mean excitation of "
+                f"{solved.threshold_excitation:.3f} and reaches {solved.mean_excitation:.3f}; "
+                "pump more, dope more, or reflect more"
+            )
+        signal = Signal(solved.mode.wavelength_nm, solved.output_w)
+    else:
+        signal = _build(Signal, seed["signal"], "seed.signal")
+    carried = None
+    if "suppression" in seed:
+        suppression = parse_quantity("seed.suppression", seed["suppression"], "_db")
+        resolution = parse_quantity("seed.resolution", seed.get("resolution", "0.02 nm"), "_nm")
+        carried = flat_seed_ase_w(signal.power_w, suppression, resolution, ase)
+    stages = tuple(
+        _stage(stage, glass, f"stages[{place}]") for place, stage in enumerate(content["stages"])
+    )
+    noise = _build(FrequencyNoise, seed.get("noise", {}), "seed.noise")
+    return Design(
+        name=str(content.get("name", "design")),
+        chain=Chain(signal, stages, ase, glass, carried, noise),
+        seed_laser=laser,
+        seed_mount=_build(FiberMount, seed.get("mount", {}), "seed.mount"),
+        surroundings=_build(Surroundings, content.get("surroundings", {}), "surroundings"),
+        note=str(content.get("note", "")),
+    )
+
+
+def _glass(content: dict[str, Any]) -> Spectroscopy:
+    known = ("name", "lifetime", "temperature", "absorption_file", "emission_file")
+    _refuse_unknown(content, known, "glass")
+    lifetime = LIFETIME_S
+    if "lifetime" in content:
+        lifetime = parse_quantity("glass.lifetime", content["lifetime"], "_s")
+    if "absorption_file" in content:
+        glass = load_spectroscopy(
+            content["absorption_file"],
+            content.get("emission_file"),
+            lifetime_s=lifetime,
+            complete_by_mccumber=True,
+        )
+    else:
+        glass = ytterbium(content.get("name", "aluminosilicate"), lifetime)
+    if "temperature" in content:
+        kelvin = parse_quantity("glass.temperature", content["temperature"], "_k")
+        glass = glass.at_temperature(kelvin)
+    return glass
+
+
+def _laser(content: dict[str, Any], glass: Spectroscopy) -> DbrLaser:
+    rest, cavity = dict(content), dict(content.get("cavity", {}))
+    rest.pop("cavity", None)
+    gratings = {
+        side: _build(Grating, cavity.pop(side, {}), f"seed.laser.cavity.{side}")
+        for side in ("back", "front")
+    }
+    built = _build(Cavity, cavity, "seed.laser.cavity", **gratings)
+    return _build(DbrLaser, rest, "seed.laser", cavity=built, spectroscopy=glass)
+
+
+def _stage(content: dict[str, Any], glass: Spectroscopy, where: str) -> Stage:
+    rest = dict(content)
+    parts: dict[str, Any] = {"fiber": _fiber(rest.pop("fiber", {}), glass, f"{where}.fiber")}
+    parts["pumps"] = tuple(
+        _build(Pump, pump, f"{where}.pumps[{place}]")
+        for place, pump in enumerate(rest.pop("pumps", []))
+    )
+    if not parts["pumps"]:
+        raise ValueError(f"{where}.pumps is missing: a stage needs at least one pump")
+    for key, kind in (("input_filter", BandpassFilter), ("added_noise", FrequencyNoise)):
+        if key in rest:
+            parts[key] = _build(kind, rest.pop(key), f"{where}.{key}")
+    return _build(Stage, rest, where, **parts)
+
+
+def _fiber(content: dict[str, Any], glass: Spectroscopy, where: str) -> Fiber:
+    """A fiber by its ions per m³, or as vendors say it: by its cladding absorption at 976 nm."""
+    rest = dict(content)
+    if "cladding_absorption" not in rest:
+        return _build(Fiber, rest, where)
+    absorption = parse_quantity(
+        f"{where}.cladding_absorption", rest.pop("cladding_absorption"), "_db_per_m"
+    )
+    at_nm = parse_quantity(
+        f"{where}.cladding_absorption_at", rest.pop("cladding_absorption_at", "976 nm"), "_nm"
+    )
+    core, cladding = (
+        parse_quantity(f"{where}.{key}", rest.get(key, ""), "_um")
+        for key in ("core_diameter", "cladding_diameter")
+    )
+    if "ytterbium" in rest:
+        raise ValueError(f"{where}: give either ytterbium or cladding_absorption")
+    density = ytterbium_from_cladding_absorption(absorption, at_nm, core, cladding, glass)
+    return _build(Fiber, rest, where, ytterbium_per_m3=density)
+
+
+def _build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
+    """A dataclass out of a mapping whose keys are its fields without their units."""
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} = {content!r}: expected a mapping")
+    by_key = {split_unit(field.name)[0]: field for field in fields(kind)}  # type: ignore[arg-type]
+    _refuse_unknown(content, [key for key in by_key if by_key[key].name not in parts], where)
+    values = dict(parts)
+    for key, value in content.items():
+        field = by_key[key]
+        suffix = split_unit(field.name)[1]
+        values[field.name] = (
+            value if suffix is None else parse_quantity(f"{where}.{key}", value, suffix)
+        )
+    for key, field in by_key.items():
+        optional = field.default is not MISSING or field.default_factory is not MISSING
+        if field.name not in values and not optional:
+            raise ValueError(f"{where}.{key} is missing")
+    try:
+        return kind(**values)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _refuse_unknown(content: Any, known: Any, where: str) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} = {content!r}: expected a mapping")
+    for key in content:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise ValueError(f"{where}.{key} is unknown: allowed is {', '.join(known)}{hint}")

@@ -1,0 +1,182 @@
+"""Inverse design: inputs that minimize a loss, by exact gradients; and the optimum length."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
+
+from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier, PhysicalWarning
+from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
+from lightning_plugins.simulators.fiber_laser.gradients import (
+    Leaving,
+    Output,
+    first_signal_w,
+    gradient,
+)
+from lightning_plugins.simulators.fiber_laser.paths import value_at, with_value
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where a loss is smallest.
+
+    Args:
+        chain: the chain there.
+        result: its steady state.
+        values: the chosen inputs.
+        loss: the loss.
+        evaluations: steady states of the chain that were solved.
+    """
+
+    chain: Chain
+    result: ChainResult
+    values: dict[str, float]
+    loss: float
+    evaluations: int
+
+
+def chain_gradient(
+    result: ChainResult, inputs: tuple[str, ...], output: Output = first_signal_w
+) -> dict[str, float]:
+    """Derivatives of an output of a chain's last stage with respect to inputs of any stage.
+
+    Stage by stage from the last: what a stage's output depends on at its entrance is the output of
+    the stage before.
+
+    Args:
+        result: the steady states.
+        inputs: paths such as ``stages[0].fiber.length_m``, ``stages[2].pumps[0].power_w``.
+        output: of what leaves the last stage.
+
+    Raises:
+        ValueError: an input that is none of a stage's fiber or pumps.
+    """
+    by_stage: dict[int, list[tuple[str, str]]] = {}
+    for path in inputs:
+        stage, inner = _of_stage(path, len(result.stages))
+        by_stage.setdefault(stage, []).append((path, inner))
+    found: dict[str, float] = {}
+    of_stage = output
+    for stage in range(len(result.stages) - 1, min(by_stage, default=0) - 1, -1):
+        steady = result.stages[stage]
+        bins = len(steady.ase_out_w())
+        wanted = by_stage.get(stage, [])
+        entrance = ("signals[0].power_w", *(f"ase_forward_in_w[{bin}]" for bin in range(bins)))
+        slopes = gradient(steady, (*(inner for _, inner in wanted), *entrance), of_stage)
+        found |= {path: slopes[inner] for path, inner in wanted}
+        if stage > 0:
+            of_stage = _before(result, stage, np.array([slopes[path] for path in entrance]))
+    return {path: found[path] for path in inputs}
+
+
+def inverse_design(
+    chain: Chain, bounds: Mapping[str, tuple[float, float]], loss: Output, most_iterations: int = 60
+) -> Optimum:
+    """Inputs within bounds that minimize a loss of what leaves the chain, by L-BFGS-B.
+
+    Args:
+        chain: where to begin.
+        bounds: path of an input (as in :func:`chain_gradient`) -> lowest and highest value.
+        loss: a smooth function of what leaves the last stage.
+        most_iterations: of the optimizer.
+
+    Raises:
+        ValueError: no input, or bounds in the wrong order.
+        ConvergenceError: a chain that was tried has no steady state.
+    """
+    if not bounds:
+        raise ValueError("bounds = {}: name at least one input to vary")
+    for path, (low, high) in bounds.items():
+        if not low < high:
+            raise ValueError(f"bounds of {path}: {low:g} must be below {high:g}")
+    paths = tuple(bounds)
+    lowest = np.array([bounds[path][0] for path in paths])
+    span = np.array([bounds[path][1] for path in paths]) - lowest
+    latest: dict[str, ChainResult] = {}
+    count = 0
+
+    def at(share: Array) -> Chain:
+        changed = chain
+        for path, value in zip(paths, lowest + span * share, strict=True):
+            changed = with_value(changed, path, float(value))
+        return changed
+
+    def evaluate(share: Array) -> tuple[float, Array]:
+        nonlocal count
+        count += 1
+        result = at(share).solve(guess=latest.get("result"))
+        latest["result"] = result
+        slopes = chain_gradient(result, paths, loss)
+        return loss(_leaving(result)), np.array([slopes[path] for path in paths]) * span
+
+    start = (np.array([float(value_at(chain, path)) for path in paths]) - lowest) / span
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhysicalWarning)
+        found = minimize(
+            evaluate,
+            np.clip(start, 0, 1),
+            jac=True,
+            method="L-BFGS-B",
+            bounds=[(0, 1)] * len(paths),
+            options={"maxiter": most_iterations},
+        )
+        best = at(found.x)
+        result = best.solve(guess=latest["result"])
+    values = dict(zip(paths, (lowest + span * found.x).tolist(), strict=True))
+    return Optimum(best, result, values, float(found.fun), count)
+
+
+def optimum_length_m(
+    amplifier: Amplifier, shortest_m: float, longest_m: float, tolerance_m: float = 1e-3
+) -> float:
+    """Length in m at which the first signal leaves with the most power."""
+    if not 0 < shortest_m < longest_m:
+        raise ValueError(
+            f"shortest_m = {shortest_m:g} m: allowed is between 0 and longest_m = {longest_m:g} m"
+        )
+
+    def lost(length_m: float) -> float:
+        return -with_value(amplifier, "fiber.length_m", float(length_m)).solve().signal_out_w
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhysicalWarning)
+        found = minimize_scalar(
+            lost, bounds=(shortest_m, longest_m), method="bounded", options={"xatol": tolerance_m}
+        )
+    return float(found.x)
+
+
+def _of_stage(path: str, stages: int) -> tuple[int, str]:
+    head, _, inner = path.partition("].")
+    place = head.removeprefix("stages[")
+    if not head.startswith("stages[") or not place.isdigit() or int(place) >= stages:
+        raise ValueError(f"input {path!r}: expected stages[0 to {stages - 1}].fiber… or .pumps…")
+    if not inner.startswith(("fiber.", "pumps[")):
+        raise ValueError(f"input {path!r}: only a stage's fiber and pumps can be differentiated by")
+    return int(place), inner
+
+
+def _before(result: ChainResult, stage: int, by_entrance: Array) -> Output:
+    """The output as a linear function of what leaves the stage before."""
+    earlier, later = result.stages[stage - 1], result.stages[stage]
+    first_bin = len(earlier.amplifier.signals) + len(earlier.amplifier.pumps)
+    left = np.append(earlier.signal_out_w, earlier.ase_out_w())
+    carried = later.amplifier.ase_forward_in_w
+    assert carried is not None  # a chain always carries it
+    arrived = np.append(later.amplifier.signals[0].power_w, carried)
+    passed = arrived / np.maximum(left, 1e-300)
+
+    def output(leaving: Leaving) -> float:
+        powers = np.append(leaving.forward_w[0], leaving.forward_w[first_bin:])
+        return float(by_entrance @ (passed * powers))
+
+    return output
+
+
+def _leaving(result: ChainResult) -> Leaving:
+    last = result.output
+    mean = float(np.average(last.excitation, weights=np.diff(last.edges_m)))
+    return Leaving(last.forward_w[-1], last.backward_w[0], mean)

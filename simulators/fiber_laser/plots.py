@@ -1,0 +1,116 @@
+"""Figures of results, with matplotlib and without a display."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
+from lightning_plugins.simulators.fiber_laser.chain import ChainResult
+from lightning_plugins.simulators.fiber_laser.light import Direction, Pump, Signal
+from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from lightning_plugins.simulators.fiber_laser.tuning import TuningCurve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DPI = 90
+
+
+def plot_stage(result: AmplifierResult, title: str = "") -> "Figure":
+    """Powers, excitation and heat along a fiber, and the spectrum of what leaves it."""
+    figure, axes = _figure(2, 2, title)
+    edges, middles = result.edges_m, (result.edges_m[1:] + result.edges_m[:-1]) / 2
+    amplifier = result.amplifier
+    lights: list[Signal | Pump] = [*amplifier.signals, *amplifier.pumps]
+    for place, light in enumerate(lights):
+        kind = "signal" if place < len(amplifier.signals) else "pump"
+        powers = result.forward_w if light.direction == "forward" else result.backward_w
+        label = f"{kind} {light.wavelength_nm:.4g} nm"
+        axes[0, 0].plot(edges, powers[:, place], label=label)
+    axes[0, 0].set(xlabel="position (m)", ylabel="power (W)")
+    axes[0, 0].legend(fontsize="small")
+    axes[0, 1].plot(middles, 100 * result.excitation)
+    axes[0, 1].set(xlabel="position (m)", ylabel="excited ions (%)")
+    axes[1, 0].plot(middles, result.heat_w_per_m)
+    axes[1, 0].set(xlabel="position (m)", ylabel="heat (W/m)")
+    if amplifier.ase is not None:
+        directions: tuple[Direction, ...] = ("forward", "backward")
+        for direction in directions:
+            density = result.ase_out_w(direction) / amplifier.ase.width_nm
+            decibels = 10 * np.log10(np.maximum(density, 1e-30) * 1e3)
+            axes[1, 1].plot(amplifier.ase.centres_nm, decibels, label=f"ASE {direction}")
+        for signal, power in zip(amplifier.signals, result.signals_out_w, strict=True):
+            level = 10 * np.log10(max(power, 1e-30) * 1e3)
+            axes[1, 1].plot([signal.wavelength_nm], [level], "k^", label="signal (dBm)")
+        axes[1, 1].set(xlabel="wavelength (nm)", ylabel="leaving (dBm/nm)")
+        axes[1, 1].legend(fontsize="small")
+    return figure
+
+
+def plot_tuning(curve: TuningCurve) -> "Figure":
+    """Wavelength over temperature, with its best line and the deviation from it."""
+    figure, axes = _figure(1, 2, f"{curve.range_nm:.2f} nm, R² = {curve.r_squared:.6f}")
+    line = np.polyfit(curve.temperature_c, curve.wavelength_nm, 1)
+    fitted = np.polyval(line, curve.temperature_c)
+    axes[0, 0].plot(curve.temperature_c, curve.wavelength_nm, ".")
+    axes[0, 0].plot(curve.temperature_c, fitted, "-", lw=0.8)
+    axes[0, 0].set(xlabel="temperature (°C)", ylabel="wavelength (nm)")
+    axes[0, 1].plot(curve.temperature_c, 1e3 * (curve.wavelength_nm - fitted), ".-")
+    axes[0, 1].set(xlabel="temperature (°C)", ylabel="off the line (pm)")
+    return figure
+
+
+def plot_power_curve(pump_w: Array, output_w: Array, slope: float) -> "Figure":
+    """Output over pump, with its slope."""
+    figure, axes = _figure(1, 1, f"slope {100 * slope:.1f} %")
+    axes[0, 0].plot(pump_w, output_w, "o-")
+    axes[0, 0].set(xlabel="launched pump (W)", ylabel="signal (W)")
+    return figure
+
+
+def plot_sweep(values: Array, figures: list[dict[str, float]], label: str) -> "Figure":
+    """Every figure that changes, over the swept input."""
+    names = [name for name in figures[0] if len({one[name] for one in figures}) > 1]
+    names = [name for name in names if name not in ("photon_balance", "grid_error")]
+    columns = 3
+    rows = max(1, -(-len(names) // columns))
+    figure, axes = _figure(rows, columns, "")
+    for name, axis in zip(names, axes.flat, strict=False):
+        axis.plot(values, [one[name] for one in figures], ".-")
+        axis.set(xlabel=label, ylabel=name)
+    for axis in axes.flat[len(names) :]:
+        axis.set_visible(False)
+    return figure
+
+
+def save_chain_plots(result: ChainResult, folder: str | os.PathLike[str]) -> list[Path]:
+    """One picture a stage, ``<stage>.png``, in the folder."""
+    return [
+        save_figure(plot_stage(stage, name), Path(folder) / f"{_file_name(name)}.png")
+        for name, stage in zip(result.names, result.stages, strict=True)
+    ]
+
+
+def save_figure(figure: "Figure", path: Path) -> Path:
+    """Write the figure, its folder made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+    return path
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in "-_" else "_" for letter in name)
+
+
+def _figure(rows: int, columns: int, title: str) -> tuple["Figure", Any]:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib: pip install matplotlib") from error
+    figure = Figure(figsize=(4.2 * columns, 3 * rows), layout="tight")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    if title:
+        figure.suptitle(title)
+    return figure, axes

@@ -1,0 +1,144 @@
+"""Results on disk: numbers with their units, as npz or HDF5; nothing in them is executed."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
+from lightning_plugins.simulators.fiber_laser.chain import ChainResult
+
+FORMAT = "fiber-laser result"
+FORMAT_VERSION = 1
+_UNITS = {
+    "edges_m": "m",
+    "excitation": "1",
+    "forward_w": "W",
+    "backward_w": "W",
+    "heat_w_per_m": "W/m",
+    "wavelengths_nm": "nm",
+}
+
+
+def save_result(path: str | os.PathLike[str], result: AmplifierResult | ChainResult) -> Path:
+    """Write the profiles, powers and figures of a result; the suffix says how.
+
+    The file is written beside its place and renamed, so that none is ever half there.
+
+    Args:
+        path: ending in ``.npz``, or ``.h5``/``.hdf5`` (needs h5py).
+        result: of an amplifier or of a chain.
+
+    Raises:
+        ValueError: another suffix.
+        ImportError: HDF5 without h5py.
+    """
+    target = Path(path)
+    stages = _stages(result)
+    arrays = {
+        f"{name}/{quantity}": values
+        for name, stage in stages.items()
+        for quantity, values in _profiles(stage).items()
+    }
+    head = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "versions": _versions(),
+        "units": _UNITS,
+        "stages": list(stages),
+        "figures": {name: stage.summary() for name, stage in stages.items()},
+        "glass": {name: stage.amplifier.spectroscopy.name for name, stage in stages.items()},
+    }
+    partial = target.with_name(target.name + ".part")
+    try:
+        if target.suffix == ".npz":
+            with partial.open("wb") as file:
+                arrays["head"] = np.array(json.dumps(head))
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        elif target.suffix in (".h5", ".hdf5"):
+            _write_hdf5(partial, head, arrays)
+        else:
+            raise ValueError(
+                f"path = {str(path)!r}: allowed is a name ending in .npz, .h5 or .hdf5"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return target
+
+
+def load_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """What :func:`save_result` wrote: the head (units, versions, figures) and the arrays by name.
+
+    Raises:
+        ValueError: another kind of file, or a newer format.
+    """
+    source = Path(path)
+    if source.suffix in (".h5", ".hdf5"):
+        head, arrays = _read_hdf5(source)
+    else:
+        with np.load(source, allow_pickle=False) as file:
+            if "head" not in file:
+                raise ValueError(f"{source}: is no {FORMAT}")
+            head = json.loads(str(file["head"]))
+            arrays = {name: file[name] for name in file.files if name != "head"}
+    if head.get("format") != FORMAT:
+        raise ValueError(f"{source}: is no {FORMAT}")
+    if head["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{source}: format {head['format_version']} is newer than {FORMAT_VERSION}; update "
+            "lightning-plugins"
+        )
+    return head, arrays
+
+
+def _stages(result: AmplifierResult | ChainResult) -> dict[str, AmplifierResult]:
+    if isinstance(result, ChainResult):
+        return dict(zip(result.names, result.stages, strict=True))
+    return {"amplifier": result}
+
+
+def _profiles(stage: AmplifierResult) -> dict[str, np.ndarray]:
+    profiles = {name: np.asarray(getattr(stage, name)) for name in _UNITS if hasattr(stage, name)}
+    return profiles | {"wavelengths_nm": stage.amplifier.wavelengths_nm}
+
+
+def _versions() -> dict[str, str]:
+    import scipy  # type: ignore[import-untyped]
+
+    from lightning_plugins import __version__
+
+    return {"lightning_plugins": __version__, "numpy": np.__version__, "scipy": scipy.__version__}
+
+
+def _write_hdf5(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    h5py = _h5py()
+    with h5py.File(path, "w") as file:
+        file.attrs["head"] = json.dumps(head)
+        for name, values in arrays.items():
+            file.create_dataset(name, data=values).attrs["unit"] = _UNITS[name.rpartition("/")[2]]
+
+
+def _read_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    h5py = _h5py()
+    arrays: dict[str, np.ndarray] = {}
+    with h5py.File(path, "r") as file:
+        if "head" not in file.attrs:
+            raise ValueError(f"{path}: is no {FORMAT}")
+
+        def keep(name: str, node: Any) -> None:
+            if isinstance(node, h5py.Dataset):
+                arrays[name] = node[()]
+
+        file.visititems(keep)
+        return json.loads(file.attrs["head"]), arrays
+
+
+def _h5py() -> Any:
+    try:
+        return importlib.import_module("h5py")
+    except ImportError as error:
+        raise ImportError("HDF5 needs h5py: pip install h5py, or save as .npz") from error

@@ -1,0 +1,89 @@
+"""Quantities as people write them: ``1018 nm``, ``4.95 dB/m``, ``8e25 1/m^3``, ``20 degC``."""
+
+import re
+
+import numpy as np
+
+_NEPERS_PER_DB = np.log(10) / 10
+
+# Dimension -> unit -> what one of it is in the dimension's first unit.
+_UNITS: dict[str, dict[str, float]] = {
+    "length": {"m": 1, "km": 1e3, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "pm": 1e-12},
+    "power": {"W": 1, "kW": 1e3, "mW": 1e-3, "uW": 1e-6, "nW": 1e-9, "pW": 1e-12},
+    "time": {"s": 1, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
+    "temperature": {"K": 1},
+    "frequency": {"Hz": 1, "kHz": 1e3, "MHz": 1e6, "GHz": 1e9, "THz": 1e12},
+    "attenuation": {"1/m": 1, "1/km": 1e-3, "dB/m": _NEPERS_PER_DB, "dB/km": _NEPERS_PER_DB / 1e3},
+    "density": {"1/m^3": 1, "1/cm^3": 1e6, "m^-3": 1, "cm^-3": 1e6},
+    "ratio": {"dB": 1},
+    "expansion": {"1/K": 1, "ppm/K": 1e-6},
+    "curvature": {"1/K^2": 1},
+    "flicker": {"Hz^2": 1},
+    "white": {"Hz^2/Hz": 1},
+    "walk": {"Hz^3": 1},
+    "convection": {"W/m^2/K": 1},
+}
+# How a name says its unit, longest first, and that unit.
+SUFFIXES: dict[str, tuple[str, str]] = {
+    "_w_per_m2_k": ("convection", "W/m^2/K"),
+    "_hz2_per_hz": ("white", "Hz^2/Hz"),
+    "_db_per_m": ("attenuation", "dB/m"),
+    "_per_m3": ("density", "1/m^3"),
+    "_per_k2": ("curvature", "1/K^2"),
+    "_per_k": ("expansion", "1/K"),
+    "_per_m": ("attenuation", "1/m"),
+    "_hz2": ("flicker", "Hz^2"),
+    "_hz3": ("walk", "Hz^3"),
+    "_hz": ("frequency", "Hz"),
+    "_nm": ("length", "nm"),
+    "_um": ("length", "um"),
+    "_mm": ("length", "mm"),
+    "_db": ("ratio", "dB"),
+    "_m": ("length", "m"),
+    "_w": ("power", "W"),
+    "_s": ("time", "s"),
+    "_k": ("temperature", "K"),
+    "_c": ("temperature", "degC"),
+}
+_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+_PLAIN = str.maketrans({"µ": "u", "μ": "u", "²": "^2", "³": "^3"})
+_CELSIUS = ("degC", "°C", "C")
+_ZERO_CELSIUS_K = 273.15
+
+
+def split_unit(name: str) -> tuple[str, str | None]:
+    """A name without the unit in it, and the suffix that says the unit, if any."""
+    for suffix in SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return name[: -len(suffix)], suffix
+    return name, None
+
+
+def parse_quantity(name: str, text: object, suffix: str) -> float:
+    """The number in the unit of ``suffix``.
+
+    Raises:
+        ValueError: no number, no unit, or a unit of another dimension; lists those that fit.
+    """
+    dimension, unit = SUFFIXES[suffix]
+    found = _QUANTITY.fullmatch(str(text))
+    if found is None:
+        raise ValueError(f"{name} = {text!r}: expected a number and a unit of {dimension}")
+    number, given = float(found[1]), found[2].translate(_PLAIN)
+    if dimension == "temperature":
+        return _temperature(name, text, number, given, unit)
+    units = _UNITS[dimension]
+    if given not in units:
+        raise ValueError(
+            f"{name} = {text!r}: expected a unit of {dimension} ({', '.join(units)}), got "
+            f"{given or 'none'}"
+        )
+    # Rounded to what was written: 8 mm is 0.008 m, not 0.008000000000000002.
+    return float(f"{number * units[given] / units[unit]:.15g}")
+
+
+def _temperature(name: str, text: object, number: float, given: str, unit: str) -> float:
+    if given not in ("K", *_CELSIUS):
+        raise ValueError(f"{name} = {text!r}: expected a unit of temperature (K, degC)")
+    kelvin = number if given == "K" else number + _ZERO_CELSIUS_K
+    return kelvin if unit == "K" else kelvin - _ZERO_CELSIUS_K

@@ -1,0 +1,163 @@
+"""Designs in YAML: every quantity has its unit, and every mistake its place."""
+
+import copy
+
+import pytest
+import yaml
+
+from lightning_plugins.simulators.fiber_laser import design_from, load_design, packaged_designs
+from lightning_plugins.simulators.fiber_laser.design_file import read_design_text
+from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
+
+SMALL = yaml.safe_load("""
+glass: {name: liekki, temperature: 40 degC}
+ase: {from: 1000 nm, to: 1.06 um, bins: 6}
+seed: {signal: {wavelength: 1018 nm, power: 30 mW}}
+stages:
+  - name: only
+    fiber: {length: 30 cm, core_diameter: 6 um, core_na: 0.12, ytterbium: 5e19 1/cm^3}
+    pumps: [{wavelength: 976 nm, power: 0.6 W, path: core}]
+""")
+
+
+@pytest.mark.parametrize(
+    ("text", "suffix", "value"),
+    [
+        ("1018 nm", "_nm", 1018.0),
+        ("1.018um", "_nm", 1018.0),
+        ("8 mm", "_m", 0.008),
+        ("30 mW", "_w", 0.030),
+        ("4.3429448190325175 dB/m", "_per_m", 1.0),
+        ("10 dB/km", "_db_per_m", 0.01),
+        ("8e19 1/cm^3", "_per_m3", 8e25),
+        ("8e25 m^-3", "_per_m3", 8e25),
+        ("20 degC", "_k", 293.15),
+        ("300 K", "_c", 26.85),
+        ("12 ppm/K", "_per_k", 12e-6),
+        ("850 µs", "_s", 850e-6),
+        ("3.25 kHz", "_hz", 3250.0),
+    ],
+)
+def test_quantities_are_read_in_the_unit_asked_for(text, suffix, value):
+    assert parse_quantity("x", text, suffix) == pytest.approx(value, rel=1e-12)
+
+
+@pytest.mark.parametrize("text", ["5", "5 W", "nm", "5 nm nm", "", "1e9999x m"])
+def test_a_quantity_of_no_or_another_unit_is_refused(text):
+    with pytest.raises(ValueError, match=r"x = .*: expected"):
+        parse_quantity("x", text, "_m")
+
+
+def test_names_say_their_units():
+    assert split_unit("length_m") == ("length", "_m")
+    assert split_unit("ytterbium_per_m3") == ("ytterbium", "_per_m3")
+    assert split_unit("core_na") == ("core_na", None)
+
+
+def test_a_design_is_built_as_written():
+    design = design_from(SMALL)
+    stage = design.chain.stages[0]
+    assert stage.fiber.length_m == pytest.approx(0.3)
+    assert stage.fiber.ytterbium_per_m3 == pytest.approx(5e25)
+    assert stage.pumps[0].path == "core"
+    assert design.chain.spectroscopy.temperature_k == pytest.approx(313.15)
+    assert design.chain.ase.to_nm == pytest.approx(1060)
+    assert design.solve().chain.output.signal_out_w > 0.030
+
+
+def test_fibers_can_be_given_by_their_cladding_absorption():
+    content = copy.deepcopy(SMALL)
+    fiber = content["stages"][0]["fiber"]
+    del fiber["ytterbium"]
+    fiber |= {"cladding_diameter": "125 um", "cladding_absorption": "5 dB/m"}
+    built = design_from(content).chain.stages[0].fiber
+    glass = design_from(content).chain.spectroscopy
+    per_m = built.cladding_overlap() * built.ytterbium_per_m3 * float(glass.absorption_m2(976))
+    assert per_m == pytest.approx(5 / 4.342944819)
+
+
+def test_a_users_table_serves_as_the_glass(tmp_path):
+    from lightning_plugins.simulators.fiber_laser import ytterbium
+
+    model = ytterbium()
+    rows = [f"{nm} {model.absorption_m2(nm)} {model.emission_m2(nm)}" for nm in range(900, 1100)]
+    (tmp_path / "mine.txt").write_text("\n".join(rows))
+    content = copy.deepcopy(SMALL)
+    content["glass"] = {"absorption_file": str(tmp_path / "mine.txt"), "lifetime": "0.9 ms"}
+    glass = design_from(content).chain.spectroscopy
+    assert (glass.name, glass.lifetime_s) == ("mine", 0.9e-3)
+
+
+def changed(path, value):
+    content = copy.deepcopy(SMALL)
+    part = content
+    for key in path[:-1]:
+        part = part[key]
+    if value is None:
+        del part[path[-1]]
+    else:
+        part[path[-1]] = value
+    return content
+
+
+FIBER = ("stages", 0, "fiber")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (changed((*FIBER, "length"), "3 W"), r"stages\[0\]\.fiber\.length = '3 W': .* of length"),
+        (changed((*FIBER, "length"), 3), r"fiber\.length = 3: expected a unit of length .* none"),
+        (changed((*FIBER, "length"), "0 m"), r"length_m = 0 m: allowed is more than 0 m"),
+        (changed((*FIBER, "lenght"), "1 m"), r"fiber\.lenght is unknown: .* did you mean length"),
+        (changed((*FIBER, "core_na"), None), r"fiber\.core_na is missing"),
+        (changed((*FIBER, "core_na"), "wide"), r"core_na = 'wide': expected a number"),
+        (changed(("stages", 0, "pumps"), []), r"stages\[0\]\.pumps is missing"),
+        (
+            changed(("stages", 0, "pumps", 0, "power"), "-1 W"),
+            r"pumps\[0\]: power_w = -1 W: allowed is at least 0 W",
+        ),
+        (
+            changed(("stages", 0, "pumps", 0, "path"), "air"),
+            "path = 'air': allowed is 'cladding' or 'core'",
+        ),
+        (changed(("stages",), None), "stages is missing"),
+        (changed(("seed",), {}), "give either signal or laser"),
+        (changed(("glass", "name"), "ice"), "glass = 'ice': allowed is germanosilicate"),
+        (changed(("ase", "bins"), 2.5), "bins = 2.5: allowed is a whole number"),
+        (changed(("seed",), {"signal": 5}), "seed.signal = 5: expected a mapping"),
+    ],
+)
+def test_mistakes_are_told_with_their_place(content, message):
+    with pytest.raises(ValueError, match=message):
+        design_from(content)
+
+
+def test_a_seed_below_threshold_is_told_with_what_it_lacks():
+    content = yaml.safe_load(read_design_text("reference_1018"))
+    content["seed"]["laser"]["ytterbium"] = "2e25 1/m^3"
+    with pytest.raises(ValueError, match=r"below threshold: it needs a mean excitation of"):
+        design_from(content)
+
+
+def test_a_wavelength_outside_the_glass_is_told_when_solved():
+    design = design_from(changed(("seed", "signal", "wavelength"), "1550 nm"))
+    with pytest.raises(ValueError, match=r"wavelength_nm = 1550 nm: .* covers 895 to 1130 nm"):
+        design.solve()
+
+
+def test_files_that_are_missing_or_no_yaml_are_told(tmp_path):
+    with pytest.raises(ValueError, match="no design 'nothing': neither a file nor one of"):
+        load_design("nothing")
+    (tmp_path / "broken.yaml").write_text("a: [1,")
+    with pytest.raises(ValueError, match="is no YAML"):
+        load_design(tmp_path / "broken.yaml")
+    (tmp_path / "list.yaml").write_text("- 1")
+    with pytest.raises(ValueError, match="expected a mapping"):
+        load_design(tmp_path / "list.yaml")
+
+
+def test_every_packaged_design_loads():
+    assert "reference_1018" in packaged_designs()
+    for name in packaged_designs():
+        assert load_design(name).chain.stages

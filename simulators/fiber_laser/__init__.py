@@ -30,6 +30,7 @@ from lightning_plugins.simulators.fiber_laser.design_file import (
     load_design,
     packaged_designs,
 )
+from lightning_plugins.simulators.fiber_laser.dynamics import Transient, noise_transfer, transient
 from lightning_plugins.simulators.fiber_laser.fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
@@ -54,6 +55,11 @@ from lightning_plugins.simulators.fiber_laser.optimize import (
     chain_gradient,
     inverse_design,
     optimum_length_m,
+)
+from lightning_plugins.simulators.fiber_laser.relaxation import (
+    Relaxation,
+    pump_noise_transfer,
+    relaxation,
 )
 from lightning_plugins.simulators.fiber_laser.reproduction import Row, reproduce
 from lightning_plugins.simulators.fiber_laser.self_heterodyne import self_heterodyne_spectrum
@@ -99,11 +105,13 @@ __all__ = [
     "PhysicalWarning",
     "Pump",
     "Reflector",
+    "Relaxation",
     "Row",
     "Signal",
     "Spectroscopy",
     "Stage",
     "Surroundings",
+    "Transient",
     "TuningCurve",
     "amplifier_noise",
     "beam_quality",
@@ -120,14 +128,18 @@ __all__ = [
     "load_design",
     "load_result",
     "load_spectroscopy",
+    "noise_transfer",
     "optimum_length_m",
     "packaged_designs",
+    "pump_noise_transfer",
     "quantum_limit_w",
+    "relaxation",
     "reproduce",
     "save_result",
     "schawlow_townes_hz",
     "self_heterodyne_spectrum",
     "sweep",
+    "transient",
     "tuning_curve",
     "ytterbium",
     "ytterbium_band",

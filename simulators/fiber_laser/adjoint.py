@@ -59,13 +59,13 @@ def adjoint_gradient(
         excitation: ∂O by the excitation of the cells, (M,).
     """
     cells = state.excitation.size
-    by_excitation, _ = _pulled_back(state, forward_out, backward_out, np.zeros(cells))
+    by_excitation, _ = pulled_back(state, forward_out, backward_out, np.zeros(cells))
     multiplier = solve_linear(state.jacobian().T, -(by_excitation + excitation))
-    _, gradient = _pulled_back(state, forward_out, backward_out, multiplier)
+    _, gradient = pulled_back(state, forward_out, backward_out, multiplier)
     return gradient
 
 
-def _pulled_back(
+def pulled_back(
     state: Propagation, forward_out: Array, backward_out: Array, imbalance: Array
 ) -> tuple[Array, LineGradient]:
     """Derivatives of O + λᵀR by the excitation, (M,), and by the parameters, λ = ``imbalance``."""

@@ -123,24 +123,42 @@ class DbrLaser:
 
     def solve(self) -> DbrResult:
         """The power at which a round trip returns exactly the light that began it."""
-        gain, state = self._round_trip(_FAINTEST_W)
-        if gain > 1:
+        gain, state = self._oscillating()
+        return self._result(state, lasing=gain > 1 - 1e-6)
 
-            def excess(log_power: float) -> float:
-                return float(np.log(self._round_trip(float(np.exp(log_power)))[0]))
+    def steady_light(self) -> Propagation:
+        """The light and the excitation above threshold; the first line is the laser's.
 
-            # What circulates is at most the pump over what one pass loses.
-            most_w = 1e3 * self.pump_power_w
-            log_power = brentq(excess, np.log(_FAINTEST_W), np.log(most_w), xtol=1e-12)
-            gain, state = self._round_trip(float(np.exp(log_power)))
-        lasing = state.forward[-1, 0] if gain > 1 - 1e-6 else 0.0
-        return self._result(state, bool(lasing))
+        Raises:
+            ValueError: the laser is below threshold.
+        """
+        gain, state = self._oscillating()
+        if gain < 1 - 1e-6:
+            raise ValueError(
+                f"pump_power_w = {self.pump_power_w:g} W: the laser is below threshold, "
+                f"{self.threshold_pump_w():g} W"
+            )
+        return state
 
     def output_curve_w(self, pump_power_w: Array) -> Array:
         """Output power in W for each launched pump power in W."""
         return np.array(
             [replace(self, pump_power_w=float(p)).solve().output_w for p in pump_power_w]
         )
+
+    def _oscillating(self) -> tuple[float, Propagation]:
+        """Gain of a round trip, 1 above threshold and less below, and the light."""
+        gain, state = self._round_trip(_FAINTEST_W)
+        if gain <= 1:
+            return gain, state
+
+        def excess(log_power: float) -> float:
+            return float(np.log(self._round_trip(float(np.exp(log_power)))[0]))
+
+        # What circulates stays below the pump over what a round trip loses.
+        most_w = 1e3 * self.pump_power_w
+        log_power = brentq(excess, np.log(_FAINTEST_W), np.log(most_w), xtol=1e-12)
+        return self._round_trip(float(np.exp(log_power)))
 
     def _round_trip(self, circulating_w: float) -> tuple[float, Propagation]:
         """Gain of a round trip of light that leaves the back grating with a power in W."""

@@ -55,10 +55,10 @@ def test_wheel_carries_the_licence_and_two_commands(wheel: Path) -> None:
     assert any(name.endswith("dist-info/licenses/LICENSE") for name in names)
     assert commands.split() == [
         "[console_scripts]",
-        "lightning-plugins",
-        "=",
-        "lightning_plugins.__main__:main",
         "fiber-laser",
         "=",
         "lightning_plugins.simulators.fiber_laser.command:main",
+        "lightning-plugins",
+        "=",
+        "lightning_plugins.__main__:main",
     ]

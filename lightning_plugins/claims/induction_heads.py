@@ -1,10 +1,16 @@
 """The claims on the abrupt emergence of induction heads (Wang et al., arXiv 2410.11474)."""
 
+import functools
+import json
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lightning_plugins.claims.canonical import canonical_json
 from lightning_plugins.claims.claim import Cell, Claim, Column, Experiment, Paper, Scale
 from lightning_plugins.claims.rules import Equivalence, Superiority
+
+if TYPE_CHECKING:
+    from lightning_plugins.callbacks import PhaseDetector
 
 _SEEDS = (0, 1, 2, 3, 4)
 _REFERENCE = {"length": 40, "alpha": 1.0, "w_star": 0.49, "sigma_init": 0.01}
@@ -40,12 +46,12 @@ def _second_layer() -> Experiment:
     return Experiment(
         name="second layer",
         arms={
-            "4-gram": _mixture(3600, reads="partial_learning_end"),
-            "induction head": _mixture(3600, reads="emergence"),
+            "4-gram": _mixture(3400, reads="partial_learning_end"),
+            "induction head": _mixture(3400, reads="emergence"),
             "its gradient flow": {"flow": True, "overrides": {}},
             "twice the length": _mixture(6600, length=80),
-            "σ = 0.0001": _mixture(6400, sigma_init=1e-4),
-            "α* = 0.5": _mixture(2200, alpha=0.5),
+            "σ = 0.0001": _mixture(6200, sigma_init=1e-4),
+            "α* = 0.5": _mixture(2000, alpha=0.5),
         },
         scales={
             "smoke": Scale(seeds=(0, 1), only=("4-gram", "induction head", "its gradient flow")),
@@ -64,10 +70,10 @@ def _joint() -> Experiment:
     return Experiment(
         name="joint",
         arms={
-            "4-gram": _mixture(15_000, reads="partial_learning_end", **joint),
-            "induction head": _mixture(15_000, reads="emergence", **joint),
-            "4-gram, Adam": _mixture(3000, reads="partial_learning_end", **joint, **adam),
-            "induction head, Adam": _mixture(3000, reads="emergence", **joint, **adam),
+            "4-gram": _mixture(12_000, reads="partial_learning_end", **joint),
+            "induction head": _mixture(12_000, reads="emergence", **joint),
+            "4-gram, Adam": _mixture(2500, reads="partial_learning_end", **joint, **adam),
+            "induction head, Adam": _mixture(2500, reads="emergence", **joint, **adam),
         },
         scales={"cpu": Scale(seeds=_SEEDS)},
         run=run_mixture,
@@ -100,7 +106,7 @@ def _mixture(max_steps: int, reads: str = "emergence", **changes: Any) -> dict[s
         "recipe": "induction_heads/mixture",
         "reads": reads,
         "setting": _REFERENCE | setting,
-        "overrides": {"trainer.max_steps": max_steps} | overrides,
+        "overrides": {"trainer.max_steps": max_steps, "trainer.limit_val_batches": 0} | overrides,
     }
 
 
@@ -193,9 +199,6 @@ def _markov_claims() -> tuple[Claim, ...]:
 
 def run_mixture(config: dict[str, Any], seed: int) -> Cell:
     """Train one arm, or solve its flow; when what was asked for happened, in optimizer steps."""
-    from lightning_plugins._lightning_compat import callbacks_of
-    from lightning_plugins.callbacks import PhaseDetector
-    from lightning_plugins.claims.recipe_run import train_recipe
     from lightning_plugins.nn.induction import MixtureDynamics, find_phases
 
     if config.get("flow"):
@@ -206,9 +209,7 @@ def run_mixture(config: dict[str, Any], seed: int) -> Cell:
         steps = [1 + time / _LEARNING_RATE for time in flow.times]
         phases = find_phases(steps, list(flow.four_gram_loss), list(match))
         return {"metrics": {"emergence": phases.emergence}}
-    trained = train_recipe(config, seed)
-    detectors = [c for c in callbacks_of(trained.trainer) if isinstance(c, PhaseDetector)]
-    (detector,) = detectors
+    detector = _watched_run(config, seed)
     assert detector.phases is not None
     emergence = detector.phases.emergence
     return {
@@ -223,13 +224,9 @@ def run_mixture(config: dict[str, Any], seed: int) -> Cell:
 
 def run_markov(config: dict[str, Any], seed: int) -> Cell:
     """Train on chains; the step of the smallest smoothed divergence, or of the crossing."""
-    from lightning_plugins._lightning_compat import callbacks_of
-    from lightning_plugins.callbacks import PhaseDetector
     from lightning_plugins.callbacks.phase_detector import running_median
-    from lightning_plugins.claims.recipe_run import train_recipe
 
-    trained = train_recipe(config, seed)
-    (detector,) = [c for c in callbacks_of(trained.trainer) if isinstance(c, PhaseDetector)]
+    detector = _watched_run(config, seed)
     unigram, bigram = (
         running_median(detector.values[f"train/kl_{name}"], 9) for name in ("unigram", "bigram")
     )
@@ -241,6 +238,22 @@ def run_markov(config: dict[str, Any], seed: int) -> Cell:
         "metrics": {"moment": math.nan if place is None else float(detector.steps[place])},
         "series": {"steps": [float(s) for s in detector.steps], **detector.values},
     }
+
+
+def _watched_run(config: dict[str, Any], seed: int) -> "PhaseDetector":
+    """Train a recipe; arms that read different moments of one run train it once a process."""
+    return _watched_run_of(canonical_json({**config, "reads": ""}), seed)
+
+
+@functools.lru_cache(maxsize=16)
+def _watched_run_of(config: str, seed: int) -> "PhaseDetector":
+    from lightning_plugins._lightning_compat import callbacks_of
+    from lightning_plugins.callbacks import PhaseDetector
+    from lightning_plugins.claims.recipe_run import train_recipe
+
+    trained = train_recipe(json.loads(config), seed)
+    (detector,) = [c for c in callbacks_of(trained.trainer) if isinstance(c, PhaseDetector)]
+    return detector
 
 
 def _scale_of_time(length: float, alpha: float, w_star: float, sigma_init: float) -> float:

@@ -51,15 +51,21 @@ def train(
     return detector, module
 
 
-def test_descent_follows_the_flow_in_all_numbers(tmp_path):
-    detector, module = train(tmp_path, steps=3000)
+@pytest.mark.parametrize(
+    "steps", [1000, pytest.param(4000, marks=pytest.mark.slow)], ids=["plateau", "emergence"]
+)
+def test_descent_follows_the_flow_in_all_numbers(tmp_path, steps):
+    detector, module = train(tmp_path, steps=steps)
     reference = module.phase_reference(detector.steps)
     for name in ("p2", "v1", "k", "v2"):
         found = np.array(detector.values[f"parameters/{name}"])
         assert np.abs(found - reference[f"parameters/{name}"]).max() < 0.03, name
-    assert module.network.k.item() > 0.4
-    assert detector.phases.partial_learning_end < detector.phases.plateau_end
-    assert detector.phases.emergence == pytest.approx(detector.predicted.emergence, rel=0.1)
+    phases, predicted = detector.phases, detector.predicted
+    assert phases.partial_learning_end == pytest.approx(predicted.partial_learning_end, rel=0.15)
+    if steps == 4000:
+        assert module.network.k.item() == pytest.approx(0.49, abs=0.005)
+        assert phases.partial_learning_end < phases.plateau_end
+        assert phases.emergence == pytest.approx(predicted.emergence, rel=0.1)
 
 
 @pytest.mark.slow
@@ -72,17 +78,20 @@ def test_the_emergence_is_linear_in_the_length(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("optimizer", "steps"),
-    [(partial(torch.optim.SGD, lr=0.5), 24_000), (partial(torch.optim.Adam, lr=1e-3), 6000)],
-    ids=["sgd", "adam"],
-)
-def test_lazy_comes_before_rich_when_all_six_train_at_once(tmp_path, optimizer, steps):
-    detector, module = train(tmp_path, "joint", steps=steps, optimizer=optimizer)
+def test_lazy_comes_before_rich_when_all_six_train_at_once(tmp_path):
+    detector, module = train(tmp_path, "joint", steps=15_000)
     phases = detector.phases
     assert phases.partial_learning_end < phases.emergence < phases.convergence
     match = module.network.k**2 * module.network.w1
     assert match.item() == pytest.approx(0.49**2, rel=0.05)
+
+
+@pytest.mark.slow
+def test_adam_takes_the_separation_of_the_phases_away(tmp_path):
+    """Equal steps for all numbers: what waited for a small gradient no longer waits."""
+    adam = partial(torch.optim.Adam, lr=1e-3)
+    detector, _ = train(tmp_path, "joint", steps=2000, optimizer=adam)
+    assert detector.phases.emergence < detector.phases.partial_learning_end
 
 
 @pytest.mark.parametrize("stage", ["first_layer", "second_layer", "joint"])

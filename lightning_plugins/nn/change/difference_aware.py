@@ -1,0 +1,139 @@
+"""Difference-aware integration: features of two images that know of each other's change."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_plugins.nn.change.expert_layer import ChangeExpertLayer
+from lightning_plugins.nn.change.sine_positions import sine_positions
+
+
+class DifferenceAwareIntegration(nn.Module):
+    """Adds to the features of an image pair what differs between the two, at several depths.
+
+    Wang et al., CCExpert (arXiv 2411.11360), as their released code computes it. With the tokens
+    ``A_k``, ``B_k`` of the pair at each level ``k`` of a vision network, and weights that all
+    levels share:
+
+    - change initialisation: ``A' = A sigmoid(W1 [A; B])``, ``B' = B sigmoid(W1 [B; A])``,
+      ``D = W2 [A'; B'; A' - B']``, made anew before each layer and added to the layer's change;
+    - ``num_layers`` :class:`~lightning_plugins.nn.change.expert_layer.ChangeExpertLayer`;
+    - adaptive weighting: ``g_k = sigmoid(W4 gelu(W3 mean over tokens [A_k; B_k; D_k]))``, one
+      number a pair and level; the fused features are ``sum_k g_k X_k / (sum_k g_k + 1e-6)``;
+    - output: the last level of each image plus its fused features.
+
+    The shape of the images' features does not change, so a projector and a language model trained
+    on features of single images still fit.
+
+    Args:
+        dim: channels of a token; a multiple of 4 and of ``num_heads``.
+        num_layers: expert layers.
+        num_heads: heads of each attention; None is one head for 128 channels, as released.
+        zero_gate: multiply the fused features by a weight a channel that begins at 0, so that the
+            first step's output is the last level, bit for bit. The released code has no gate: its
+            output is changed from the start, and its first stage of training exists to absorb that.
+        keep_unused: also hold the parameters that the released code declares and that nothing
+            depends on (6.6 M at ``dim=1152``); with them DDP needs ``find_unused_parameters``.
+
+    Raises:
+        ValueError: an argument outside its range, or levels that do not fit each other.
+    """
+
+    def __init__(
+        self,
+        dim: int = 1152,
+        num_layers: int = 2,
+        num_heads: int | None = None,
+        zero_gate: bool = True,
+        keep_unused: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_layers < 1:
+            raise ValueError(f"num_layers={num_layers}: expected at least 1")
+        num_heads = max(1, dim // 128) if num_heads is None else num_heads
+        if num_heads < 1 or dim % num_heads:
+            raise ValueError(f"num_heads={num_heads}: expected a divisor of dim={dim}")
+        if dim % 4:
+            raise ValueError(f"dim={dim}: expected a multiple of 4")
+        self.dim = dim
+        self.change_initialization = ChangeInitialization(dim)
+        self.layers = nn.ModuleList(
+            ChangeExpertLayer(dim, num_heads, 4 * dim, keep_unused) for _ in range(num_layers)
+        )
+        self.level_weight = nn.Sequential(nn.Linear(3 * dim, dim), nn.GELU(), nn.Linear(dim, 1))
+        if keep_unused:
+            self.unused_projection = nn.Linear(dim, dim)
+            self.unused_attention = nn.MultiheadAttention(dim, num_heads)
+        self.output_gate = nn.Parameter(torch.empty(dim)) if zero_gate else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights of the released code; the gate, if there is one, is 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+            elif isinstance(module, ChangeExpertLayer):
+                for flag in (module.flag_before, module.flag_after, module.flag_change):
+                    nn.init.normal_(flag)
+        if self.output_gate is not None:
+            nn.init.zeros_(self.output_gate)
+
+    def forward(
+        self, before: Sequence[Tensor], after: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features of the first image, of the second, and of the change, ``(batch, tokens, dim)``.
+
+        Args:
+            before: the first image's tokens at each level, ``(batch, tokens, dim)`` each, of a
+                square grid, the last level last.
+            after: the second image's, likewise.
+        """
+        shapes = {tuple(level.shape) for level in (*before, *after)}
+        if len(before) != len(after) or len(shapes) != 1:
+            raise ValueError(
+                f"levels of shapes {[tuple(level.shape) for level in before]} and "
+                f"{[tuple(level.shape) for level in after]}: expected as many levels of one shape"
+            )
+        num_levels, tokens = len(before), before[0].shape[1]
+        positions = sine_positions(tokens, self.dim, before[0].device).to(before[0].dtype)
+        first, second = torch.cat(list(before)), torch.cat(list(after))
+        change: Tensor | None = None
+        for layer in self.layers:
+            initial = self.change_initialization(first, second)
+            change = initial if change is None else change + initial
+            change, first, second = layer(change, first, second, positions)
+        assert change is not None
+
+        pooled = torch.cat([first, second, change], dim=-1).mean(dim=1)
+        weights = self.level_weight(pooled).sigmoid().view(num_levels, -1, 1, 1)
+        fused_first, fused_second, fused_change = (
+            _weighted_mean(tokens.unflatten(0, (num_levels, -1)), weights)
+            for tokens in (first, second, change)
+        )
+        if self.output_gate is not None:
+            fused_first = fused_first * self.output_gate
+            fused_second = fused_second * self.output_gate
+        return before[-1] + fused_first, after[-1] + fused_second, fused_change
+
+
+class ChangeInitialization(nn.Module):
+    """First tokens of the change, out of two images' tokens ``(batch, tokens, dim)``."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.relevance = nn.Linear(2 * dim, dim)
+        self.mixing = nn.Linear(3 * dim, dim)
+
+    def forward(self, before: Tensor, after: Tensor) -> Tensor:
+        """Tokens of the change ``(batch, tokens, dim)``."""
+        first = before * self.relevance(torch.cat([before, after], dim=-1)).sigmoid()
+        second = after * self.relevance(torch.cat([after, before], dim=-1)).sigmoid()
+        return self.mixing(torch.cat([first, second, first - second], dim=-1))
+
+
+def _weighted_mean(levels: Tensor, weights: Tensor) -> Tensor:
+    return (levels * weights).sum(dim=0) / (weights.sum(dim=0) + 1e-6)

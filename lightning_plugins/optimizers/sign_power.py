@@ -1,6 +1,6 @@
 """The sign-power transform sign(g)·|g|^p, elementwise and in place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from lightning_plugins.optimizers.sign_power_kernel import compiled_sign_power_
 # In elements: on a CPU the scratch stays in the cache, elsewhere few kernels are launched.
 _CPU_CHUNK = 2**16
 _DEVICE_CHUNK = 2**24
+
+# Up to it, copying several gradients together and back costs less than calling for each.
+_SMALL = 2**14
 
 # Below it, calling the compiled kernel costs more than it saves.
 _SMALLEST_COMPILED = 2**11
@@ -43,38 +46,79 @@ def sign_power_(
     """
     if p == 1 and floor == 0:
         return
+    # In a step that is itself compiled, all this becomes kernels with the rest.
+    is_traced = torch.compiler.is_compiling()
+    largest_small = 0 if is_traced else _SMALLEST_COMPILED - 1 if compile else _SMALL
+    small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
     for gradient in gradients:
         elements = _elements(gradient)
-        # Inside a step that is itself compiled, what follows becomes a kernel with the rest.
-        apart = compile and not torch.compiler.is_compiling()
-        if apart and elements.numel() >= _SMALLEST_COMPILED:
+        if elements.numel() <= largest_small:
+            small.setdefault((elements.dtype, elements.device), []).append(elements)
+        elif compile and not is_traced:
             compiled_sign_power_(elements, p, floor)
-            continue
-        size = _CPU_CHUNK if elements.device.type == "cpu" else _DEVICE_CHUNK
-        wide = torch.promote_types(elements.dtype, torch.float32)
-        scratch = torch.empty(min(size, elements.numel()), dtype=wide, device=elements.device)
-        for chunk in elements.split(size):
-            magnitude = scratch[: chunk.numel()]
-            if chunk.dtype == wide:
-                _chunk_sign_power_(chunk, magnitude, p, floor)
-            else:
-                upcast = chunk.to(wide)
-                _chunk_sign_power_(upcast, magnitude, p, floor)
-                chunk.copy_(upcast)
+        else:
+            _in_chunks_(elements, p, floor)
+    for alike in small.values():
+        _together_(alike, p, floor)
 
 
-def _chunk_sign_power_(chunk: Tensor, magnitude: Tensor, p: float, floor: float) -> None:
-    """As ``exp2(p * log2 |g|)``, which is several times as fast as ``pow`` on a CPU."""
-    torch.abs(chunk, out=magnitude)
+def _in_chunks_(elements: Tensor, p: float, floor: float) -> None:
+    size = _chunk_size(elements)
+    wide = torch.promote_types(elements.dtype, torch.float32)
+    scratch = torch.empty(min(size, elements.numel()), dtype=wide, device=elements.device)
+    for chunk in elements.split(size):
+        magnitude = scratch[: chunk.numel()]
+        if chunk.dtype == wide:
+            torch.abs(chunk, out=magnitude)
+        else:
+            magnitude.copy_(chunk).abs_()
+        _apply_(_raised_(magnitude, p, floor), chunk, p, floor)
+
+
+def _together_(small: list[Tensor], p: float, floor: float) -> None:
+    """As many at a time as one chunk holds."""
+    wide = torch.promote_types(small[0].dtype, torch.float32)
+    for several in _batches(small):
+        raised = _raised_(torch.cat(several).to(wide).abs_(), p, floor)
+        parts = raised.split([elements.numel() for elements in several])
+        for elements, part in zip(several, parts, strict=True):
+            _apply_(part, elements, p, floor)
+
+
+def _batches(small: list[Tensor]) -> Iterator[list[Tensor]]:
+    batch: list[Tensor] = []
+    count = 0
+    for elements in small:
+        if batch and count + elements.numel() > _chunk_size(elements):
+            yield batch
+            batch, count = [], 0
+        batch.append(elements)
+        count += elements.numel()
+    yield batch
+
+
+def _raised_(magnitude: Tensor, p: float, floor: float) -> Tensor:
+    """The power of the magnitude; for p > 1, without a floor, the factor ``|g| ** (p - 1)``.
+
+    The factor has a smaller relative error, but is infinite at 0 for p < 1. ``exp2(p * log2 |g|)``
+    is several times as fast as ``pow`` on a CPU.
+    """
     if floor:
-        magnitude.add_(floor).log2_().mul_(p).exp2_()
-        torch.sign(chunk, out=chunk).mul_(magnitude)
-    elif p > 1:  # the factor |g|^(p-1) has a smaller relative error, but is infinite at 0 for p < 1
-        magnitude.log2_().mul_(p - 1).exp2_()
-        chunk.mul_(magnitude)
+        magnitude.add_(floor)
+    return magnitude.log2_().mul_(p if floor or p <= 1 else p - 1).exp2_()
+
+
+def _apply_(raised: Tensor, gradient: Tensor, p: float, floor: float) -> None:
+    if floor:
+        torch.sign(gradient, out=gradient).mul_(raised)
+    elif p > 1:
+        gradient.mul_(raised)
     else:
-        magnitude.log2_().mul_(p).exp2_()
-        torch.copysign(magnitude, chunk, out=chunk)
+        torch.copysign(raised, gradient, out=gradient)
+
+
+def _chunk_size(elements: Tensor) -> int:
+    return _CPU_CHUNK if elements.device.type == "cpu" else _DEVICE_CHUNK
 
 
 def _elements(gradient: Tensor) -> Tensor:

@@ -78,6 +78,20 @@ def test_every_shape(gradient):
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=0)
 
 
+@pytest.mark.parametrize("floor", [0.0, 1e-8])
+@pytest.mark.parametrize("p", [0.7, 1.2])
+def test_small_gradients_are_taken_together(p, floor):
+    sizes = [0, 1, 10, 5000, 16_384] * 5  # more than one chunk
+    dtypes = [torch.float32, torch.bfloat16, torch.float64]
+    generator = torch.Generator().manual_seed(2)
+    together = [torch.randn(n, generator=generator).to(d) for n in sizes for d in dtypes]
+    wanted = [exact(gradient, p, floor) for gradient in together]
+    sign_power_(together, p, floor)
+    for gradient, one in zip(together, wanted, strict=True):
+        rtol = 2**-7 if gradient.dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(gradient.double(), one, rtol=rtol, atol=0)
+
+
 def test_channels_last_is_done_in_place():
     gradient = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     wanted = exact(gradient, 1.2).float()
@@ -99,10 +113,10 @@ class LargestNew(TorchDispatchMode):
 
 
 def test_no_more_memory_than_one_chunk():
-    gradients = [torch.randn(300_000), torch.randn(10)]
+    gradients = [torch.randn(n) for n in (300_000, *[10_000] * 10, 10)]
     with LargestNew() as new:
         sign_power_(gradients, 1.2)
-    assert new.largest == module._CPU_CHUNK
+    assert new.largest == module._CPU_CHUNK >= 60_000
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,247 @@
+"""What the steps of our optimizers cost, as ratios of process CPU time to PyTorch's, in one run.
+
+A step of the optimizer alone, transform and update, is compared with ``AdamW(fused=True)``, which
+moves 28 bytes a parameter in single precision: it reads weight, gradient and both moments, and
+writes all but the gradient. On a CPU the memory is not what the power costs:
+
+- A transform that is a pass of its own adds 8 bytes, to 36, so it could cost no less than 1.3 if
+  nothing were computed.
+- Computed it must be, a logarithm and an exponential for each element, which is what the eager
+  figure shows (``aten::pow`` is slower still). ``compile=True`` takes them from the bits of the
+  number with polynomials of degree 6 and 5.
+- Below that is one kernel for transform and update, with nothing read twice. A probe of ours came
+  to 1.5, by writing AdamW again; ``torch.compile`` over PyTorch's own step with the transform
+  inside came to 6. We keep PyTorch's update as it is, every optimizer's, and pay the second pass.
+
+usage: python benchmarks/optimizers.py [--pairs 32] [--steps 5] [--threads 1]
+
+The peers are optional: pip install --no-deps pytorch_optimizer heavyball
+"""
+
+import argparse
+import logging
+import platform
+import time
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from paired import Ratio, paired_ratio
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import AdamW, Optimizer
+
+from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.optimizers import (
+    AdamMini,
+    AdamWPower,
+    BlockwiseAdamW,
+    BlockwiseLion,
+    Lion,
+)
+
+P = 1.2
+HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, HEADS = 256, 688, 8, 4096, 8
+CONTEXT, BATCH = 128, 16
+Named = list[tuple[str, nn.Parameter]]
+MakeOptimizer = Callable[[Named], Optimizer]
+
+
+def llama(dtype: torch.dtype = torch.float32, hidden: int = HIDDEN) -> Named:
+    """Parameters of a LLaMA's shapes and names."""
+    shapes = {"model.embed_tokens": (VOCABULARY, hidden), "lm_head": (VOCABULARY, hidden)}
+    for layer in (f"model.layers.{index}" for index in range(LAYERS)):
+        shapes |= {f"{layer}.self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
+        shapes |= {f"{layer}.mlp.{name}_proj": (FEED_FORWARD, hidden) for name in ("gate", "up")}
+        shapes |= {f"{layer}.mlp.down_proj": (hidden, FEED_FORWARD)}
+        shapes |= {f"{layer}.{name}_layernorm": (hidden,) for name in ("input", "post_attention")}
+    return _parameters({**shapes, "model.norm": (hidden,)}, dtype)
+
+
+def gpt2() -> Named:
+    """As many in Hugging Face's GPT-2, whose queries, keys and values are one tensor."""
+    shapes = {"transformer.wte": (VOCABULARY, HIDDEN), "transformer.wpe": (1024, HIDDEN)}
+    for layer in (f"transformer.h.{index}" for index in range(LAYERS)):
+        shapes |= {
+            f"{layer}.attn.c_attn": (HIDDEN, 3 * HIDDEN),
+            f"{layer}.attn.c_proj": (HIDDEN, HIDDEN),
+            f"{layer}.mlp.c_fc": (HIDDEN, 4 * HIDDEN),
+            f"{layer}.mlp.c_proj": (4 * HIDDEN, HIDDEN),
+            f"{layer}.ln_1": (HIDDEN,),
+            f"{layer}.ln_2": (HIDDEN,),
+        }
+    return _parameters(shapes, torch.float32)
+
+
+def _parameters(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> Named:
+    generator = torch.Generator().manual_seed(0)
+    return [
+        (f"{name}.weight", nn.Parameter(0.02 * torch.randn(shape, generator=generator).to(dtype)))
+        for name, shape in shapes.items()
+    ]
+
+
+class Paper:
+    """The transform as the authors' code has it, a line for each parameter, then AdamW."""
+
+    def __init__(self, named: Named) -> None:
+        self.parameters = [parameter for _, parameter in named]
+        self.optimizer = AdamW(self.parameters, fused=True)
+
+    def step(self) -> None:
+        authors_line(self.parameters)
+        self.optimizer.step()
+
+
+def in_pytorch_optimizer(named: Named) -> Any:
+    """A wrapper of the library's kind, its ``OrthoGrad`` with the power as the projection."""
+    from pytorch_optimizer import OrthoGrad
+
+    class PowerGrad(OrthoGrad):
+        def apply_orthogonal_gradients(self, params: Any) -> None:
+            for p in params:
+                p.grad.copy_(p.grad.sign() * p.grad.abs().pow(P))
+
+    return PowerGrad(AdamW([parameter for _, parameter in named], fused=True))
+
+
+def in_heavyball(named: Named, compile_step: bool = False) -> Any:
+    """A transform without state in its chain, before its own Adam, which it compiles."""
+    import heavyball
+    from heavyball import chainable
+
+    @chainable.no_state
+    def sign_power(group: dict, update: list[Tensor], grad: Any, param: Any) -> list[Tensor]:
+        return [u.sign() * u.abs().pow(P) for u in update]
+
+    class Powered(chainable.BaseOpt):
+        def __init__(self, params: Any) -> None:
+            defaults = {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 1e-2}
+            functions = (sign_power, chainable.update_by_adam)
+            super().__init__(params, defaults, fns=functions, compile_step=compile_step)
+
+    heavyball.utils.compile_mode = "default"  # its own, max-autotune, is for GPUs
+    return Powered([parameter for _, parameter in named])
+
+
+def steps_of(make: Callable[[Named], Any], named: Named, steps: int) -> Callable[[], float]:
+    """A block of ``steps``: CPU seconds of ``step`` alone, the gradients restored before each."""
+    generator = torch.Generator().manual_seed(1)
+    originals = [1e-3 * torch.randn(p.shape, generator=generator).to(p.dtype) for _, p in named]
+    optimizer = make(named)
+
+    def block() -> float:
+        seconds = 0.0
+        for _ in range(steps):
+            for (_, parameter), gradient in zip(named, originals, strict=True):
+                if parameter.grad is None:  # heavyball consumes them
+                    parameter.grad = torch.empty_like(gradient)
+                parameter.grad.copy_(gradient)
+            started = time.process_time()
+            optimizer.step()
+            seconds += time.process_time() - started
+        return seconds / steps
+
+    return block
+
+
+def tiny_language_model(make: MakeOptimizer, steps: int) -> Callable[[], float]:
+    """A block of whole training steps of the recipe ``language_model/tiny``, 2048 tokens each."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2}
+    config = {**shape, "num_attention_heads": 2, "tie_word_embeddings": True}
+    lit = CausalLM(config=config, context_length=CONTEXT)
+    lit.configure_model()
+    network = lit.network
+    assert network is not None
+    network.train()
+    windows = torch.randint(256, (BATCH, CONTEXT + 1))
+    optimizer = make(list(network.named_parameters()))
+
+    def block() -> float:
+        started = time.process_time()
+        for _ in range(steps):
+            optimizer.zero_grad()
+            logits = network(windows[:, :-1]).logits
+            cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
+            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+        return time.process_time() - started
+
+    return block
+
+
+def authors_line(parameters: list[nn.Parameter]) -> None:
+    """The transform as the authors' code has it."""
+    for p in parameters:
+        assert p.grad is not None
+        p.grad = torch.sign(p.grad) * torch.pow(torch.abs(p.grad) + 1e-8, P)
+
+
+ARMS: dict[str, Callable[[Named], Any]] = {
+    "AdamWPower": partial(AdamWPower, p=P, fused=True),
+    "AdamWPower(compile=True)": partial(AdamWPower, p=P, fused=True, compile=True),
+    "the authors' line": Paper,
+    "pytorch_optimizer": in_pytorch_optimizer,
+    "heavyball": in_heavyball,
+    "heavyball(compile_step=True)": partial(in_heavyball, compile_step=True),
+    "torch AdamW(foreach=True)": partial(AdamW, foreach=True),
+    "torch AdamW(foreach=False)": partial(AdamW, foreach=False),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=5, help="steps a block")
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning_plugins").setLevel(logging.ERROR)
+    steps, pairs = arguments.steps, arguments.pairs
+    parameters = sum(p.numel() for _, p in llama())
+    print(
+        f"{parameters / 1e6:.2f} M parameters in the shapes of a LLaMA, gradients of size 1e-3, "
+        f"blocks of {steps} steps, {arguments.threads} thread(s), torch {torch.__version__}, "
+        f"{platform.machine()}\nratios of process CPU time, median [95 % bounds]"
+    )
+
+    def show(what: str, ratio: Ratio) -> None:
+        print(f"{what:<62} {ratio}", flush=True)
+
+    def compare(what: str, base: Any, arm: Any, make_named: Callable[[], Named]) -> None:
+        try:
+            blocks = steps_of(base, make_named(), steps), steps_of(arm, make_named(), steps)
+        except ImportError as error:
+            print(f"{what:<62} absent: pip install --no-deps {error.name}")
+            return
+        show(what, paired_ratio(*blocks, pairs))
+
+    fused = partial(AdamW, fused=True)
+    for dtype in (torch.float32, torch.bfloat16):
+        print(f"\nstep of the optimizer, transform and update / AdamW(fused=True), {dtype}")
+        for name, arm in ARMS.items():
+            compare(name, fused, arm, partial(llama, dtype))
+    print("\nstep by blocks / the same optimizer without")
+    blockwise = partial(BlockwiseAdamW, fused=True)
+    compare("BlockwiseAdamW, LLaMA", fused, blockwise, llama)
+    compare("BlockwiseAdamW, GPT-2 with fused projections", fused, blockwise, gpt2)
+    compare("BlockwiseLion, LLaMA", Lion, BlockwiseLion, llama)
+    adam_mini = partial(AdamMini, head_dim=HIDDEN // HEADS)
+    compare("AdamMini / AdamW(foreach=False), LLaMA", AdamW, adam_mini, llama)
+
+    print("\nwhole training step of the recipe language_model/tiny, 0.12 M, 2048 tokens / AdamW")
+    plain = tiny_language_model(partial(AdamW, lr=1e-3), steps)
+    for name, make in {
+        "AdamWPower": partial(AdamWPower, p=P, lr=1e-3),
+        "AdamWPower(compile=True)": partial(AdamWPower, p=P, lr=1e-3, compile=True),
+        "BlockwiseAdamW": partial(BlockwiseAdamW, lr=1e-4),
+    }.items():
+        show(name, paired_ratio(plain, tiny_language_model(make, steps), 2 * pairs))
+
+
+if __name__ == "__main__":
+    main()

@@ -22,15 +22,15 @@ from lightning_plugins.reports.curves import curve_picture
 from lightning_plugins.reports.domain_map import domain_map_picture
 from lightning_plugins.reports.to_loggers import send_picture
 
-_MOST_POINTS = 20_000
+_MOST_TOKENS = 20_000
 
 
 class RoutingStats(Callback):
     """Measures in each validation where the gates send the validation samples.
 
     It asks the module for ``routings(batch)``, one :class:`lightning_plugins.nn.moe.Routing` a
-    layer with a gate: a further forward pass without gradient. At most the first 20 000 samples
-    are looked at, those of the first process.
+    layer with a gate: a further forward pass without gradient. It looks at batches of the first
+    process until it has seen 20 000 tokens, which are samples where a sample is one token.
 
     Logs, for layer l from 0, ``routing/entropy_l``, the entropy of the load over experts as a share
     of its largest value, and ``routing/max_load_l``, the largest share of an expert times their
@@ -60,6 +60,7 @@ class RoutingStats(Callback):
         self.values: dict[str, list[float]] = {}
         self._routings: list[list[Routing]] = []
         self._inputs: list[Tensor] = []
+        self._num_seen = 0
         self._last: tuple[Tensor, Tensor] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -82,8 +83,7 @@ class RoutingStats(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Ask where the batch went."""
-        seen = sum(len(inputs) for inputs in self._inputs)
-        if trainer.sanity_checking or not trainer.is_global_zero or seen >= _MOST_POINTS:
+        if trainer.sanity_checking or not trainer.is_global_zero or self._num_seen >= _MOST_TOKENS:
             return
         routings = pl_module.routings(batch)  # type: ignore[operator]
         if not routings:
@@ -91,7 +91,10 @@ class RoutingStats(Callback):
                 f"RoutingStats has nothing to measure: {type(pl_module).__name__} has no gate"
             )
         self._routings.append(routings)
-        self._inputs.append((batch if isinstance(batch, Tensor) else batch[0]).detach().cpu())
+        self._num_seen += len(routings[0].experts)
+        inputs = batch[0] if isinstance(batch, list | tuple) else batch
+        if isinstance(inputs, Tensor):
+            self._inputs.append(inputs.detach().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure and log."""
@@ -102,7 +105,7 @@ class RoutingStats(Callback):
             measured = self._measured(trainer)
         # On every rank, because each checks what ModelCheckpoint monitors.
         measured = trainer.strategy.broadcast(measured)
-        self._routings, self._inputs = [], []
+        self._routings, self._inputs, self._num_seen = [], [], 0
         for name, value in (measured or {}).items():
             pl_module.log(f"routing/{name}", value, rank_zero_only=False)
         if trainer.state.fn == "fit" and measured:
@@ -139,21 +142,22 @@ class RoutingStats(Callback):
 
     def _measured(self, trainer: Trainer) -> dict[str, float]:
         layers = [_joined(parts) for parts in zip(*self._routings, strict=True)]
-        inputs = torch.cat(self._inputs)
         paths = paths_of(layers)
         values: dict[str, float] = {}
         for place, routing in enumerate(layers):
             values[f"entropy_{place}"] = float(load_entropy(routing))
             values[f"max_load_{place}"] = float(expert_load(routing).max() * routing.num_experts)
         values["unique_paths"] = float(num_unique_paths(paths))
-        regions_of = getattr(trainer.datamodule, "regions", None)  # type: ignore[attr-defined]
-        regions = None if regions_of is None else regions_of(inputs)
-        if regions is not None:
-            try:
-                values["accuracy"] = routing_accuracy(paths, regions)
-            except ImportError as error:
-                rank_zero_warn(f"routing/accuracy was not measured: {error}")
-        self._last = inputs, paths
+        if self._inputs:
+            inputs = torch.cat(self._inputs)
+            self._last = inputs, paths
+            regions_of = getattr(trainer.datamodule, "regions", None)  # type: ignore[attr-defined]
+            regions = None if regions_of is None else regions_of(inputs)
+            if regions is not None:
+                try:
+                    values["accuracy"] = routing_accuracy(paths, regions)
+                except ImportError as error:
+                    rank_zero_warn(f"routing/accuracy was not measured: {error}")
         return values
 
     def _record(self, step: int, measured: dict[str, float]) -> None:

@@ -7,11 +7,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import ExactResume, RoutingStats
 from lightning_plugins.datamodules import ManifoldDataModule
 from lightning_plugins.litmodels import MoERegressor
-from lightning_plugins.nn.moe import Bumps
+from lightning_plugins.nn.moe import Bumps, Routing
 
 
 def fit(callbacks, tmp_path, ckpt_path=None, **options):
@@ -113,6 +114,24 @@ def test_data_without_regions_has_no_accuracy():
     (found,) = trainer.validate(MoERegressor(16), datamodule=data, verbose=False)
     assert "routing/unique_paths" in found
     assert "routing/accuracy" not in found
+
+
+def test_a_language_model_can_be_measured_by_its_tokens():
+    class Words(LightningModule):
+        def routings(self, batch):
+            tokens = batch["input_ids"].flatten()
+            return [
+                Routing(torch.zeros(len(tokens), 3), tokens[:, None], torch.ones(len(tokens), 1))
+            ]
+
+        def validation_step(self, batch, batch_idx):
+            pass
+
+    batches = [{"input_ids": torch.tensor([[0, 1], [2, 1]])}, {"input_ids": torch.tensor([[1, 1]])}]
+    trainer = quietly(callbacks=[RoutingStats()])
+    (found,) = trainer.validate(Words(), DataLoader(batches, batch_size=None), verbose=False)
+    assert found["routing/unique_paths"] == 3
+    assert found["routing/max_load_0"] == pytest.approx(3 * 4 / 6)
 
 
 def test_a_module_without_routings_is_refused():

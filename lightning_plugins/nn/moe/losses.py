@@ -15,7 +15,7 @@ def load_balancing_loss(routing: Routing) -> Tensor:
     Source: Fedus et al., Switch Transformers, arXiv 2101.03961, equations 4 to 6; with ``top_k``
     assignments a token, shares are of all of them.
     """
-    probabilities = routing.logits.softmax(dim=-1).mean(dim=0)
+    probabilities = routing.scores.softmax(dim=-1).mean(dim=0)
     return routing.num_experts * (expert_load(routing) * probabilities).sum()
 
 
@@ -24,12 +24,13 @@ def router_z_loss(routing: Routing) -> Tensor:
 
     Source: Zoph et al., ST-MoE, arXiv 2202.08906, equation 5.
     """
-    return routing.logits.logsumexp(dim=-1).square().mean()
+    return routing.scores.logsumexp(dim=-1).square().mean()
 
 
 def expert_load(routing: Routing) -> Tensor:
     """Share of all assignments that each expert gets ``(num_experts,)``; sums to 1."""
     chosen = routing.experts.flatten()
-    ones = torch.ones_like(chosen, dtype=routing.logits.dtype)
+    # Half precision could not count beyond 256.
+    ones = torch.ones_like(chosen, dtype=routing.scores.dtype)
     load = torch.zeros(routing.num_experts, dtype=ones.dtype, device=ones.device)
     return load.scatter_add(0, chosen, ones) / chosen.numel()

@@ -24,6 +24,11 @@ class Routing:
     weights: Tensor
 
     @property
+    def scores(self) -> Tensor:
+        """The logits, in single precision at least."""
+        return at_least_single(self.logits)
+
+    @property
     def num_experts(self) -> int:
         """Experts that the gate chooses from."""
         return self.logits.shape[-1]
@@ -43,11 +48,16 @@ def route(logits: Tensor, top_k: int, gate_weighting: GateWeighting) -> Routing:
         top_k: experts a token.
         gate_weighting: as above.
     """
-    # In single precision at least: a softmax in half precision moves the choice between experts.
-    scores = logits if logits.dtype.itemsize >= 4 else logits.float()
+    # A softmax in half precision moves the choice between experts.
+    scores = at_least_single(logits)
     best, experts = scores.topk(top_k, dim=-1)
     if gate_weighting == "softmax_topk":
         weights = best.softmax(dim=-1)
     else:
         weights = scores.softmax(dim=-1).gather(-1, experts)
     return Routing(logits, experts, weights)
+
+
+def at_least_single(tensor: Tensor) -> Tensor:
+    """``tensor``, or what is in half precision in single."""
+    return tensor if tensor.dtype.itemsize >= 4 else tensor.float()

@@ -80,6 +80,14 @@ def test_losses_at_balance_are_their_least_values():
     assert expert_load(balanced).tolist() == [0.25] * 4
 
 
+def test_losses_and_load_are_counted_in_single_precision():
+    scores = logits(tokens=20_000)
+    routing, half = (route(s, 1, "softmax_all") for s in (scores, scores.bfloat16()))
+    for measured in (expert_load, load_balancing_loss, router_z_loss):
+        assert measured(half).dtype == torch.float32
+        torch.testing.assert_close(measured(half), measured(routing), rtol=2e-3, atol=2e-3)
+
+
 def test_collapse_costs_the_number_of_experts():
     certain = torch.tensor([[30.0, 0, 0, 0]]).expand(8, 4)
     collapsed = route(certain, 1, "softmax_all")

@@ -4,7 +4,6 @@ A simulator has no seeds; what it does not know is the glass. The five parametri
 their place, and the thermo-optic coefficient is spread over its published range with them.
 """
 
-from dataclasses import replace
 from typing import Any
 
 from lightning_plugins.claims.claim import Cell, Claim, Column, Experiment, Paper, Scale
@@ -117,22 +116,22 @@ def run_chain(config: dict[str, Any], seed: int) -> Cell:
         tuning_curve,
         ytterbium_band,
     )
+    from lightning_plugins.simulators.fiber_laser.band import with_glass
     from lightning_plugins.simulators.fiber_laser.reproduction import slope_efficiency
 
     design, glass = load_design(config["design"]), ytterbium_band()[seed]
-    assert design.seed_laser is not None
-    laser = replace(design.seed_laser, spectroscopy=glass)
-    chain = replace(design.chain, spectroscopy=glass)
-    design = replace(design, seed_laser=laser, chain=chain)
+    design = with_glass(design, glass)
     result = design.solve()
+    assert design.seed_laser is not None
+    cavity = design.seed_laser.cavity
     thermo_optic = np.linspace(6.1e-6, 8.6e-6, len(_GLASSES))[seed]
     mount = FiberMount(thermo_optic_per_k=float(thermo_optic))
-    curve = tuning_curve(laser.cavity, np.linspace(1, 95, 48), mount)
+    curve = tuning_curve(cavity, np.linspace(1, 95, 48), mount)
     figures = result.summary()
     return {
         "metrics": {
             "output_w": figures["signal_out_w"],
-            "slope": slope_efficiency(replace(chain, seed=design.seed_signal()))[2],
+            "slope": slope_efficiency(design.seeded_chain())[2],
             "ase_suppression_db": figures["ase_suppression_db"],
             "tuning_nm": curve.range_nm,
             "linewidth_hz": figures["seed_quantum_linewidth_hz"],

@@ -9,6 +9,7 @@ from lightning_plugins.simulators.fiber_laser.amplifier import (
     quantum_limit_w,
 )
 from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
+from lightning_plugins.simulators.fiber_laser.band import Band, band_over_glasses
 from lightning_plugins.simulators.fiber_laser.beam_quality import beam_quality, largest_share
 from lightning_plugins.simulators.fiber_laser.cavity import Cavity, Mode
 from lightning_plugins.simulators.fiber_laser.chain import (
@@ -83,6 +84,7 @@ __all__ = [
     "Amplifier",
     "AmplifierResult",
     "AseBand",
+    "Band",
     "BandpassFilter",
     "BrillouinThreshold",
     "Cavity",
@@ -114,6 +116,7 @@ __all__ = [
     "Transient",
     "TuningCurve",
     "amplifier_noise",
+    "band_over_glasses",
     "beam_quality",
     "brillouin_threshold",
     "chain_gradient",

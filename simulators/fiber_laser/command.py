@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
+from lightning_plugins.simulators.fiber_laser.band import band_over_glasses
 from lightning_plugins.simulators.fiber_laser.design import Design
 from lightning_plugins.simulators.fiber_laser.design_file import (
     load_design,
@@ -56,6 +57,10 @@ def _run(arguments: argparse.Namespace) -> None:
     print(design.name + (f" ({design.note})" if design.note else ""))
     for name, value in result.summary().items():
         print(f"  {name:<28} {value:.6g}")
+    if arguments.band:
+        print("over five glasses:")
+        for name, band in band_over_glasses(design).items():
+            print(f"  {name:<28} {band.low:.6g} to {band.high:.6g}")
     for text in result.warnings:
         print(f"  warning: {text}")
     saved = [save_result(_in(arguments.output, "result.npz"), result.chain)]
@@ -102,7 +107,7 @@ def _optimize(arguments: argparse.Namespace) -> None:
         bounds[path.removeprefix("chain.")] = (_value(path, low), _value(path, high))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhysicalWarning)
-        chain = replace(design.chain, seed=design.seed_signal())
+        chain = design.seeded_chain()
         found = inverse_design(chain, bounds, _loss(arguments.target, arguments.power, design))
         result = replace(design, chain=found.chain).solve()
     for path, value in found.values.items():
@@ -207,6 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(run=_designs)
     run = commands.add_parser("run", help="solve a design, save its profiles, draw them")
     _common(run, "runs/fiber-laser")
+    run.add_argument("--band", action="store_true", help="also the spread over the glasses")
     run.set_defaults(run=_run)
     vary = commands.add_parser("sweep", help="solve a design at many values of one input")
     _common(vary, "runs/fiber-laser-sweep")

@@ -140,12 +140,15 @@ class Design:
     surroundings: Surroundings = field(default_factory=Surroundings)
     note: str = ""
 
-    def seed_signal(self) -> Signal:
-        """What enters the chain."""
+    def seeded_chain(self) -> Chain:
+        """The chain behind its seed laser, whose background keeps its share of the power."""
         if self.seed_laser is None:
-            return self.chain.seed
-        seed = self.seed_laser.steady_state
-        return Signal(seed.mode.wavelength_nm, seed.output_w)
+            return self.chain
+        seed, carried = self.seed_laser.steady_state, self.chain.seed_ase_w
+        if carried is not None:
+            carried = carried * (seed.output_w / self.chain.seed.power_w)
+        signal = Signal(seed.mode.wavelength_nm, seed.output_w)
+        return replace(self.chain, seed=signal, seed_ase_w=carried)
 
     def solve(self, guess: DesignResult | None = None) -> DesignResult:
         """The steady state.
@@ -157,10 +160,9 @@ class Design:
             PhysicalWarning: as listed in the result's ``warnings``.
         """
         seed = self.seed_laser.steady_state if self.seed_laser is not None else None
-        wanted = replace(self.chain, seed=self.seed_signal())
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", PhysicalWarning)
-            chain = wanted.solve(guess=guess.chain if guess else None)
+            chain = self.seeded_chain().solve(guess=guess.chain if guess else None)
         result = DesignResult(self, chain, seed)
         for text in result.warnings:
             warnings.warn(text, PhysicalWarning, stacklevel=2)

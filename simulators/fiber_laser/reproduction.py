@@ -12,8 +12,9 @@ from typing import Literal
 import numpy as np
 
 from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning, quantum_limit_w
+from lightning_plugins.simulators.fiber_laser.band import Band, band_over_glasses
 from lightning_plugins.simulators.fiber_laser.beam_quality import largest_share
-from lightning_plugins.simulators.fiber_laser.chain import Chain
+from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
 from lightning_plugins.simulators.fiber_laser.design import Design, DesignResult
 from lightning_plugins.simulators.fiber_laser.limits import instability_margin
 from lightning_plugins.simulators.fiber_laser.linewidth import (
@@ -26,7 +27,6 @@ from lightning_plugins.simulators.fiber_laser.tuning import (
     largest_mismatch_per_k,
     tuning_curve,
 )
-from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium_band
 
 POWER_W, SLOPE, SUPPRESSION_DB = 120.0, 0.773, 60.0
 TUNING_NM, TEMPERATURES_C = 1.5, (1.0, 95.0)
@@ -99,16 +99,15 @@ def calibrated_coupling(chain: Chain, slope: float = SLOPE) -> float:
 
 
 def _power(design: Design, result: DesignResult) -> list[Row]:
-    chain = replace(design.chain, seed=design.seed_signal())
+    chain = design.seeded_chain()
     resolution = design.surroundings.resolution_nm
-    powers, suppressions, clean = [], [], []
-    for glass in ytterbium_band():
-        of_glass = replace(chain, spectroscopy=glass)
-        output = of_glass.solve().output
-        powers.append(output.signal_out_w)
-        suppressions.append(output.ase_suppression_db(resolution))
-        noiseless = replace(of_glass, seed_ase_w=None).solve().output
-        clean.append(noiseless.ase_suppression_db(resolution))
+
+    def figures(of: ChainResult) -> dict[str, float]:
+        suppression_db = of.output.ase_suppression_db(resolution)
+        return {"power_w": of.output.signal_out_w, "suppression_db": suppression_db}
+
+    over_glasses = band_over_glasses(chain, figures)
+    noiseless = band_over_glasses(replace(chain, seed_ase_w=None), figures)
     coupling = calibrated_coupling(chain)
     launched, output_w, slope = slope_efficiency(chain, coupling)
     straight = np.corrcoef(launched, output_w)[0, 1] ** 2
@@ -120,7 +119,8 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
         Row(
             "output power",
             f"> {POWER_W:g} W",
-            f"{_band(powers, 'W', 0)} over five glasses; at most {bound:.0f} W by photons",
+            f"{_band(over_glasses['power_w'], 'W', 0)} over five glasses; at most {bound:.0f} W "
+            "by photons",
             "assumed",
             f"geometry and {launched[-1]:.0f} W of pump of the reference design, no coupling loss",
         ),
@@ -141,8 +141,9 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
         Row(
             "ASE suppression",
             f"> {SUPPRESSION_DB:g} dB",
-            f"{_band(suppressions, 'dB', 1)} over five glasses in {resolution:g} nm; "
-            f"{_band(clean, 'dB', 1)} behind a noiseless seed",
+            f"{_band(over_glasses['suppression_db'], 'dB', 1)} over five glasses in "
+            f"{resolution:g} nm; {_band(noiseless['suppression_db'], 'dB', 1)} behind a noiseless "
+            "seed",
             "predicted",
             "the reference design, its filters, and a seed of the suppression it states",
         ),
@@ -253,5 +254,5 @@ def _limits(result: DesignResult) -> list[Row]:
     ]
 
 
-def _band(values: list[float], unit: str, digits: int) -> str:
-    return f"{min(values):.{digits}f}-{max(values):.{digits}f} {unit}"
+def _band(band: Band, unit: str, digits: int) -> str:
+    return f"{band.low:.{digits}f}-{band.high:.{digits}f} {unit}"

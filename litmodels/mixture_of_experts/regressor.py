@@ -98,12 +98,12 @@ class MoERegressor(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        self._added_terms = (
-            ("balance", balance_coef, lambda step: load_balancing_loss(step.routing)),
-            ("z", z_coef, lambda step: router_z_loss(step.routing)),
-            ("reconstruction", reconstruction_coef, _reconstruction_error),
-        )
-        for name, coefficient, _ in self._added_terms:
+        self._coefficients = {
+            "balance": balance_coef,
+            "z": z_coef,
+            "reconstruction": reconstruction_coef,
+        }
+        for name, coefficient in self._coefficients.items():
             if not coefficient >= 0:
                 raise ValueError(f"{name}_coef={coefficient}: expected 0 or more")
         if reconstruction_coef and encoder_features is None:
@@ -205,9 +205,9 @@ class MoERegressor(LightningModule):
         outputs, steps = self.network.mix(inputs)
         terms = {"loss": mse_loss(outputs, targets)}
         total = terms["loss"]
-        for name, coefficient, of_step in self._added_terms:
+        for name, coefficient in self._coefficients.items():
             if coefficient and steps:
-                terms[name] = torch.stack([of_step(step) for step in steps]).sum()
+                terms[name] = torch.stack([_added_term(name, step) for step in steps]).sum()
                 total = total + coefficient * terms[name]
         return total, terms
 
@@ -241,5 +241,9 @@ class MoERegressor(LightningModule):
         self.log(f"{stage}/max_error", max_error)
 
 
-def _reconstruction_error(step: RoutedStep) -> Tensor:
+def _added_term(name: str, step: RoutedStep) -> Tensor:
+    if name == "balance":
+        return load_balancing_loss(step.routing)
+    if name == "z":
+        return router_z_loss(step.routing)
     return step.layer.reconstruction_error(step.tokens, step.routing)

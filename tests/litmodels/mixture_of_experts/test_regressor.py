@@ -1,5 +1,6 @@
 """MoERegressor: what it minimizes, logs and refuses, and its constructed form."""
 
+import pickle
 from functools import partial
 
 import pytest
@@ -72,6 +73,13 @@ def test_every_parameter_that_is_to_learn_gets_a_gradient():
     module.objective(*data().draw(200, torch.Generator().manual_seed(0)))[0].backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
+
+
+def test_it_goes_to_a_spawned_process():
+    module = model(optimizer=partial(torch.optim.Adam, lr=0.1))
+    copied = pickle.loads(pickle.dumps(module))  # noqa: S301
+    inputs = torch.rand(5, 4)
+    assert torch.equal(copied(inputs), module(inputs))
 
 
 def test_the_documented_keys_are_logged_and_no_others():

@@ -1,6 +1,8 @@
 """The command ``fiber-laser`` and what it leaves on disk; and that it needs neither torch."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,3 +148,35 @@ def test_the_simulator_loads_neither_torch_nor_lightning_nor_matplotlib():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root
     )
     assert json.loads(run.stdout) == []
+
+
+def test_numpy_scipy_and_yaml_are_all_it_needs(tmp_path):
+    """As a wheel installed with --no-deps beside those three: nothing else can be imported."""
+    import scipy
+    import yaml
+
+    root, site = Path(__file__).parents[3], tmp_path / "site"
+    shutil.copytree(root / "simulators", site / "lightning_plugins" / "simulators")
+    shutil.copy(root / "lightning_plugins" / "__init__.py", site / "lightning_plugins")
+    for package in (np, scipy, yaml):
+        folder = Path(package.__file__).parent
+        for part in folder.parent.glob(f"{folder.name}*"):  # the package and its libraries
+            (site / part.name).symlink_to(part)
+    program = (
+        "import sys\n"
+        "from lightning_plugins.simulators.fiber_laser.command import main\n"
+        "for name in ('torch', 'lightning', 'matplotlib', 'joblib'):\n"
+        "    try:\n        __import__(name)\n"
+        "    except ImportError:\n        continue\n"
+        "    sys.exit(name + ' is there')\n"
+        "sys.exit(main(['run', 'reference_1018', '--no-plots', '--output', sys.argv[1]]))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-S", "-c", program, str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(site)},
+    )
+    assert run.returncode == 0, run.stderr
+    assert "signal_out_w" in run.stdout

@@ -93,14 +93,13 @@ class AmplifierResult:
 
     def ase_out_w(self, direction: Direction = "forward") -> Array:
         """Power per bin of spontaneous emission that leaves in a direction, in W, (bins,)."""
-        mirrors = self.amplifier.lines()
-        first = self._first_bin
+        mirrors, first = self.grid.solution.propagation.lines, self._first_bin
         if direction == "forward":
             return (self.forward_w[-1] * (1 - mirrors.reflectivity_at_end))[first:]
         return (self.backward_w[0] * (1 - mirrors.reflectivity_at_start))[first:]
 
     def ase_suppression_db(self, resolution_nm: float = 0.02) -> float:
-        """First signal over the strongest forward ASE within ``resolution_nm`` of a wavelength.
+        """First signal over the strongest ASE that leaves with it within ``resolution_nm``.
 
         The figure of an optical spectrum analyser of that resolution: 10 log10 of the ratio; halve
         the resolution and it rises by 3 dB.
@@ -108,8 +107,10 @@ class AmplifierResult:
         require_positive("resolution_nm", resolution_nm, "nm", 100.0)
         if self.amplifier.ase is None:
             raise ValueError("ase = None: without spontaneous emission there is no suppression")
-        strongest = self.ase_out_w().max() * resolution_nm / self.amplifier.ase.width_nm
-        return float(10 * np.log10(self.signal_out_w / strongest))
+        signal_w = self.signal_out_w
+        beside = self.ase_out_w(self.amplifier.signals[0].direction)
+        strongest = beside.max() * resolution_nm / self.amplifier.ase.width_nm
+        return float(10 * np.log10(signal_w / strongest))
 
     @cached_property
     def heat_w_per_m(self) -> Array:

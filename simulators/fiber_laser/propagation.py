@@ -59,7 +59,7 @@ class Propagation:
         return 1 + self.mean @ self.lines.gain_slope_per_m
 
     def photon_balance(self) -> float:
-        """|entered + emitted - left - lost - decayed| as a share of what entered and was emitted.
+        """What entered and was emitted, less what left, was lost or decayed, as a share of it.
 
         It closes to rounding if and only if the excitation solves the steady state.
         """

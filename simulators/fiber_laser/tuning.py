@@ -126,7 +126,7 @@ def largest_mismatch_per_k(cavity: Cavity, span_k: float) -> float:
 
     A mode that starts in the gratings' centre may drift by half a free spectral range against them
     over ``span_k``. Only the fiber between the gratings drifts, so that its share of the effective
-    length counts: |Δ| < FSR / (2 λ span) · L_eff / L.
+    length counts: Δ < FSR / (2 λ span) · L_eff / L.
     """
     relative = cavity.free_spectral_range_pm * 1e-3 / cavity.front.bragg_wavelength_nm
     return relative / (2 * span_k) * cavity.effective_length_mm / cavity.length_mm

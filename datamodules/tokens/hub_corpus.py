@@ -100,7 +100,7 @@ class HubCorpus:
         validation = next((name for name in _VALIDATION_SPLITS if name in splits), None)
         # First the small parts, so that what is wrong with them is not found out after hours.
         for part, split in (("val", validation), ("test", "test")):
-            if split in splits:
+            if split is not None and split in splits:
                 for text in self._texts(splits[split]):
                     yield part, text
         for text in self._texts(splits["train"]):

@@ -1,12 +1,12 @@
 """Blockwise LR: one learning rate for each type of block in a transformer."""
 
-import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -16,8 +16,6 @@ from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 from lightning_plugins.optimizers.blockwise_checkpoint import as_groups_of, as_one_group
 from lightning_plugins.optimizers.lion import Lion
 from lightning_plugins.optimizers.unhooked import unhooked_step
-
-_log = logging.getLogger(__name__)
 
 DEFAULT_MULTIPLIERS: dict[str, float] = {
     "embedding": 10.0,
@@ -84,7 +82,7 @@ class Blockwise(Optimizer):
                 members = (one for one in parameters if one.blocks[0] == group["name"])
                 group["partitions"] = [partition_of(one) for one in members]
         super().__init__(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
-        _log.info("%s:\n%s", needed_by, self.table())
+        rank_zero_info(f"{needed_by}:\n{self.table()}")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Run the closure, take the optimizer's step; each slice at the rate of its block."""

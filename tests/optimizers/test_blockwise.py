@@ -92,7 +92,7 @@ def test_rates_stand_in_the_groups_by_name():
 
 def test_the_grouping_is_logged_as_a_table(caplog):
     model = transformer("gpt2")
-    with caplog.at_level(logging.INFO, "lightning_plugins"):
+    with caplog.at_level(logging.INFO, "lightning.pytorch"):
         BlockwiseAdamW(model.named_parameters(), lr=1e-3)
     rows = {
         line.split()[0]: int(line.split()[2].replace(",", ""))

@@ -120,11 +120,16 @@ def _optimize(arguments: argparse.Namespace) -> None:
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
-    print(table(reproduce(load_design(arguments.design))))
+    design = load_design(arguments.design)
+    print(table(reproduce(design)))
     print(
         "\nPublished: the abstract of arXiv 2407.19641. The design is a reference design of this "
         "project;\nthe geometry of the published laser is not known."
     )
+    if arguments.output is not None:
+        from lightning_plugins.simulators.fiber_laser.plots import save_reproduction_plots
+
+        _tell(save_reproduction_plots(design, arguments.output))
 
 
 def table(rows: Sequence[Row], width: int = 48) -> str:
@@ -238,6 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     best.set_defaults(run=_optimize)
     again = commands.add_parser("reproduce", help="the published figures beside ours")
     again.add_argument("design", nargs="?", default=REFERENCE, help="YAML file or packaged name")
+    again.add_argument("--output", help="folder for pictures of tuning and of output over pump")
     again.set_defaults(run=_reproduce)
     return parser
 

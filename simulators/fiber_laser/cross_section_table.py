@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from lightning_plugins.simulators.fiber_laser.spectroscopy import (
     Spectroscopy,
 )
 
+_PLAUSIBLE_K = (230.0, 370.0)  # five published tables taken at room temperature give 281 to 306 K
+_PLAUSIBLE_RMS = 0.2
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -38,6 +41,9 @@ def load_spectroscopy(
         complete_by_mccumber: where only one of the two files has a wavelength, or holds a zero,
             compute the other by the McCumber relation fitted where both are positive.
         name: name in results; default the file's.
+
+    Warns:
+        UserWarning: the two do not belong together by the McCumber relation.
 
     Raises:
         ValueError: a line that cannot be read, wavelengths out of order or of no known unit,
@@ -66,6 +72,7 @@ def load_spectroscopy(
             f"{_span(absorption)} and {_span(emission)}"
         )
     zero_line_nm = _crossing(absorption, emission, low, high)
+    _warn_if_inconsistent(absorption, emission, low, high)
     if complete_by_mccumber:
         absorption, emission = _completed(absorption, emission, low, high)
         low, high = absorption.wavelength_nm[0], absorption.wavelength_nm[-1]
@@ -152,6 +159,25 @@ def _crossing(
     if grid[0] >= grid[-1] or not crossings.size:
         return 976.0
     return float(grid[crossings[np.argmin(np.abs(grid[crossings] - 976.0))]])
+
+
+def _warn_if_inconsistent(
+    absorption: CrossSectionTable, emission: CrossSectionTable, low: float, high: float
+) -> None:
+    from_nm, to_nm = max(low, 985.0), min(high, 1035.0)
+    both = Spectroscopy("tables", absorption, emission, (low, high), lifetime_s=1e-3)
+    grid = np.linspace(from_nm, to_nm, 101)
+    if to_nm - from_nm < 20 or min(absorption(grid).min(), emission(grid).min()) <= 0:
+        return  # too little in common to judge by
+    fit = both.mccumber_fit(from_nm, to_nm)
+    coldest, hottest = _PLAUSIBLE_K
+    if not (coldest <= fit.temperature_k <= hottest and fit.rms <= _PLAUSIBLE_RMS):
+        warnings.warn(
+            f"absorption and emission obey the McCumber relation at {fit.temperature_k:.0f} K with "
+            f"a deviation of {fit.rms:.2f}; expected is {coldest:g} to {hottest:g} K and at most "
+            f"{_PLAUSIBLE_RMS:g}: are the columns swapped, or of different glasses?",
+            stacklevel=3,
+        )
 
 
 def _completed(

@@ -1,16 +1,23 @@
 """Figures of results, with matplotlib and without a display."""
 
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
 from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
 from lightning_plugins.simulators.fiber_laser.chain import ChainResult
+from lightning_plugins.simulators.fiber_laser.design import Design
 from lightning_plugins.simulators.fiber_laser.light import Direction, Pump, Signal
+from lightning_plugins.simulators.fiber_laser.reproduction import (
+    TEMPERATURES_C,
+    slope_efficiency,
+)
 from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
-from lightning_plugins.simulators.fiber_laser.tuning import TuningCurve
+from lightning_plugins.simulators.fiber_laser.tuning import TuningCurve, tuning_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,6 +97,21 @@ def save_chain_plots(result: ChainResult, folder: str | os.PathLike[str]) -> lis
     return [
         save_figure(plot_stage(stage, name), Path(folder) / f"{_file_name(name)}.png")
         for name, stage in zip(result.names, result.stages, strict=True)
+    ]
+
+
+def save_reproduction_plots(design: Design, folder: str | os.PathLike[str]) -> list[Path]:
+    """``tuning.png`` and ``power.png`` of a design with a DBR seed, in the folder."""
+    if design.seed_laser is None:
+        raise ValueError(f"design {design.name!r}: seed.laser is missing, and the tuning needs it")
+    temperature_c = np.linspace(*TEMPERATURES_C, 48)
+    curve = tuning_curve(design.seed_laser.cavity, temperature_c, design.seed_mount)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PhysicalWarning)
+        power = plot_power_curve(*slope_efficiency(design.seeded_chain()))
+    return [
+        save_figure(plot_tuning(curve), Path(folder) / "tuning.png"),
+        save_figure(power, Path(folder) / "power.png"),
     ]
 
 

@@ -51,9 +51,11 @@ def test_run_prints_the_figures_saves_the_profiles_and_draws(small, tmp_path, ca
     assert not list((tmp_path / "out").glob("*.part"))
 
 
-def test_sweep_writes_a_table(small, tmp_path, capsys):
-    arguments = ["sweep", str(small), "only.fiber.length", "0.1m", "40 cm", "4", "--no-plots"]
+def test_sweep_writes_a_table_and_draws_it(small, tmp_path):
+    pytest.importorskip("matplotlib")
+    arguments = ["sweep", str(small), "only.fiber.length", "0.1m", "40 cm", "4"]
     assert main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    assert (tmp_path / "out" / "sweep.png").read_bytes().startswith(b"\x89PNG")
     rows = (tmp_path / "out" / "sweep.csv").read_text().splitlines()
     assert rows[0].startswith("chain.stages[0].fiber.length_m,only_out_w,pump_launched_w")
     assert [float(row.split(",")[0]) for row in rows[1:]] == pytest.approx([0.1, 0.2, 0.3, 0.4])
@@ -94,8 +96,11 @@ def test_a_mistake_is_one_line_and_code_2(small, arguments, message, tmp_path, m
     assert error.count("\n") == 1
 
 
-def test_reproduce_prints_each_figure_with_how_it_came_about(capsys):
-    assert main(["reproduce"]) == 0
+def test_reproduce_prints_each_figure_with_how_it_came_about(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    assert main(["reproduce", "--output", str(tmp_path)]) == 0
+    for name in ("tuning.png", "power.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     printed = capsys.readouterr().out
     for text in ("> 120 W", "77.3 %", "> 60 dB", "> 1.5 nm", "3.25 kHz", "10.3 kHz", "< 1.3"):
         assert text in printed

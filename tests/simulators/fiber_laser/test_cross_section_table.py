@@ -58,6 +58,15 @@ def test_a_table_that_ends_too_early_is_completed_by_mccumber(tmp_path):
     assert completed.absorption_m2(1090.0) == pytest.approx(MODEL.absorption_m2(1090.0), rel=1e-3)
 
 
+def test_swapped_columns_are_noticed(tmp_path):
+    path = tmp_path / "glass.txt"
+    path.write_text(
+        rows(WAVELENGTHS, MODEL.absorption_m2(WAVELENGTHS), MODEL.emission_m2(WAVELENGTHS))
+    )
+    with pytest.warns(UserWarning, match="at -293 K .*: are the columns swapped"):
+        load_spectroscopy(path, lifetime_s=1e-3, columns=("wavelength", "emission", "absorption"))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -7,6 +7,7 @@ from lightning_plugins.datamodules.induction import (
     MarkovChainDataModule,
     RepeatedSequenceDataModule,
 )
+from lightning_plugins.datamodules.interactions import InteractionDataModule
 from lightning_plugins.datamodules.manifolds import ManifoldDataModule
 from lightning_plugins.datamodules.partition import DirichletPartition
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
@@ -18,6 +19,7 @@ __all__ = [
     "HubCorpus",
     "ImageDataModule",
     "InductionMixtureDataModule",
+    "InteractionDataModule",
     "ManifoldDataModule",
     "MarkovChainDataModule",
     "RepeatedSequenceDataModule",

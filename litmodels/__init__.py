@@ -9,6 +9,7 @@ from lightning_plugins.litmodels.induction import (
 )
 from lightning_plugins.litmodels.language_model import CausalLM
 from lightning_plugins.litmodels.mixture_of_experts import MoERegressor
+from lightning_plugins.litmodels.recommendation import SequentialRecommender
 
 __all__ = [
     "CausalLM",
@@ -18,4 +19,5 @@ __all__ = [
     "InductionMixture",
     "InductionRegression",
     "MoERegressor",
+    "SequentialRecommender",
 ]

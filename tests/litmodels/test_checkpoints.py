@@ -12,6 +12,7 @@ from lightning_plugins.__main__ import main
 from lightning_plugins.datamodules import (
     DigitsDataModule,
     InductionMixtureDataModule,
+    InteractionDataModule,
     ManifoldDataModule,
     MarkovChainDataModule,
     RepeatedSequenceDataModule,
@@ -23,6 +24,13 @@ def letters(tmp_path):
     for part in ("train", "val"):
         (tmp_path / f"{part}.txt").write_text("to be or not to be " * 40)
     return TokenDataModule(str(tmp_path), context_length=8, data_dir=str(tmp_path / "tokens"))
+
+
+def walks(tmp_path):
+    rows = [f"{user},{item},{item}" for user in range(4) for item in range(6)]
+    (tmp_path / "walks.csv").write_text("\n".join(["user,item,timestamp", *rows]))
+    source = str(tmp_path / "walks.csv")
+    return InteractionDataModule(source, min_item_count=1, max_length=4, batch_size=2)
 
 
 # A small instance of every public LightningModule and data that it trains on.
@@ -58,6 +66,10 @@ SMALL = {
     "ImageClassifier": (
         {"network": "mlp", "in_channels": 1, "image_size": 8},
         lambda tmp_path: DigitsDataModule(),
+    ),
+    "SequentialRecommender": (
+        {"dim": 4, "layers": 1, "max_length": 4},
+        walks,
     ),
     "MoERegressor": (
         {"in_features": 4, "num_experts": 3, "hidden_features": 4, "top_k": 2},

@@ -1,0 +1,76 @@
+"""Where the one relevant item of a sample stands among all items: hit rate, NDCG, MRR."""
+
+import torch
+from torch import Tensor
+
+from lightning_plugins.metrics.mean_with_error import MeanWithError
+
+
+def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
+    r"""Rank of each target among all items, 1 is best: int64 ``(batch,)``.
+
+    :math:`R(t) = 1 + |\{i \neq t : s_i \geq s_t\}|` over items with a score above minus infinity,
+    so that ties count against the target, and constant scores earn nothing.
+
+    Args:
+        scores: ``(batch, items)``; minus infinity, or NaN, leaves an item out of the ranking.
+        targets: int64 ``(batch,)``, columns of ``scores``.
+    """
+    own = scores.gather(1, targets[:, None]).nan_to_num(nan=-torch.inf)
+    not_below = (scores >= own) & (scores > -torch.inf)
+    not_below.scatter_(1, targets[:, None], False)
+    return 1 + not_below.sum(dim=1)
+
+
+class _AtRank(MeanWithError):
+    """Mean over samples of a gain that is 0 beyond rank ``k``."""
+
+    higher_is_better = True
+
+    def __init__(self, k: int = 10) -> None:
+        super().__init__()
+        if k < 1:
+            raise ValueError(f"k={k}: expected at least 1")
+        self.k = k
+
+    def update(self, ranks: Tensor) -> None:
+        """Add the ranks ``(batch,)`` of the targets, 1 is best (:func:`target_ranks`)."""
+        super().update(torch.where(ranks <= self.k, self._gain(ranks.double()), 0.0))
+
+    def _gain(self, ranks: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class HitRate(_AtRank):
+    """Share of targets among the first ``k``; with one target a sample it is also recall.
+
+    Args:
+        k: length of the list, at least 1.
+    """
+
+    def _gain(self, ranks: Tensor) -> Tensor:
+        return torch.ones_like(ranks)
+
+
+class NDCG(_AtRank):
+    r"""Normalized discounted cumulative gain with one target: :math:`1 / \log_2(1 + R)`.
+
+    Source: Järvelin and Kekäläinen, ACM TOIS 20(4), 2002; the ideal gain is 1 for one target.
+
+    Args:
+        k: length of the list, at least 1.
+    """
+
+    def _gain(self, ranks: Tensor) -> Tensor:
+        return 1 / torch.log2(1 + ranks)
+
+
+class MRR(_AtRank):
+    """Mean reciprocal rank, 0 beyond ``k``.
+
+    Args:
+        k: length of the list, at least 1.
+    """
+
+    def _gain(self, ranks: Tensor) -> Tensor:
+        return 1 / ranks

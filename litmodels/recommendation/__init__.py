@@ -1,0 +1,5 @@
+"""Recommendation: the next item, and paths of items towards a target."""
+
+from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
+
+__all__ = ["SequentialRecommender"]

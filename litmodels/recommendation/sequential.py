@@ -1,0 +1,161 @@
+"""Prediction of a user's next item."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lightning_plugins.metrics.ranking import MRR, NDCG, HitRate, target_ranks
+from lightning_plugins.nn.recommendation import GRU4Rec, ItemNetwork, SASRec
+from lightning_plugins.optimizers import configure_optimizers
+
+NetworkName = Literal["sasrec", "gru4rec"]
+Batch = Mapping[str, Tensor]
+_METRICS = {"hit_rate": HitRate, "ndcg": NDCG, "mrr": MRR}
+
+
+class SequentialRecommender(LightningModule):
+    """SASRec or GRU4Rec, trained with the full softmax and judged by the rank among all items.
+
+    Training batches are int64 ``(batch, max_length + 1)``; evaluation batches are dictionaries
+    with ``history``, ``seen`` and ``target``, as of ``InteractionDataModule``. Items that the user
+    has seen are not ranked. No sampled negatives, in training or in metrics.
+
+    Logged: ``train/loss`` in nats; ``val/hit_rate@K``, ``val/ndcg@K``, ``val/mrr@K`` for each K of
+    ``top_k``; the same for ``test``.
+
+    Source: Kang and McAuley, arXiv 1808.09781 (SASRec); Hidasi et al., arXiv 1511.06939 (GRU4Rec);
+    training with the full softmax as in Klenitskiy and Vasilev, arXiv 2309.07602.
+
+    Args:
+        num_items: items; None takes the DataModule's.
+        network: ``sasrec`` or ``gru4rec``.
+        dim: of item embeddings and states.
+        layers: of attention or of recurrent units.
+        heads: of attention; without meaning for ``gru4rec``.
+        max_length: items of a history that the network sees.
+        dropout: probability, in [0, 1).
+        top_k: lengths of the lists that are judged.
+        optimizer: builds the optimizer from named parameters.
+        lr_scheduler: builds the schedule from the optimizer.
+
+    Raises:
+        ValueError: an argument outside its range, or data with other items or longer histories.
+
+    Example::
+
+        model = SequentialRecommender(network="sasrec")
+        Trainer(max_epochs=20).fit(model, datamodule=InteractionDataModule())
+    """
+
+    def __init__(
+        self,
+        num_items: int | None = None,
+        network: NetworkName = "sasrec",
+        dim: int = 64,
+        layers: int = 2,
+        heads: int = 2,
+        max_length: int = 50,
+        dropout: float = 0.3,
+        top_k: tuple[int, ...] = (10,),
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-3),
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__()
+        if network not in ("sasrec", "gru4rec"):
+            raise ValueError(f"network={network!r}: expected 'sasrec' or 'gru4rec'")
+        if num_items is not None and num_items < 1:
+            raise ValueError(f"num_items={num_items}: expected at least 1")
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        self.network: ItemNetwork | None = None
+        self.val_metrics = _metrics(top_k)
+        self.test_metrics = _metrics(top_k)
+        self._optimizer = optimizer
+        self._lr_scheduler = lr_scheduler
+        # Also here, so that a wrong size is said at once; on the meta device it costs nothing.
+        with torch.device("meta"):
+            self._build(num_items or 1)
+
+    def setup(self, stage: str) -> None:
+        """Take the number of items from the data, or refuse data of another shape."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        for name in ("num_items", "max_length"):
+            given = getattr(datamodule, name, None)
+            if given is None:
+                continue
+            if self.hparams[name] is None:
+                self.hparams[name] = given
+            elif self.hparams[name] != given:
+                raise ValueError(
+                    f"{name}={self.hparams[name]}: {type(datamodule).__name__} has {given}; set "
+                    f"the model's {name} to {given}"
+                )
+
+    def configure_model(self) -> None:
+        """Make the network, once."""
+        if self.network is not None:
+            return
+        if self.hparams["num_items"] is None:
+            raise ValueError(
+                "num_items=None: the data does not say how many items there are; set it"
+            )
+        self.network = self._build(self.hparams["num_items"])
+
+    def forward(self, items: Tensor) -> Tensor:
+        """Logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.
+
+        Histories end with zeros and have at most ``max_length`` items; column 0 is padding and has
+        minus infinity.
+        """
+        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        return self.network(items)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of all items but each window's first."""
+        assert self.network is not None
+        loss = self.network.loss(batch)
+        self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Rank the validation items."""
+        self._evaluate("val", self.val_metrics, batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Rank the test items."""
+        self._evaluate("test", self.test_metrics, batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The unseen items by falling score, the ``max(top_k)`` first: int64 ``(batch, k)``."""
+        k = min(max(self.hparams["top_k"]), self.hparams["num_items"])
+        return self.scores_of_unseen(batch).topk(k).indices
+
+    def scores_of_unseen(self, batch: Batch) -> Tensor:
+        """Logits ``(batch, num_items + 1)``, minus infinity for ``seen`` items."""
+        return self(batch["history"]).scatter(1, batch["seen"], -torch.inf)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, and its schedule with the interval it counts in."""
+        return configure_optimizers(self, self._optimizer, self._lr_scheduler)
+
+    def _build(self, num_items: int) -> ItemNetwork:
+        names = ("dim", "layers", "max_length", "dropout")
+        settings = {name: self.hparams[name] for name in names}
+        if self.hparams["network"] == "gru4rec":
+            return GRU4Rec(num_items, **settings)
+        return SASRec(num_items, heads=self.hparams["heads"], **settings)
+
+    def _evaluate(self, stage: str, metrics: nn.ModuleDict, batch: Batch) -> None:
+        ranks = target_ranks(self.scores_of_unseen(batch), batch["target"])
+        for name, metric in metrics.items():
+            assert isinstance(metric, Metric)
+            metric.update(ranks)
+            self.log(f"{stage}/{name}", metric, prog_bar="ndcg" in name)
+
+
+def _metrics(top_k: tuple[int, ...]) -> nn.ModuleDict:
+    return nn.ModuleDict({f"{name}@{k}": cls(k) for k in top_k for name, cls in _METRICS.items()})

@@ -1,0 +1,114 @@
+"""SequentialRecommender: what it learns, logs, ranks and refuses."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch.optim import AdamW
+
+from lightning_plugins.callbacks import ExactResume
+from lightning_plugins.litmodels import SequentialRecommender
+
+SMALL = {"dim": 8, "max_length": 8, "layers": 1, "dropout": 0.1}
+
+
+def model(**changes):
+    torch.manual_seed(0)
+    return SequentialRecommender(**(SMALL | changes))
+
+
+@pytest.mark.parametrize("network", ["sasrec", "gru4rec"])
+def test_it_learns_the_rule_of_the_walks(network, walking_data, quiet_trainer):
+    module = model(network=network, dim=16, top_k=(1, 5), optimizer=lambda p: AdamW(p, lr=0.02))
+    trainer = quiet_trainer(max_epochs=25)
+    trainer.fit(module, datamodule=walking_data())
+    tested = trainer.test(module, datamodule=walking_data(), verbose=False)[0]
+    assert tested["test/hit_rate@1"] > 0.6  # of 10 unseen items; the rule holds 9 times of 10
+    assert set(trainer.callback_metrics) == set(tested)
+    assert set(tested) == {f"test/{m}@{k}" for m in ("hit_rate", "ndcg", "mrr") for k in (1, 5)}
+
+
+def test_the_documented_keys_are_logged_and_no_others(walking_data, quiet_trainer):
+    trainer = quiet_trainer()
+    trainer.fit(model(), datamodule=walking_data())
+    validated = {f"val/{name}@10" for name in ("hit_rate", "ndcg", "mrr")}
+    assert set(trainer.callback_metrics) == {"train/loss"} | validated
+
+
+def test_seen_items_are_neither_ranked_nor_recommended(walking_data, quiet_trainer):
+    module = model(top_k=(3,))
+    trainer = quiet_trainer()
+    lists = torch.cat(trainer.predict(module, datamodule=walking_data()))
+    batch = next(iter(trainer.datamodule.predict_dataloader()))
+    assert lists.shape == (12, 3)
+    assert not (lists[:, :, None] == batch["seen"][:, None, :]).any()
+    assert (lists > 0).all()
+    assert (module.scores_of_unseen(batch).isneginf().sum(1) == 1 + 14).all()
+
+
+def test_the_number_of_items_comes_from_the_data_and_stays_in_the_checkpoint(
+    walking_data, quiet_trainer, tmp_path
+):
+    trainer = quiet_trainer()
+    module = model()
+    trainer.fit(module, datamodule=walking_data())
+    trainer.save_checkpoint(tmp_path / "run.ckpt")
+    loaded = SequentialRecommender.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
+    assert loaded.hparams["num_items"] == 24
+    history = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(loaded.eval()(history), module.eval()(history))
+
+
+class Killed(BaseException):
+    pass
+
+
+class KillAt(Callback):
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+            raise Killed
+
+
+def test_a_killed_run_ends_with_the_weights_of_the_whole_one(walking_data, quiet_trainer, tmp_path):
+    whole = model()
+    quiet_trainer(max_epochs=2, callbacks=[ExactResume()]).fit(whole, datamodule=walking_data())
+    path = tmp_path / "killed.ckpt"
+    with pytest.raises(Killed):
+        quiet_trainer(max_epochs=2, callbacks=[ExactResume(), KillAt(3, path)]).fit(
+            model(), datamodule=walking_data()
+        )
+    resumed = model()
+    quiet_trainer(max_epochs=2, callbacks=[ExactResume()]).fit(
+        resumed, datamodule=walking_data(), ckpt_path=path, weights_only=True
+    )
+    for name, value in whole.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"network": "bert4rec"}, "network='bert4rec': expected 'sasrec' or 'gru4rec'"),
+        ({"num_items": 0}, "num_items=0: expected at least 1"),
+        ({"top_k": (0,)}, "k=0: expected at least 1"),
+        ({"heads": 3}, "dim=8: expected a multiple of heads=3"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        model(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_items": 5}, "num_items=5: InteractionDataModule has 24"),
+        ({"max_length": 9}, "max_length=9: InteractionDataModule has 8"),
+    ],
+)
+def test_data_of_another_shape_is_refused(arguments, message, walking_data, quiet_trainer):
+    with pytest.raises(ValueError, match=message):
+        quiet_trainer().fit(model(**arguments), datamodule=walking_data())

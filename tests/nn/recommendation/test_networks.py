@@ -1,0 +1,62 @@
+"""Next-item networks: causal, blind to padding, and trained on what they say."""
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins.nn.recommendation import GRU4Rec, SASRec
+
+
+@pytest.fixture(params=[SASRec, GRU4Rec])
+def network(request):
+    torch.manual_seed(0)
+    return request.param(num_items=11, dim=8, max_length=6, dropout=0.2).eval()
+
+
+HISTORY = torch.tensor([[3, 1, 4, 1, 5, 9]])
+
+
+def test_a_state_depends_on_nothing_later(network):
+    later = HISTORY.clone()
+    later[0, 4:] = torch.tensor([2, 7])
+    torch.testing.assert_close(network.encode(HISTORY)[:, :4], network.encode(later)[:, :4])
+    assert not torch.allclose(network.encode(HISTORY)[:, 4], network.encode(later)[:, 4])
+
+
+def test_padding_changes_no_score(network):
+    short = torch.tensor([[3, 1, 4]])
+    padded = torch.tensor([[3, 1, 4, 0, 0, 0]])
+    torch.testing.assert_close(network(padded), network(short))
+
+
+def test_padding_is_never_recommended_and_gets_no_gradient(network):
+    assert network(HISTORY)[0, 0] == -torch.inf
+    network.loss(torch.tensor([[3, 1, 4, 0, 0, 0, 0]])).backward()
+    assert not network.item_embedding.weight[0].any()
+    assert not network.item_embedding.weight.grad[0].any()
+
+
+def test_the_loss_is_the_mean_cross_entropy_of_each_next_item(network):
+    sequences = torch.tensor([[3, 1, 4, 1, 5, 9, 2], [6, 5, 3, 0, 0, 0, 0]])
+    expected = [
+        cross_entropy(network(sequence[None, :end]), sequence[None, end])
+        for sequence in sequences
+        for end in range(1, 7)
+        if sequence[end]
+    ]
+    torch.testing.assert_close(network.loss(sequences), torch.stack(expected).mean())
+
+
+@pytest.mark.parametrize(
+    ("cls", "arguments", "message"),
+    [
+        (SASRec, {"num_items": 0}, "num_items=0: expected at least 1"),
+        (SASRec, {"num_items": 5, "dim": 9, "heads": 2}, "dim=9: expected a multiple of heads=2"),
+        (SASRec, {"num_items": 5, "layers": 0}, "layers=0: expected at least 1"),
+        (GRU4Rec, {"num_items": 5, "layers": 0}, "layers=0: expected at least 1"),
+        (GRU4Rec, {"num_items": 5, "dropout": 1.0}, r"dropout=1.0: expected a probability"),
+    ],
+)
+def test_wrong_sizes_are_refused(cls, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments)

@@ -136,7 +136,7 @@ def _figure(rows: int, columns: int, title: str) -> tuple["Figure", Any]:
     axes = figure.subplots(rows, columns, squeeze=False)
     # Fixed margins in inches: measuring every label first would double the time of drawing.
     figure.subplots_adjust(
-        left=0.8 / size[0],
+        left=0.95 / size[0],
         right=1 - 0.2 / size[0],
         bottom=0.55 / size[1],
         top=1 - 0.4 / size[1],

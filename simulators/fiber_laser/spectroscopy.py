@@ -100,7 +100,8 @@ class Spectroscopy:
         ratio = np.log(emission / absorption)
         slope, offset = np.polyfit(1e9 / wavelength, ratio, 1)
         rms = float(np.sqrt(np.mean((np.polyval((slope, offset), 1e9 / wavelength) - ratio) ** 2)))
-        return McCumberFit(-SECOND_RADIATION_CONSTANT / slope, -1e9 * slope / offset, rms)
+        temperature_k = float(-SECOND_RADIATION_CONSTANT / slope)
+        return McCumberFit(temperature_k, float(-1e9 * slope / offset), rms)
 
     def _checked(self, wavelength_nm: ArrayLike) -> Array:
         wavelength = np.asarray(wavelength_nm, dtype=float)

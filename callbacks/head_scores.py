@@ -41,16 +41,16 @@ class HeadScores(Callback):
     ``attention_patterns(tokens)`` which gives ``(batch, heads, length, length)`` for each layer.
     The run itself is, bit for bit, the run without the callback.
 
-    ================== ==========================================================================
-    score of a head    what it is
-    ================== ==========================================================================
-    ``previous_token`` attention on the token before
+    =================== =========================================================================
+    score of a head     what it is
+    =================== =========================================================================
+    ``previous_token``  attention on the token before
     ``duplicate_token`` attention on earlier copies of the token
-    ``induction``      attention on the tokens after earlier copies of the token
-    ``copying``        ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``; weights alone
-    ``ablation``       rise of the cross-entropy on the second copy, in nats, without the head:
-                       the causal check of the others
-    ================== ==========================================================================
+    ``induction``       attention on the tokens after earlier copies of the token
+    ``copying``         ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``; weights alone
+    ``ablation``        rise of the cross-entropy on the second copy, in nats, without the head:
+                        the causal check of the others
+    =================== =========================================================================
 
     The first three are shares of attention in [0, 1], those of Olsson et al. (*In-context Learning
     and Induction Heads*, 2022) and TransformerLens. ``copying`` and ``ablation`` need projections

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import HeadScores
 from lightning_plugins.datamodules import ResumableDataLoader
+from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.nn.induction.transformer import TokenTransformer
 
 TABLE = Path(__file__).with_name("transformer_lens_scores.npz")
@@ -128,6 +129,16 @@ def test_it_scores_models_of_transformers_and_leaves_their_attention_as_it_was(
     # Nearly uniform attention: the mean of 1/t over the tokens t that have a token to attend to.
     uniform = np.mean([1 / t for t in range(2, LENGTH + 1)])
     assert measured["previous_token"][0][0] == pytest.approx(uniform, rel=0.02)
+
+
+def test_it_scores_our_language_models():
+    shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+    module = CausalLM(
+        vocab_size=VOCABULARY, context_length=LENGTH, config=shape | {"num_attention_heads": 2}
+    )
+    module.configure_model()
+    measured = scores().measure(module)
+    assert {len(layers) for name, layers in measured.items() if name != "in_context"} == {2}
 
 
 def test_it_scores_pytorchs_own_attention_with_the_weights_that_it_uses():

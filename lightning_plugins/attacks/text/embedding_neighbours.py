@@ -1,0 +1,108 @@
+"""Words that stand near in a space of word vectors."""
+
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightning_plugins.attacks.text.attack import WordAttack
+from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.words import Words
+
+
+@dataclass(frozen=True)
+class EmbeddingNeighbours(WordAttack):
+    """Nearest neighbours by cosine, of words ranked by the score without them.
+
+    It is TextFooler (Jin et al., arXiv 1907.11932) without its part-of-speech tagger and sentence
+    encoder, so it changes more of the meaning; read its success rates as an upper bound. The paper
+    takes the counter-fitted vectors of Mrkšić et al., arXiv 1603.00892, in which antonyms are far
+    apart; in GloVe they are not.
+
+    Args:
+        max_queries: see :class:`WordAttack`, as the next.
+        max_word_share: likewise.
+        vectors: path of a text file in the format of GloVe: a word and its numbers a line, with or
+            without a first line of two counts.
+        neighbours: candidates a word at most, at least 1.
+        min_cosine: of a candidate, in [-1, 1].
+
+    Raises:
+        ValueError: an argument outside its range, or a file of another format.
+        FileNotFoundError: no such file.
+    """
+
+    vectors: str = "counter-fitted-vectors.txt"
+    neighbours: int = 50
+    min_cosine: float = 0.5
+    _space: "WordVectors" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours={self.neighbours}: expected at least 1")
+        if not -1 <= self.min_cosine <= 1:
+            raise ValueError(f"min_cosine={self.min_cosine}: expected a cosine in [-1, 1]")
+        object.__setattr__(self, "_space", WordVectors(self.vectors))
+
+    def search(
+        self, words: Words, clean_score: float, questions: Questions, randomness: random.Random
+    ) -> Search:
+        """See :class:`WordAttack`."""
+
+        def propose(current: Words, place: int) -> list[str]:
+            return self._space.nearest(words.words[place], self.neighbours, self.min_cosine)
+
+        return by_importance(words, clean_score, propose, questions, "delete")
+
+
+class WordVectors:
+    """Word vectors out of a text file.
+
+    Args:
+        path: of the file.
+
+    Raises:
+        ValueError: a line that is no word and its numbers, or numbers of another length.
+        FileNotFoundError: no such file.
+    """
+
+    def __init__(self, path: str) -> None:
+        import numpy as np
+
+        if not Path(path).is_file():
+            raise FileNotFoundError(
+                f"vectors={path!r}: no such file; give word vectors in the format of GloVe, such "
+                "as the counter-fitted ones of github.com/nmrksic/counter-fitting"
+            )
+        self._words: list[str] = []
+        rows = []
+        with Path(path).open(encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                word, *values = line.rstrip("\n").split(" ")
+                if number == 1 and len(values) == 1:
+                    continue  # counts of words and dimensions, as word2vec writes
+                try:
+                    rows.append(np.array([float(x) for x in values], dtype=np.float32))
+                except ValueError as error:
+                    raise ValueError(f"{path}, line {number}: {error}") from error
+                if not values or len(values) != len(rows[0]):
+                    raise ValueError(f"{path}, line {number}: {len(values)} numbers")
+                self._words.append(word)
+        if not rows:
+            raise ValueError(f"{path}: no word vectors")
+        matrix = np.stack(rows)
+        norms = np.linalg.norm(matrix, axis=1, keepdims=True)
+        self._directions: Any = matrix / np.where(norms > 0, norms, 1)
+        self._places = {word: place for place, word in enumerate(self._words)}
+
+    def nearest(self, word: str, count: int, min_cosine: float) -> list[str]:
+        """Up to ``count`` words by falling cosine to ``word``, in its capitals; not itself."""
+        place = self._places.get(word, self._places.get(word.lower()))
+        if place is None:
+            return []
+        cosines = self._directions @ self._directions[place]
+        cosines[place] = float("-inf")
+        best = (-cosines).argsort(kind="stable")[:count]
+        found = [self._words[i] for i in best if cosines[i] >= min_cosine]
+        return [near.capitalize() if word[:1].isupper() else near for near in found]

@@ -1,0 +1,46 @@
+"""PWWS: synonyms in the order of saliency times effect."""
+
+import random
+from dataclasses import dataclass, field
+
+from lightning_plugins.attacks.text.attack import WordAttack
+from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.wordnet import WordNet
+from lightning_plugins.attacks.text.words import Words
+
+
+@dataclass(frozen=True)
+class PWWS(WordAttack):
+    """WordNet's synonyms, of words ranked by probability-weighted saliency.
+
+    Source: Ren et al., Generating Natural Language Adversarial Examples through Probability
+    Weighted Word Saliency, ACL 2019; TextAttack's recipe ``PWWSRen2019``. As there, words are not
+    inflected and proper names are not replaced by others.
+
+    Args:
+        max_queries: see :class:`WordAttack`, as the next.
+        max_word_share: likewise.
+        wordnet: folder of WordNet's files; None looks in the usual places. See :class:`WordNet`.
+
+    Raises:
+        FileNotFoundError: no WordNet.
+    """
+
+    wordnet: str | None = None
+    _lexicon: WordNet = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "_lexicon", WordNet(self.wordnet))
+
+    def search(
+        self, words: Words, clean_score: float, questions: Questions, randomness: random.Random
+    ) -> Search:
+        """See :class:`WordAttack`."""
+        return by_importance(
+            words,
+            clean_score,
+            lambda current, place: self._lexicon.synonyms(words.words[place]),
+            questions,
+            "saliency",
+        )

@@ -1,0 +1,158 @@
+"""Attacks on a detector whose answers are known."""
+
+import pytest
+
+from lightning_plugins.attacks.text import (
+    PWWS,
+    DeepWordBug,
+    Pruthi,
+    TextAttackVictim,
+    TextBugger,
+    attack_texts,
+)
+
+# Log-odds 2.0 + 1.5 - 1: both markers have to go.
+AI = "moreover we delve into a large river and a winter garden of stones"
+HUMAN = "a large river and a winter garden"
+ODD = ["", " ", "🌍🌍", "Καλημέρα κόσμε", "你好，世界", "a", "'", "\x00\ud7ff", "moreover " * 300]
+ATTACKS = {
+    "deep_word_bug": lambda folder, **budget: DeepWordBug(**budget),
+    "pruthi": lambda folder, **budget: Pruthi(max_typos=3, **budget),
+    "pwws": lambda folder, **budget: PWWS(wordnet=folder, **budget),
+    "text_bugger": lambda folder, **budget: TextBugger(**budget),
+}
+
+
+@pytest.fixture(params=ATTACKS)
+def build(request, wordnet):
+    return lambda **budget: ATTACKS[request.param](wordnet, **budget)
+
+
+def counted(detector):
+    """The detector, and the list of how many texts each call asked."""
+    calls = []
+
+    def victim(texts):
+        calls.append(len(texts))
+        return detector(texts)
+
+    return victim, calls
+
+
+def test_it_finds_both_markers_and_touches_nothing_else(build, detector):
+    victim, calls = counted(detector)
+    (result,) = attack_texts(build(), victim, [AI], [1])
+    assert result.status == "succeeded"
+    assert result.score == pytest.approx(detector([result.adversarial])[0])
+    assert result.score <= 0.5
+    assert result.changed_words <= 2
+    assert result.queries == sum(calls)
+    assert result.text == AI
+    assert result.label == 1
+    changed = [w for w in AI.split() if w not in result.adversarial.split()]
+    assert set(changed) <= {"moreover", "delve"}
+
+
+def test_what_is_wrong_already_is_skipped_and_what_cannot_be_changed_fails(build, detector):
+    wrong, human = attack_texts(build(), detector, [HUMAN, HUMAN], [1, 0])
+    assert (wrong.status, wrong.queries, wrong.adversarial) == ("skipped", 1, HUMAN)
+    assert human.status == "failed"  # no attack writes a marker word
+    assert human.score <= 0.5
+
+
+@pytest.mark.parametrize("max_queries", [1, 2, 5, 14, 20])
+def test_no_more_is_asked_than_the_budget(build, detector, max_queries):
+    victim, calls = counted(detector)
+    for result in attack_texts(
+        build(max_queries=max_queries), victim, [AI, AI + " tapestry"], [1, 1]
+    ):
+        assert result.queries <= max_queries
+    assert sum(calls) <= 2 * max_queries
+
+
+@pytest.mark.parametrize(("share", "allowed"), [(0.0, 0), (0.01, 1), (0.2, 2)])
+def test_no_more_words_are_changed_than_the_budget(build, detector, share, allowed):
+    (result,) = attack_texts(build(max_word_share=share), detector, [AI + " tapestry"], [1])
+    assert result.changed_words <= allowed
+    assert (result.adversarial == result.text) == (result.changed_words == 0)
+
+
+def test_one_seed_gives_one_result_whatever_stands_beside_it(build, detector):
+    texts = [AI, HUMAN, AI + " tapestry", "moreover"]
+    labels = [1, 0, 1, 1]
+    together = attack_texts(build(), detector, texts, labels, at_once=4)
+    assert together == attack_texts(build(), detector, texts, labels, at_once=1)
+    alone = [
+        attack_texts(build(), detector, [t], [y])[0] for t, y in zip(texts, labels, strict=True)
+    ]
+    assert together == alone
+
+
+def test_any_string_passes_and_keeps_its_label(build, detector):
+    texts = ODD * 2
+    labels = [0] * len(ODD) + [1] * len(ODD)
+    results = attack_texts(build(max_queries=40), detector, texts, labels)
+    assert [r.text for r in results] == texts
+    assert [r.label for r in results] == labels
+    assert all(isinstance(r.adversarial, str) for r in results)
+
+
+def test_the_threshold_decides_what_counts(detector):
+    score = detector([AI])[0]
+    (result,) = attack_texts(DeepWordBug(), detector, [AI], [1], threshold=score)
+    assert result.status == "skipped"  # AI is what lies above it
+    (result,) = attack_texts(DeepWordBug(), detector, [AI], [1], threshold=0.7)
+    assert result.status == "succeeded"
+    assert result.changed_words == 1
+
+
+def test_searches_side_by_side_share_their_calls(detector):
+    texts = [AI] * 16
+    victim, calls = counted(detector)
+    attack_texts(DeepWordBug(), victim, texts, [1] * 16, at_once=16)
+    alone, calls_alone = counted(detector)
+    attack_texts(DeepWordBug(), alone, texts, [1] * 16, at_once=1)
+    assert sum(calls) == sum(calls_alone)
+    assert len(calls_alone) == 16 * len(calls)
+
+
+def test_deep_word_bug_stays_within_its_edit_distance(detector):
+    (result,) = attack_texts(DeepWordBug(max_edit_distance=0), detector, [AI], [1])
+    assert result.status == "failed"
+    assert result.adversarial == AI
+
+
+def test_synonyms_are_ranked_by_what_they_achieve(detector, wordnet):
+    # delve is worth less than moreover; both have a synonym that the detector does not know.
+    (result,) = attack_texts(PWWS(wordnet=wordnet, max_word_share=0.01), detector, [AI], [1])
+    assert result.adversarial == AI.replace("moreover", "furthermore")
+
+
+def test_typing_errors_are_a_twentieth_of_the_words(detector):
+    text = AI + " cloud" * 46
+    results = attack_texts(Pruthi(max_queries=3000), detector, [text, AI], [1, 1])
+    assert [r.changed_words for r in results] == [2, 1]
+
+
+def test_text_attack_gets_rows_of_two_probabilities(detector):
+    rows = TextAttackVictim(detector)([AI, HUMAN])
+    assert [sum(row) for row in rows] == pytest.approx([1, 1])
+    assert [row[1] for row in rows] == detector([AI, HUMAN])
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda: DeepWordBug(max_queries=0), "max_queries=0"),
+        (lambda: DeepWordBug(max_word_share=1.5), "max_word_share=1.5"),
+        (lambda: DeepWordBug(max_edit_distance=-1), "max_edit_distance=-1"),
+        (lambda: Pruthi(max_typos=0), "max_typos=0"),
+        (lambda: attack_texts(DeepWordBug(), list, ["a"], []), "labels has 0 entries"),
+        (lambda: attack_texts(DeepWordBug(), list, ["a"], [2]), r"labels has \[2\]"),
+        (lambda: attack_texts(DeepWordBug(), list, ["a"], [1], at_once=0), "at_once=0"),
+        (lambda: attack_texts(DeepWordBug(), lambda t: [], ["a"], [1]), "victim gave 0 scores"),
+    ],
+)
+def test_a_wrong_argument_is_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        wrong()

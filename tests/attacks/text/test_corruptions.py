@@ -1,0 +1,56 @@
+"""Corruptions of whole texts against what they are defined to do."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_plugins.attacks.text import CORRUPTIONS, corrupt
+
+TEXT = "The cat saw an owl. It was 42 years old!  Because of a friend, people knew."
+WHOLE = {
+    "article_deletion": "cat saw owl. It was 42 years old!  Because of friend, people knew.",
+    "case_swap": "the Cat Saw An Owl. it Was 42 Years Old!  because Of A Friend, People Knew.",
+    "misspellings": "The cat saw an owl. It was 42 years old!  Becuase of a freind, poeple knew.",
+    "paragraphs": TEXT.replace(". I", ".\n\nI").replace("!  B", "!\n\nB"),
+    "whitespace": TEXT.replace("!  ", "!\0").replace(" ", "  ").replace("\0", "  "),
+}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+def test_at_every_place_it_is_its_definition(kind):
+    assert corrupt(kind, TEXT, 1.0) == WHOLE[kind]
+
+
+def test_look_alikes_zero_width_spaces_and_digits_change_every_place():
+    assert not set(corrupt("homoglyphs", TEXT, 1.0)) & set("abcdefghijklmnopqrstuvwyz")
+    assert corrupt("zero_width_spaces", "a b", 1.0) == "a\u200b b\u200b"
+    changed = corrupt("number_swap", TEXT, 1.0)
+    digits = changed[TEXT.index("42") :][:2]
+    assert digits.isdigit()
+    assert digits[0] != "4"
+    assert digits[1] != "2"
+    assert changed.replace(digits, "42") == TEXT
+
+
+@pytest.mark.parametrize("kind", CORRUPTIONS)
+def test_a_share_of_the_places_is_changed(kind):
+    text = "The 7 friends. " * 40  # 40 places of each kind; letters and characters many more
+    assert corrupt(kind, text, 0.0) == text
+    half = corrupt(kind, text, 0.5, seed=1)
+    assert half == corrupt(kind, text, 0.5, seed=1)
+    assert half != corrupt(kind, text, 0.5, seed=2) or kind == "misspellings"
+    if kind == "number_swap":
+        assert half.count("7") == 20
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(sorted(CORRUPTIONS)), st.text(), st.floats(0, 1))
+def test_any_text_passes(kind, text, share):
+    assert isinstance(corrupt(kind, text, share), str)
+
+
+def test_a_wrong_argument_is_named():
+    with pytest.raises(ValueError, match=r"kind='typos'.*whitespace"):
+        corrupt("typos", TEXT, 0.1)
+    with pytest.raises(ValueError, match="share=2"):
+        corrupt("whitespace", TEXT, 2)

@@ -67,7 +67,7 @@ def test_on_chains_the_unigram_comes_first_and_the_bigram_later(tmp_path):
 
 
 def test_on_repeats_an_induction_head_forms_and_the_transition_is_resolved(tmp_path):
-    model, callbacks = run_recipe("repeats", tmp_path, max_steps=240)
+    model, callbacks = run_recipe("repeats", tmp_path, max_steps=300)
     scores = callbacks[HeadScores]
     curve = [max(max(layer) for layer in one["induction"]) for one in scores.scores]
     assert curve[0] < 0.1

@@ -156,8 +156,9 @@ def test_targets_of_make_that_the_documents_name_exist():
 
 def test_every_page_is_reached_from_the_contents():
     listed = {
-        line.strip()
-        for block in blocks(ROOT / "docs" / "index.md", r"\{toctree\}")
+        (index.parent.relative_to(ROOT / "docs") / line.strip()).as_posix()
+        for index in (ROOT / "docs").rglob("index.md")
+        for block in blocks(index, r"\{toctree\}")
         for line in block.splitlines()
     }
     pages = {

@@ -13,6 +13,7 @@ from lightning_plugins.callbacks.parameter_names import ParameterNames
 from lightning_plugins.callbacks.phase_detector import PhaseDetector
 from lightning_plugins.callbacks.routing_stats import RoutingStats
 from lightning_plugins.callbacks.sharpness_monitor import SharpnessMonitor
+from lightning_plugins.callbacks.staged_training import StagedTraining, TrainingStage
 
 __all__ = [
     "AdversarialEvaluation",
@@ -28,4 +29,6 @@ __all__ = [
     "PhaseDetector",
     "RoutingStats",
     "SharpnessMonitor",
+    "StagedTraining",
+    "TrainingStage",
 ]

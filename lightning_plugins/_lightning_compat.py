@@ -10,7 +10,8 @@ a missing interface is an ``AttributeError``.
   them the whole closure is repeated, and Lightning reports the second loss.
 - ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
 - ``FitLoop._load_combined_loader_states``: to resume loaders that were made before the restore.
-- ``DDPStrategy._ddp_kwargs``: whether the graph is static; without it, taken to be dynamic.
+- ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether unused parameters are
+  looked for; without it, taken to be dynamic, and that they are not.
 - ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: to undo an
   update.
 - ``_init_dist_connection``, ``_optimizers_to_device``, ``_SubprocessScriptLauncher``,
@@ -215,6 +216,11 @@ def callbacks_of(trainer: Trainer) -> list[Callback]:
 def uses_static_graph(trainer: Trainer) -> bool:
     """Whether the strategy promised DistributedDataParallel that every step is alike."""
     return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph"))
+
+
+def finds_unused_parameters(trainer: Trainer) -> bool:
+    """Whether the strategy lets DistributedDataParallel look for parameters without gradients."""
+    return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters"))
 
 
 def no_gradient_synchronization(trainer: Trainer) -> AbstractContextManager[None]:

@@ -1,0 +1,255 @@
+"""Training in stages, each with its own trainable parts, learning rates and data."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.optim import Optimizer
+
+from lightning_plugins._lightning_compat import finds_unused_parameters
+from lightning_plugins.callbacks.sharded import refuse_sharded
+
+
+@dataclass
+class TrainingStage:
+    """One stage of :class:`StagedTraining`.
+
+    Args:
+        epochs: its length.
+        learning_rates: peak rate of each part, by a regular expression that is looked for in the
+            parameters' names; the first that is found counts. What none is found in is frozen.
+        data: attributes that the DataModule has in this stage, such as ``caption_mode: flatten``.
+    """
+
+    epochs: int
+    learning_rates: dict[str, float]
+    data: dict[str, Any] = field(default_factory=dict)
+
+
+class StagedTraining(Callback):
+    """Splits one fit into stages with their own trainable parts, learning rates and data.
+
+    Each stage begins with an empty optimizer state and its own schedule: a linear warm-up, then a
+    cosine to 0. So a fit of three stages is three fits of one stage each, which hand on the
+    weights. Frozen parts get no gradients, and keep their bits. Weight decay and all else are the
+    optimizer's that ``configure_optimizers`` makes; schedules of its own are refused.
+
+    A run that is killed in any stage resumes there.
+
+    Source: the three stages of CCExpert (Wang et al., arXiv 2411.11360): the difference module and
+    the projector, then everything, on many data; then everything on the data of the task.
+
+    Args:
+        stages: one after the other; their epochs are the Trainer's ``max_epochs``.
+        warmup: share of each stage in which its rates rise, in [0, 1).
+
+    Raises:
+        ValueError: no stages, one without length or parts, a pattern that matches no parameter.
+        MisconfigurationException: another ``max_epochs``; several optimizers or a schedule;
+            stages with ``data`` without ``reload_dataloaders_every_n_epochs=1`` or without such an
+            attribute; DDP that does not look for unused parameters; sharded parameters.
+
+    Example::
+
+        stages = [
+            TrainingStage(1, {"difference|projector": 1e-5}),
+            TrainingStage(2, {"vision_tower": 2e-6, ".*": 1e-5}),
+        ]
+        trainer = Trainer(max_epochs=3, callbacks=[StagedTraining(stages)])
+    """
+
+    def __init__(self, stages: list[TrainingStage], warmup: float = 0.03) -> None:
+        if not stages:
+            raise ValueError("stages=[]: expected at least one stage")
+        if not 0 <= warmup < 1:
+            raise ValueError(f"warmup={warmup}: expected a share in [0, 1)")
+        for number, stage in enumerate(stages):
+            _check_stage(number, stage)
+        self.stages = stages
+        self.warmup = warmup
+        self._stage: int | None = None
+        self._data_stage = 0
+        self._requires_grad_is_unset = True
+        self._rates: list[list[float]] = []
+        self._optimizer: Optimizer | None = None
+        self._release: Callable[[], None] | None = None
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        refuse_sharded(trainer, self)
+        total = sum(stage.epochs for stage in self.stages)
+        if trainer.max_epochs != total:
+            raise MisconfigurationException(
+                f"max_epochs={trainer.max_epochs}: the stages have {total} epochs; set it to that"
+            )
+        if isinstance(trainer.strategy, DDPStrategy) and not finds_unused_parameters(trainer):
+            raise MisconfigurationException(
+                "StagedTraining freezes parameters, which DDP takes for a mistake: set "
+                "strategy='ddp_find_unused_parameters_true'"
+            )
+        every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if any(stage.data for stage in self.stages) and every != 1:
+            raise MisconfigurationException(
+                f"reload_dataloaders_every_n_epochs={every}: stages with data of their own need "
+                "it to be 1"
+            )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let the optimizer have a group for each set of parameters that share their rates."""
+        if stage != "fit":
+            return
+        self.check(trainer)
+        original = pl_module.configure_optimizers
+        of_instance = "configure_optimizers" in vars(pl_module)  # the command line sets one there
+
+        def grouped() -> Optimizer:
+            optimizer = original()
+            if not isinstance(optimizer, Optimizer):
+                raise MisconfigurationException(
+                    "StagedTraining sets the learning rates: configure_optimizers of "
+                    f"{type(pl_module).__name__} has to return one optimizer, without a schedule"
+                )
+            self._regroup(optimizer, pl_module)
+            self._optimizer = optimizer
+            return optimizer
+
+        def release() -> None:
+            if of_instance:
+                pl_module.configure_optimizers = original  # type: ignore[method-assign]
+            else:
+                vars(pl_module).pop("configure_optimizers", None)
+
+        pl_module.configure_optimizers = grouped  # type: ignore[method-assign]
+        self._release = release
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the data of the stage that begins, or that a checkpoint is in."""
+        self._set_data(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Parameters of a module that is new are not frozen yet."""
+        self._requires_grad_is_unset = True
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Begin a stage if it is time, and set the learning rates."""
+        current, first_epoch = self._stage_at(trainer.current_epoch)
+        optimizer = self._optimizer
+        assert optimizer is not None
+        if current != self._stage and self._stage is not None:
+            optimizer.state.clear()
+        if current != self._stage or self._requires_grad_is_unset:
+            self._stage, self._requires_grad_is_unset = current, False
+            for group, rates in zip(optimizer.param_groups, self._rates, strict=True):
+                for parameter in group["params"]:
+                    parameter.requires_grad_(rates[current] > 0)
+                    if not rates[current]:
+                        parameter.grad = None
+        epochs_done = trainer.current_epoch - first_epoch + batch_idx / trainer.num_training_batches
+        share = self._share_of_peak(float(epochs_done) / self.stages[current].epochs)
+        for group, rates in zip(optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rates[current] * share
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the next epoch's data are made, choose its stage."""
+        if trainer.current_epoch + 1 < sum(stage.epochs for stage in self.stages):
+            self._data_stage = self._stage_at(trainer.current_epoch + 1)[0]
+            self._set_data(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave nothing behind in a module that is used again."""
+        if self._release is not None:
+            self._release()
+        if self._optimizer is not None:
+            for group in self._optimizer.param_groups:
+                for parameter in group["params"]:
+                    parameter.requires_grad_(True)
+        self._release = self._optimizer = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The stage whose optimizer state the checkpoint holds, and that of the next batch."""
+        return {"stage": self._stage, "data_stage": self._data_stage}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue in that stage."""
+        self._stage, self._data_stage = state_dict["stage"], state_dict["data_stage"]
+
+    def _stage_at(self, epoch: int) -> tuple[int, int]:
+        """The stage of an epoch, and the stage's first epoch."""
+        first = 0
+        for number, stage in enumerate(self.stages):
+            if epoch < first + stage.epochs or number == len(self.stages) - 1:
+                return number, first
+            first += stage.epochs
+        raise AssertionError("there is at least one stage")
+
+    def _share_of_peak(self, progress: float) -> float:
+        if progress < self.warmup:
+            return progress / self.warmup
+        return 0.5 + 0.5 * math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))
+
+    def _regroup(self, optimizer: Optimizer, pl_module: LightningModule) -> None:
+        """Split each group by the rates that its parameters have in the stages."""
+        names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+        for number, stage in enumerate(self.stages):
+            for pattern in stage.learning_rates:
+                if not any(re.search(pattern, name) for name in names.values()):
+                    raise ValueError(
+                        f"stages[{number}].learning_rates: {pattern!r} is found in no parameter's "
+                        f"name; the names are {', '.join(list(names.values())[:5])}, …"
+                    )
+        groups, rates_of_groups = [], []
+        for group in optimizer.param_groups:
+            by_rates: dict[tuple[float, ...], list[Any]] = {}
+            for parameter in group["params"]:
+                if parameter.requires_grad:  # what the module itself froze stays so
+                    rates = self._rates_of(names[id(parameter)])
+                    by_rates.setdefault(rates, []).append(parameter)
+            for rates, parameters in by_rates.items():
+                groups.append({**group, "params": parameters})
+                groups[-1].pop("param_names", None)
+                rates_of_groups.append(list(rates))
+        optimizer.param_groups.clear()
+        for group in groups:
+            optimizer.add_param_group(group)
+        self._rates = rates_of_groups
+
+    def _rates_of(self, name: str) -> tuple[float, ...]:
+        return tuple(
+            next((rate for p, rate in stage.learning_rates.items() if re.search(p, name)), 0.0)
+            for stage in self.stages
+        )
+
+    def _set_data(self, trainer: Trainer) -> None:
+        datamodule = getattr(trainer, "datamodule", None)
+        for name, value in self.stages[self._data_stage].data.items():
+            if not hasattr(datamodule, name):
+                raise MisconfigurationException(
+                    f"stages[{self._data_stage}].data: {type(datamodule).__name__} has no "
+                    f"attribute {name!r}"
+                )
+            setattr(datamodule, name, value)
+
+
+def _check_stage(number: int, stage: TrainingStage) -> None:
+    if stage.epochs < 1:
+        raise ValueError(f"stages[{number}].epochs={stage.epochs}: expected at least 1")
+    if not stage.learning_rates or min(stage.learning_rates.values()) < 0:
+        raise ValueError(
+            f"stages[{number}].learning_rates={stage.learning_rates}: expected rates of 0 or more "
+            "by patterns of parameter names"
+        )
+    for pattern in stage.learning_rates:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(
+                f"stages[{number}].learning_rates: {pattern!r} is no regular expression: {error}"
+            ) from error

@@ -1,5 +1,6 @@
 """LightningDataModules, one a task, each with an embedded default."""
 
+from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
 from lightning_plugins.datamodules.digits import DigitsDataModule
 from lightning_plugins.datamodules.image import ImageDataModule
 from lightning_plugins.datamodules.induction import (
@@ -14,6 +15,7 @@ from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.datamodules.tokens import HubCorpus, TokenDataModule
 
 __all__ = [
+    "ChangeCaptionDataModule",
     "DigitsDataModule",
     "DirichletPartition",
     "HubCorpus",

@@ -1,0 +1,82 @@
+"""Synthetic bi-temporal tiles, written as a folder in LEVIR-CC's own layout."""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from lightning_plugins.datamodules.change_captioning.render import flown_over, render
+from lightning_plugins.datamodules.change_captioning.scene import draw_pair
+from lightning_plugins.datamodules.change_captioning.sentences import captions_of
+
+_VERSION = 1
+"""Of the tiles; another one is another folder."""
+
+
+def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
+    """Folder of made-up image pairs under ``cache``, made if it is not there yet.
+
+    64-pixel tiles of a place before and after: houses, roads, groups of trees, ponds and cars on
+    grassland, bare land or sand. In 30 % of the pairs nothing changes but light, tint, noise, cars
+    and a pixel of registration. Each pair has five captions, its ``changeflag`` and, under
+    ``label``, the mask of what changed (255). The layout is that of LEVIR-CC. These are synthetic
+    tiles: scores on them stand beside no published ones.
+
+    Args:
+        cache: folder that holds the data sets.
+        sizes: pairs of ``train``, ``val`` and ``test``; no pair is in two of them.
+        seed: of everything.
+    """
+    counts = "_".join(f"{split}{count}" for split, count in sizes.items())
+    folder = cache / f"tiles_v{_VERSION}_seed{seed}_{counts}"
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(dir=cache, prefix=".making_"))
+    try:
+        images = [
+            _write_pair(work / "images", split, number, (seed, part, number))
+            for part, (split, count) in enumerate(sizes.items())
+            for number in range(count)
+        ]
+        text = json.dumps({"dataset": "synthetic bi-temporal tiles", "images": images})
+        (work / "captions.json").write_text(text, encoding="utf-8")
+        try:
+            os.rename(work, folder)
+        except OSError:
+            if not folder.is_dir():  # else another process was faster, with the same tiles
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+def _write_pair(images: Path, split: str, number: int, key: tuple[int, ...]) -> dict[str, object]:
+    from PIL import Image
+
+    rng = np.random.default_rng(key)
+    texture_seed = int(rng.integers(2**31))
+    before, after, event = draw_pair(rng)
+    name = f"{split}_{number:06d}.png"
+    (first, first_labels), (second, second_labels) = (
+        render(scene, texture_seed) for scene in (before, after)
+    )
+    pictures = {
+        "A": flown_over(first, rng),
+        "B": flown_over(second, rng),
+        "label": np.where(first_labels != second_labels, 255, 0).astype(np.uint8),
+    }
+    for part, pixels in pictures.items():
+        (images / split / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(images / split / part / name)
+    return {
+        "filepath": split,
+        "filename": name,
+        "split": split,
+        "changeflag": int(event.kind != "none"),
+        "kind": event.kind,
+        "sentences": [{"raw": f"{caption}."} for caption in captions_of(event)],
+    }

@@ -16,6 +16,7 @@ from lightning_plugins.litmodels.language_model.packing import (
     inputs_and_targets,
     keeps_documents_apart,
 )
+from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
 
 _RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
@@ -30,9 +31,10 @@ class CausalLM(LightningModule):
 
     Logged: ``train/loss`` (nats a token, without the router's auxiliary loss), ``val/loss``,
     ``val/perplexity``; the same for ``test``; ``train/tokens_per_second`` of this process at the
-    steps that are logged. For mixtures of experts also ``train/auxiliary_loss``, which is added to
-    what is optimised, and ``train/router_max_load``: the largest share of tokens that an expert of
-    a layer is the first choice of, times the number of experts; 1 is balance.
+    steps that are logged. For mixtures of experts, which ``RoutingStats`` can watch, also
+    ``train/auxiliary_loss``, which is added to what is optimised, and ``train/router_max_load``:
+    the largest share of tokens that an expert of a layer is the first choice of, times the number
+    of experts; 1 is balance.
 
     With a DataModule that knows its text, as ``TokenDataModule`` does, also ``val/bits_per_byte``
     beside ``val/bits_per_byte_xz``, what ``xz -9e`` makes of the validation text without having
@@ -142,6 +144,15 @@ class CausalLM(LightningModule):
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         inputs, targets = inputs_and_targets(batch)
         return _cross_entropy(self.network(**inputs).logits, targets)
+
+    def routings(self, batch: Batch) -> list[Routing]:
+        """Where the gate of each layer with experts sends the tokens; ``RoutingStats`` asks it."""
+        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        logits = getattr(self.network(**inputs_and_targets(batch)[0]), "router_logits", None) or ()
+        weighting: GateWeighting = (
+            "softmax_topk" if getattr(self.config, "norm_topk_prob", False) else "softmax_all"
+        )
+        return [route(one, self.config.num_experts_per_tok, weighting) for one in logits]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss of a batch, with the router's auxiliary loss where there is one."""

@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from small_language_models import GPT2, MOE, SMALL, made
 from torch.nn.functional import cross_entropy
 
+from lightning_plugins.callbacks import RoutingStats
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 
@@ -103,6 +104,26 @@ def test_grouped_experts_are_the_eager_loop():
     torch.testing.assert_close(*losses)
     for one, two in zip(*gradients, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("norm_topk_prob", [False, True])
+def test_the_routing_is_that_of_the_gates(norm_topk_prob):
+    module = made("qwen2_moe", {**MOE, "norm_topk_prob": norm_topk_prob}).eval()
+    said = []
+    for layer in module.network.model.layers:
+        layer.mlp.gate.register_forward_hook(lambda *call: said.append(call[2]))
+    windows = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
+    for routing, (logits, weights, experts) in zip(module.routings(windows), said, strict=True):
+        assert torch.equal(routing.experts, experts)
+        torch.testing.assert_close(routing.logits, logits)
+        torch.testing.assert_close(routing.weights, weights)
+
+
+def test_its_experts_can_be_watched(tmp_path, data):
+    data.mask_documents = True
+    module = made("qwen2_moe", MOE)
+    trainer = fitted(tmp_path, data, module, callbacks=[RoutingStats()], max_epochs=1)
+    assert trainer.callback_metrics.keys() >= {"routing/max_load_0", "routing/entropy_1"}
 
 
 def test_data_with_more_tokens_than_the_network_knows_is_refused(tmp_path, data):

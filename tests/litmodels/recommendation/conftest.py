@@ -24,7 +24,7 @@ def walks(tmp_path_factory):
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def walking_data(walks):
     """Makes the DataModule of the walks."""
 
@@ -35,13 +35,14 @@ def walking_data(walks):
     return make
 
 
-@pytest.fixture
-def quiet_trainer(tmp_path):
+@pytest.fixture(scope="session")
+def quiet_trainer(tmp_path_factory):
     """Makes a Trainer that says and writes nothing."""
+    folder = tmp_path_factory.mktemp("runs")
 
     def make(**options):
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
         defaults = {"accelerator": "cpu", "enable_checkpointing": False, "max_epochs": 1}
-        return Trainer(**{"default_root_dir": tmp_path, **defaults, **quiet, **options})
+        return Trainer(**{"default_root_dir": folder, **defaults, **quiet, **options})
 
     return make

@@ -1,0 +1,79 @@
+"""What a next-item network thinks of a path of recommendations and of its target."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_plugins.nn.recommendation.item_network import ItemNetwork
+from lightning_plugins.nn.recommendation.sequences import padded
+
+Paths = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class PathScores:
+    """Of paths p between histories h and targets t; tensors ``(paths,)``.
+
+    Args:
+        log_prob_before: log P(t | h), nats.
+        log_prob_after: log P(t | h + p), nats.
+        rank_before: place of t after h among the items of neither h nor p, 1 is best.
+        rank_after: the same after h + p. Both rank the same items, so that a path does not gain
+            places by using up what stood before the target.
+        step_log_prob: mean over the path of log P(item | h + items of the path before it), nats;
+            NaN for an empty path.
+    """
+
+    log_prob_before: Tensor
+    log_prob_after: Tensor
+    rank_before: Tensor
+    rank_after: Tensor
+    step_log_prob: Tensor
+
+
+@torch.no_grad()
+def path_scores(
+    network: ItemNetwork, histories: Paths, paths: Paths, targets: Sequence[int]
+) -> PathScores:
+    """Score paths with a network, which should not be the one that planned them.
+
+    Probabilities are over all items. The network sees the latest ``max_length`` items at each step.
+
+    Args:
+        network: trained with the full softmax, so that its scores are logits; in evaluation mode.
+        histories: item numbers that each user took, in the order of time.
+        paths: item numbers recommended after them, without the target.
+        targets: item number of each path.
+    """
+    device = network.item_embedding.weight.device
+    target = torch.tensor(targets, device=device)
+    used = torch.zeros(len(targets), network.num_items + 1, dtype=torch.bool, device=device)
+    for row, history, path in zip(used, histories, paths, strict=True):
+        row[[*history, *path]] = True
+    step_total = torch.zeros(len(targets), device=device)
+    first = last = torch.empty(0)
+    longest = max(map(len, paths), default=0)
+    for step in range(longest + 1):
+        so_far = [[*h, *p[:step]] for h, p in zip(histories, paths, strict=True)]
+        last = network(padded(so_far, network.max_length, device)).log_softmax(dim=1)
+        if step == 0:
+            first = last
+        if step < longest:
+            items = torch.tensor([p[step] if step < len(p) else 0 for p in paths], device=device)
+            values = last.gather(1, items[:, None])[:, 0]
+            step_total += torch.where(items > 0, values, 0.0)
+    lengths = torch.tensor([len(path) for path in paths], device=device)
+    return PathScores(
+        first.gather(1, target[:, None])[:, 0],
+        last.gather(1, target[:, None])[:, 0],
+        _rank(first, target, used),
+        _rank(last, target, used),
+        step_total / lengths,
+    )
+
+
+def _rank(scores: Tensor, target: Tensor, used: Tensor) -> Tensor:
+    own = scores.gather(1, target[:, None])
+    return 1 + ((scores > own) & ~used).sum(dim=1)

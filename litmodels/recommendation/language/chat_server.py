@@ -1,0 +1,191 @@
+"""Asks any server that speaks OpenAI's chat protocol."""
+
+import http.client
+import json
+import os
+import random
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from lightning_plugins.litmodels.recommendation.language.prompts import Messages
+from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply, ReplyCache
+
+_TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+_MAX_REPLY_BYTES = 4 * 2**20
+_MAX_PAUSE_SECONDS = 60.0
+
+
+class ServerError(RuntimeError):
+    """A server did not give a reply; the message says which one and why."""
+
+
+class ChatServer:
+    """vLLM, Ollama, llama.cpp, LM Studio, ``transformers serve``, or OpenAI itself.
+
+    Requests that fail by a status that may pass (408, 409, 425, 429, 5xx), by a time-out, a broken
+    connection or an unreadable body are repeated with growing, jittered pauses, or after what
+    ``Retry-After`` says; other failures end at once. Redirects are not followed, so that the key
+    goes nowhere else.
+
+    Args:
+        base_url: up to the version, such as ``http://localhost:8000/v1``.
+        model: the server's name of the model.
+        api_key_variable: environment variable with the key; without it no key is sent.
+        temperature: of sampling, 0 or more.
+        max_tokens: longest reply.
+        timeout_seconds: of one request, from the connection to the end of its body.
+        max_tries: requests for one reply.
+        max_concurrency: requests at the same time.
+        pause_seconds: mean pause before the second try; doubled for each following one.
+        cache_folder: where replies are kept and looked for first; None keeps none.
+        offline: answer from the cache only, without a network.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        api_key_variable: str = "OPENAI_API_KEY",
+        temperature: float = 1.0,
+        max_tokens: int = 1024,
+        timeout_seconds: float = 120.0,
+        max_tries: int = 5,
+        max_concurrency: int = 4,
+        pause_seconds: float = 1.0,
+        cache_folder: str | None = None,
+        offline: bool = False,
+    ) -> None:
+        if not base_url.startswith(("http://", "https://")):
+            raise ValueError(f"base_url={base_url!r}: expected http://… or https://…")
+        counts = {
+            "max_tokens": max_tokens,
+            "max_tries": max_tries,
+            "max_concurrency": max_concurrency,
+        }
+        for name, count in counts.items():
+            if count < 1:
+                raise ValueError(f"{name}={count}: expected at least 1")
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds={timeout_seconds}: expected more than 0")
+        for name, value in {"temperature": temperature, "pause_seconds": pause_seconds}.items():
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: expected 0 or more")
+        if offline and cache_folder is None:
+            raise ValueError("offline=True: expected a cache_folder to answer from")
+        self.base_url = base_url.rstrip("/")
+        self.model = model
+        self.api_key_variable = api_key_variable
+        self.temperature = temperature
+        self.max_tokens = max_tokens
+        self.timeout_seconds = timeout_seconds
+        self.max_tries = max_tries
+        self.max_concurrency = max_concurrency
+        self.pause_seconds = pause_seconds
+        self.cache = None if cache_folder is None else ReplyCache(cache_folder)
+        self.offline = offline
+
+    def complete(self, conversations: Sequence[Messages], seed: int = 0) -> list[Reply]:
+        """One reply to each conversation, in their order.
+
+        Args:
+            conversations: messages with ``role`` and ``content``.
+            seed: sent to the server, which may or may not heed it, and part of the cache's key.
+
+        Raises:
+            ServerError: a conversation got no reply.
+        """
+        with ThreadPoolExecutor(self.max_concurrency) as pool:
+            return list(pool.map(lambda messages: self._reply(messages, seed), conversations))
+
+    def _reply(self, messages: Messages, seed: int) -> Reply:
+        body = {
+            "model": self.model,
+            "messages": messages,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+            "seed": seed,
+        }
+        request = {"base_url": self.base_url, **body}
+        reply = self.cache.get(request) if self.cache else None
+        if reply is not None:
+            return reply
+        if self.offline:
+            assert self.cache is not None
+            raise ServerError(
+                f"offline=True and {self.cache.folder} has no reply of {self.model} to this "
+                "request: run it once with offline=False"
+            )
+        reply = self._asked(json.dumps(body).encode())
+        if self.cache:
+            self.cache.put(request, reply)
+        return reply
+
+    def _asked(self, body: bytes) -> Reply:
+        reason = ""
+        for attempt in range(self.max_tries):
+            retry_after: float | None = None
+            try:
+                return _parsed(self._post(body))
+            except urllib.error.HTTPError as error:
+                reason = f"status {error.code}"
+                retry_after = _seconds(error.headers.get("Retry-After"))
+                error.close()
+                if error.code not in _TRANSIENT:
+                    raise ServerError(f"{self.base_url} refused the request: {reason}") from None
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                reason = f"{type(error).__name__}: {error}"
+            if attempt + 1 < self.max_tries:
+                jittered = self.pause_seconds * 2**attempt * random.uniform(0.5, 1.5)
+                time.sleep(min(_MAX_PAUSE_SECONDS, max(jittered, retry_after or 0.0)))
+        raise ServerError(f"{self.base_url} gave no reply in {self.max_tries} tries: {reason}")
+
+    def _post(self, body: bytes) -> bytes:
+        deadline = time.monotonic() + self.timeout_seconds
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(self.api_key_variable):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(f"{self.base_url}/chat/completions", body, headers)
+        opener = urllib.request.build_opener(_NoRedirects)
+        chunks, size = [], 0
+        with opener.open(request, timeout=self.timeout_seconds) as response:
+            # In parts: the socket's own time-out starts again with every byte that drips in.
+            while chunk := response.read1(2**16):
+                chunks.append(chunk)
+                size += len(chunk)
+                if size > _MAX_REPLY_BYTES:
+                    raise ValueError(f"a reply of more than {_MAX_REPLY_BYTES} bytes")
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"no whole reply in {self.timeout_seconds} s")
+        return b"".join(chunks)
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
+        return None
+
+
+def _parsed(body: bytes) -> Reply:
+    try:
+        choice = json.loads(body)["choices"][0]
+        text = choice["message"].get("content") or ""
+        is_truncated = choice.get("finish_reason") == "length"
+    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("a body without choices[0].message") from error
+    if not isinstance(text, str):
+        raise ValueError("a message that is no text")
+    return Reply(text, is_truncated)
+
+
+def _seconds(header: str | None) -> float | None:
+    """Of ``Retry-After`` in seconds; dates are rare here, and the own pause does as well."""
+    try:
+        return max(0.0, float(header)) if header is not None else None
+    except ValueError:
+        return None

@@ -1,0 +1,29 @@
+"""Who chooses the next item of a path towards a target: one planner a file."""
+
+from lightning_plugins.litmodels.recommendation.planners.influential_greedy import (
+    InfluentialGreedy,
+)
+from lightning_plugins.litmodels.recommendation.planners.language_model import LanguageModel
+from lightning_plugins.litmodels.recommendation.planners.next_item import NextItem
+from lightning_plugins.litmodels.recommendation.planners.planner import (
+    Knowledge,
+    Planner,
+    Sessions,
+)
+from lightning_plugins.litmodels.recommendation.planners.popular import Popular
+from lightning_plugins.litmodels.recommendation.planners.random_items import RandomItems
+from lightning_plugins.litmodels.recommendation.planners.rec2inf import Rec2Inf
+from lightning_plugins.litmodels.recommendation.planners.text_bridge import TextBridge
+
+__all__ = [
+    "InfluentialGreedy",
+    "Knowledge",
+    "LanguageModel",
+    "NextItem",
+    "Planner",
+    "Popular",
+    "RandomItems",
+    "Rec2Inf",
+    "Sessions",
+    "TextBridge",
+]

@@ -1,0 +1,191 @@
+"""A language model plans the whole path."""
+
+from collections.abc import Sequence
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_plugins.litmodels.recommendation.language.plan_report import PlanReport
+from lightning_plugins.litmodels.recommendation.language.prompts import (
+    CORRECTION,
+    LIST_REQUEST,
+    Messages,
+    PromptStyle,
+    plan_request,
+)
+from lightning_plugins.litmodels.recommendation.language.replies import listed_titles
+from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
+from lightning_plugins.litmodels.recommendation.language.titles import TitleIndex
+from lightning_plugins.litmodels.recommendation.planners.planner import (
+    Knowledge,
+    Planner,
+    Sessions,
+)
+from lightning_plugins.litmodels.recommendation.planners.text_bridge import TextBridge
+
+OnInvalid = Literal["repair", "retry", "fallback", "raise"]
+_LONGEST_QUOTED_REPLY = 20_000
+_SAID = {
+    "empty": "the reply is empty",
+    "refused": "the reply refuses",
+    "truncated": "the reply was cut off",
+    "no list": "the reply has no list of titles",
+}
+
+
+class ChatModel(Protocol):
+    """What answers; ``ChatServer`` is one."""
+
+    def complete(self, conversations: list[Messages], seed: int = 0) -> list[Reply]:
+        """One reply to each conversation, in their order."""
+
+
+class LanguageModel(Planner):
+    """LLM-IPP: the model thinks about a path in a first turn and lists it in a second.
+
+    One sample a user: no best of several, and no user is left out, unlike the paper's scores. A
+    title counts if it is an item of the catalogue that may be recommended; the target is put at the
+    end by those who measure, whether the model named it or not. The path is fixed when it is
+    planned; in a closed loop rejections do not change it. ``report`` counts what became of each
+    title.
+
+    Source: Wang et al., Leveraging LLMs for Influence Path Planning in Proactive Recommendation,
+    arXiv 2409.04827, with the structure of the authors' prompts.
+
+    Args:
+        model: what answers, such as ``ChatServer``.
+        style: ``plain``, ``chain_of_thought`` or ``tree_of_thought``.
+        on_invalid: what to do with a plan that lacks items: ``repair`` keeps what is good and lets
+            ``fallback`` choose the rest; ``retry`` first asks again, saying what was wrong, up to
+            ``max_corrections`` times; ``fallback`` drops the plan; ``raise`` ends with an error.
+        max_corrections: of each plan, for ``retry``.
+        fallback: chooses what the plan lacks; None is ``TextBridge``.
+
+    Raises:
+        ValueError: an argument outside its range; with ``raise``, in planning.
+    """
+
+    report: PlanReport
+
+    def __init__(
+        self,
+        model: ChatModel,
+        style: PromptStyle = "plain",
+        on_invalid: OnInvalid = "repair",
+        max_corrections: int = 2,
+        fallback: Planner | None = None,
+    ) -> None:
+        for name, value, allowed in (
+            ("style", style, get_args(PromptStyle)),
+            ("on_invalid", on_invalid, get_args(OnInvalid)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
+        if max_corrections < 0:
+            raise ValueError(f"max_corrections={max_corrections}: expected at least 0")
+        self.model = model
+        self.style = style
+        self.on_invalid = on_invalid
+        self.max_corrections = max_corrections if on_invalid == "retry" else 0
+        self.fallback = TextBridge() if fallback is None else fallback
+        self.report = PlanReport()
+        self._titles: TitleIndex | None = None
+
+    def begin(self, seed: int) -> None:
+        """Start over, with randomness from ``seed``."""
+        self._seed = seed
+        self.fallback.begin(seed)
+
+    def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
+        """The next item of each plan before all others, which the fallback planner orders."""
+        if sessions.step == 0:
+            self._plans = self._planned(sessions, knowledge)
+        wanted = self.fallback.preferences(sessions, knowledge).cpu().clone()
+        for user, plan in enumerate(self._plans):
+            if sessions.step < len(plan):
+                wanted[user] = -torch.inf
+                wanted[user, plan[sessions.step]] = 0
+            else:
+                self.report.note("refilled")
+        return wanted
+
+    def _planned(self, sessions: Sessions, knowledge: Knowledge) -> list[list[int]]:
+        if self._titles is None or self._titles.catalogue is not knowledge.catalogue:
+            self._titles = TitleIndex(knowledge.catalogue)
+        targets = sessions.targets.tolist()
+        talks = [
+            plan_request(knowledge.catalogue, history, target, sessions.length, self.style)
+            for history, target in zip(sessions.taken, targets, strict=True)
+        ]
+        self.report.note("plans", len(talks))
+        self._continue(talks, range(len(talks)))
+        request = LIST_REQUEST.format(length=sessions.length)
+        for talk in talks:
+            talk.append({"role": "user", "content": request})
+        plans: list[list[int]] = [[] for _ in talks]
+        events = [PlanReport() for _ in talks]
+        asked = list(range(len(talks)))
+        for correction in range(self.max_corrections + 1):
+            replies = self._continue(talks, asked)
+            problems = {}
+            for user, reply in zip(asked, replies, strict=True):
+                events[user] = PlanReport()  # titles are counted in the last reply only
+                plans[user], problem = self._grounded(user, reply, sessions, events[user])
+                if problem:
+                    problems[user] = problem
+            if self.on_invalid == "raise" and problems:
+                user, problem = next(iter(problems.items()))
+                raise ValueError(f"the plan for user {user} of this batch is unusable: {problem}")
+            asked = list(problems)
+            if correction == self.max_corrections or not asked:
+                break
+            for user, problem in problems.items():
+                text = CORRECTION.format(problem=problem, length=sessions.length)
+                talks[user].append({"role": "user", "content": text})
+            self.report.note("corrections", len(asked))
+        for counted in events:
+            self.report.update(counted)
+        if self.on_invalid == "fallback":
+            for user in asked:
+                plans[user] = []
+        return plans
+
+    def _continue(self, talks: list[Messages], users: Sequence[int]) -> list[Reply]:
+        """The replies to the talks of ``users``, which join the talks."""
+        replies = self.model.complete([talks[user] for user in users], seed=self._seed)
+        for user, reply in zip(users, replies, strict=True):
+            quoted = reply.text[:_LONGEST_QUOTED_REPLY]
+            talks[user].append({"role": "assistant", "content": quoted})
+        return replies
+
+    def _grounded(
+        self, user: int, reply: Reply, sessions: Sessions, events: PlanReport
+    ) -> tuple[list[int], str]:
+        """The items of a reply that may be recommended, and what is wrong with it, if anything."""
+        assert self._titles is not None
+        listed = listed_titles(reply.text, reply.is_truncated)
+        if listed.problem:
+            events.note(listed.problem)
+        events.note("titles", len(listed.titles))
+        items: list[int] = []
+        for title in listed.titles:
+            item = self._titles.find(title)
+            if item is None:
+                events.note("unknown")
+            elif item == int(sessions.targets[user]):
+                events.note("target named")
+            elif item in items:
+                events.note("repeated")
+            elif not sessions.allowed[user, item]:
+                events.note("in history")
+            elif len(items) == sessions.length:
+                events.note("beyond length")
+            else:
+                events.note("grounded")
+                items.append(item)
+        if len(items) == sessions.length:
+            return items, ""
+        if listed.problem:
+            return items, _SAID[listed.problem]
+        return items, f"{len(items)} of {sessions.length} titles are new items of the catalogue"

@@ -1,0 +1,257 @@
+"""ChatServer against a server on this machine that misbehaves by script."""
+
+import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from lightning_plugins.litmodels.recommendation.language.chat_server import ChatServer, ServerError
+
+QUESTION = [{"role": "user", "content": "A path, please"}]
+
+
+def good(text="fine", finish="stop"):
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": finish}
+    return 200, {}, json.dumps({"choices": [choice]}).encode()
+
+
+class ScriptedServer(ThreadingHTTPServer):
+    """Answers the n-th request with the n-th entry of a script, and the last one from then on."""
+
+    daemon_threads = True
+
+    def __init__(self, *script):
+        self.script = script
+        self.requests = []
+        self.lock = threading.Lock()
+        self.open = self.most_open = 0
+        super().__init__(("127.0.0.1", 0), Handler)
+        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}).start()
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_POST(self):
+        server = self.server
+        self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            answer = server.script[min(len(server.requests), len(server.script) - 1)]
+            server.requests.append((time.monotonic(), self.path, dict(self.headers), self.body))
+            server.open += 1
+            server.most_open = max(server.most_open, server.open)
+        try:
+            answer(self) if callable(answer) else self.send(*answer)
+        except OSError:
+            pass  # the client hung up
+        finally:
+            with server.lock:
+                server.open -= 1
+
+    def send(self, status, headers, body):
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def serve():
+    servers = []
+
+    def start(*script):
+        servers.append(ScriptedServer(*script))
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def client(server, **changes):
+    settings = {"pause_seconds": 0.01, "max_tries": 3, "timeout_seconds": 5}
+    return ChatServer(server.url, "small", **(settings | changes))
+
+
+def drip(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(200):
+        handler.wfile.write(b" ")
+        handler.wfile.flush()
+        time.sleep(0.02)
+
+
+def flood(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    for _ in range(100):
+        handler.wfile.write(b" " * 2**17)
+
+
+def hang_up(handler):
+    handler.connection.close()
+
+
+def silence(handler):
+    time.sleep(0.6)
+
+
+def test_a_reply_and_what_was_sent(serve, monkeypatch):
+    monkeypatch.setenv("MY_KEY", "secret")
+    server = serve(good("a path", "length"))
+    asked = client(server, api_key_variable="MY_KEY", temperature=0.5, max_tokens=7)
+    (reply,) = asked.complete([QUESTION], seed=3)
+    assert (reply.text, reply.is_truncated) == ("a path", True)
+    _, path, headers, body = server.requests[0]
+    assert path == "/v1/chat/completions"
+    assert headers["Authorization"] == "Bearer secret"
+    assert body == {
+        "model": "small",
+        "messages": QUESTION,
+        "temperature": 0.5,
+        "max_tokens": 7,
+        "seed": 3,
+    }
+
+
+def test_without_a_key_none_is_sent(serve, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = serve(good())
+    client(server).complete([QUESTION])
+    assert "Authorization" not in server.requests[0][2]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (429, {}, b"slow down"),
+        (503, {}, b""),
+        (500, {}, b"<html>"),
+        (200, {}, b"no json"),
+        (200, {}, b'{"choices": []}'),
+        (200, {}, b'{"choices": [{"message": {"content": 7}}]}'),
+        (200, {}, b"[" * 100_000),
+        (200, {"Content-Length": "999"}, b'{"choices"'),  # cut off
+        hang_up,
+    ],
+    ids=lambda bad: getattr(bad, "__name__", None) or f"{bad[0]} {bad[2][:12]!r}",
+)
+def test_what_may_pass_is_tried_again_and_not_for_ever(serve, bad):
+    server = serve(bad, good())
+    assert client(server, timeout_seconds=1).complete([QUESTION])[0].text == "fine"
+    assert len(server.requests) == 2
+    broken = serve(bad)
+    with pytest.raises(ServerError, match=r"gave no reply in 3 tries"):
+        client(broken, timeout_seconds=1).complete([QUESTION])
+    assert len(broken.requests) == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
+def test_a_refusal_is_not_repeated_and_shows_no_key(serve, status, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server = serve((status, {}, b"secret"))
+    with pytest.raises(ServerError, match=f"refused the request: status {status}") as caught:
+        client(server).complete([QUESTION])
+    assert len(server.requests) == 1
+    assert "secret" not in str(caught.value)
+
+
+def test_a_redirect_is_not_followed(serve):
+    other = serve(good())
+    server = serve((307, {"Location": other.url + "/chat/completions"}, b""))
+    with pytest.raises(ServerError, match="status 307"):
+        client(server).complete([QUESTION])
+    assert not other.requests
+
+
+@pytest.mark.parametrize("slow", [drip, silence])
+def test_a_slow_server_is_left_after_the_time_out(serve, slow):
+    server = serve(slow)
+    start = time.monotonic()
+    with pytest.raises(ServerError, match=r"in 1 tries: (?:TimeoutError|URLError)"):
+        client(server, timeout_seconds=0.3, max_tries=1).complete([QUESTION])
+    assert time.monotonic() - start < 3
+
+
+def test_a_flood_is_cut_off(serve):
+    with pytest.raises(ServerError, match="a reply of more than 4194304 bytes"):
+        client(serve(flood), max_tries=1).complete([QUESTION])
+
+
+def test_retry_after_is_heeded(serve):
+    server = serve((429, {"Retry-After": "0.4"}, b""), good())
+    client(server).complete([QUESTION])
+    (first, *_), (second, *_) = server.requests
+    assert second - first >= 0.4
+    odd = serve((429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, b""), good())
+    assert client(odd).complete([QUESTION])[0].text == "fine"
+
+
+def echo(handler):
+    """Replies with the question, the later ones sooner."""
+    question = handler.body["messages"][0]["content"]
+    time.sleep(0.05 * (3 - int(question) % 3))
+    handler.send(*good(question))
+
+
+def test_replies_come_in_the_order_of_conversations_and_no_more_than_the_limit_at_once(serve):
+    server = serve(echo)
+    conversations = [[{"role": "user", "content": str(n)}] for n in range(9)]
+    replies = client(server, max_concurrency=3).complete(conversations)
+    assert [reply.text for reply in replies] == [str(n) for n in range(9)]
+    assert 1 < server.most_open <= 3
+
+
+def test_the_cache_answers_without_a_server_and_knows_what_was_asked(serve, tmp_path):
+    server = serve(good("kept"))
+    kept = {"cache_folder": str(tmp_path)}
+    client(server, **kept).complete([QUESTION])
+    offline = client(server, **kept, offline=True)
+    assert offline.complete([QUESTION])[0].text == "kept"
+    assert len(server.requests) == 1
+    other = [{"role": "user", "content": "another"}]
+    for asked, conversation, seed in (
+        (offline, other, 0),
+        (offline, QUESTION, 1),
+        (client(server, **kept, offline=True, temperature=0.1), QUESTION, 0),
+    ):
+        with pytest.raises(ServerError, match="has no reply of small to this request"):
+            asked.complete([conversation], seed=seed)
+
+
+def test_a_damaged_entry_is_asked_again_and_no_key_is_stored(serve, tmp_path, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    server = serve(good("kept"))
+    asked = client(server, cache_folder=str(tmp_path))
+    asked.complete([QUESTION])
+    (entry,) = tmp_path.rglob("*.json")
+    assert "secret" not in entry.read_text()
+    entry.write_text('{"reply": ')
+    assert asked.complete([QUESTION])[0].text == "kept"
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base_url": "file:///etc/passwd"}, "base_url='file:///etc/passwd': expected http"),
+        ({"max_tries": 0}, "max_tries=0: expected at least 1"),
+        ({"max_concurrency": 0}, "max_concurrency=0: expected at least 1"),
+        ({"timeout_seconds": 0}, "timeout_seconds=0: expected more than 0"),
+        ({"temperature": -1}, "temperature=-1: expected 0 or more"),
+        ({"offline": True}, "offline=True: expected a cache_folder"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ChatServer(**({"base_url": "http://localhost/v1", "model": "small"} | arguments))

@@ -1,0 +1,68 @@
+"""Scores of paths, against one forward pass for each prefix; text vectors by hand."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_plugins.nn.recommendation import Catalogue, Item, SASRec
+from lightning_plugins.nn.recommendation.path_scores import path_scores
+from lightning_plugins.nn.recommendation.sequences import padded, unpadded
+from lightning_plugins.nn.recommendation.text_vectors import text_vectors
+
+HISTORIES = [[3, 1, 4, 7, 5, 9], [2]]
+PATHS = [[6, 8], [7, 1, 3]]
+TARGETS = [2, 9]
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    made = SASRec(num_items=9, dim=8, max_length=4, dropout=0.2).eval()
+    torch.nn.init.normal_(made.item_embedding.weight)  # so that items differ
+    return made
+
+
+def log_probs(network, sequence):
+    return network(torch.tensor([sequence[-network.max_length :]]))[0].log_softmax(0)
+
+
+def test_scores_are_those_of_each_prefix_by_itself(network):
+    scores = path_scores(network, HISTORIES, PATHS, TARGETS)
+    for place, (history, path, target) in enumerate(zip(HISTORIES, PATHS, TARGETS, strict=True)):
+        before, after = log_probs(network, history), log_probs(network, history + path)
+        others = [item for item in range(1, 10) if item not in {*history, *path, target}]
+        steps = [log_probs(network, history + path[:k])[item] for k, item in enumerate(path)]
+        expected = {
+            "log_prob_before": before[target],
+            "log_prob_after": after[target],
+            "rank_before": 1 + sum(bool(before[item] > before[target]) for item in others),
+            "rank_after": 1 + sum(bool(after[item] > after[target]) for item in others),
+            "step_log_prob": sum(steps) / len(steps),
+        }
+        for name, value in expected.items():
+            assert float(getattr(scores, name)[place]) == pytest.approx(float(value), abs=1e-5)
+
+
+def test_an_empty_path_changes_nothing_and_has_no_steps(network):
+    scores = path_scores(network, HISTORIES, [[], []], TARGETS)
+    assert torch.equal(scores.log_prob_before, scores.log_prob_after)
+    assert torch.equal(scores.rank_before, scores.rank_after)
+    assert scores.step_log_prob.isnan().all()
+
+
+def test_sequences_keep_their_latest_items():
+    rows = padded([[1, 2, 3], [4], []], 2)
+    assert rows.tolist() == [[2, 3], [4, 0], [0, 0]]
+    assert unpadded(rows) == [[2, 3], [4], []]
+
+
+def test_text_vectors_are_weighted_words_of_titles_and_genres():
+    items = [Item("Star Wars", 1977, ("War",)), Item("War Star"), Item("5"), Item("Ran", 1985)]
+    vectors = text_vectors(Catalogue(items))
+    products = vectors @ vectors.T
+    assert products.diagonal().tolist() == pytest.approx([0, 1, 1, 0, 1])  # padding, and "5"
+    star, other = math.log(5 / 3) + 1, math.log(5 / 2) + 1  # in two items of four, and in one
+    cosine = star**2 / math.sqrt((star**2 + 2 * other**2) * (star**2 + other**2))
+    assert products[1, 2] == pytest.approx(cosine)  # "wars", the genre War and "war" are three
+    assert products[1, 4] == 0

@@ -9,7 +9,10 @@ from lightning_plugins.litmodels.induction import (
 )
 from lightning_plugins.litmodels.language_model import CausalLM
 from lightning_plugins.litmodels.mixture_of_experts import MoERegressor
-from lightning_plugins.litmodels.recommendation import SequentialRecommender
+from lightning_plugins.litmodels.recommendation import (
+    InfluencePathPlanner,
+    SequentialRecommender,
+)
 
 __all__ = [
     "CausalLM",
@@ -18,6 +21,7 @@ __all__ = [
     "InContextRepeats",
     "InductionMixture",
     "InductionRegression",
+    "InfluencePathPlanner",
     "MoERegressor",
     "SequentialRecommender",
 ]

@@ -1,5 +1,9 @@
 """Recommendation: the next item, and paths of items towards a target."""
 
+from lightning_plugins.litmodels.recommendation.influence_paths import (
+    InfluencePath,
+    InfluencePathPlanner,
+)
 from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
 
-__all__ = ["SequentialRecommender"]
+__all__ = ["InfluencePath", "InfluencePathPlanner", "SequentialRecommender"]

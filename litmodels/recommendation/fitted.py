@@ -1,0 +1,93 @@
+"""Checkpoints of recommenders that are trained when they are first asked for."""
+
+import copy
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_plugins import __version__
+from lightning_plugins.assets.cache import cache_folder
+from lightning_plugins.assets.lock import process_lock
+from lightning_plugins.litmodels.recommendation.sequential import NetworkName, SequentialRecommender
+from lightning_plugins.nn.random_state import seeded
+
+_EPOCHS, _PATIENCE = 40, 5
+_MONITORED = "val/ndcg@10"
+
+
+def fitted_checkpoint(
+    datamodule: LightningDataModule, network: NetworkName, seed: int, folder: Path | None = None
+) -> Path:
+    """Checkpoint of a recommender with the best validation NDCG@10, trained unless it is there.
+
+    The settings are those of the recipes ``recommendation/tiny`` and
+    ``recommendation/tiny_gru4rec``. Its name holds a hash of settings, data and version, and it is
+    put there in one rename, so what is there is whole. Processes wait for each other.
+
+    Args:
+        datamodule: an ``InteractionDataModule`` after ``setup``; left as it was.
+        network: ``sasrec`` or ``gru4rec``.
+        seed: of weights, dropout and the order of batches.
+        folder: of the checkpoints; None is the user's cache.
+    """
+    settings: dict[str, Any] = {
+        "network": network,
+        "num_items": datamodule.num_items,  # type: ignore[attr-defined]
+        "max_length": datamodule.max_length,  # type: ignore[attr-defined]
+        "layers": 1 if network == "gru4rec" else 2,
+    }
+    folder = folder or cache_folder().parent / "recommenders"
+    key = _key(datamodule, settings | {"seed": seed})
+    path = folder / f"{network}-{seed}-{key[:16]}.ckpt"
+    if path.is_file():
+        return path
+    folder.mkdir(parents=True, exist_ok=True)
+    with process_lock(
+        folder / f".{path.name}.lock", lambda: rank_zero_info(f"waiting for {path.name}")
+    ):
+        if not path.is_file():
+            rank_zero_info(f"fitting {network} with seed {seed}, once: {path}")
+            _fit(datamodule, settings, seed, path)
+    return path
+
+
+def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, path: Path) -> None:
+    data = copy.copy(datamodule)  # its own trainer, and its own order of batches
+    data.trainer = None
+    data.seed = seed  # type: ignore[attr-defined]
+    with tempfile.TemporaryDirectory(prefix=".fitting-", dir=path.parent) as work, seeded(seed):
+        best = ModelCheckpoint(work, "best", monitor=_MONITORED, mode="max", save_weights_only=True)
+        stop = EarlyStopping(_MONITORED, patience=_PATIENCE, mode="max")
+        trainer = Trainer(
+            devices=1,
+            max_epochs=_EPOCHS,
+            callbacks=[best, stop],
+            default_root_dir=work,
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+        trainer.fit(SequentialRecommender(**settings), datamodule=data)
+        os.replace(best.best_model_path, path)
+
+
+def _key(datamodule: LightningDataModule, settings: dict[str, Any]) -> str:
+    fixed = {
+        "batch_size": datamodule.batch_size,  # type: ignore[attr-defined]
+        "schedule": [_EPOCHS, _PATIENCE],
+        "version": __version__,
+    }
+    key = hashlib.sha256(json.dumps(settings | fixed, sort_keys=True).encode())
+    parts = datamodule.parts  # type: ignore[attr-defined]
+    for items in (*parts.train, *(question.history for question in parts.validation)):
+        key.update(np.ascontiguousarray(items, dtype=np.int64).tobytes() + b"|")
+    key.update(np.array([question.target for question in parts.validation]).tobytes())
+    return key.hexdigest()

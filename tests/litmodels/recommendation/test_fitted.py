@@ -1,0 +1,76 @@
+"""Recommenders that are trained when they are first asked for."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+from lightning_plugins.litmodels import SequentialRecommender
+from lightning_plugins.litmodels.recommendation import fitted
+from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
+from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.planners import Popular
+
+
+@pytest.fixture(autouse=True)
+def one_epoch(monkeypatch):
+    monkeypatch.setattr(fitted, "_EPOCHS", 1)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Call it, and whatever trains from then on fails."""
+
+    def refuse(*_, **__):
+        raise AssertionError("trained again")
+
+    return lambda: monkeypatch.setattr(Trainer, "fit", refuse)
+
+
+def test_a_checkpoint_is_trained_once_and_loads(walking_data, tmp_path, no_training):
+    data = walking_data()
+    data.setup()
+    path = fitted_checkpoint(data, "gru4rec", seed=3, folder=tmp_path)
+    no_training()
+    assert fitted_checkpoint(data, "gru4rec", seed=3, folder=tmp_path) == path
+    loaded = SequentialRecommender.load_from_checkpoint(path, weights_only=True)
+    assert (loaded.hparams["network"], loaded.hparams["num_items"]) == ("gru4rec", 24)
+    assert [file for file in tmp_path.iterdir() if file.suffix != ".lock"] == [path]
+
+
+def test_another_seed_or_other_data_is_another_checkpoint(walking_data, tmp_path, no_training):
+    data, fewer = walking_data(), walking_data()
+    data.setup()
+    fewer.setup()
+    fewer.parts.train[0] = fewer.parts.train[0][:-1]
+    no_training()
+    for given, seed in ((data, 1), (data, 2), (fewer, 1)):
+        with pytest.raises(AssertionError, match="trained again"):
+            fitted_checkpoint(given, "sasrec", seed, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.lock"))) == 3  # one for each name
+    assert not list(tmp_path.glob("*.ckpt"))
+
+
+def test_training_leaves_random_state_and_data_as_they_were(walking_data, tmp_path):
+    data = walking_data()
+    data.setup()
+    before = torch.get_rng_state()
+    fitted_checkpoint(data, "gru4rec", seed=7, folder=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert data.trainer is None
+    assert data.seed == 0
+
+
+def test_a_planner_without_checkpoints_trains_three_and_then_none(
+    walking_data, quiet_trainer, tmp_path, monkeypatch, no_training
+):
+    monkeypatch.setenv("LIGHTNING_PLUGINS_ASSETS", str(tmp_path / "assets"))
+
+    def paths():
+        module = InfluencePathPlanner(planners={"popular": Popular()}, path_length=2)
+        return quiet_trainer().predict(module, datamodule=walking_data())
+
+    first = paths()
+    names = sorted(path.name[:9] for path in (tmp_path / "recommenders").glob("*.ckpt"))
+    assert names == ["gru4rec-3", "sasrec-1-", "sasrec-2-"]
+    no_training()
+    assert paths() == first

@@ -1,0 +1,154 @@
+"""InfluencePathPlanner: paths, measures, table and refusals, by trainer.predict."""
+
+import pytest
+import torch
+
+from lightning_plugins.datamodules import InteractionDataModule
+from lightning_plugins.litmodels import SequentialRecommender
+from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.path_table import PathTable
+from lightning_plugins.litmodels.recommendation.planners import NextItem, RandomItems, Rec2Inf
+
+
+@pytest.fixture(scope="module")
+def checkpoints(quiet_trainer, tmp_path_factory):
+    """Paths of a backbone, an evaluator of the same kind, and one of another; none is trained."""
+    paths = []
+    for seed, network in enumerate(["sasrec", "sasrec", "gru4rec"]):
+        torch.manual_seed(seed)
+        module = SequentialRecommender(24, network, dim=8, layers=1, max_length=8)
+        module.configure_model()
+        torch.nn.init.normal_(module.network.item_embedding.weight.data[1:])  # so items differ
+        paths.append(str(tmp_path_factory.mktemp("checkpoints") / f"{seed}.ckpt"))
+        trainer = quiet_trainer()
+        trainer.strategy.connect(module)
+        trainer.save_checkpoint(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def make(checkpoints):
+    def planner(**changes):
+        backbone, sasrec, gru = checkpoints
+        planners = {"random": RandomItems(), "next item": NextItem(), "rec2inf": Rec2Inf(5)}
+        settings = {"evaluators": {"sasrec": sasrec, "gru": gru}, "planners": planners}
+        return InfluencePathPlanner(backbone, **(settings | {"path_length": 3} | changes))
+
+    return planner
+
+
+def predicted(trainer, module, data):
+    return [path for batch in trainer.predict(module, datamodule=data) for path in batch]
+
+
+def test_every_planner_plans_for_every_user_and_the_table_says_how_well(
+    make, walking_data, quiet_trainer, capsys
+):
+    data, module = walking_data(evaluation_batch_size=5), make()
+    paths = predicted(quiet_trainer(), module, data)
+    questions = {question.user: question for question in data.path_questions()}
+    assert len(paths) == 3 * len(questions) == 3 * 12
+    for path in paths:
+        question = questions[path.user]
+        assert path.target == question.target
+        assert len(set(path.items)) == 3
+        assert not {*path.items} & {*question.history.tolist(), question.target, 0}
+        assert path.is_accepted == (True, True, True)
+    shown = capsys.readouterr().out
+    measures = {f"{m} {e}" for e in ("sasrec", "gru") for m in ("IoI", "IoR", "logP")}
+    measures |= {"genres", "text", "together", "taken"}
+    assert set(module.table.rows) == {"random", "next item", "rec2inf"}
+    for label, row in module.table.rows.items():
+        assert set(row) == measures
+        assert all(len(numbers) == 12 for numbers in row.values())
+        assert label in shown
+    assert shown.count("±") == 3 * len(measures)
+
+
+def test_the_measures_of_a_path_are_those_of_the_evaluator(make, walking_data, quiet_trainer):
+    data, module = walking_data(), make(planners={"next item": NextItem()})
+    paths = predicted(quiet_trainer(), module, data)
+    network = module._evaluators["gru"]
+
+    def log_prob(items, target):
+        return float(network(torch.tensor([items[-8:]]))[0].log_softmax(0)[target])
+
+    gains = []
+    for path, question in zip(paths, data.path_questions(), strict=True):
+        history = question.history.tolist()
+        after = log_prob([*history, *path.items], path.target)
+        gains.append(after - log_prob(history, path.target))
+    assert module.table.rows["next item"]["IoI gru"] == pytest.approx(gains, abs=1e-5)
+
+
+def test_in_the_closed_loop_only_what_is_taken_counts(make, walking_data, quiet_trainer):
+    module = make(accepted_rank=4)
+    paths = predicted(quiet_trainer(), module, walking_data())
+    accepted = [value for path in paths for value in path.is_accepted]
+    assert 0 < sum(accepted) < len(accepted)
+    taken = [value for row in module.table.rows.values() for value in row["taken"]]
+    assert sum(taken) / len(taken) == pytest.approx(sum(accepted) / len(accepted), abs=1e-6)
+    none_taken = make(accepted_rank=1, planners={"random": RandomItems()})
+    for path in predicted(quiet_trainer(), none_taken, walking_data()):
+        assert len(path.items) == len(path.is_accepted) == 3
+
+
+def test_one_seed_gives_one_plan(make, walking_data, quiet_trainer):
+    first, again, other = (
+        predicted(quiet_trainer(), make(seed=seed), walking_data()) for seed in (0, 0, 1)
+    )
+    assert first == again
+    assert [p for p in first if p.planner != "random"] == [
+        p for p in other if p.planner != "random"
+    ]
+    assert first != other
+
+
+def test_its_checkpoint_holds_no_weights(make, walking_data, quiet_trainer, tmp_path):
+    module, trainer = make(), quiet_trainer()
+    trainer.predict(module, datamodule=walking_data())
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "planner.ckpt")
+    assert module.state_dict() == {}
+    loaded = InfluencePathPlanner.load_from_checkpoint(tmp_path / "planner.ckpt", weights_only=True)
+    assert dict(loaded.hparams) == dict(module.hparams)
+
+
+def test_what_is_no_number_is_left_out_and_the_count_says_so():
+    table = PathTable()
+    table.add("a", {"x": torch.tensor([1.0, torch.nan, 3.0]), "y": torch.tensor([1.0, 1.0, 1.0])})
+    assert table.means() == {"a/x": 2.0, "a/y": 1.0}
+    assert table.rows["a"] == {"x": [1.0, 3.0], "y": [1.0, 1.0, 1.0]}
+    header, row = str(table).splitlines()
+    assert header.split() == ["planner", "paths", "x", "y"]
+    assert row.split() == ["a", "3", "+2.000±1.000", "+1.000±0.000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path_length": 0}, "path_length=0: expected at least 1"),
+        ({"accepted_rank": 0}, "accepted_rank=0: expected at least 1, or None"),
+        ({"evaluators": {}}, "evaluators={}: expected at least one"),
+        ({"evaluators": {"same": "a.ckpt"}}, "evaluator 'same' is the backbone a.ckpt"),
+        ({"seed": -1}, "seed=-1: expected at least 0"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        InfluencePathPlanner("a.ckpt", **({"evaluators": {"e": "b.ckpt"}} | arguments))
+
+
+def test_networks_of_other_items_and_loaders_without_a_catalogue_are_refused(
+    make, walks, walking_data, quiet_trainer, tmp_path
+):
+    header, *rows = walks.read_text().splitlines()
+    fewer = [row for row in rows if int(row.split(",")[1]) < 20]
+    (tmp_path / "fewer.csv").write_text("\n".join([header, *fewer]))
+    other = InteractionDataModule(str(tmp_path / "fewer.csv"), max_length=8)
+    with pytest.raises(ValueError, match=r"trained on 24 items and the data has 20: use the"):
+        quiet_trainer().predict(make(), datamodule=other)
+    data = walking_data()
+    data.setup()
+    with pytest.raises(ValueError, match=r"datamodule=None: planners need to know the items"):
+        quiet_trainer().predict(make(), data.predict_dataloader())

@@ -1,0 +1,176 @@
+"""Planners: what each prefers, and that none leaves what is allowed."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightning_plugins.litmodels.recommendation.influence_paths import default_planners
+from lightning_plugins.litmodels.recommendation.planners import (
+    InfluentialGreedy,
+    Knowledge,
+    NextItem,
+    Planner,
+    Popular,
+    Rec2Inf,
+    Sessions,
+    TextBridge,
+)
+from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
+from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
+from lightning_plugins.nn.recommendation.text_vectors import text_vectors
+
+WORDS = ["red", "green", "blue", "old", "new"]
+
+
+def knowledge(num_items=12, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    network = GRU4Rec(num_items, dim=4, max_length=5).eval().requires_grad_(False)
+    network.item_embedding.weight[1:] = torch.randn(num_items, 4, generator=generator)
+    items = [Item(f"{WORDS[n % 5]} {WORDS[n // 5 % 5]}", 1900 + n) for n in range(num_items)]
+    catalogue = Catalogue(items)
+    counts = torch.randint(0, 9, (num_items + 1,), generator=generator)
+    return Knowledge(network, catalogue, counts, text_vectors(catalogue))
+
+
+class Hostile(Planner):
+    """Wants what is not allowed, and answers with what is no number."""
+
+    def preferences(self, sessions, knowledge):
+        wanted = torch.full(sessions.allowed.shape, torch.nan)
+        return torch.where(
+            sessions.allowed, -torch.inf, torch.where(torch.rand(()) > 0.5, 1, wanted)
+        )
+
+
+@settings(max_examples=5, deadline=None)
+@given(data=st.data(), seed=st.integers(0, 99))
+@pytest.mark.parametrize("name", [*default_planners(), "hostile"])
+def test_every_item_is_of_the_catalogue_new_and_not_the_target(name, data, seed):
+    planner = ({"hostile": Hostile()} | default_planners())[name]
+    known = knowledge(seed=seed)
+    users = data.draw(st.integers(1, 3))
+    histories = [
+        data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True))
+        for _ in range(users)
+    ]
+    targets = [
+        data.draw(st.sampled_from(sorted(set(range(1, 13)) - set(history))))
+        for history in histories
+    ]
+    sessions = Sessions(histories, targets, 12, length=5)
+    planner.begin(seed)
+    for _ in range(5):
+        sessions.recommend(planner.next_items(sessions, known))
+        sessions.take(torch.rand(users) < 0.5)
+    for history, target, path in zip(histories, targets, sessions.paths, strict=True):
+        assert len(set(path)) == 5
+        assert set(path) <= set(range(1, 13)) - {*history, target}
+
+
+def sessions_of(known):
+    return Sessions([[1, 2, 3], [4]], [7, 8], known.catalogue.num_items, length=4)
+
+
+def test_ipg_equals_its_formula():
+    known = knowledge()
+    sessions = sessions_of(known)
+    items = known.backbone.item_embedding.weight.numpy()
+    states = sessions.states(known.backbone).numpy()
+    wanted = InfluentialGreedy().preferences(sessions, known).numpy()
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    for user, target in enumerate([7, 8]):
+        u, t = states[user], items[target]
+        for item in range(1, 13):
+            v = items[item]
+            expected = (cosine(v, t) - cosine(u, t)) / (1 + np.exp(-(u @ v)))
+            assert wanted[user, item] == pytest.approx(expected, abs=1e-5)
+
+
+def test_rec2inf_takes_the_likest_of_the_backbones_list():
+    known = knowledge()
+    sessions = sessions_of(known)
+    logits = known.backbone.logits(sessions.states(known.backbone))
+    items = known.backbone.item_embedding.weight
+    chosen = Rec2Inf(k=3).next_items(sessions, known).tolist()
+    for user, target in enumerate([7, 8]):
+        allowed = [item for item in range(1, 13) if sessions.allowed[user, item]]
+        best = sorted(allowed, key=lambda item: -float(logits[user, item]))[:3]
+        assert chosen[user] == max(best, key=lambda item: float(items[item] @ items[target]))
+
+
+def test_a_list_of_one_is_the_next_item_and_popular_is_the_most_taken():
+    known = knowledge()
+    sessions = sessions_of(known)
+    next_items = NextItem().next_items(sessions, known)
+    assert torch.equal(Rec2Inf(k=1).next_items(sessions, known), next_items)
+    assert torch.equal(TextBridge(shortlist=1).next_items(sessions, known), next_items)
+    counts = known.item_counts.expand(2, -1)
+    taken = Popular().next_items(sessions, known)
+    assert torch.equal(
+        counts.gather(1, taken[:, None])[:, 0],
+        counts.masked_fill(~sessions.allowed, -1).max(dim=1).values,
+    )
+
+
+def test_the_text_bridge_ends_at_the_words_of_the_target():
+    known = knowledge()
+    sessions = Sessions([[1]], [9], 12, length=1)  # one step: only the target counts
+    (chosen,) = TextBridge().next_items(sessions, known).tolist()
+    products = known.text_vectors @ known.text_vectors[9]
+    best = products[[item for item in range(2, 13) if item != 9]].max()
+    assert float(products[chosen]) == pytest.approx(float(best))
+
+
+def test_what_is_not_allowed_is_refused():
+    sessions = Sessions([[1, 2]], [3], 5, length=2)
+    for item in (0, 1, 3):
+        with pytest.raises(ValueError, match=f"item {item} is not allowed on the path of user 0"):
+            sessions.recommend(torch.tensor([item]))
+    sessions.recommend(torch.tensor([4]))
+    with pytest.raises(ValueError, match="item 4 is not allowed"):
+        sessions.recommend(torch.tensor([4]))
+    sessions.recommend(torch.tensor([5]))
+    with pytest.raises(ValueError, match="nothing is left to recommend"):
+        Popular().next_items(sessions, knowledge(5))
+
+
+def test_only_what_is_taken_joins_the_history():
+    sessions = Sessions([[1], [2]], [3, 3], 6, length=2)
+    sessions.recommend(torch.tensor([4, 5]))
+    sessions.take(torch.tensor([True, False]))
+    assert sessions.taken == [[1, 4], [2]]
+    assert sessions.paths == [[4], [5]]
+    assert sessions.last_taken().tolist() == [4, 2]
+
+
+def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
+    known = knowledge()
+    for rank in (1, 3):
+        user_model = TakesTheLikely(known.backbone, rank)
+        for item in (5, 6, 9, 12):
+            sessions = sessions_of(known)
+            sessions.recommend(torch.tensor([item, item]))
+            logits = known.backbone.logits(sessions.states(known.backbone))
+            expected = [
+                sum(bool(logits[user, other] > logits[user, item]) for other in others) < rank
+                for user, others in enumerate([set(range(4, 13)), set(range(1, 13)) - {4}])
+            ]
+            assert user_model.accepts(sessions).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Rec2Inf(k=0), "k=0: expected at least 1"),
+        (lambda: TextBridge(shortlist=0), "shortlist=0: expected at least 1, or None"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

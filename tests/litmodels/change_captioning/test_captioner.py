@@ -1,0 +1,167 @@
+"""The captioner: its targets, captions, scores and words, and its way through a Trainer."""
+
+import json
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+pytest.importorskip("transformers")
+pytest.importorskip("PIL")
+
+from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
+from lightning_plugins.litmodels.change_captioning import CaptionWriter, ChangeCaptioner
+from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
+from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    return str(tmp_path_factory.mktemp("tiles"))
+
+
+def data(tiles, **arguments):
+    sizes = {"num_train": 8, "num_val": 3, "num_test": 2, "batch_size": 4, "data_dir": tiles}
+    return ChangeCaptionDataModule(**(sizes | arguments))
+
+
+def trainer(folder, **arguments):
+    defaults = {
+        "default_root_dir": folder,
+        "accelerator": "cpu",
+        "devices": 1,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return Trainer(**(defaults | arguments))
+
+
+def test_words_are_numbered_by_frequency_and_come_back():
+    words = WordTokenizer.learned(["a house, a road", "a House is built."], vocab_size=8)
+    assert words.words == ["a", "house", ",", "."]
+    ids = words.encode("A house, a villa.")
+    assert ids == [4, 5, 6, 4, words.unknown_id, 7]
+    assert words.decode([*ids, words.end_id, 5]) == "a house , a ."
+
+
+def test_only_the_answer_and_its_end_are_targets():
+    words = WordTokenizer.learned([QUESTION, "a house is built"], vocab_size=64)
+    prompt = Prompt(words, image_token_id=3, tokens_per_image=4)
+    assert prompt.ids.count(3) == 8
+    batch = prompt.with_answers(["a house is built", "a house"], torch.device("cpu"))
+    length = len(prompt.ids)
+    long, short = words.encode("a house is built"), words.encode("a house")
+    assert batch["labels"][0].tolist() == [-100] * length + [*long, words.end_id]
+    assert batch["labels"][1].tolist() == [-100] * length + [*short, words.end_id, -100, -100]
+    assert batch["attention_mask"][1].tolist() == [1] * (length + 3) + [0, 0]
+    assert batch["input_ids"][:, :length].tolist() == [prompt.ids] * 2
+    assert prompt.questions(2, torch.device("cpu")).tolist() == [prompt.ids] * 2
+
+
+@pytest.fixture(scope="module")
+def trained(tiles, tmp_path_factory):
+    """A captioner after 30 steps on eight pairs, its data, and a checkpoint of it."""
+    folder = tmp_path_factory.mktemp("run")
+    torch.manual_seed(0)
+    module = ChangeCaptioner(
+        max_new_tokens=16, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3, weight_decay=0.0)
+    )
+    pairs = data(tiles, caption_mode="first", batch_size=8)
+    run = trainer(folder, max_epochs=30, check_val_every_n_epoch=30, gradient_clip_val=1.0)
+    run.fit(module, datamodule=pairs)
+    run.save_checkpoint(folder / "run.ckpt")
+    return module.eval(), pairs, folder / "run.ckpt", dict(run.callback_metrics)
+
+
+def test_it_learns_captions_and_generates_words_that_it_learned(trained):
+    module, pairs, _, logged = trained
+    assert logged["train/loss"] < 2 < math.log(256)
+    (batch,) = pairs.train_dataloader()
+    known = {word for caption in pairs.training_captions() for word in caption.strip(".").split()}
+    for caption in module.generate(batch):
+        assert set(caption.replace(".", "").split()) <= known
+
+
+def test_captions_do_not_depend_on_the_batch_they_are_in_nor_much_on_beams(trained):
+    module, pairs, _, _ = trained
+    (batch,) = pairs.train_dataloader()
+    together = module.generate(batch)
+    alone = [module.generate({"images": images[None]})[0] for images in batch["images"][:2]]
+    assert alone == together[:2]
+    module.hparams["num_beams"] = 3
+    beams = module.generate(batch)
+    module.hparams["num_beams"] = 1
+    assert len(beams) == len(together)
+    assert all(isinstance(caption, str) for caption in beams)
+
+
+def test_all_scores_of_the_validation_part_are_logged(trained):
+    logged = trained[3]
+    names = {"loss", "s_m", "bleu_1", "bleu_4", "rouge_l", "cider_d", "meteor_exact_stem"}
+    names |= {"change_accuracy", "constant_s_m"}
+    assert {f"val/{name}" for name in names} <= logged.keys()
+    assert all(math.isfinite(value) for value in logged.values())
+
+
+def test_a_restored_captioner_knows_its_words_and_says_the_same(trained, tmp_path):
+    module, pairs, path, _ = trained
+    loaded = ChangeCaptioner.load_from_checkpoint(path, weights_only=True, map_location="cpu")
+    (batch,) = pairs.train_dataloader()
+    assert loaded.eval().generate(batch) == module.generate(batch)
+
+
+def test_prediction_writes_a_caption_for_your_own_pair(trained, tmp_path, capsys):
+    module, pairs, _, _ = trained
+    record = pairs.records("test")[0]
+    own = ChangeCaptionDataModule(before=str(record.before), after=str(record.after))
+    run = trainer(tmp_path, callbacks=[CaptionWriter(str(tmp_path / "out"))])
+    run.predict(module, datamodule=own)
+    (line,) = (tmp_path / "out" / "captions.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == record.id
+    assert isinstance(json.loads(line)["caption"], str)
+    assert line in capsys.readouterr().out
+
+
+def test_images_of_another_size_are_resized(trained):
+    module, _, _, _ = trained
+    images = torch.rand(2, 2, 3, 100, 80)
+    assert module._pixels({"images": images}).shape == (2, 2, 3, 64, 64)
+
+
+def test_low_rank_training_moves_nothing_else(tiles, tmp_path):
+    pytest.importorskip("peft")
+    module = ChangeCaptioner(lora_rank=2, max_new_tokens=4)
+    module._optimizer = lambda p: torch.optim.AdamW(p, lr=1e-2)
+    module.configure_model()
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    run = trainer(tmp_path, max_steps=2, limit_val_batches=0)
+    run.fit(module, datamodule=data(tiles))
+    moved = {name for name, p in module.named_parameters() if not torch.equal(before[name], p)}
+    assert any("lora_" in name for name in moved)
+    assert any("output_gate" in name for name in moved)
+    kinds = ("lora_", "modules_to_save")
+    assert all(any(kind in name for kind in kinds) for name in moved)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"size": "1b"}, "size='1b'"),
+        ({"num_beams": 0}, "num_beams=0"),
+        ({"lora_rank": -1}, "lora_rank=-1"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ChangeCaptioner(**arguments)
+
+
+def test_what_is_missing_to_begin_with_is_named(tmp_path):
+    run = trainer(tmp_path, max_steps=1)
+    with pytest.raises(ValueError, match=r"pretrained=None: size='0\.5b' needs the folder"):
+        run.fit(ChangeCaptioner("0.5b"), torch.utils.data.DataLoader([0]))
+    with pytest.raises(ValueError, match=r"training_captions\(\), which NoneType does not have"):
+        run.fit(ChangeCaptioner(), torch.utils.data.DataLoader([0]))

@@ -1,0 +1,192 @@
+"""The pair network against the plain LLaVA-OneVision of transformers on the same weights."""
+
+import pytest
+import torch
+
+pytest.importorskip("transformers")
+
+from released_difference import released_weights
+from safetensors.torch import save_file
+from transformers import LlavaOnevisionForConditionalGeneration
+
+from lightning_plugins.litmodels.change_captioning.network import build_network
+from lightning_plugins.litmodels.change_captioning.released_checkpoints import load_released
+from lightning_plugins.litmodels.change_captioning.sizes import SIZES
+
+IMAGE = SIZES["tiny"].image_token_id
+
+
+@pytest.fixture(scope="module")
+def networks():
+    """(pair network, plain network) with the same weights, and a batch of two pairs."""
+    torch.manual_seed(0)
+    pair = build_network("tiny").eval()
+    plain = LlavaOnevisionForConditionalGeneration(pair.config).eval()
+    state = {k: v for k, v in pair.state_dict().items() if not k.startswith("model.difference.")}
+    plain.load_state_dict(state)
+    pixels = torch.rand(2, 2, 3, 64, 64) * 2 - 1
+    sentence = [5, *[IMAGE] * 16, 6, *[IMAGE] * 16, 7, 8, 9]
+    tokens = torch.tensor([sentence, [*sentence[:-1], 11]])
+    return pair, plain, pixels, tokens
+
+
+def plain_logits(plain, pixels, tokens):
+    """Of transformers' own tower, projector, language model and head; no newline, no module."""
+    images = pixels.flatten(0, 1)
+    sizes = torch.full((len(images), 2), 64)
+    found = plain.model.get_image_features(
+        images[:, None], sizes, batch_num_images=torch.tensor([2, 2]), return_dict=True
+    )
+    features = torch.cat([image[:-1] for image in found.pooler_output])  # the last is the newline
+    embedded = plain.get_input_embeddings()(tokens)
+    embedded = embedded.masked_scatter((tokens == IMAGE)[..., None], features)
+    return plain(inputs_embeds=embedded).logits
+
+
+@torch.no_grad()
+def test_with_its_gate_at_zero_the_logits_are_the_plain_model_s_bit_for_bit(networks):
+    pair, plain, pixels, tokens = networks
+    found = pair(input_ids=tokens, pixel_values=pixels).logits
+    assert torch.equal(found, plain_logits(plain, pixels, tokens))
+    pair.model.difference.output_gate.data.fill_(0.1)
+    opened = pair(input_ids=tokens, pixel_values=pixels).logits
+    pair.model.difference.output_gate.data.zero_()
+    assert not torch.allclose(opened, found, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_generation_reads_each_pair_in_its_order(networks, num_beams):
+    pair, _, pixels, tokens = networks
+    pair.model.difference.output_gate.data.fill_(1.0)
+
+    def first_logits(images, prompts):
+        found = pair.generate(
+            input_ids=prompts,
+            pixel_values=images,
+            max_new_tokens=1,
+            num_beams=num_beams,
+            do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return found.logits[0][::num_beams]
+
+    seen, turned = first_logits(pixels, tokens), first_logits(pixels.flip(1), tokens)
+    alone = pair(input_ids=tokens[1:], pixel_values=pixels[1:]).logits[:, -1]
+    pair.model.difference.output_gate.data.zero_()
+    torch.testing.assert_close(seen[1:], alone, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(seen, turned, atol=1e-5)
+
+
+def test_every_parameter_that_requires_a_gradient_gets_one(networks):
+    _, _, pixels, tokens = networks
+    for difference in ("integrate", "alone", "none"):
+        network = build_network("tiny", difference, zero_gate=False)
+        network(input_ids=tokens, pixel_values=pixels, labels=tokens).loss.backward()
+        lacking = [n for n, p in network.named_parameters() if p.requires_grad and p.grad is None]
+        assert lacking == []
+
+
+@torch.no_grad()
+def test_the_control_has_as_many_parameters_and_no_sight_of_the_other_image(networks):
+    _, _, pixels, _ = networks
+    network = build_network("tiny", "alone", zero_gate=False).eval()
+    size = sum(p.numel() for p in network.parameters())
+    assert size == sum(p.numel() for p in build_network("tiny").parameters()) - 64  # the gate
+    before, _, _ = network.model.pair_features(pixels[:1])
+    same, other, _ = network.model.pair_features(torch.stack([pixels[0, 0], pixels[1, 0]])[None])
+    assert torch.equal(before, same)
+    assert not torch.allclose(other, network.model.pair_features(pixels[:1])[1], atol=1e-3)
+
+
+def test_the_full_size_is_the_published_one():
+    with torch.device("meta"):
+        plain = build_network("0.5b", "none")
+        whole = build_network("0.5b", zero_gate=False)
+    count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
+    assert count(plain) == pytest.approx(893.7e6, rel=2e-4)
+    # 70.41 M less the 6.64 M that the released code never uses, and its two unused norms.
+    assert count(whole) - count(plain) == pytest.approx(63.76e6, rel=1e-3)
+    assert whole.tokens_per_image == 729
+
+
+LLAVA_NEXT_NAMES = (
+    ("model.difference.", None),
+    ("model.image_newline", "model.image_newline"),
+    ("model.vision_tower.", "model.vision_tower.vision_tower.vision_model."),
+    ("model.multi_modal_projector.linear_1.", "model.mm_projector.0."),
+    ("model.multi_modal_projector.linear_2.", "model.mm_projector.2."),
+    ("model.language_model.", "model."),
+    ("lm_head.", None),
+)
+HUB_NAMES = (
+    ("model.difference.", None),
+    ("model.image_newline", "image_newline"),
+    ("model.vision_tower.", "vision_tower.vision_model."),
+    ("model.multi_modal_projector.", "multi_modal_projector."),
+    ("model.language_model.", "language_model.model."),
+    ("lm_head.", "language_model.lm_head."),
+)
+
+
+def published(network, names):
+    """The network's weights as a checkpoint of that layout has them, in copies."""
+    weights = {}
+    for name, weight in network.state_dict().items():
+        prefix, new = next(pair for pair in names if name.startswith(pair[0]))
+        if new is not None:
+            weights[new + name.removeprefix(prefix)] = weight.clone()
+    return weights
+
+
+@pytest.mark.parametrize("names", [LLAVA_NEXT_NAMES, HUB_NAMES], ids=["lmms-lab", "llava-hf"])
+def test_published_layouts_load_and_leave_the_module_as_it_was_drawn(tmp_path, names):
+    source = build_network("tiny", "none")
+    weights = published(source, names)
+    beyond = next(name for name in weights if ".layers.2." in name and "vision" in name)
+    weights[beyond.replace(".2.", ".3.")] = weights[beyond].clone()  # the 27th layer of SigLIP
+    shards = list(weights.items())
+    save_file(dict(shards[::2]), tmp_path / "model-1-of-2.safetensors")
+    save_file(dict(shards[1::2]), tmp_path / "model-2-of-2.safetensors")
+    target = build_network("tiny")
+    drawn = target.model.difference.layers[0].flag_after.detach().clone()
+    missing = load_released(target, tmp_path)
+    assert all(name.startswith("model.difference.") for name in missing)
+    for name, weight in source.state_dict().items():
+        assert torch.equal(target.state_dict()[name], weight), name
+    assert torch.equal(target.model.difference.layers[0].flag_after, drawn)
+
+
+def test_a_checkpoint_of_ccexpert_loads_with_its_module_into_a_network_without_a_gate(tmp_path):
+    weights = published(build_network("tiny", "none"), LLAVA_NEXT_NAMES)
+    module = {f"model.vision_resampler.{n}": w for n, w in released_weights(64, 1).items()}
+    module["model.mm_cc_projector.0.weight"] = torch.zeros(2, 2)  # there, and never used
+    save_file(weights | module, tmp_path / "model.safetensors")
+    network = build_network("tiny", zero_gate=False)
+    assert load_released(network, tmp_path) == []
+    found = network.model.difference.layers[0].images_to_change.keys.weight
+    name = "model.vision_resampler.layers.0.cross_attn_imageAB_to_change.k_proj.weight"
+    assert torch.equal(found, module[name])
+    with pytest.raises(ValueError, match="set zero_gate=False"):
+        load_released(build_network("tiny"), tmp_path)
+
+
+def test_a_folder_without_weights_and_a_checkpoint_of_another_size_are_named(tmp_path):
+    network = build_network("tiny", "none")
+    with pytest.raises(ValueError, match=r"has no \*\.safetensors"):
+        load_released(network, tmp_path)
+    weights = published(network, LLAVA_NEXT_NAMES)
+    save_file(dict(list(weights.items())[:-1]), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="lacks 1 weights"):
+        load_released(network, tmp_path)
+    weights["model.mm_projector.0.weight"] = torch.zeros(7, 64)
+    save_file(weights, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"linear_1\.weight has the shape \(7, 64\)"):
+        load_released(network, tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [{"size": "1b"}, {"difference": "sum"}])
+def test_an_unknown_name_is_refused(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        build_network(**wrong)

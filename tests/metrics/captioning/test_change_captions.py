@@ -1,0 +1,124 @@
+"""The collection of scores: what it joins, leaves out, and says about its parts."""
+
+import time
+
+import pytest
+import torch
+from caption_corpora import made_corpus, published_corpus
+
+from lightning_plugins.metrics import ChangeCaptionScores
+from lightning_plugins.metrics.captioning import bleu, cider_d, meteor, rouge_l
+
+SAME = "the scene is the same as before"
+
+
+def scored(*updates, **arguments):
+    metric = ChangeCaptionScores(**arguments)
+    for update in updates:
+        metric.update(*update)
+    return metric.compute()
+
+
+def test_the_parts_are_the_functions_and_s_m_is_their_mean():
+    preds, references = made_corpus(40)
+    found = scored((preds, references))
+    assert found["bleu_4"] == pytest.approx(bleu(preds, references)[3], abs=1e-12)
+    assert found["rouge_l"] == pytest.approx(rouge_l(preds, references), abs=1e-12)
+    assert found["cider_d"] == pytest.approx(cider_d(preds, references), abs=1e-12)
+    assert found["meteor_exact_stem"] == pytest.approx(meteor(preds, references)[0], abs=1e-12)
+    four = [found[name] for name in ("bleu_4", "meteor_exact_stem", "rouge_l", "cider_d")]
+    assert found["s_m"] == pytest.approx(sum(four) / 4)
+    assert found["s_m_meteor"] == "meteor_exact_stem"
+    assert "meteor" not in found
+
+
+def test_case_and_full_stops_do_not_count():
+    other = ["two cars leave"]
+    one = scored((["A House appears."], [["a house appears"]]), (["x"], [other]))
+    two = scored((["a house appears"], [["A house  appears ."]]), (["x"], [other]))
+    assert one == two
+
+
+def test_order_and_batches_do_not_change_a_digit_and_a_repeated_id_counts_once():
+    preds, references = made_corpus(30)
+    ids = [str(number) for number in range(30)]
+    whole = scored((preds, references, ids))
+    backwards = scored(
+        *[(preds[i : i + 4], references[i : i + 4], ids[i : i + 4]) for i in range(28, -1, -4)],
+        (preds[:3], references[:3], ids[:3]),
+    )
+    assert whole == backwards
+    counted_twice = scored((preds, references), (preds[:10], references[:10]))
+    assert counted_twice["s_m"] != whole["s_m"]
+
+
+def test_changed_pairs_alone_and_whether_a_change_was_told():
+    preds = ["a house is built", SAME, "a house is built", SAME]
+    references = [["one house is built"], ["a road is gone"], [SAME, "no change"], [SAME]]
+    metric = ChangeCaptionScores(constant=SAME)
+    metric.update(preds, references, changed=[True, True, False, False])
+    found = metric.compute()
+    assert found["change_accuracy"] == 0.5
+    alone = scored((preds[:2], references[:2]))
+    assert found["changed_s_m"] == alone["s_m"]
+    floor = scored(([SAME] * 4, references))
+    assert found["constant_s_m"] == floor["s_m"]
+
+
+def test_a_reset_metric_is_empty_and_says_so():
+    metric = ChangeCaptionScores()
+    metric.update(["a"], [["a"]])
+    metric.reset()
+    with pytest.raises(ValueError, match="call update first"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["a"], [["a"], ["b"]]), "references has 2 entries, preds has 1"),
+        ((["a"], ["a house"]), r"references\[0\]='a house': expected a list"),
+        ((["a"], [[]]), r"references\[0\]=\[\]"),
+        ((["a"], [["a"]], ["1", "2"]), "ids has 2 entries"),
+    ],
+)
+def test_wrong_segments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ChangeCaptionScores().update(*arguments)
+
+
+def gathering_of(records_of_ranks):
+    """What torch.distributed would gather, for a Metric that is told it is one of several."""
+    return lambda tensor, group=None: records_of_ranks
+
+
+@pytest.mark.parametrize("shares", [(slice(0, 9), slice(9, 20)), (slice(0, 20), slice(0, 0))])
+def test_two_ranks_score_as_one_process_exactly_also_when_one_has_nothing(shares):
+    preds, references = made_corpus(20)
+    ids = [str(number) for number in range(20)]
+    ranks = []
+    for share in shares:
+        rank = ChangeCaptionScores()
+        if preds[share]:
+            rank.update(preds[share], references[share], ids[share])
+        # The last batch is filled with the first segment, as a distributed sampler does.
+        rank.update(preds[:1], references[:1], ids[:1])
+        ranks.append(rank)
+    gathered = [torch.cat(rank.records) for rank in ranks]
+    here = ranks[1]
+    here.sync(dist_sync_fn=gathering_of(gathered), distributed_available=lambda: True)
+    here._to_sync = False
+    assert here.compute() == scored((preds, references, ids))
+
+
+@pytest.mark.slow
+def test_the_published_predictions_have_the_published_score_within_the_time():
+    if (corpus := published_corpus()) is None:
+        pytest.skip("no published predictions here")
+    started = time.process_time()
+    found = scored(corpus)
+    assert time.process_time() - started <= 15
+    assert 100 * found["bleu_4"] == pytest.approx(65.48, abs=0.005)
+    assert 100 * found["rouge_l"] == pytest.approx(76.54, abs=0.005)
+    assert 100 * found["cider_d"] == pytest.approx(143.28, abs=0.005)
+    assert 100 * found["meteor_exact"] == pytest.approx(39.80, abs=0.005)

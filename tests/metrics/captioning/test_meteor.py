@@ -1,0 +1,134 @@
+"""METEOR without Java: by hand, and segment by segment against the original program."""
+
+import itertools
+import random
+
+import pytest
+from caption_corpora import made_corpus, published_corpus
+
+from lightning_plugins.metrics.captioning.english_stemmer import stem
+from lightning_plugins.metrics.captioning.meteor import meteor, tokenized
+from lightning_plugins.metrics.captioning.meteor_alignment import align
+from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
+
+
+def test_a_perfect_caption_scores_one_and_a_foreign_one_zero():
+    assert meteor(["house appears"], [["house appears"]]) == (pytest.approx(1), [pytest.approx(1)])
+    assert meteor(["river"], [["house appears"]]) == (0, [0])
+    assert meteor([""], [["house appears"]])[0] == 0
+
+
+def test_the_score_by_hand():
+    # "the" is a function word. Matched: the, house (2 chunks: "built" stands between in the first).
+    precision = (0.75 + 0.25) / (0.75 * 2 + 0.25)
+    recall = (0.75 + 0.25) / (0.75 * 1 + 0.25)
+    mean = 1 / (0.15 / precision + 0.85 / recall)
+    expected = mean * (1 - 0.6 * (2 / 2) ** 0.2)
+    assert meteor(["the built house"], [["the house"]])[0] == pytest.approx(expected)
+
+
+def test_a_stem_counts_six_tenths_and_only_if_asked():
+    precision = recall = 0.6
+    expected = 1 / (0.15 / precision + 0.85 / recall)  # one chunk over the whole: no penalty
+    assert meteor(["houses"], [["house"]])[0] == pytest.approx(expected)
+    assert meteor(["houses"], [["house"]], stems=False)[0] == 0
+
+
+def test_the_best_reference_counts_and_the_corpus_is_not_the_mean_of_its_segments():
+    preds, references = ["house", "house"], [["river", "house"], ["a house and a river there"]]
+    corpus, segments = meteor(preds, references)
+    assert segments[0] == pytest.approx(1)
+    assert corpus != pytest.approx(sum(segments) / 2, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        ("A well-built House", "a well built house"),
+        ("well - built", "well - built"),
+        ("the road's end", "the road 's end"),
+        ("roads' end", "roads ' end"),
+        ("one, two and 1,000", "one , two and 1,000"),
+        ('(a) & "b"; c: d!', '( a ) & " b " ; c : d !'),
+        ("don't c_d", "don 't c _ d"),
+    ],
+)
+def test_sentences_are_split_as_the_original_does(sentence, words):
+    assert tokenized(sentence) == words.split()
+
+
+def test_an_alignment_has_most_matches_and_then_fewest_chunks():
+    draw = random.Random(0)
+    for _ in range(150):
+        caption, reference = ([draw.choice("abc") for _ in range(4)] for _ in range(2))
+        found = align(caption, reference)
+        assert (-len(found.matches), found.chunks) == best_by_trying_all(caption, reference)
+
+
+def best_by_trying_all(caption, reference):
+    places = range(len(caption))
+    best = (0, 0)
+    for choice in itertools.product([None, *places], repeat=len(reference)):
+        used = [other for other in choice if other is not None]
+        if len(set(used)) < len(used):
+            continue
+        if any(o is not None and caption[o] != reference[p] for p, o in enumerate(choice)):
+            continue
+        chunks = sum(
+            other is not None
+            and (place == 0 or choice[place - 1] is None or choice[place - 1] + 1 != other)
+            for place, other in enumerate(choice)
+        )
+        best = min(best, (-len(used), chunks))
+    return best
+
+
+@pytest.mark.parametrize(
+    ("words", "shared"),
+    [
+        ("house houses", "hous"),
+        ("appear appears appeared appearing", "appear"),
+        ("building buildings build", "build"),
+        ("replaced replaces replace", "replac"),
+        ("generously generous", "generous"),
+        ("hopping hopped hop", "hop"),
+        ("skies sky", "sky"),
+        ("nationally national", "nation"),
+    ],
+)
+def test_stems_of_known_words(words, shared):
+    assert {stem(word) for word in words.split()} == {shared}
+
+
+def test_stems_equal_snowball_s():
+    snowball = pytest.importorskip("snowballstemmer").stemmer("english")
+    draw = random.Random(0)
+    endings = ["s", "es", "ed", "ing", "ingly", "edly", "ly", "ness", "fulness", "ational", "ies"]
+    letters = "abcdefghiklmnoprstuvwy"
+    words = [
+        "".join(draw.choice(letters) for _ in range(draw.randint(1, 7))) + draw.choice(endings)
+        for _ in range(5000)
+    ]
+    differing = [word for word in words if stem(word) != snowball.stemWord(word)]
+    assert len(differing) <= 25, differing  # newer Snowball treats some endings in another way
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not java_meteor_available(), reason="no Java or no pycocoevalcap")
+# Real captions, and made ones with far more inflections, of which it misses a few.
+@pytest.mark.parametrize(
+    ("corpus", "equal_stems"), [(published_corpus, 0.995), (made_corpus, 0.99)]
+)
+def test_exact_and_stem_stages_equal_the_original_segment_by_segment(corpus, equal_stems):
+    if (found := corpus()) is None:
+        pytest.skip("no published predictions here")
+    preds, references = found
+    total, segments = java_meteor(preds, references, ["exact"])
+    ours, of_ours = meteor(preds, references, stems=False)
+    assert of_ours == pytest.approx(segments, abs=1e-9)
+    assert ours == pytest.approx(total, abs=1e-9)
+    total, segments = java_meteor(preds, references, ["exact", "stem"])
+    ours, of_ours = meteor(preds, references)
+    equal = sum(abs(a - b) < 1e-9 for a, b in zip(of_ours, segments, strict=True))
+    assert equal >= equal_stems * len(preds)
+    assert ours == pytest.approx(total, abs=1e-3)

@@ -1,1 +1,5 @@
 """Scores as torchmetrics metrics."""
+
+from lightning_plugins.metrics.captioning import ChangeCaptionScores
+
+__all__ = ["ChangeCaptionScores"]

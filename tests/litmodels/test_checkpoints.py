@@ -10,6 +10,7 @@ from lightning.pytorch import Trainer
 from lightning_plugins import litmodels
 from lightning_plugins.__main__ import main
 from lightning_plugins.datamodules import (
+    ChangeCaptionDataModule,
     DigitsDataModule,
     InductionMixtureDataModule,
     InteractionDataModule,
@@ -46,6 +47,12 @@ SMALL = {
             },
         },
         letters,
+    ),
+    "ChangeCaptioner": (
+        {"max_new_tokens": 2},
+        lambda tmp_path: ChangeCaptionDataModule(
+            batch_size=2, num_train=4, num_val=1, num_test=1, data_dir=str(tmp_path)
+        ),
     ),
     "InContextMarkov": (
         {"dim": 8},

@@ -1,5 +1,7 @@
 """Scores as torchmetrics metrics."""
 
+from lightning_plugins.metrics.attack_scores import AttackScores
 from lightning_plugins.metrics.captioning import ChangeCaptionScores
+from lightning_plugins.metrics.tpr_at_fpr import TPRAtFPR, threshold_at_fpr
 
-__all__ = ["ChangeCaptionScores"]
+__all__ = ["AttackScores", "ChangeCaptionScores", "TPRAtFPR", "threshold_at_fpr"]

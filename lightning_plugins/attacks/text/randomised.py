@@ -12,7 +12,7 @@ class FreshNoise:
     """A victim that answers each list of texts with other noise, as a released model would.
 
     Args:
-        detector: such as ``AITextDetector.probabilities``.
+        detector: from texts and a seed of the noise to probabilities of AI.
         samples: answers that are averaged. More than one is expectation over transformation: the
             search climbs the mean of the defence instead of one draw (Athalye et al., arXiv
             1802.00420). Each counts as one query in the results.

@@ -31,7 +31,7 @@ def attack_texts(
 
     Args:
         attack: with its budgets.
-        victim: from texts to probabilities of AI, such as ``AITextDetector.score``.
+        victim: from texts to probabilities of AI, such as ``ZeroShotDetector.score``.
         texts: any strings.
         labels: 0 human, 1 AI.
         threshold: the detector says AI where the score is above it. Attack AI texts with the

@@ -13,7 +13,7 @@ class TextAttackVictim:
         textattack.Attack(UntargetedClassification(TextAttackVictim(detector.score)), ...)
 
     Args:
-        score: from texts to probabilities of AI, such as ``AITextDetector.score``.
+        score: from texts to probabilities of AI, such as ``ZeroShotDetector.score``.
 
     Attributes:
         model: ``score``; TextAttack names it in its warnings.

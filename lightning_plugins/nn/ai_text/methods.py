@@ -1,0 +1,221 @@
+"""How a detector is trained to withstand changes of its text: five methods with one interface."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
+
+from lightning_plugins.nn.ai_text.network import Output
+from lightning_plugins.nn.ai_text.reconstruction import (
+    Noise,
+    ReconstructionNetwork,
+    check_reconstruction,
+)
+
+Terms = dict[str, Tensor]
+
+
+class Method:
+    """What the methods share; each of them is plain data.
+
+    Attributes:
+        passes: stochastic passes over each training batch.
+        masked_share: share of the words that is masked, in training and in every vote.
+        votes: masked copies of a text that are asked when it is scored.
+    """
+
+    passes: int = 1
+    masked_share: float = 0.0
+    votes: int = 1
+
+    def reconstruction(self, hidden_size: int) -> ReconstructionNetwork | None:
+        """A new network between encoder and head, or None."""
+        return None
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """What is optimised, as ``loss``, and its parts.
+
+        Args:
+            output: of ``passes`` copies of the batch behind each other.
+            labels: ``(batch,)``.
+        """
+        raise NotImplementedError
+
+    def combined(self, probabilities: Tensor) -> Tensor:
+        """One probability of AI a text ``(texts,)`` of those of its copies ``(votes, texts)``."""
+        return probabilities.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class Plain(Method):
+    """Cross-entropy."""
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """``CE``."""
+        return {"loss": cross_entropy(output.logits, labels)}
+
+
+@dataclass(frozen=True)
+class Flooding(Method):
+    """Cross-entropy that is kept around a level: ``|CE - level| + level``.
+
+    Source: Ishida et al., arXiv 2002.08709.
+
+    Args:
+        level: in nats, at least 0.
+    """
+
+    level: float = 0.15
+
+    def __post_init__(self) -> None:
+        if not self.level >= 0:
+            raise ValueError(f"level={self.level}: expected at least 0 nats")
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """``|CE - level| + level``."""
+        classification = cross_entropy(output.logits, labels)
+        loss = (classification - self.level).abs() + self.level
+        return {"loss": loss, "classification_loss": classification}
+
+
+@dataclass(frozen=True)
+class RDrop(Method):
+    """Two passes with other dropout, pulled together by their Kullback-Leibler divergence.
+
+    Source: Liang et al., arXiv 2106.14448, halved, so that its scale is that of plain
+    cross-entropy.
+
+    Args:
+        calibration_weight: of the mean of the two divergences, at least 0.
+    """
+
+    passes = 2
+    calibration_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_weight("calibration_weight", self.calibration_weight)
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """``(CE_p + CE_q) / 2 + calibration_weight * (KL(p||q) + KL(q||p)) / 2``."""
+        return _siamese(output.logits, labels, self.calibration_weight)
+
+
+@dataclass(frozen=True)
+class RanMask(Method):
+    """Cross-entropy on texts with random words masked; a text is scored by the votes of copies.
+
+    Source: Zeng et al., Certified Robustness to Text Adversarial Attacks by Randomized [MASK],
+    arXiv 2105.03743.
+
+    Args:
+        masked_share: of the words, in [0, 1).
+        votes: masked copies that are asked, at least 1. The paper of SCRN takes 100.
+        ensemble: ``vote`` gives the share of the copies that say AI, ``mean`` their mean
+            probability.
+    """
+
+    masked_share: float = 0.3
+    votes: int = 100
+    ensemble: Literal["vote", "mean"] = "vote"
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.masked_share < 1:
+            raise ValueError(f"masked_share={self.masked_share}: expected a share in [0, 1)")
+        if self.votes < 1:
+            raise ValueError(f"votes={self.votes}: expected at least 1")
+        if self.ensemble not in ("vote", "mean"):
+            raise ValueError(f"ensemble={self.ensemble!r}: expected 'vote' or 'mean'")
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """``CE``."""
+        return {"loss": cross_entropy(output.logits, labels)}
+
+    def combined(self, probabilities: Tensor) -> Tensor:
+        """One probability of AI a text ``(texts,)`` of those of its copies ``(votes, texts)``."""
+        if self.ensemble == "vote":
+            probabilities = (probabilities > 0.5).to(probabilities.dtype)
+        return probabilities.mean(dim=0)
+
+
+@dataclass(frozen=True)
+class SCRN(Method):
+    """A siamese calibrated reconstruction network.
+
+    Source: SCRN, arXiv 2406.01179. The two ablations are ``reconstruct=False``, which is R-Drop
+    with another weight, and ``calibration_weight=0``.
+
+    Args:
+        calibration_weight: of the mean of the two divergences, at least 0.
+        reconstruction_weight: of the sum of the two reconstruction losses, at least 0.
+        reconstruct: classify noisy reconstructions; False leaves the network for them out.
+        latent_dim: of the reconstruction network, as the next three: see
+            :class:`ReconstructionNetwork`.
+        width: of its hidden layers.
+        beta: weight of its divergence.
+        noise: ``scalar`` or ``vector``.
+    """
+
+    passes = 2
+    calibration_weight: float = 0.5
+    reconstruction_weight: float = 0.01
+    reconstruct: bool = True
+    latent_dim: int = 512
+    width: int = 512
+    beta: float = 0.5
+    noise: Noise = "scalar"
+
+    def __post_init__(self) -> None:
+        _check_weight("calibration_weight", self.calibration_weight)
+        _check_weight("reconstruction_weight", self.reconstruction_weight)
+        check_reconstruction(self.latent_dim, self.width, self.beta, self.noise)
+
+    def reconstruction(self, hidden_size: int) -> ReconstructionNetwork | None:
+        """The network that makes noisy reconstructions."""
+        if not self.reconstruct:
+            return None
+        return ReconstructionNetwork(
+            hidden_size, self.latent_dim, self.width, self.beta, self.noise
+        )
+
+    def loss(self, output: Output, labels: Tensor) -> Terms:
+        """The siamese loss plus ``reconstruction_weight * (rec_p + rec_q)``."""
+        terms = _siamese(output.logits, labels, self.calibration_weight)
+        if output.reconstruction_loss is not None:
+            # The mean over both passes is half of their sum: both have the same tokens.
+            terms["reconstruction_loss"] = output.reconstruction_loss
+            terms["loss"] = (
+                terms["loss"] + 2 * self.reconstruction_weight * output.reconstruction_loss
+            )
+        return terms
+
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "plain": Plain,
+    "flooding": Flooding,
+    "r_drop": RDrop,
+    "ranmask": RanMask,
+    "scrn": SCRN,
+}
+
+
+def _siamese(logits: Tensor, labels: Tensor, weight: float) -> Terms:
+    p, q = log_softmax(logits, dim=-1).chunk(2)
+    classification = 0.5 * (cross_entropy(p, labels) + cross_entropy(q, labels))
+    calibration = 0.5 * (_divergence(p, q) + _divergence(q, p))
+    return {
+        "loss": classification + weight * calibration,
+        "classification_loss": classification,
+        "calibration_loss": calibration,
+    }
+
+
+def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """``KL(p||q)``, mean over the batch; torch names the second distribution first."""
+    return kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+
+
+def _check_weight(name: str, value: float) -> None:
+    if not value >= 0:
+        raise ValueError(f"{name}={value}: expected at least 0")

@@ -1,0 +1,70 @@
+"""Criteria by which a causal language model tells its own kind of text, without training."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+CRITERIA = (
+    "log_likelihood",
+    "rank",
+    "log_rank",
+    "entropy",
+    "gltr_10",
+    "gltr_100",
+    "gltr_1000",
+    "gltr_rest",
+    "fast_detect_gpt",
+)
+_GLTR_BOUNDS = (0, 10, 100, 1000, None)
+
+
+@torch.no_grad()
+def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+    r"""The criteria of each text, in the order of ``CRITERIA``.
+
+    With :math:`p_t` the model's distribution of token :math:`x_t` given the ones before:
+
+    - ``log_likelihood``: mean of :math:`\log p_t(x_t)`;
+    - ``rank`` and ``log_rank``: mean of the rank of :math:`x_t` among all tokens, 1 the most
+      probable, and of its logarithm;
+    - ``entropy``: mean entropy of :math:`p_t`;
+    - ``gltr_…``: shares of the tokens that are among the 10, then 100, then 1000 most probable, and
+      the rest (Gehrmann et al., GLTR, arXiv 1906.04043);
+    - ``fast_detect_gpt``: :math:`\sum_t (\log p_t(x_t) - \mu_t) / \sqrt{\sum_t \sigma_t^2}` with
+      mean and variance of :math:`\log p_t` under :math:`p_t`: the analytic conditional probability
+      curvature of Bao et al., Fast-DetectGPT, arXiv 2310.05130, where the model that scores is also
+      the one that samples.
+
+    Args:
+        logits: ``(batch, length, vocab_size)``.
+        targets: int64 ``(batch, length)``, the token that each position predicts.
+        mask: ``(batch, length)``, 1 where there is a token. A text without one has zeros.
+
+    Returns:
+        float32 ``(batch, len(CRITERIA))``.
+    """
+    mask = mask.float()
+    log_probabilities = logits.float().log_softmax(dim=-1)
+    probabilities = log_probabilities.exp()
+    # 0 * -inf of a token that the model excludes is 0.
+    weighted = torch.where(probabilities > 0, probabilities * log_probabilities, 0.0)
+    mean = weighted.sum(dim=-1)
+    square = torch.where(probabilities > 0, weighted * log_probabilities, 0.0).sum(dim=-1)
+    variance = (square - mean.square()).clamp(min=0)
+    of_target = log_probabilities.gather(-1, targets.unsqueeze(-1))
+    rank = (log_probabilities > of_target).sum(dim=-1).float() + 1
+    of_target = of_target.squeeze(-1)
+
+    def averaged(values: Tensor) -> Tensor:
+        return torch.where(mask > 0, values, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
+
+    shares = [
+        averaged(((rank > low) & (rank <= (high or float("inf")))).float())
+        for low, high in pairwise(_GLTR_BOUNDS)
+    ]
+    surprise = torch.where(mask > 0, of_target - mean, 0.0).sum(dim=1)
+    spread = torch.where(mask > 0, variance, 0.0).sum(dim=1).sqrt()
+    curvature = torch.where(spread > 0, surprise / spread, 0.0)
+    means = [averaged(x) for x in (of_target, rank, rank.log(), -mean)]
+    return torch.stack([*means, *shares, curvature], dim=1)

@@ -1,0 +1,105 @@
+"""The criteria against their definitions, and the regression against its conditions."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_plugins.nn.ai_text.logistic import LogisticCalibration
+from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, token_criteria
+
+
+def criteria(probabilities, targets, mask=None):
+    logits = torch.tensor(probabilities).log().unsqueeze(0)
+    mask = [1] * len(targets) if mask is None else mask
+    found = token_criteria(logits, torch.tensor([targets]), torch.tensor([mask]))
+    return dict(zip(CRITERIA, found[0].tolist(), strict=True))
+
+
+def test_the_criteria_of_two_tokens_are_their_definitions():
+    found = criteria([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]], [0, 2])
+    assert found["log_likelihood"] == pytest.approx((math.log(0.5) + math.log(0.1)) / 2)
+    assert found["rank"] == pytest.approx((1 + 3) / 2)
+    assert found["log_rank"] == pytest.approx(math.log(3) / 2)
+    entropies = [-sum(p * math.log(p) for p in row) for row in ([0.5, 0.25, 0.25], [0.7, 0.2, 0.1])]
+    assert found["entropy"] == pytest.approx(sum(entropies) / 2)
+    assert found["gltr_10"] == 1
+    variances = [
+        sum(p * (math.log(p) + h) ** 2 for p in row)
+        for row, h in zip(([0.5, 0.25, 0.25], [0.7, 0.2, 0.1]), entropies, strict=True)
+    ]
+    above = math.log(0.5) + math.log(0.1) + sum(entropies)
+    assert found["fast_detect_gpt"] == pytest.approx(above / math.sqrt(sum(variances)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rank", "bucket"),
+    [
+        (1, "10"),
+        (10, "10"),
+        (11, "100"),
+        (100, "100"),
+        (101, "1000"),
+        (1000, "1000"),
+        (1001, "rest"),
+    ],
+)
+def test_ranks_fall_into_the_buckets_of_gltr(rank, bucket):
+    probabilities = torch.arange(2000, 0, -1).double()
+    found = criteria([(probabilities / probabilities.sum()).tolist()], [rank - 1])
+    shares = {name: found[f"gltr_{name}"] for name in ("10", "100", "1000", "rest")}
+    assert shares == {name: float(name == bucket) for name in shares}
+    assert found["rank"] == rank
+
+
+def test_padding_does_not_count_and_nothing_is_zero():
+    alone = criteria([[0.5, 0.25, 0.25]], [1])
+    padded = criteria([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]], [1, 2], mask=[1, 0])
+    assert padded == pytest.approx(alone)
+    assert set(criteria([[0.5, 0.5]], [1], mask=[0]).values()) == {0.0}
+
+
+def test_an_excluded_token_makes_nothing_infinite():
+    found = criteria([[0.5, 0.5, 0.0]], [0])
+    assert found["entropy"] == pytest.approx(math.log(2))
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_the_curvature_is_standard_normal_for_tokens_of_the_model():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(200, 50, 20, generator=generator)
+    flat = logits.softmax(-1).flatten(0, 1)
+    sampled = torch.multinomial(flat, 1, generator=generator).view(200, 50)
+    found = token_criteria(logits, sampled, torch.ones(200, 50))[
+        :, CRITERIA.index("fast_detect_gpt")
+    ]
+    assert abs(found.mean()) < 4 / 200**0.5  # four standard errors
+    assert found.std() == pytest.approx(1, abs=0.15)
+
+
+def test_the_regression_fulfils_its_conditions_and_ranks_by_its_feature():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(2, (200,), generator=generator)
+    features = torch.randn(200, 2, generator=generator) + labels.unsqueeze(1) * torch.tensor(
+        [1.0, 0]
+    )
+    features[:, 1] = 3.0  # constant
+    calibration = LogisticCalibration(features, labels)
+    scores = calibration(features)
+    # Of the bias: predicted and true numbers agree. Of the weight: its gradient is -w.
+    assert scores.sum().item() == pytest.approx(labels.sum().item(), rel=1e-5)
+    standard = (features[:, 0] - features[:, 0].mean()) / features[:, 0].std(correction=0)
+    odds = scores.double().logit()
+    weight = (odds[1] - odds[0]) / (standard[1] - standard[0])
+    residual = (standard * (labels - scores)).sum()
+    assert residual.item() == pytest.approx(weight.item(), rel=1e-3)
+
+
+def test_separated_classes_stay_finite_and_one_class_is_refused():
+    features = torch.tensor([[0.0], [1.0]])
+    scores = LogisticCalibration(features, torch.tensor([0, 1]))(features)
+    assert 0 < scores[0] < 0.5 < scores[1] < 1
+    with pytest.raises(ValueError, match="one class"):
+        LogisticCalibration(features, torch.tensor([1, 1]))
+    with pytest.raises(ValueError, match="not finite"):
+        LogisticCalibration(features / 0, torch.tensor([0, 1]))

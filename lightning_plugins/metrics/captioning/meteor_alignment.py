@@ -80,7 +80,7 @@ def _search(candidates: list[list[tuple[int, bool]]]) -> Alignment:
     for place, found in enumerate(candidates):
         # Two words that have no one but each other are matched in every path.
         settled = len(found) == 1 and wishes[found[0][0]] == 1
-        advanced = []
+        advanced: list[_Path] = []
         for path in sorted(paths)[:_BEAM]:
             for other, exact in found:
                 if path.used >> other & 1:

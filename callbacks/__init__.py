@@ -1,6 +1,7 @@
 """Lightning callbacks."""
 
 from lightning_plugins.callbacks.adversarial_evaluation import AdversarialEvaluation
+from lightning_plugins.callbacks.adversarial_text_evaluation import AdversarialTextEvaluation
 from lightning_plugins.callbacks.block_sharpness import BlockSharpness
 from lightning_plugins.callbacks.communication_schedule import CommunicationSchedule
 from lightning_plugins.callbacks.exact_resume import ExactResume
@@ -17,6 +18,7 @@ from lightning_plugins.callbacks.staged_training import StagedTraining, Training
 
 __all__ = [
     "AdversarialEvaluation",
+    "AdversarialTextEvaluation",
     "BlockSharpness",
     "CommunicationSchedule",
     "DecentralizedSummary",

@@ -1,0 +1,186 @@
+"""Accuracy of a text detector under attack, measured on the texts of a test or validation run."""
+
+import math
+from typing import Any, Literal
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import MeanMetric
+
+from lightning_plugins.attacks.text import (
+    PWWS,
+    DeepWordBug,
+    EmbeddingNeighbours,
+    FreshNoise,
+    Pruthi,
+    TextBugger,
+    attack_texts,
+    still_misled,
+)
+from lightning_plugins.callbacks.batch_element import element_of
+from lightning_plugins.metrics.attack_scores import AttackScores
+
+ATTACKS = {
+    "deep_word_bug": DeepWordBug,
+    "embedding_neighbours": EmbeddingNeighbours,
+    "pruthi": Pruthi,
+    "pwws": PWWS,
+    "text_bugger": TextBugger,
+}
+
+
+class AdversarialTextEvaluation(Callback):
+    """Attacks the first texts of a test or validation run and logs what is left of the accuracy.
+
+    The module must have ``probabilities(texts, seed)``, from a list of strings to the probabilities
+    of class 1; the seed is that of its noise, where it has any. Each query is answered with fresh
+    noise. What the attack found is asked again with noise that the search has not seen: a detector
+    that answers at random misleads a
+    greedy search, and is then right no more often than before. Of a detector without noise both
+    figures are the same. The sanity check before training is left out.
+
+    Logs, behind ``attack/``, over all processes: ``original_accuracy``, ``accuracy_under_attack``,
+    ``attack_success_rate``, ``queries``, ``changed_words`` of
+    :class:`lightning_plugins.metrics.AttackScores`, and ``accuracy_under_fresh_noise``: the mean
+    over the texts of the share of fresh draws in which the detector is right on what was found.
+
+    Args:
+        attack: ``deep_word_bug``, ``embedding_neighbours``, ``pruthi``, ``pwws`` or
+            ``text_bugger``.
+        attack_options: arguments of its class in :mod:`lightning_plugins.attacks.text`.
+        stage: which loop: ``test`` or ``validate``, which ``fit`` runs too.
+        num_samples: texts that are attacked, shared by the processes.
+        label: attack texts of this class only; None takes both.
+        noise_samples: answers that are averaged for each query, which is an attack in expectation
+            over the noise; 1 is the attack of the papers.
+        fresh_draws: of the noise, by which what was found is asked again.
+        threshold: the detector says class 1 where its score is above it.
+        text_key: place of the texts in a batch that is a tuple or list, or key in a dictionary.
+        label_key: of the labels, likewise.
+        seed: of the attack and of the noise.
+
+    Raises:
+        ValueError: an argument outside its range; at the start, a module without
+            ``probabilities``.
+        FileNotFoundError: ``pwws`` without WordNet, ``embedding_neighbours`` without vectors.
+
+    Example::
+
+        trainer = Trainer(callbacks=[AdversarialTextEvaluation("deep_word_bug", num_samples=100)])
+        trainer.test(detector, datamodule=data)
+    """
+
+    def __init__(
+        self,
+        attack: str = "deep_word_bug",
+        attack_options: dict[str, Any] | None = None,
+        stage: Literal["test", "validate"] = "test",
+        num_samples: int = 100,
+        label: int | None = 1,
+        noise_samples: int = 1,
+        fresh_draws: int = 10,
+        threshold: float = 0.5,
+        text_key: int | str = "text",
+        label_key: int | str = "label",
+        seed: int = 0,
+    ) -> None:
+        if attack not in ATTACKS:
+            raise ValueError(f"attack={attack!r}: expected one of {', '.join(ATTACKS)}")
+        if stage not in ("test", "validate"):
+            raise ValueError(f"stage={stage!r}: expected 'test' or 'validate'")
+        if label not in (0, 1, None):
+            raise ValueError(f"label={label!r}: expected 0, 1, or None for both")
+        positive = {
+            "num_samples": num_samples,
+            "noise_samples": noise_samples,
+            "fresh_draws": fresh_draws,
+        }
+        for name, value in positive.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
+        if seed < 0:
+            raise ValueError(f"seed={seed}: expected at least 0")
+        try:
+            self.attack = ATTACKS[attack](**(attack_options or {}))
+        except TypeError as error:
+            raise ValueError(f"attack_options={attack_options}: {attack}: {error}") from error
+        self.stage = stage
+        self.num_samples = num_samples
+        self.label = label
+        self.noise_samples = noise_samples
+        self.fresh_draws = fresh_draws
+        self.threshold = threshold
+        self.text_key = text_key
+        self.label_key = label_key
+        self.seed = seed
+        self._texts: list[str] = []
+        self._labels: list[int] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a module that gives no probabilities of texts."""
+        if not callable(getattr(pl_module, "probabilities", None)):
+            raise ValueError(
+                f"{type(pl_module).__name__} has no method probabilities(texts, seed), which "
+                "AdversarialTextEvaluation asks"
+            )
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the texts of a validation batch."""
+        if self.stage == "validate" and not trainer.sanity_checking:
+            self._keep(trainer, batch)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attack them."""
+        if self.stage == "validate" and not trainer.sanity_checking:
+            self._evaluate(pl_module)
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the texts of a test batch."""
+        if self.stage == "test":
+            self._keep(trainer, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Attack them."""
+        if self.stage == "test":
+            self._evaluate(pl_module)
+
+    def _keep(self, trainer: Trainer, batch: Any) -> None:
+        of_this_process = math.ceil(self.num_samples / trainer.world_size)
+        texts = element_of(batch, self.text_key, "text_key")
+        labels = element_of(batch, self.label_key, "label_key").tolist()
+        for text, label in zip(texts, labels, strict=True):
+            if len(self._texts) < of_this_process and self.label in (label, None):
+                self._texts.append(text)
+                self._labels.append(label)
+
+    def _evaluate(self, pl_module: LightningModule) -> None:
+        texts, labels = self._texts, self._labels
+        self._texts, self._labels = [], []
+        detector: Any = pl_module.probabilities
+        victim = FreshNoise(detector, self.noise_samples, self.seed)
+        results = attack_texts(
+            self.attack, victim, texts, labels, threshold=self.threshold, seed=self.seed
+        )
+        scores = AttackScores().to(pl_module.device)
+        scores.update(results)
+        # Computing them joins the processes.
+        pl_module.log_dict({f"attack/{name}": x.float() for name, x in scores.compute().items()})
+        misled = still_misled(results, detector, self.fresh_draws, threshold=self.threshold)
+        right = MeanMetric().to(pl_module.device)
+        right.update([1 - share for share in misled])
+        pl_module.log("attack/accuracy_under_fresh_noise", right.compute())

@@ -3,6 +3,7 @@
 import math
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torchmetrics import MeanMetric
 
@@ -182,5 +183,5 @@ class AdversarialTextEvaluation(Callback):
         pl_module.log_dict({f"attack/{name}": x.float() for name, x in scores.compute().items()})
         misled = still_misled(results, detector, self.fresh_draws, threshold=self.threshold)
         right = MeanMetric().to(pl_module.device)
-        right.update([1 - share for share in misled])
+        right.update(1 - torch.tensor(misled, device=pl_module.device))
         pl_module.log("attack/accuracy_under_fresh_noise", right.compute())

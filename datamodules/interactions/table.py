@@ -32,5 +32,6 @@ class InteractionTable:
     def rows(self, chosen: np.ndarray) -> "InteractionTable":
         """The chosen rows: a mask, or indices in their order."""
         ratings = None if self.ratings is None else self.ratings[chosen]
-        columns = (column[chosen] for column in (self.users, self.items, self.timestamps))
-        return InteractionTable(*columns, ratings, self.facts)
+        return InteractionTable(
+            self.users[chosen], self.items[chosen], self.timestamps[chosen], ratings, self.facts
+        )

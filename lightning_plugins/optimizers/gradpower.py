@@ -235,6 +235,8 @@ def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
     members = {
         "__init__": __init__,
         "__module__": __name__,
+        # As a class statement here would name it; a command line does not offer local classes.
+        "__qualname__": f"gradpower.<locals>.{name}",
         "__doc__": f"{base_cls.__name__} on gradients raised to a signed power, by default {p}.",
         "_made_by": (base_cls, p),
     }

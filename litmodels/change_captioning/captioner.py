@@ -126,7 +126,7 @@ class ChangeCaptioner(LightningModule):
                 f"pretrained=None: size={self.hparams['size']!r} needs the folder of a downloaded "
                 "checkpoint, for its weights and its tokenizer"
             )
-        datamodule = getattr(self.trainer, "datamodule", None)
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "training_captions"):
             raise ValueError(
                 "size='tiny' learns its words from the DataModule's training_captions(), which "

@@ -115,7 +115,8 @@ def _pair_llava() -> type:
             # In the order of the images, which is also what the plain model projects at once.
             images = torch.stack([before, after], dim=1).flatten(0, 1)
             projected = self.multi_modal_projector(images)
-            return BaseModelOutputWithPooling(pooler_output=tuple(projected))
+            features: Any = tuple(projected)  # one entry an image, as the parent's
+            return BaseModelOutputWithPooling(pooler_output=features)
 
     class PairLlava(LlavaOnevisionForConditionalGeneration):
         """LLaVA-OneVision whose images come in pairs."""
@@ -131,7 +132,7 @@ def _pair_llava() -> type:
         @property
         def tokens_per_image(self) -> int:
             """Image tokens that each of the two images fills."""
-            vision = self.config.vision_config
+            vision: Any = self.config.vision_config
             return (vision.image_size // vision.patch_size) ** 2
 
     return PairLlava

@@ -38,8 +38,8 @@ class QwenTokenizer:
         from transformers import AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.end_id = self._tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self.pad_id = self._tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        self.end_id: int = self._tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.pad_id: int = self._tokenizer.convert_tokens_to_ids("<|endoftext|>")
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text; ``<|im_start|>`` and its like are one token each."""

@@ -39,7 +39,8 @@ def test_the_flow_has_its_emergence_where_the_ode_says():
 
 def test_two_arms_that_read_one_run_train_it_once(runs):
     cells = [
-        run_mixture(config("second layer", arm, 100), seed=1) for arm in ("4-gram", "induction head")
+        run_mixture(config("second layer", arm, 100), seed=1)
+        for arm in ("4-gram", "induction head")
     ]
     assert len(runs) == 1
     assert cells[0]["series"] == cells[1]["series"]

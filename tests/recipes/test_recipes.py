@@ -60,7 +60,9 @@ def test_every_overlay_changes_a_recipe_that_still_instantiates(overlay):
 def test_small_recipes_train(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(name)
-    config["trainer"] |= {"max_steps": 5, "log_every_n_steps": 1, "enable_progress_bar": False}
+    # Five steps are an epoch, so that what watches a validation has one.
+    config["trainer"] |= {"max_steps": 5, "limit_train_batches": 5, "val_check_interval": 1.0}
+    config["trainer"] |= {"log_every_n_steps": 1, "enable_progress_bar": False}
     if config["data"]["class_path"].endswith(".TokenDataModule"):
         config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
     cli = PluginCLI(run=False, args=config, **CLASSES)

@@ -60,7 +60,7 @@ def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
         return torch.where(mask > 0, values, 0.0).sum(dim=1) / mask.sum(dim=1).clamp(min=1)
 
     shares = [
-        averaged(((rank > low) & (rank <= (high or float("inf")))).float())
+        averaged(((rank > (low or 0)) & (rank <= (high or float("inf")))).float())
         for low, high in pairwise(_GLTR_BOUNDS)
     ]
     surprise = torch.where(mask > 0, of_target - mean, 0.0).sum(dim=1)

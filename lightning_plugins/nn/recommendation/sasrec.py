@@ -74,11 +74,15 @@ class _Block(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         projected = self.queries_keys_values(self.attention_norm(states))
-        # (3, batch, heads, length, dim of a head)
-        heads = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # each (batch, heads, length, dim of a head)
+        queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         # Padding stands at the end, so causality alone hides it from every item.
         mixed = scaled_dot_product_attention(
-            *heads, dropout_p=self.dropout.p if self.training else 0.0, is_causal=True
+            queries,
+            keys,
+            values,
+            dropout_p=self.dropout.p if self.training else 0.0,
+            is_causal=True,
         )
         states = states + self.dropout(self.projection(mixed.transpose(1, 2).flatten(2)))
         return states + self.dropout(self.feed_forward(states))

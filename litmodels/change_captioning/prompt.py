@@ -1,7 +1,7 @@
 """The question about a pair of images and its answer, as tokens."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ class QwenTokenizer:
         from transformers import AutoTokenizer
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
-        self.end_id: int = self._tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self.pad_id: int = self._tokenizer.convert_tokens_to_ids("<|endoftext|>")
+        self.end_id = cast("int", self._tokenizer.convert_tokens_to_ids("<|im_end|>"))
+        self.pad_id = cast("int", self._tokenizer.convert_tokens_to_ids("<|endoftext|>"))
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a text; ``<|im_start|>`` and its like are one token each."""

@@ -13,7 +13,9 @@ RANDOM = [
 
 
 # In the second the whole run is a SAM phase; in the first a kill falls before or after the switch.
-@pytest.mark.parametrize("recipe", ["late_sam/digits", "late_sam/digits_sam"])
+@pytest.mark.parametrize(
+    "recipe", ["late_sam/digits", pytest.param("late_sam/digits_sam", marks=pytest.mark.slow)]
+)
 def test_killed_run_resumes_bit_for_bit(recipe, tmp_path):
     assert_killed_run_resumes_exactly(["--config", recipe, *RANDOM], tmp_path, steps=120)
 

@@ -145,6 +145,7 @@ def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
     assert torch.load(last, weights_only=True)["decentralized"]["agents"] == [0, 1, 2, 3]
 
 
+@pytest.mark.slow
 def test_the_string_and_lightnings_launcher_start_agents(tmp_path):
     options = [
         *("--config", "image/digits", "--trainer.strategy=decentralized", "--trainer.devices=2"),

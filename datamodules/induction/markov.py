@@ -1,5 +1,7 @@
 """Sequences of Markov chains, each of a chain of its own."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -80,7 +82,7 @@ def sampled(chains: Tensor, length: int) -> Tensor:
         int64 ``(batch, length)``, drawn with torch's global generator.
     """
     batch, num_contexts, num_states = chains.shape
-    order = round(torch.tensor(num_contexts).log().item() / torch.tensor(num_states).log().item())
+    order = round(math.log(num_contexts, num_states))
     context = torch.multinomial(stationary_law(chains), 1)
     digits = [context // num_states**place % num_states for place in range(order - 1, -1, -1)]
     tokens = torch.cat(digits, dim=1)

@@ -4,6 +4,8 @@ SHELL := bash
 PYTHON := .venv/bin/python
 # tests/conftest.py sets the same, so that a plain pytest does as `make test`.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
+# A worker needs about 1.5 GB; the tests of one file stay together.
+WORKERS := -n auto --maxprocesses 4 --dist loadgroup
 PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
 
 .PHONY: help
@@ -16,11 +18,11 @@ demo: set-up ## train the digits with SGD and with LateSAM, write runs/demo/repo
 
 .PHONY: test
 test: set-up ## run the fast tests
-	$(PYTEST)
+	$(PYTEST) $(WORKERS)
 
 .PHONY: test-all
 test-all: set-up ## run all tests that need no GPU, the slow ones too
-	$(PYTEST) -m "not cuda"
+	$(PYTEST) $(WORKERS) -m "not cuda"
 
 .PHONY: check
 check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,19 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 # Of these names exist many in one process: every Lightning project has a folder `callbacks`.
 _BARE_NAMES = ("callbacks", "datamodules", "litmodels", "simulators")
+_found_bare: set[str] = set()
+
+# Tests here start several processes that wait for one another with a time limit. They run one after
+# the other, so that the machine is not shared by more processes than such a limit is made for.
+_PROCESS_TESTS = "tests/strategies/"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For ``--dist loadgroup``: a file's tests share its fixtures, so they stay together."""
+    for item in items:
+        file = item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group("processes" if _PROCESS_TESTS in file else file))
 
 
 @pytest.fixture(autouse=True)
@@ -24,17 +38,25 @@ def no_seed_of_another_test(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if _bare_modules():
+    bare = _bare_modules()
+    if bare and hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
+        session.config.workeroutput["bare modules"] = bare
+    _found_bare.update(bare)
+    if _found_bare:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    _found_bare.update(getattr(node, "workeroutput", {}).get("bare modules", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    bare = _bare_modules()
-    if bare:
+    if _found_bare:
         terminalreporter.section("bare imports", red=True)
         terminalreporter.line(
-            f"imported without `lightning_plugins.` in front: {', '.join(bare)}. Each class then "
-            "exists twice; import lightning_plugins.callbacks and so on."
+            f"imported without `lightning_plugins.` in front: {', '.join(sorted(_found_bare))}. "
+            "Each class then exists twice; import lightning_plugins.callbacks and so on."
         )
 
 

@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from scipy.constants import Planck, speed_of_light
 from scipy.integrate import solve_ivp
 
 from lightning_plugins.simulators.fiber_laser import (
@@ -15,6 +16,7 @@ from lightning_plugins.simulators.fiber_laser import (
     load_spectroscopy,
     ytterbium,
 )
+from lightning_plugins.simulators.fiber_laser.lines import Lines
 from lightning_plugins.simulators.fiber_laser.propagation import Propagation
 from lightning_plugins.simulators.fiber_laser.steady_state import solve
 
@@ -101,14 +103,50 @@ def test_the_steady_state_is_that_of_an_implicit_integration_in_time(start):
     agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4)), start)
 
 
-def test_a_users_cross_sections_agree_as_well():
-    """FIBER_LASER_SPECTROSCOPY: a table, or those of absorption and emission, as a path list."""
+@pytest.fixture
+def users_glass():
+    """FIBER_LASER_SPECTROSCOPY: the tables of absorption and emission, as a path list.
+
+    Those of germanosilicate (Paschotta et al. 1997) that PyFiberAmp digitised.
+    """
     named = os.environ.get("FIBER_LASER_SPECTROSCOPY")
     if not named:
         pytest.skip("FIBER_LASER_SPECTROSCOPY names no table of cross-sections")
-    files = named.split(os.pathsep)
-    glass = load_spectroscopy(*files, lifetime_s=LIFETIME_S, complete_by_mccumber=True)
-    agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4), glass), 1e-3)
+    return load_spectroscopy(
+        *named.split(os.pathsep), lifetime_s=LIFETIME_S, complete_by_mccumber=True
+    )
+
+
+def test_a_users_cross_sections_agree_as_well(users_glass):
+    agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4), users_glass), 1e-3)
+
+
+def test_the_published_tables_give_the_known_power(users_glass):
+    """0.36796 W: light that overlaps the doped core wholly, no background loss, and noise of two
+    polarisations in 20 lines from 1000 to 1100 nm, each 5 nm wide."""
+    noise_nm = np.linspace(1000, 1100, 20)
+    wavelengths_nm = np.r_[1018, 976, noise_nm]
+    absorption = FIBER.ytterbium_per_m3 * users_glass.absorption_m2(wavelengths_nm)
+    emission = FIBER.ytterbium_per_m3 * users_glass.emission_m2(wavelengths_nm)
+    width_hz = np.r_[0, 0, speed_of_light / (noise_nm * 1e-9) ** 2 * 5e-9]
+    photon_j = Planck * speed_of_light / (wavelengths_nm * 1e-9)
+    nothing = np.zeros(len(wavelengths_nm))
+    forward_w, backward_w = nothing.copy(), nothing.copy()
+    forward_w[0], backward_w[1] = 0.010, 0.5
+    lines = Lines(
+        absorption,
+        emission,
+        nothing,
+        2 * emission * width_hz,
+        forward_w / photon_j,
+        backward_w / photon_j,
+        nothing,
+        nothing,
+        FIBER.core_area_m2 * FIBER.ytterbium_per_m3 / LIFETIME_S,
+    )
+    found = solve(lines, np.full(200, FIBER.length_m / 200)).propagation
+    power = found.forward[-1, 0] * lines.saturation_per_m_s * photon_j[0]
+    assert power == pytest.approx(0.36796, abs=1e-4)
 
 
 def agrees_with_an_implicit_integration(amplifier, start, cells=32):

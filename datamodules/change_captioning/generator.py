@@ -4,12 +4,14 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lightning_plugins.datamodules.change_captioning.render import flown_over, render
-from lightning_plugins.datamodules.change_captioning.scene import draw_pair
+from lightning_plugins.datamodules.change_captioning.scene import Event, Scene, draw_pair
 from lightning_plugins.datamodules.change_captioning.sentences import captions_of
 
 _VERSION = 1
@@ -54,20 +56,46 @@ def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
     return folder
 
 
-def _write_pair(images: Path, split: str, number: int, key: tuple[int, ...]) -> dict[str, object]:
-    from PIL import Image
+@dataclass(frozen=True)
+class TilePair:
+    """A made-up place at two times.
 
+    Args:
+        scenes: what stands on the tile, before and after.
+        pictures: uint8 ``(64, 64, 3)`` each.
+        labels: class of each pixel, uint8 ``(64, 64)`` each, by
+            :data:`~lightning_plugins.datamodules.change_captioning.render.CLASSES`.
+        event: what changed.
+    """
+
+    scenes: tuple[Scene, Scene]
+    pictures: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    labels: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    event: Event
+
+
+def tile_pair(key: tuple[int, ...]) -> TilePair:
+    """The pair of a key; the data sets' are ``(seed, part, number)`` with parts 0 to 2."""
     rng = np.random.default_rng(key)
     texture_seed = int(rng.integers(2**31))
     before, after, event = draw_pair(rng)
-    name = f"{split}_{number:06d}.png"
     (first, first_labels), (second, second_labels) = (
         render(scene, texture_seed) for scene in (before, after)
     )
+    pictures = flown_over(first, rng), flown_over(second, rng)
+    return TilePair((before, after), pictures, (first_labels, second_labels), event)
+
+
+def _write_pair(images: Path, split: str, number: int, key: tuple[int, ...]) -> dict[str, object]:
+    from PIL import Image
+
+    pair = tile_pair(key)
+    name = f"{split}_{number:06d}.png"
+    before, after = pair.labels
     pictures = {
-        "A": flown_over(first, rng),
-        "B": flown_over(second, rng),
-        "label": np.where(first_labels != second_labels, 255, 0).astype(np.uint8),
+        "A": pair.pictures[0],
+        "B": pair.pictures[1],
+        "label": np.where(before != after, 255, 0).astype(np.uint8),
     }
     for part, pixels in pictures.items():
         (images / split / part).mkdir(parents=True, exist_ok=True)
@@ -76,7 +104,7 @@ def _write_pair(images: Path, split: str, number: int, key: tuple[int, ...]) -> 
         "filepath": split,
         "filename": name,
         "split": split,
-        "changeflag": int(event.kind != "none"),
-        "kind": event.kind,
-        "sentences": [{"raw": f"{caption}."} for caption in captions_of(event)],
+        "changeflag": int(pair.event.kind != "none"),
+        "kind": pair.event.kind,
+        "sentences": [{"raw": f"{caption}."} for caption in captions_of(pair.event)],
     }

@@ -1,5 +1,6 @@
 """LightningDataModules, one a task, each with an embedded default."""
 
+from lightning_plugins.datamodules.ai_text import AITextDataModule
 from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
 from lightning_plugins.datamodules.digits import DigitsDataModule
 from lightning_plugins.datamodules.image import ImageDataModule
@@ -15,6 +16,7 @@ from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.datamodules.tokens import HubCorpus, TokenDataModule
 
 __all__ = [
+    "AITextDataModule",
     "ChangeCaptionDataModule",
     "DigitsDataModule",
     "DirichletPartition",

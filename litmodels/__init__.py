@@ -1,5 +1,6 @@
 """LightningModules, one folder a task."""
 
+from lightning_plugins.litmodels.ai_text import AITextDetector
 from lightning_plugins.litmodels.change_captioning import ChangeCaptioner
 from lightning_plugins.litmodels.image import ImageClassifier
 from lightning_plugins.litmodels.induction import (
@@ -16,6 +17,7 @@ from lightning_plugins.litmodels.recommendation import (
 )
 
 __all__ = [
+    "AITextDetector",
     "CausalLM",
     "ChangeCaptioner",
     "ImageClassifier",

@@ -6,6 +6,7 @@ import pickle
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from marker_corpus import SMALL_SCRN, TINY, MarkerData
 
 from lightning_plugins import litmodels
 from lightning_plugins.__main__ import main
@@ -36,6 +37,10 @@ def walks(tmp_path):
 
 # A small instance of every public LightningModule and data that it trains on, if it trains.
 SMALL = {
+    "AITextDetector": (
+        {"method_options": SMALL_SCRN, **TINY},
+        lambda tmp_path: MarkerData(),
+    ),
     "CausalLM": (
         {
             "context_length": 8,

@@ -9,6 +9,7 @@ import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import CSVLogger
+from marker_corpus import write_marker_corpus
 
 from lightning_plugins.callbacks import LateSAM
 from lightning_plugins.cli import PluginCLI
@@ -65,10 +66,14 @@ def test_small_recipes_train(name, tmp_path, monkeypatch):
     config["trainer"] |= {"log_every_n_steps": 1, "enable_progress_bar": False}
     if config["data"]["class_path"].endswith(".TokenDataModule"):
         config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
+    if config["data"]["class_path"].endswith(".AITextDataModule"):
+        # Instead of texts that a language model would write for minutes.
+        write_marker_corpus(tmp_path / "texts.jsonl", count=200)
+        config["data"]["init_args"] |= {"path": str(tmp_path / "texts.jsonl"), "min_words": 1}
     cli = PluginCLI(run=False, args=config, **CLASSES)
-    cli.model.configure_model()
-    before = [parameter.clone() for parameter in cli.model.parameters()]
     try:
+        cli.model.configure_model()
+        before = [parameter.clone() for parameter in cli.model.parameters()]
         cli.trainer.fit(cli.model, cli.datamodule)
     except FileNotFoundError as error:  # an asset; the message is the command that installs it
         pytest.skip(str(error))

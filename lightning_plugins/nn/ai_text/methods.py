@@ -22,13 +22,11 @@ class Method:
 
     Attributes:
         passes: stochastic passes over each training batch.
-        masked_share: share of the words that is masked, in training and in every vote.
-        votes: masked copies of a text that are asked when it is scored.
+        masked_share: share of the words that is masked, in training and in every noisy answer.
     """
 
     passes: int = 1
     masked_share: float = 0.0
-    votes: int = 1
 
     def reconstruction(self, hidden_size: int) -> ReconstructionNetwork | None:
         """A new network between encoder and head, or None."""
@@ -44,7 +42,7 @@ class Method:
         raise NotImplementedError
 
     def combined(self, probabilities: Tensor) -> Tensor:
-        """One probability of AI a text ``(texts,)`` of those of its copies ``(votes, texts)``."""
+        """One probability of AI a text ``(texts,)`` of its noisy answers ``(draws, texts)``."""
         return probabilities.mean(dim=0)
 
 
@@ -104,27 +102,23 @@ class RDrop(Method):
 
 @dataclass(frozen=True)
 class RanMask(Method):
-    """Cross-entropy on texts with random words masked; a text is scored by the votes of copies.
+    """Cross-entropy on texts with random words masked; masked copies of a text vote on it.
 
     Source: Zeng et al., Certified Robustness to Text Adversarial Attacks by Randomized [MASK],
     arXiv 2105.03743.
 
     Args:
         masked_share: of the words, in [0, 1).
-        votes: masked copies that are asked, at least 1. The paper of SCRN takes 100.
         ensemble: ``vote`` gives the share of the copies that say AI, ``mean`` their mean
             probability.
     """
 
     masked_share: float = 0.3
-    votes: int = 100
     ensemble: Literal["vote", "mean"] = "vote"
 
     def __post_init__(self) -> None:
         if not 0 <= self.masked_share < 1:
             raise ValueError(f"masked_share={self.masked_share}: expected a share in [0, 1)")
-        if self.votes < 1:
-            raise ValueError(f"votes={self.votes}: expected at least 1")
         if self.ensemble not in ("vote", "mean"):
             raise ValueError(f"ensemble={self.ensemble!r}: expected 'vote' or 'mean'")
 
@@ -133,8 +127,11 @@ class RanMask(Method):
         return {"loss": cross_entropy(output.logits, labels)}
 
     def combined(self, probabilities: Tensor) -> Tensor:
-        """One probability of AI a text ``(texts,)`` of those of its copies ``(votes, texts)``."""
-        if self.ensemble == "vote":
+        """One probability of AI a text ``(texts,)`` of its masked copies' ``(draws, texts)``.
+
+        A single copy, or the text itself, keeps its probability: one vote has no share.
+        """
+        if len(probabilities) > 1 and self.ensemble == "vote":
             probabilities = (probabilities > 0.5).to(probabilities.dtype)
         return probabilities.mean(dim=0)
 

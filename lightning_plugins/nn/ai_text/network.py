@@ -82,8 +82,14 @@ class DetectorNetwork(nn.Module):
             attention_mask: ``(batch, length)``, 1 at tokens and 0 at padding.
             epsilon: noise ``(batch, length, noise_dim)``; None for none.
         """
-        encoded = self.encoder(input_ids=input_ids, attention_mask=attention_mask)
-        hidden = encoded.last_hidden_state
+        return self.classify(self.encode(input_ids, attention_mask), attention_mask, epsilon)
+
+    def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Representations ``(batch, length, hidden_size)``, in which there is no noise yet."""
+        return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+
+    def classify(self, hidden: Tensor, attention_mask: Tensor, epsilon: Tensor | None) -> Output:
+        """Logits of representations; many draws of the noise need one :meth:`encode`."""
         mask = attention_mask if self.mask_padding else None
         if self.reconstruction is None:
             return Output(self.head(hidden, mask), None)

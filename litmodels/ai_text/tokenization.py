@@ -1,0 +1,119 @@
+"""Texts as windows of token numbers."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Window:
+    """As much of a text as an encoder takes at once.
+
+    Attributes:
+        text: place of its text in the sequence that was cut.
+        ids: token numbers, special ones included.
+        start: its first character in the text.
+        end: the character after its last one.
+    """
+
+    text: int
+    ids: tuple[int, ...]
+    start: int
+    end: int
+
+
+class TextTokenizer(Protocol):
+    """Cuts texts into windows."""
+
+    pad_id: int
+    mask_token: str
+
+    def windows(self, texts: Sequence[str], max_length: int) -> list[Window]:
+        """Windows of up to ``max_length`` tokens that do not overlap; each text has at least one.
+
+        They stand in the order of the texts and of their characters.
+        """
+        ...
+
+
+class PretrainedTokenizer:
+    """The tokenizer of a pretrained encoder.
+
+    Args:
+        name: on the Hugging Face hub, or a folder.
+
+    Raises:
+        ValueError: it tells no offsets, as slow tokenizers do.
+    """
+
+    def __init__(self, name: str) -> None:
+        from transformers import AutoTokenizer
+
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        if not self._tokenizer.is_fast:
+            raise ValueError(f"tokenizer={name!r}: expected a fast tokenizer, which tells offsets")
+        self.pad_id = self._tokenizer.pad_token_id
+        self.mask_token = self._tokenizer.mask_token
+
+    def windows(self, texts: Sequence[str], max_length: int) -> list[Window]:
+        """See :class:`TextTokenizer`."""
+        found = self._tokenizer(
+            list(texts),
+            max_length=max_length,
+            truncation=True,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        columns = found["overflow_to_sample_mapping"], found["input_ids"], found["offset_mapping"]
+        return [
+            # Special tokens have the offsets (0, 0).
+            Window(text, tuple(ids), min((a for a, b in spans if b), default=0), _end(spans))
+            for text, ids, spans in zip(*columns, strict=True)
+        ]
+
+
+class HashedWords:
+    """Words and marks as hashes: a tokenizer without a vocabulary, for encoders from scratch.
+
+    A word of which a letter is changed becomes another token.
+
+    Args:
+        vocab_size: number of tokens, at least 3: padding, the start, and hashes.
+    """
+
+    pad_id = 0
+    mask_token = "[MASK]"
+    _START = 1
+    _TOKEN = re.compile(r"\[MASK\]|\w+|[^\w\s]")
+
+    def __init__(self, vocab_size: int) -> None:
+        if vocab_size < 3:
+            raise ValueError(f"vocab_size={vocab_size}: expected at least 3")
+        self._num_hashes = vocab_size - 2
+
+    def windows(self, texts: Sequence[str], max_length: int) -> list[Window]:
+        """See :class:`TextTokenizer`."""
+        step = max_length - 1
+        windows = []
+        for place, text in enumerate(texts):
+            words = list(self._TOKEN.finditer(text))
+            for first in range(0, max(len(words), 1), step):
+                part = words[first : first + step]
+                ids = (self._START, *(self._hash(word[0]) for word in part))
+                span = (part[0].start(), part[-1].end()) if part else (0, 0)
+                windows.append(Window(place, ids, *span))
+        return windows
+
+    def _hash(self, word: str) -> int:
+        return 2 + zlib.crc32(word.encode()) % self._num_hashes
+
+
+def first_windows(windows: Sequence[Window]) -> list[Window]:
+    """The first window of each text."""
+    return list({window.text: window for window in reversed(windows)}.values())[::-1]
+
+
+def _end(spans: Sequence[tuple[int, int]]) -> int:
+    return max(end for _, end in spans)

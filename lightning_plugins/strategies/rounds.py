@@ -31,7 +31,8 @@ class Communication:
         seed: of random topologies.
 
     Raises:
-        ValueError: an outer optimizer for a topology that does not average all agents.
+        ValueError: no topology where one is expected, or an outer optimizer for one that does not
+            average all agents.
     """
 
     topology: Topology
@@ -42,6 +43,11 @@ class Communication:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.topology, Topology):
+            raise ValueError(
+                f"topology={self.topology!r}: expected one of "
+                "lightning_plugins.strategies.topologies, for example Ring()"
+            )
         if self.outer is not None and not isinstance(self.topology, Complete):
             raise ValueError(
                 f"outer_lr={self.outer.lr} with {type(self.topology).__name__}: the outer "

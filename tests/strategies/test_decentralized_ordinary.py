@@ -143,6 +143,7 @@ def test_synchronized_batch_normalization_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"topology": "ring"}, r"topology='ring': expected one of .* for example Ring\(\)"),
         ({"data": "mine"}, "data='mine': expected 'iid', 'user', or a partition"),
         ({"buffers": "merge"}, "buffers='merge': expected one of mix, local, recalibrate"),
         ({"optimizer_state": "drop"}, "optimizer_state='drop': expected one of keep"),

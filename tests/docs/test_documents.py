@@ -175,3 +175,13 @@ def test_citation_names_the_software_and_the_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert (citation["title"], citation["version"]) == ("lightning-plugins", __version__)
     assert citation["authors"] == [{"name": "The lightning-plugins contributors"}]
+
+
+def named_tests(path):
+    return re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("path", "named"), over_documents(named_tests))
+def test_the_test_that_a_document_names_is_there(path, named):
+    file, function = named
+    assert f"\ndef {function}(" in (ROOT / file).read_text("utf-8")

@@ -22,6 +22,12 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_plugins.callbacks import ExactResume
 from lightning_plugins.datamodules import ResumableDataLoader
+from lightning_plugins.optimizers import (
+    BlockwiseAdamW,
+    BlockwiseSchedule,
+    SGDPower,
+    gradpower,
+)
 from lightning_plugins.strategies import DecentralizedStrategy
 
 SAMPLES, BATCH_SIZE = 96, 4
@@ -48,6 +54,8 @@ class Classifier(LightningModule):
         manual=False,
         hidden=None,
         dropout=0.2,
+        power=None,
+        together=False,
     ):
         super().__init__()
         # Without a seed each agent starts from weights of its own.
@@ -57,6 +65,7 @@ class Classifier(LightningModule):
         self.network = nn.Sequential(nn.Linear(6, width), *extras, nn.Tanh(), nn.Linear(width, 3))
         self.accuracy = MulticlassAccuracy(3, average="micro")
         self.lr, self.momentum = lr, momentum
+        self.power, self.together = power, together
         self.data, self.batches, self.plateau = data, batches, plateau
         self.automatic_optimization = not manual
         self.seen, self.validated = [], 0
@@ -80,7 +89,17 @@ class Classifier(LightningModule):
         self.log("val/agent", float(self.global_rank), sync_dist=True)
 
     def configure_optimizers(self):
+        if self.together:
+            optimizer, schedule = powered_blockwise(
+                self.named_parameters(), self.trainer.estimated_stepping_batches
+            )
+            scheduler = {"scheduler": schedule, "interval": "step"}
+            return {"optimizer": optimizer, "lr_scheduler": scheduler}
         optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=self.momentum)
+        if self.power is not None:
+            optimizer = SGDPower(
+                self.parameters(), lr=self.lr, momentum=self.momentum, p=self.power
+            )
         if self.plateau:
             schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(
                 optimizer, threshold=9.0, patience=0
@@ -105,6 +124,14 @@ class Classifier(LightningModule):
         return DataLoader(samples(), batch_size=32)
 
 
+def powered_blockwise(named_parameters, total_steps):
+    """GradPower on BlockwiseAdamW, with the schedule of the blocks."""
+    optimizer = gradpower(BlockwiseAdamW, 1.2)(
+        named_parameters, lr=1e-3, patterns={r"network\.0": "ffn", r"network\.\d": "head"}
+    )
+    return optimizer, BlockwiseSchedule(optimizer, total_steps, warmup=0.1, floor=1e-5)
+
+
 class KillAll(Callback):
     """All agents die at once, as on a power cut."""
 
@@ -117,10 +144,13 @@ class KillAll(Callback):
 
 
 class Watch(Callback):
-    """The weights at given moments, by name."""
+    """The weights at given moments, by name, and after each batch."""
 
     def __init__(self):
-        self.weights = {}
+        self.weights = {"batches": []}
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.weights["batches"].append(flat(pl_module))
 
     def on_train_start(self, trainer, pl_module):
         self.weights["start"] = flat(pl_module)

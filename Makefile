@@ -28,6 +28,10 @@ test-all: set-up ## run all tests that need no GPU, the slow ones too
 check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
 	scripts/check.sh
 
+.PHONY: bench
+bench: set-up ## run every benchmark, peers in their own environments; runs/bench/table.md
+	HF_HUB_OFFLINE=1 $(PYTHON) benchmarks/run_all.py
+
 .PHONY: docs
 docs: ## build the documentation, warnings are errors; result in docs/_build/html
 	@scripts/set_up.sh all,dev,docs

@@ -16,8 +16,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning_plugins import __version__
 from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.assets.lock import process_lock
-from lightning_plugins.litmodels.recommendation.sequential import NetworkName, SequentialRecommender
+from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
 from lightning_plugins.nn.random_state import seeded
+from lightning_plugins.nn.recommendation.item_network import NetworkName
 
 _EPOCHS, _PATIENCE = 40, 5
 _MONITORED = "val/ndcg@10"
@@ -34,7 +35,7 @@ def fitted_checkpoint(
 
     Args:
         datamodule: an ``InteractionDataModule`` after ``setup``; left as it was.
-        network: ``sasrec`` or ``gru4rec``.
+        network: ``sasrec``, ``gru4rec`` or ``irn``.
         seed: of weights, dropout and the order of batches.
         folder: of the checkpoints; None is the user's cache.
     """

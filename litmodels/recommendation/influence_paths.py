@@ -1,5 +1,6 @@
 """Paths of recommendations that lead users towards an item they would not take now."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -9,22 +10,17 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
+from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
 from lightning_plugins.litmodels.recommendation.planners import (
-    InfluentialGreedy,
     Knowledge,
-    NextItem,
     Planner,
-    Popular,
-    RandomItems,
-    Rec2Inf,
     Sessions,
-    TextBridge,
+    default_planners,
 )
 from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
 from lightning_plugins.litmodels.recommendation.user_models import (
     TakesEverything,
-    TakesTheLikely,
     UserModel,
 )
 from lightning_plugins.metrics.coherence import (
@@ -32,6 +28,7 @@ from lightning_plugins.metrics.coherence import (
     genre_jaccard,
     vector_cosine,
 )
+from lightning_plugins.metrics.diversity import genre_variety, new_genre_share
 from lightning_plugins.metrics.influence import increase_of_interest, increment_of_rank
 from lightning_plugins.nn.recommendation import ItemNetwork
 from lightning_plugins.nn.recommendation.path_scores import path_scores
@@ -70,9 +67,13 @@ class InfluencePathPlanner(LightningModule):
     - ``IoI E``, ``IoR E``: increase of interest in nats and of rank in places;
     - ``logP E``: mean log-probability of an item of the path that was taken, its acceptability.
 
-    And of the path with its target: ``genres`` (Jaccard of neighbours), ``text`` (TF-IDF cosine),
-    ``together`` (cosine over the users who took both), and ``taken``, the accepted share. Random
-    and popular items belong into every comparison: both raise the interest in an unlikely target.
+    Of the path with its target: ``genres`` (Jaccard of neighbours), ``text`` (TF-IDF cosine) and
+    ``together`` (cosine over the users who took both). Of the path: ``variety`` and ``new genres``
+    (:mod:`lightning_plugins.metrics.diversity`), ``taken``, the accepted share, and ``reached``,
+    the share of paths on which the planner wanted the target itself before the end. In a closed
+    loop ``target``: the share of users who take the target when it is offered after the path. With
+    a judge ``accepted by LM`` and ``related by LM``. Random and popular items belong into every
+    comparison: both raise the interest in an unlikely target.
 
     Sources: Zhu et al., arXiv 2211.10002 (task, IoI, IoR); Wang et al., arXiv 2409.04827 (paths).
 
@@ -82,12 +83,14 @@ class InfluencePathPlanner(LightningModule):
         evaluators: label -> checkpoint of a ``SequentialRecommender`` that judges; not the
             backbone, better another seed and another kind of network. None trains a SASRec with
             seed 2 and a GRU4Rec with seed 3 in the same way.
-        planners: label -> planner; None takes ``random``, ``popular``, ``next item``, ``rec2inf``,
-            ``ipg``, ``text`` and ``text of 200``; ``LanguageModel`` needs a server of yours.
+        planners: label -> planner; None takes all that need no language model, which are
+            ``random``, ``popular``, ``next item``, ``rec2inf``, ``walk``, ``irn``, ``ipg``,
+            ``text`` and ``text of 200``.
         path_length: items of a path, the target not among them.
-        accepted_rank: closed loop: the user takes an item that the first evaluator ranks so high or
-            higher, and only what is taken joins the history. None is the open loop: all is taken.
-        seed: of planners that draw.
+        user_model: closed loop: decides, by the first evaluator, which recommendations a user
+            takes, and only those join the history. None is the open loop: all is taken.
+        judge: a language model that judges the paths as well.
+        seed: of planners and users that draw.
 
     Raises:
         ValueError: an argument outside its range, an evaluator that is the backbone, or networks
@@ -100,14 +103,13 @@ class InfluencePathPlanner(LightningModule):
         evaluators: dict[str, str] | None = None,
         planners: dict[str, Planner] | None = None,
         path_length: int = 10,
-        accepted_rank: int | None = None,
+        user_model: UserModel | None = None,
+        judge: PathJudge | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         if path_length < 1:
             raise ValueError(f"path_length={path_length}: expected at least 1")
-        if accepted_rank is not None and accepted_rank < 1:
-            raise ValueError(f"accepted_rank={accepted_rank}: expected at least 1, or None")
         if seed < 0:
             raise ValueError(f"seed={seed}: expected at least 0")
         if evaluators is not None and not evaluators:
@@ -118,8 +120,10 @@ class InfluencePathPlanner(LightningModule):
                     f"evaluator {label!r} is the backbone {backbone}: a planner must not judge "
                     "itself; train another network, with another seed"
                 )
-        self.save_hyperparameters(ignore=["planners"])
+        self.save_hyperparameters(ignore=["planners", "user_model", "judge"])
         self.planners = default_planners() if planners is None else planners
+        self.user_model = TakesEverything() if user_model is None else user_model
+        self.judge = judge
         self.table = PathTable()
 
     def prepare_data(self) -> None:
@@ -128,7 +132,7 @@ class InfluencePathPlanner(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Read the networks and what the data knows of its items."""
-        datamodule, backbone, evaluators = self._checkpoints()
+        datamodule, backbone, evaluators, of_planners = self._checkpoints()
         num_items = datamodule.num_items
         # In a dictionary and a dataclass: the networks stay out of this module's own checkpoint.
         self._evaluators = {label: _network(path, num_items) for label, path in evaluators.items()}
@@ -137,18 +141,22 @@ class InfluencePathPlanner(LightningModule):
             catalogue=datamodule.catalogue,
             item_counts=datamodule.item_counts,
             text_vectors=text_vectors(datamodule.catalogue),
+            sequences=datamodule.parts.train,
         )
+        for label, path in of_planners.items():
+            self.planners[label].network = _network(path, num_items)
         self._genres = datamodule.catalogue.genre_indicators()
         self._together = co_consumption_vectors(datamodule.parts.train, num_items)
 
     def on_predict_start(self) -> None:
         """Move the networks to this module's device and start with an empty table."""
-        for network in (self._knowledge.backbone, *self._evaluators.values()):
-            network.to(self.device)
+        own = [planner.network for planner in self.planners.values()]
+        for network in (self._knowledge.backbone, *self._evaluators.values(), *own):
+            if network is not None:
+                network.to(self.device)
         self.table = PathTable()
-        for planner in self.planners.values():
-            if planner.report is not None:
-                planner.report.clear()
+        for report in self._reports().values():
+            report.clear()
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> list[InfluencePath]:
         """Plan for the users of a batch with every planner."""
@@ -156,9 +164,12 @@ class InfluencePathPlanner(LightningModule):
         found = []
         for label, planner in self.planners.items():
             planner.begin(self.hparams["seed"] + batch_idx)
-            sessions, accepted = self.plan(planner, histories, targets)
-            self.table.add(label, self._measures(histories, targets, sessions, accepted))
-            rows = zip(batch["user"].tolist(), targets, sessions.paths, accepted, strict=True)
+            self.user_model.begin(self.hparams["seed"] + batch_idx)
+            sessions = self.plan(planner, histories, targets)
+            self.table.add(label, self._measures(histories, targets, sessions))
+            rows = zip(
+                batch["user"].tolist(), targets, sessions.paths, sessions.accepted, strict=True
+            )
             found += [
                 InfluencePath(label, user, target, tuple(path), tuple(is_accepted))
                 for user, target, path, is_accepted in rows
@@ -166,32 +177,25 @@ class InfluencePathPlanner(LightningModule):
         return found
 
     def on_predict_epoch_end(self) -> None:
-        """Print the table, and what planners count about themselves."""
+        """Print the table, and what planners and judge count about themselves."""
         self.table.gather()
         for logger in self.trainer.loggers:
             logger.log_metrics(self.table.means())
         _print(self.table)
-        for label, planner in self.planners.items():
-            if planner.report is not None:
-                _print(f"\n{label}:\n{planner.report}")
+        for label, report in self._reports().items():
+            _print(f"\n{label}:\n{report}")
 
-    def plan(
-        self, planner: Planner, histories: list[list[int]], targets: list[int]
-    ) -> tuple[Sessions, list[list[bool]]]:
-        """The finished paths of one planner, and which of their items each user took."""
+    def plan(self, planner: Planner, histories: list[list[int]], targets: list[int]) -> Sessions:
+        """The finished paths of one planner, and what each user took of them."""
         knowledge, length = self._knowledge, self.hparams["path_length"]
         sessions = Sessions(histories, targets, knowledge.catalogue.num_items, length)
-        user_model = self._user_model()
-        accepted: list[list[bool]] = [[] for _ in targets]
         for _ in range(length):
-            sessions.recommend(planner.next_items(sessions, knowledge))
-            is_accepted = user_model.accepts(sessions)
-            sessions.take(is_accepted)
-            for of_user, value in zip(accepted, is_accepted.tolist(), strict=True):
-                of_user.append(value)
-        return sessions, accepted
+            items = planner.next_items(sessions, knowledge)
+            sessions.recommend(items)
+            sessions.take(self.user_model.accepts(sessions, items, self._first_evaluator))
+        return sessions
 
-    def _checkpoints(self) -> tuple[Any, str, dict[str, str]]:
+    def _checkpoints(self) -> tuple[Any, str, dict[str, str], dict[str, str]]:
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or not hasattr(datamodule, "path_questions"):
             raise ValueError(
@@ -207,20 +211,24 @@ class InfluencePathPlanner(LightningModule):
                 "sasrec": str(fitted_checkpoint(datamodule, "sasrec", seed=2)),
                 "gru4rec": str(fitted_checkpoint(datamodule, "gru4rec", seed=3)),
             }
-        return datamodule, backbone, evaluators
+        of_planners = {
+            label: planner.checkpoint or str(fitted_checkpoint(datamodule, planner.needs, seed=4))
+            for label, planner in self.planners.items()
+            if planner.needs is not None
+        }
+        return datamodule, backbone, evaluators, of_planners
 
-    def _user_model(self) -> UserModel:
-        rank = self.hparams["accepted_rank"]
-        if rank is None:
-            return TakesEverything()
-        return TakesTheLikely(next(iter(self._evaluators.values())), rank)
+    @property
+    def _first_evaluator(self) -> ItemNetwork:
+        return next(iter(self._evaluators.values()))
+
+    def _reports(self) -> dict[str, Counter[str]]:
+        found = {label: planner.report for label, planner in self.planners.items()}
+        found["judge"] = None if self.judge is None else self.judge.report
+        return {label: report for label, report in found.items() if report is not None}
 
     def _measures(
-        self,
-        histories: list[list[int]],
-        targets: list[int],
-        sessions: Sessions,
-        accepted: list[list[bool]],
+        self, histories: list[list[int]], targets: list[int], sessions: Sessions
     ) -> dict[str, Tensor]:
         taken = [items[len(h) :] for items, h in zip(sessions.taken, histories, strict=True)]
         values: dict[str, Tensor] = {}
@@ -235,21 +243,23 @@ class InfluencePathPlanner(LightningModule):
         values["genres"] = genre_jaccard(self._genres, whole)
         values["text"] = vector_cosine(self._knowledge.text_vectors, whole)
         values["together"] = vector_cosine(self._together, whole)
-        values["taken"] = torch.tensor(accepted).float().mean(dim=1)
+        values["variety"] = genre_variety(self._genres, sessions.paths)
+        values["new genres"] = new_genre_share(self._genres, histories, sessions.paths)
+        values["taken"] = torch.tensor(sessions.accepted).float().mean(dim=1)
+        values["reached"] = sessions.is_reached.float()
+        if not isinstance(self.user_model, TakesEverything):
+            at_end = self.user_model.accepts(sessions, sessions.targets, self._first_evaluator)
+            values["target"] = at_end.float()
+        if self.judge is not None:
+            catalogue = self._knowledge.catalogue
+            accepted = self.judge.acceptability(catalogue, histories, sessions.paths)
+            values["accepted by LM"] = _numbers(accepted)
+            values["related by LM"] = _numbers(self.judge.relatedness(catalogue, whole))
         return values
 
 
-def default_planners() -> dict[str, Planner]:
-    """The planners of every comparison, by label."""
-    return {
-        "random": RandomItems(),
-        "popular": Popular(),
-        "next item": NextItem(),
-        "rec2inf": Rec2Inf(),
-        "ipg": InfluentialGreedy(),
-        "text": TextBridge(),
-        "text of 200": TextBridge(shortlist=200),
-    }
+def _numbers(values: list[float | None]) -> Tensor:
+    return torch.tensor([torch.nan if value is None else value for value in values])
 
 
 @rank_zero_only

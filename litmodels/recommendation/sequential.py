@@ -1,7 +1,7 @@
 """Prediction of a user's next item."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lightning_plugins.metrics.ranking import MRR, NDCG, HitRate, target_ranks
-from lightning_plugins.nn.recommendation import GRU4Rec, ItemNetwork, SASRec
+from lightning_plugins.nn.recommendation import GRU4Rec, InfluentialNetwork, ItemNetwork, SASRec
+from lightning_plugins.nn.recommendation.item_network import NetworkName
 from lightning_plugins.optimizers import configure_optimizers
 
-NetworkName = Literal["sasrec", "gru4rec"]
 Batch = Mapping[str, Tensor]
 _METRICS = {"hit_rate": HitRate, "ndcg": NDCG, "mrr": MRR}
 
 
 class SequentialRecommender(LightningModule):
-    """SASRec or GRU4Rec, trained with the full softmax and judged by the rank among all items.
+    """SASRec, GRU4Rec or IRN, trained with the full softmax and judged by the rank among all items.
 
     Training batches are int64 ``(batch, max_length + 1)``; evaluation batches are dictionaries
     with ``history``, ``seen`` and ``target``, as of ``InteractionDataModule``. Items that the user
@@ -33,7 +33,8 @@ class SequentialRecommender(LightningModule):
 
     Args:
         num_items: items; None takes the DataModule's.
-        network: ``sasrec`` or ``gru4rec``.
+        network: ``sasrec``, ``gru4rec``, or ``irn``, which planners lead to an objective and which
+            is judged without one here.
         dim: of item embeddings and states.
         layers: of attention or of recurrent units.
         heads: of attention; without meaning for ``gru4rec``.
@@ -66,8 +67,9 @@ class SequentialRecommender(LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        if network not in ("sasrec", "gru4rec"):
-            raise ValueError(f"network={network!r}: expected 'sasrec' or 'gru4rec'")
+        if network not in get_args(NetworkName):
+            allowed = ", ".join(get_args(NetworkName))
+            raise ValueError(f"network={network!r}: expected one of {allowed}")
         if num_items is not None and num_items < 1:
             raise ValueError(f"num_items={num_items}: expected at least 1")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
@@ -147,7 +149,8 @@ class SequentialRecommender(LightningModule):
         settings = {name: self.hparams[name] for name in names}
         if self.hparams["network"] == "gru4rec":
             return GRU4Rec(num_items, **settings)
-        return SASRec(num_items, heads=self.hparams["heads"], **settings)
+        kind = InfluentialNetwork if self.hparams["network"] == "irn" else SASRec
+        return kind(num_items, heads=self.hparams["heads"], **settings)
 
     def _evaluate(self, stage: str, metrics: nn.ModuleDict, batch: Batch) -> None:
         ranks = target_ranks(self.scores_of_unseen(batch), batch["target"])

@@ -1,7 +1,7 @@
 """Influence and coherence of paths, against cases computed by hand."""
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from lightning_plugins.metrics.coherence import (
     genre_jaccard,
     vector_cosine,
 )
+from lightning_plugins.metrics.diversity import genre_variety, new_genre_share
 from lightning_plugins.metrics.influence import increase_of_interest, increment_of_rank
 
 GENRES = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 1, 1]]).bool()
@@ -53,3 +54,40 @@ def test_co_consumption_is_the_cosine_over_users():
     assert values.tolist() == pytest.approx(
         [2 / math.sqrt(6), (2 / math.sqrt(6) + 1 / math.sqrt(3)) / 2, 0]
     )
+
+
+def test_co_consumption_equals_that_of_sets_on_random_data():
+    generator = np.random.default_rng(1)
+    sequences = [generator.permutation(np.arange(1, 21))[:8].tolist() for _ in range(30)]
+    users = [{user for user, items in enumerate(sequences) if item in items} for item in range(21)]
+    paths = [generator.integers(1, 21, 6).tolist() for _ in range(40)]
+
+    def cosine(a, b):
+        size = math.sqrt(len(users[a]) * len(users[b]))
+        return len(users[a] & users[b]) / size if size else 0
+
+    values = vector_cosine(co_consumption_vectors(sequences, num_items=20), paths)
+    expected = [np.mean([cosine(a, b) for a, b in pairwise(path)]) for path in paths]
+    assert values.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_diversity_equals_that_of_sets_on_random_data():
+    generator = np.random.default_rng(2)
+    genres = generator.random((30, 6)) < 0.3
+    sets = [set(np.flatnonzero(row)) for row in genres]
+    paths = [generator.integers(1, 30, 5).tolist() for _ in range(40)]
+    histories = [generator.integers(1, 30, 3).tolist() for _ in range(40)]
+
+    def distance(a, b):
+        return 1 - len(sets[a] & sets[b]) / max(1, len(sets[a] | sets[b]))
+
+    variety = [np.mean([distance(a, b) for a, b in combinations(path, 2)]) for path in paths]
+    new = [
+        np.mean([bool(sets[item] - set.union(*(sets[i] for i in history))) for item in path])
+        for history, path in zip(histories, paths, strict=True)
+    ]
+    table = torch.tensor(genres)
+    assert genre_variety(table, paths).tolist() == pytest.approx(variety, abs=1e-6)
+    assert new_genre_share(table, histories, paths).tolist() == pytest.approx(new, abs=1e-6)
+    assert genre_variety(table, [[1], []]).isnan().all()
+    assert new_genre_share(table, [[1]], [[]]).isnan().all()

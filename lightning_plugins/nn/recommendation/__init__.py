@@ -2,7 +2,8 @@
 
 from lightning_plugins.nn.recommendation.catalogue import Catalogue, Item
 from lightning_plugins.nn.recommendation.gru4rec import GRU4Rec
+from lightning_plugins.nn.recommendation.influential import InfluentialNetwork
 from lightning_plugins.nn.recommendation.item_network import ItemNetwork
 from lightning_plugins.nn.recommendation.sasrec import SASRec
 
-__all__ = ["Catalogue", "GRU4Rec", "Item", "ItemNetwork", "SASRec"]
+__all__ = ["Catalogue", "GRU4Rec", "InfluentialNetwork", "Item", "ItemNetwork", "SASRec"]

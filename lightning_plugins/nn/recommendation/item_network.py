@@ -1,8 +1,14 @@
 """What next-item networks share: item embeddings that are also the output weights."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
+
+from lightning_plugins.nn.recommendation.dropout import Dropout
+
+NetworkName = Literal["sasrec", "gru4rec", "irn"]
 
 
 class ItemNetwork(nn.Module):
@@ -34,7 +40,7 @@ class ItemNetwork(nn.Module):
         nn.init.normal_(self.item_embedding.weight, std=0.02)
         with torch.no_grad():
             self.item_embedding.weight[0] = 0
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def encode(self, items: Tensor) -> Tensor:
         """States ``(batch, length, dim)``, each of what came up to and with its item."""

@@ -52,7 +52,7 @@ def path_scores(
     used = torch.zeros(len(targets), network.num_items + 1, dtype=torch.bool, device=device)
     for row, history, path in zip(used, histories, paths, strict=True):
         row[[*history, *path]] = True
-    step_total = torch.zeros(len(targets), device=device)
+    step_total = torch.zeros_like(target, dtype=network.item_embedding.weight.dtype)
     first = last = torch.empty(0)
     longest = max(map(len, paths), default=0)
     for step in range(longest + 1):

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from lightning_plugins.nn.recommendation.dropout import Dropout
 from lightning_plugins.nn.recommendation.item_network import ItemNetwork
 
 
@@ -44,7 +45,7 @@ class SASRec(ItemNetwork):
             raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
         self.position_embedding = nn.Embedding(max_length, dim)
         nn.init.normal_(self.position_embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(_Block(dim, heads, dropout) for _ in range(layers))
+        self.blocks = nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor) -> Tensor:
@@ -56,7 +57,9 @@ class SASRec(ItemNetwork):
         return self.norm(states)
 
 
-class _Block(nn.Module):
+class AttentionBlock(nn.Module):
+    """Causal attention and a feed-forward network, each after a norm and around a residual."""
+
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads = heads
@@ -65,14 +68,15 @@ class _Block(nn.Module):
         self.projection = nn.Linear(dim, dim)
         self.feed_forward = nn.Sequential(
             nn.LayerNorm(dim),
-            nn.Linear(dim, 4 * dim),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(4 * dim, dim),
+            nn.Linear(dim, dim),
+            nn.ReLU(),
+            Dropout(dropout),
+            nn.Linear(dim, dim),
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
-    def forward(self, states: Tensor) -> Tensor:
+    def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
+        """States after the block; ``bias`` is added to the attention, and then holds causality."""
         projected = self.queries_keys_values(self.attention_norm(states))
         # each (batch, heads, length, dim of a head)
         queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
@@ -81,8 +85,8 @@ class _Block(nn.Module):
             queries,
             keys,
             values,
-            dropout_p=self.dropout.p if self.training else 0.0,
-            is_causal=True,
+            attn_mask=bias,
+            is_causal=bias is None,
         )
         states = states + self.dropout(self.projection(mixed.transpose(1, 2).flatten(2)))
         return states + self.dropout(self.feed_forward(states))

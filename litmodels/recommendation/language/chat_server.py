@@ -9,18 +9,30 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Literal, get_args
 
 from lightning_plugins.litmodels.recommendation.language.prompts import Messages
 from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply, ReplyCache
 
+ReplyFormat = Literal["json_schema", "json_object", "text"]
+_FORMATS = get_args(ReplyFormat)
+_REFUSES_A_FORMAT = {400, 404, 415, 422, 501}
 _TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
 _MAX_REPLY_BYTES = 4 * 2**20
 _MAX_PAUSE_SECONDS = 60.0
 
 
 class ServerError(RuntimeError):
-    """A server did not give a reply; the message says which one and why."""
+    """A server did not give a reply; the message says which one and why.
+
+    Args:
+        message: for people.
+        status: of HTTP, where the server refused.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class ChatServer:
@@ -30,6 +42,9 @@ class ChatServer:
     connection or an unreadable body are repeated with growing, jittered pauses, or after what
     ``Retry-After`` says; other failures end at once. Redirects are not followed, so that the key
     goes nowhere else.
+
+    Where JSON is wanted, the server is asked to hold the model to a schema. One that refuses that
+    is asked for any JSON object from then on, and one that refuses that too for text.
 
     Args:
         base_url: up to the version, such as ``http://localhost:8000/v1``.
@@ -43,6 +58,8 @@ class ChatServer:
         pause_seconds: mean pause before the second try; doubled for each following one.
         cache_folder: where replies are kept and looked for first; None keeps none.
         offline: answer from the cache only, without a network.
+        reply_format: what is tried first where JSON is wanted: ``json_schema``, ``json_object`` or
+            ``text``.
 
     Raises:
         ValueError: an argument outside its range.
@@ -61,7 +78,12 @@ class ChatServer:
         pause_seconds: float = 1.0,
         cache_folder: str | None = None,
         offline: bool = False,
+        reply_format: ReplyFormat = "json_schema",
     ) -> None:
+        if reply_format not in _FORMATS:
+            raise ValueError(
+                f"reply_format={reply_format!r}: expected one of {', '.join(_FORMATS)}"
+            )
         if not base_url.startswith(("http://", "https://")):
             raise ValueError(f"base_url={base_url!r}: expected http://… or https://…")
         counts = {
@@ -90,21 +112,27 @@ class ChatServer:
         self.pause_seconds = pause_seconds
         self.cache = None if cache_folder is None else ReplyCache(cache_folder)
         self.offline = offline
+        self.reply_format = reply_format
 
-    def complete(self, conversations: Sequence[Messages], seed: int = 0) -> list[Reply]:
+    def complete(
+        self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
+    ) -> list[Reply]:
         """One reply to each conversation, in their order.
 
         Args:
             conversations: messages with ``role`` and ``content``.
             seed: sent to the server, which may or may not heed it, and part of the cache's key.
+            schema: of the JSON that is wanted, if it is; the reply may be text all the same.
 
         Raises:
             ServerError: a conversation got no reply.
         """
         with ThreadPoolExecutor(self.max_concurrency) as pool:
-            return list(pool.map(lambda messages: self._reply(messages, seed), conversations))
+            return list(
+                pool.map(lambda messages: self._reply(messages, seed, schema), conversations)
+            )
 
-    def _reply(self, messages: Messages, seed: int) -> Reply:
+    def _reply(self, messages: Messages, seed: int, schema: dict[str, Any] | None) -> Reply:
         body = {
             "model": self.model,
             "messages": messages,
@@ -112,7 +140,8 @@ class ChatServer:
             "max_tokens": self.max_tokens,
             "seed": seed,
         }
-        request = {"base_url": self.base_url, **body}
+        # By what is wanted, not by what the server could do of it, so that replay finds it.
+        request = {"base_url": self.base_url, **body} | ({"schema": schema} if schema else {})
         reply = self.cache.get(request) if self.cache else None
         if reply is not None:
             return reply
@@ -122,10 +151,27 @@ class ChatServer:
                 f"offline=True and {self.cache.folder} has no reply of {self.model} to this "
                 "request: run it once with offline=False"
             )
-        reply = self._asked(json.dumps(body).encode())
+        reply = self._in_best_format(body, schema)
         if self.cache:
             self.cache.put(request, reply)
         return reply
+
+    def _in_best_format(self, body: dict[str, Any], schema: dict[str, Any] | None) -> Reply:
+        while schema and self.reply_format != "text":
+            tried = self.reply_format
+            wanted: dict[str, Any] = {"type": tried}
+            if tried == "json_schema":
+                wanted["json_schema"] = {"name": "reply", "strict": True, "schema": schema}
+            try:
+                return self._asked(json.dumps(body | {"response_format": wanted}).encode())
+            except ServerError as error:
+                if error.status not in _REFUSES_A_FORMAT:
+                    raise
+            # The next request may have found out meanwhile: never back to a format refused.
+            self.reply_format = max(
+                self.reply_format, _FORMATS[_FORMATS.index(tried) + 1], key=_FORMATS.index
+            )
+        return self._asked(json.dumps(body).encode())
 
     def _asked(self, body: bytes) -> Reply:
         reason = ""
@@ -138,7 +184,9 @@ class ChatServer:
                 retry_after = _seconds(error.headers.get("Retry-After"))
                 error.close()
                 if error.code not in _TRANSIENT:
-                    raise ServerError(f"{self.base_url} refused the request: {reason}") from None
+                    raise ServerError(
+                        f"{self.base_url} refused the request: {reason}", error.code
+                    ) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
                 reason = f"{type(error).__name__}: {error}"
             if attempt + 1 < self.max_tries:

@@ -17,6 +17,10 @@ _EVENTS = {
     "target named": "plans that name the target",
     "beyond length": "titles after the path was full",
     "refilled": "items that the fallback planner chose instead",
+    "choices": "items asked for by a number in a list",
+    "no choice": "replies that name no number of the list, or several",
+    "judged": "paths that a language model judged",
+    "no number": "paths left out, since no reply gave one number from 0 to 1",
 }
 
 

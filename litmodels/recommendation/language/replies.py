@@ -40,7 +40,7 @@ def listed_titles(reply: str, is_truncated: bool = False) -> ListedTitles:
         reply: text of a model; what is beyond 100 000 characters is not read.
         is_truncated: the server said that it stopped at the length limit.
     """
-    text = _THOUGHT.sub("", reply[:_LONGEST]).strip()
+    text = without_thoughts(reply)
     if not text:
         return ListedTitles((), "truncated" if is_truncated else "empty")
     fenced = _FENCED.findall(text)
@@ -51,6 +51,11 @@ def listed_titles(reply: str, is_truncated: bool = False) -> ListedTitles:
     if is_truncated:
         return ListedTitles((), "truncated")
     return ListedTitles((), "refused" if _REFUSAL.search(text) else "no list")
+
+
+def without_thoughts(reply: str) -> str:
+    """What a reasoning model says after ``<think>…</think>``, of the first 100 000 characters."""
+    return _THOUGHT.sub("", reply[:_LONGEST]).strip()
 
 
 def _bracketed(text: str) -> tuple[str, ...]:

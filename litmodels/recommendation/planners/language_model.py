@@ -1,7 +1,7 @@
 """A language model plans the whole path."""
 
 from collections.abc import Sequence
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -10,6 +10,7 @@ from lightning_plugins.litmodels.recommendation.language.plan_report import Plan
 from lightning_plugins.litmodels.recommendation.language.prompts import (
     CORRECTION,
     LIST_REQUEST,
+    LIST_SCHEMA,
     Messages,
     PromptStyle,
     plan_request,
@@ -37,8 +38,10 @@ _SAID = {
 class ChatModel(Protocol):
     """What answers; ``ChatServer`` is one."""
 
-    def complete(self, conversations: list[Messages], seed: int = 0) -> list[Reply]:
-        """One reply to each conversation, in their order."""
+    def complete(
+        self, conversations: list[Messages], seed: int = 0, schema: dict[str, Any] | None = None
+    ) -> list[Reply]:
+        """One reply to each conversation, in their order; JSON of ``schema`` where that can be."""
 
 
 class LanguageModel(Planner):
@@ -127,7 +130,7 @@ class LanguageModel(Planner):
         events = [PlanReport() for _ in talks]
         asked = list(range(len(talks)))
         for correction in range(self.max_corrections + 1):
-            replies = self._continue(talks, asked)
+            replies = self._continue(talks, asked, LIST_SCHEMA)
             problems = {}
             for user, reply in zip(asked, replies, strict=True):
                 events[user] = PlanReport()  # titles are counted in the last reply only
@@ -151,9 +154,12 @@ class LanguageModel(Planner):
                 plans[user] = []
         return plans
 
-    def _continue(self, talks: list[Messages], users: Sequence[int]) -> list[Reply]:
+    def _continue(
+        self, talks: list[Messages], users: Sequence[int], schema: dict[str, Any] | None = None
+    ) -> list[Reply]:
         """The replies to the talks of ``users``, which join the talks."""
-        replies = self.model.complete([talks[user] for user in users], seed=self._seed)
+        asked = [talks[user] for user in users]
+        replies = self.model.complete(asked, seed=self._seed, schema=schema)
         for user, reply in zip(users, replies, strict=True):
             quoted = reply.text[:_LONGEST_QUOTED_REPLY]
             talks[user].append({"role": "assistant", "content": quoted})

@@ -4,11 +4,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
+from lightning_plugins.nn.recommendation.item_network import NetworkName
 from lightning_plugins.nn.recommendation.sequences import padded
 
 
@@ -21,12 +23,14 @@ class Knowledge:
         catalogue: titles, years and genres by item number.
         item_counts: interactions of each item in the training part, ``(num_items + 1,)``.
         text_vectors: of each item, unit length, ``(num_items + 1, words)``.
+        sequences: item numbers that each user took in the training part, in the order of time.
     """
 
     backbone: ItemNetwork
     catalogue: Catalogue
     item_counts: Tensor
     text_vectors: Tensor
+    sequences: Sequence[Any] = ()
 
 
 class Sessions:
@@ -41,6 +45,8 @@ class Sessions:
     Attributes:
         taken: histories and, after them, what was accepted of the paths.
         paths: what was recommended, accepted or not.
+        accepted: whether the user took each of them.
+        is_reached: whether a planner would have recommended the target by now, had it been allowed.
         allowed: what may be recommended, bool ``(users, num_items + 1)``: nothing of the history,
             nothing twice, and not the target.
     """
@@ -53,8 +59,11 @@ class Sessions:
         length: int,
     ) -> None:
         self.taken = [list(history) for history in histories]
+        self._known = [len(history) for history in histories]
         self.targets = torch.tensor(targets)
         self.paths: list[list[int]] = [[] for _ in targets]
+        self.accepted: list[list[bool]] = [[] for _ in targets]
+        self.is_reached = torch.zeros(len(targets), dtype=torch.bool)
         self.length = length
         self.allowed = torch.ones(len(targets), num_items + 1, dtype=torch.bool)
         self.allowed[:, 0] = False
@@ -65,6 +74,10 @@ class Sessions:
     def step(self) -> int:
         """Items recommended so far."""
         return len(self.paths[0])
+
+    def history(self, user: int) -> list[int]:
+        """What a user had taken before the path."""
+        return self.taken[user][: self._known[user]]
 
     def last_taken(self) -> Tensor:
         """The latest item that each user took, int64 ``(users,)``."""
@@ -91,9 +104,10 @@ class Sessions:
 
     def take(self, is_accepted: Tensor) -> None:
         """Let the users who accepted take what was recommended last; bool ``(users,)``."""
-        for taken, path, accepted in zip(self.taken, self.paths, is_accepted.tolist(), strict=True):
-            if accepted:
-                taken.append(path[-1])
+        for user, is_taken in enumerate(is_accepted.tolist()):
+            self.accepted[user].append(is_taken)
+            if is_taken:
+                self.taken[user].append(self.paths[user][-1])
 
 
 class Planner(ABC):
@@ -101,9 +115,15 @@ class Planner(ABC):
 
     Attributes:
         report: what the planner counts about its own work and wants printed, or None.
+        needs: kind of recommender that it plans with beside the backbone, or None.
+        checkpoint: of that recommender; None has it trained.
+        network: that recommender's network, put here by who runs the planner.
     """
 
     report: Counter[str] | None = None
+    needs: NetworkName | None = None
+    checkpoint: str | None = None
+    network: ItemNetwork | None = None
 
     @abstractmethod
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
@@ -119,6 +139,8 @@ class Planner(ABC):
     def next_items(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
         """The preferred item among those allowed for each user, int64 ``(users,)``.
 
+        A target that would be preferred to all of them is noted as reached, and stays for the end.
+
         Raises:
             ValueError: nothing is allowed any more.
         """
@@ -126,7 +148,11 @@ class Planner(ABC):
             raise ValueError("a user has seen every item: nothing is left to recommend")
         wanted = self.preferences(sessions, knowledge).cpu().nan_to_num(nan=-torch.inf)
         wanted = wanted.clamp(min=torch.finfo(wanted.dtype).min)
-        return wanted.masked_fill(~sessions.allowed, -torch.inf).argmax(dim=1)
+        wanted_target = wanted.gather(1, sessions.targets[:, None])[:, 0]
+        wanted = wanted.masked_fill(~sessions.allowed, -torch.inf)
+        best, items = wanted.max(dim=1)
+        sessions.is_reached |= wanted_target > best
+        return items
 
 
 def best_allowed(scores: Tensor, allowed: Tensor, k: int) -> Tensor:

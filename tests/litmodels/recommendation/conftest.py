@@ -1,10 +1,13 @@
-"""A small catalogue in which what comes next is a rule that can be learned."""
+"""A catalogue in which what comes next is a rule that can be learned; a small language model."""
 
 import numpy as np
 import pytest
+import torch
 from lightning.pytorch import Trainer
 
 from lightning_plugins.datamodules import InteractionDataModule
+
+TITLES = [f"Film {number} ({1980 + number})" for number in range(1, 13)]
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +49,38 @@ def quiet_trainer(tmp_path_factory):
         return Trainer(**{"default_root_dir": folder, **defaults, **quiet, **options})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """Folder of a random Llama with a byte-level tokenizer that knows the titles."""
+    pytest.importorskip("transformers", reason="the recsys extra is not installed")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = Tokenizer(models.BPE())
+    words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    words.train_from_iterator(
+        TITLES * 3,
+        trainers.BpeTrainer(
+            vocab_size=300, initial_alphabet=alphabet, special_tokens=["<end>"], show_progress=False
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token="<end>", pad_token="<end>"
+    )
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.5,
+    )
+    folder = tmp_path_factory.mktemp("llama")
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

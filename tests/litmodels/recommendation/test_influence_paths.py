@@ -6,8 +6,11 @@ import torch
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.litmodels import SequentialRecommender
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
+from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
 from lightning_plugins.litmodels.recommendation.planners import NextItem, RandomItems, Rec2Inf
+from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +59,7 @@ def test_every_planner_plans_for_every_user_and_the_table_says_how_well(
         assert path.is_accepted == (True, True, True)
     shown = capsys.readouterr().out
     measures = {f"{m} {e}" for e in ("sasrec", "gru") for m in ("IoI", "IoR", "logP")}
-    measures |= {"genres", "text", "together", "taken"}
+    measures |= {"genres", "text", "together", "variety", "new genres", "taken", "reached"}
     assert set(module.table.rows) == {"random", "next item", "rec2inf"}
     for label, row in module.table.rows.items():
         assert set(row) == measures
@@ -82,13 +85,14 @@ def test_the_measures_of_a_path_are_those_of_the_evaluator(make, walking_data, q
 
 
 def test_in_the_closed_loop_only_what_is_taken_counts(make, walking_data, quiet_trainer):
-    module = make(accepted_rank=4)
+    module = make(user_model=TakesTheLikely(4))
     paths = predicted(quiet_trainer(), module, walking_data())
     accepted = [value for path in paths for value in path.is_accepted]
     assert 0 < sum(accepted) < len(accepted)
     taken = [value for row in module.table.rows.values() for value in row["taken"]]
     assert sum(taken) / len(taken) == pytest.approx(sum(accepted) / len(accepted), abs=1e-6)
-    none_taken = make(accepted_rank=1, planners={"random": RandomItems()})
+    assert set(module.table.rows["random"]["target"]) <= {0.0, 1.0}
+    none_taken = make(user_model=TakesTheLikely(1), planners={"random": RandomItems()})
     for path in predicted(quiet_trainer(), none_taken, walking_data()):
         assert len(path.items) == len(path.is_accepted) == 3
 
@@ -102,6 +106,20 @@ def test_one_seed_gives_one_plan(make, walking_data, quiet_trainer):
         p for p in other if p.planner != "random"
     ]
     assert first != other
+
+
+def test_a_judge_adds_what_it_thinks_of_the_paths(make, walking_data, quiet_trainer, capsys):
+    class Critic:
+        def complete(self, conversations, seed=0, schema=None):
+            is_related = ["critic" in talk[0]["content"] for talk in conversations]
+            return [Reply("0.25" if related else "?") for related in is_related]
+
+    module = make(judge=PathJudge(Critic()))
+    quiet_trainer().predict(module, datamodule=walking_data())
+    for row in module.table.rows.values():
+        assert row["related by LM"] == [0.25] * 12
+        assert row["accepted by LM"] == []
+    assert "36 paths left out" in capsys.readouterr().out
 
 
 def test_its_checkpoint_holds_no_weights(make, walking_data, quiet_trainer, tmp_path):
@@ -128,7 +146,6 @@ def test_what_is_no_number_is_left_out_and_the_count_says_so():
     ("arguments", "message"),
     [
         ({"path_length": 0}, "path_length=0: expected at least 1"),
-        ({"accepted_rank": 0}, "accepted_rank=0: expected at least 1, or None"),
         ({"evaluators": {}}, "evaluators={}: expected at least one"),
         ({"evaluators": {"same": "a.ckpt"}}, "evaluator 'same' is the backbone a.ckpt"),
         ({"seed": -1}, "seed=-1: expected at least 0"),

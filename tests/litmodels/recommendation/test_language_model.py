@@ -29,7 +29,7 @@ class Scripted:
         self.is_truncated = is_truncated
         self.turns = []
 
-    def complete(self, conversations, seed=0):
+    def complete(self, conversations, seed=0, schema=None):
         text = self.texts[min(len(self.turns), len(self.texts) - 1)]
         self.turns.append(json.loads(json.dumps(conversations)))
         return [Reply(text, self.is_truncated) for _ in conversations]

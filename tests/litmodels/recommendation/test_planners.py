@@ -1,14 +1,17 @@
 """Planners: what each prefers, and that none leaves what is allowed."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_plugins.litmodels.recommendation.influence_paths import default_planners
 from lightning_plugins.litmodels.recommendation.planners import (
+    CoOccurrencePath,
     InfluentialGreedy,
+    InfluentialRecommender,
     Knowledge,
     NextItem,
     Planner,
@@ -16,9 +19,13 @@ from lightning_plugins.litmodels.recommendation.planners import (
     Rec2Inf,
     Sessions,
     TextBridge,
+    default_planners,
 )
-from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
-from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
+from lightning_plugins.litmodels.recommendation.user_models import (
+    ClicksWhatItLikes,
+    TakesTheLikely,
+)
+from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, InfluentialNetwork, Item
 from lightning_plugins.nn.recommendation.text_vectors import text_vectors
 
 WORDS = ["red", "green", "blue", "old", "new"]
@@ -32,7 +39,8 @@ def knowledge(num_items=12, seed=0):
     items = [Item(f"{WORDS[n % 5]} {WORDS[n // 5 % 5]}", 1900 + n) for n in range(num_items)]
     catalogue = Catalogue(items)
     counts = torch.randint(0, 9, (num_items + 1,), generator=generator)
-    return Knowledge(network, catalogue, counts, text_vectors(catalogue))
+    sequences = torch.randint(1, num_items + 1, (20, 8), generator=generator).tolist()
+    return Knowledge(network, catalogue, counts, text_vectors(catalogue), sequences)
 
 
 class Hostile(Planner):
@@ -51,6 +59,8 @@ class Hostile(Planner):
 def test_every_item_is_of_the_catalogue_new_and_not_the_target(name, data, seed):
     planner = ({"hostile": Hostile()} | default_planners())[name]
     known = knowledge(seed=seed)
+    if planner.needs == "irn":
+        planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
     users = data.draw(st.integers(1, 3))
     histories = [
         data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True))
@@ -152,7 +162,7 @@ def test_only_what_is_taken_joins_the_history():
 def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
     known = knowledge()
     for rank in (1, 3):
-        user_model = TakesTheLikely(known.backbone, rank)
+        user_model = TakesTheLikely(rank)
         for item in (5, 6, 9, 12):
             sessions = sessions_of(known)
             sessions.recommend(torch.tensor([item, item]))
@@ -161,7 +171,78 @@ def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
                 sum(bool(logits[user, other] > logits[user, item]) for other in others) < rank
                 for user, others in enumerate([set(range(4, 13)), set(range(1, 13)) - {4}])
             ]
-            assert user_model.accepts(sessions).tolist() == expected
+            items = torch.tensor([item, item])
+            assert user_model.accepts(sessions, items, known.backbone).tolist() == expected
+
+
+def test_taste_moves_with_clicks_and_boredom_lowers_their_chance():
+    known = knowledge()
+    vectors = torch.nn.functional.normalize(known.backbone.item_embedding.weight, dim=1).numpy()
+    sessions = Sessions([[1, 2], [3]], [7, 8], 12, length=3)
+    sessions.recommend(torch.tensor([4, 5]))
+    sessions.take(torch.tensor([True, False]))
+    sessions.recommend(torch.tensor([6, 9]))
+    found = ClicksWhatItLikes(threshold=0.1, steepness=4).click_probabilities(
+        sessions, torch.tensor([6, 9]), known.backbone
+    )
+    mean = (vectors[1] + vectors[2]) / 2
+    first = 0.8 * mean / np.linalg.norm(mean) + 0.2 * vectors[4]
+    tastes, boredoms = [first, vectors[3]], [0.8 * 0.1, 0.0]
+    for user, item in enumerate([6, 9]):
+        drive = 4 * (tastes[user] @ vectors[item] - boredoms[user] - 0.1)
+        assert float(found[user]) == pytest.approx(1 / (1 + np.exp(-drive)), abs=1e-6)
+
+
+def test_clicks_are_drawn_with_their_chance():
+    known, user_model = knowledge(), ClicksWhatItLikes(threshold=0)
+    sessions = Sessions([[1]] * 4000, [7] * 4000, 12, length=1)
+    items = torch.full((4000,), 5)
+    sessions.recommend(items)
+    user_model.begin(0)
+    clicks = user_model.accepts(sessions, items, known.backbone)
+    chance = float(user_model.click_probabilities(sessions, items, known.backbone)[0])
+    assert float(clicks.float().mean()) == pytest.approx(chance, abs=0.04)
+    user_model.begin(0)
+    assert torch.equal(user_model.accepts(sessions, items, known.backbone), clicks)
+
+
+def test_the_walk_is_the_likeliest_of_all_walks():
+    known = knowledge(num_items=5)
+    counts, share = np.zeros((6, 6)), known.item_counts.numpy() / known.item_counts.sum().item()
+    for sequence in known.sequences:
+        for before, after in pairwise(sequence):
+            counts[before, after] += 1
+    steps = np.log((counts + share.clip(1e-9)) / (counts.sum(1, keepdims=True) + 1))
+    sessions = Sessions([[1]], [5], 5, length=2)
+    wanted = CoOccurrencePath().preferences(sessions, known)[0].numpy()
+    for first in (2, 3, 4):
+        walks = [steps[1, first] + steps[first, k] + steps[k, 5] for k in range(6)]
+        assert wanted[first] == pytest.approx(max(walks), abs=1e-5)
+
+
+def test_irn_follows_its_network_given_the_target():
+    known, planner = knowledge(), InfluentialRecommender()
+    planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
+    sessions = sessions_of(known)
+    wanted = planner.preferences(sessions, known)
+    for user, (history, target) in enumerate([([1, 2, 3], 7), ([4], 8)]):
+        items = torch.tensor([history])
+        state = planner.network.state(items, torch.tensor([target]))
+        torch.testing.assert_close(wanted[user], planner.network.logits(state)[0])
+
+
+def test_a_planner_that_wants_the_target_itself_has_reached_it():
+    class Wants(Planner):
+        def preferences(self, sessions, knowledge):
+            wanted = torch.zeros(sessions.allowed.shape)
+            wanted[0, 7], wanted[1, 9] = 1, 1
+            return wanted
+
+    sessions = sessions_of(knowledge())
+    items = Wants().next_items(sessions, knowledge())
+    assert sessions.is_reached.tolist() == [True, False]
+    assert items[1] == 9
+    assert items[0] != 7
 
 
 @pytest.mark.parametrize(
@@ -169,6 +250,8 @@ def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
     [
         (lambda: Rec2Inf(k=0), "k=0: expected at least 1"),
         (lambda: TextBridge(shortlist=0), "shortlist=0: expected at least 1, or None"),
+        (lambda: TakesTheLikely(rank=0), "rank=0: expected at least 1"),
+        (lambda: ClicksWhatItLikes(steepness=0), "steepness=0: expected more than 0"),
     ],
 )
 def test_wrong_arguments_are_refused(make, message):

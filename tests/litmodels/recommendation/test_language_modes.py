@@ -1,0 +1,124 @@
+"""Modes in which a language model cannot leave the catalogue: a list, a trie, scores."""
+
+import pytest
+import torch
+
+from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
+from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
+from lightning_plugins.litmodels.recommendation.planners import (
+    Knowledge,
+    LanguageModelChoice,
+    LanguageModelScore,
+    LanguageModelTrie,
+    NextItem,
+    Sessions,
+)
+from lightning_plugins.litmodels.recommendation.planners.language_model_choice import chosen_number
+from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
+from lightning_plugins.nn.recommendation.text_vectors import text_vectors
+
+HISTORIES, TARGETS = [[1, 2, 3], [4]], [7, 8]
+
+
+@pytest.fixture(scope="module")
+def knowledge():
+    torch.manual_seed(0)
+    network = GRU4Rec(12, dim=4, max_length=5).eval().requires_grad_(False)
+    torch.nn.init.normal_(network.item_embedding.weight.data[1:])
+    catalogue = Catalogue([Item(f"Film {number}", 1980 + number) for number in range(1, 13)])
+    return Knowledge(network, catalogue, torch.ones(13), text_vectors(catalogue))
+
+
+@pytest.fixture(scope="module")
+def local(tiny_checkpoint):
+    return LocalModel(tiny_checkpoint)
+
+
+class Says:
+    """Replies with the same text to all, and remembers what it was asked."""
+
+    def __init__(self, text):
+        self.text, self.asked = text, []
+
+    def complete(self, conversations, seed=0, schema=None):
+        self.asked.append(conversations)
+        return [Reply(self.text) for _ in conversations]
+
+
+def planned(planner, knowledge, length=4):
+    sessions = Sessions(HISTORIES, TARGETS, 12, length)
+    planner.begin(0)
+    for _ in range(length):
+        sessions.recommend(planner.next_items(sessions, knowledge))
+        sessions.take(torch.tensor([True, True]))
+    return sessions.paths
+
+
+def test_the_number_that_a_model_names_is_the_item_of_that_place(knowledge):
+    model = Says("<think>2 or 5?</think>I choose 3.")
+    planner = LanguageModelChoice(model, shortlist=5)
+    paths = planned(planner, knowledge, length=1)
+    shown = [talk[-1]["content"].splitlines() for talk in model.asked[0]]
+    for path, lines in zip(paths, shown, strict=True):
+        assert lines[-6] == "Items to choose from:"
+        assert lines[-3] == f"3. Film {path[0]} ({1980 + path[0]})"
+    assert dict(planner.report) == {"choices": 2}
+
+
+@pytest.mark.parametrize("text", ["", "none of them", "0", "6", "1 or 2", "1.5", "-3"])
+def test_what_names_no_number_is_counted_and_number_one_is_taken(text, knowledge):
+    planner = LanguageModelChoice(Says(text), shortlist=5)
+    assert planned(planner, knowledge) == planned(NextItem(), knowledge)
+    assert dict(planner.report) == {"choices": 8, "no choice": 8}
+    with pytest.raises(ValueError, match="names no number of the list"):
+        planned(LanguageModelChoice(Says(text), shortlist=5, on_invalid="raise"), knowledge)
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("4", 4),
+        ("4.", 4),
+        ("**4**", 4),
+        ("Number 4: Film (1999)", 4),
+        ("4\n4", 4),
+        ("4: 3 Ninjas (1992)", 4),
+        ("12", None),
+    ],
+)
+def test_a_number_is_read_from_every_form(reply, number):
+    assert chosen_number(reply, 9) == number
+
+
+def test_scores_decide_within_the_backbones_list(knowledge, local):
+    paths = planned(LanguageModelScore(local, shortlist=3), knowledge, length=1)
+    assert planned(LanguageModelScore(local, shortlist=1), knowledge) == planned(
+        NextItem(), knowledge
+    )
+    sessions = Sessions(HISTORIES, TARGETS, 12, 1)
+    wanted = LanguageModelScore(local, shortlist=3).preferences(sessions, knowledge)
+    assert wanted.isfinite().sum(dim=1).tolist() == [3, 3]
+    assert wanted.argmax(dim=1).tolist() == [path[0] for path in paths]
+
+
+def test_a_constrained_path_is_planned_once_and_followed(knowledge, local, monkeypatch):
+    planner = LanguageModelTrie(local)
+    calls = []
+    paths_of = local.paths
+    monkeypatch.setattr(local, "paths", lambda *a: calls.append(a) or paths_of(*a))
+    found = planned(planner, knowledge)
+    assert len(calls) == 1
+    assert found == paths_of(*calls[0][:2], Sessions(HISTORIES, TARGETS, 12, 4).allowed, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LanguageModelChoice(Says(""), shortlist=0), "shortlist=0: expected at least 1"),
+        (lambda: LanguageModelChoice(Says(""), on_invalid="x"), "on_invalid='x': expected"),
+        (lambda: LanguageModelScore(None, shortlist=0), "shortlist=0: expected at least 1"),
+    ],
+)
+def test_wrong_arguments_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

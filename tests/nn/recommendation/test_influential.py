@@ -1,0 +1,80 @@
+"""IRN's network sees the past and the objective, and not the future through the objective."""
+
+import pytest
+import torch
+
+from lightning_plugins.nn.recommendation import InfluentialNetwork, SASRec
+from lightning_plugins.nn.recommendation.dropout import Dropout
+from lightning_plugins.nn.recommendation.influential import _with_objectives
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    made = InfluentialNetwork(num_items=9, dim=8, layers=3, max_length=6).eval()
+    torch.nn.init.normal_(made.item_embedding.weight)
+    return made
+
+
+def test_no_item_sees_what_comes_after_it(network):
+    items, objective = torch.tensor([[3, 1, 4, 1, 5, 9]]), torch.tensor([2])
+    states = network.encode(items, objective)
+    for place in range(1, 6):
+        changed = items.clone()
+        changed[0, place:] = torch.tensor([7, 8, 6, 2, 7])[: 6 - place]
+        other = network.encode(changed, objective)
+        torch.testing.assert_close(other[:, :place], states[:, :place])
+        assert not torch.allclose(other[:, place:], states[:, place:])
+
+
+def test_every_item_sees_the_objective_as_much_as_its_weight_says(network):
+    items = torch.tensor([[3, 1, 4]])
+    states = [network.encode(items, torch.tensor([objective])) for objective in (2, 7)]
+    assert (states[0] - states[1]).abs().amax(dim=2).min() > 1e-3
+    with torch.no_grad():
+        network.objective_weight.fill_(-30)
+    hidden = [network.encode(items, torch.tensor([objective])) for objective in (2, 7)]
+    torch.testing.assert_close(hidden[0], hidden[1])
+    torch.testing.assert_close(hidden[0], network.encode(items))
+
+
+def test_without_an_objective_it_is_a_sasrec(network):
+    plain = SASRec(num_items=9, dim=8, layers=3, max_length=6).eval()
+    shared = {
+        name: value for name, value in network.state_dict().items() if "objective" not in name
+    }
+    plain.load_state_dict(shared)
+    items = torch.tensor([[3, 1, 4, 1, 0, 0], [5, 0, 0, 0, 0, 0]])
+    torch.testing.assert_close(network(items), plain(items))
+
+
+def test_the_objective_is_the_last_item_that_is_left():
+    torch.manual_seed(0)
+    rows = torch.randint(1, 9, (400, 30))
+    rows[:100, 12:] = 0
+    cut, objectives = _with_objectives(rows)
+    lengths = (cut > 0).sum(dim=1)
+    has_one = objectives > 0
+    assert torch.equal(cut[has_one, lengths[has_one] - 1], objectives[has_one])
+    assert torch.equal(cut[~has_one], rows[~has_one])
+    assert 0.04 < float((~has_one).float().mean()) < 0.18
+    assert lengths[:100].unique().tolist() == [12]
+    assert lengths[100:].unique().tolist() == list(range(20, 31))
+    assert torch.equal(cut, torch.where(cut > 0, rows, 0))
+
+
+def test_dropout_keeps_the_mean_and_drops_its_share():
+    torch.manual_seed(0)
+    dropout = Dropout(0.3)
+    values = dropout(torch.ones(200_003))
+    dropped = float((values == 0).float().mean())
+    assert dropped == pytest.approx(77 / 256, abs=0.005)
+    assert float(values.mean()) == pytest.approx(1, abs=0.01)
+    assert values.unique().tolist() == pytest.approx([0, 256 / 179])
+    pairs = (values[:-1] == 0) & (values[1:] == 0)  # bytes of one draw are independent
+    assert float(pairs.float().mean()) == pytest.approx(dropped**2, abs=0.005)
+    assert torch.equal(dropout.eval()(torch.ones(5)), torch.ones(5))
+    torch.manual_seed(1)
+    first = dropout.train()(torch.ones(50))
+    torch.manual_seed(1)
+    assert torch.equal(dropout(torch.ones(50)), first)

@@ -24,6 +24,10 @@ test: set-up ## run the fast tests
 test-all: set-up ## run all tests that need no GPU, the slow ones too
 	$(PYTEST) $(WORKERS) -m "not cuda"
 
+.PHONY: test-gpu
+test-gpu: set-up ## run the tests that need CUDA devices, and say which are skipped
+	$(PYTEST) -m cuda -rs
+
 .PHONY: check
 check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
 	scripts/check.sh

@@ -14,7 +14,7 @@ from lightning_plugins.datamodules.change_captioning.render import flown_over, r
 from lightning_plugins.datamodules.change_captioning.scene import Event, Scene, draw_pair
 from lightning_plugins.datamodules.change_captioning.sentences import captions_of
 
-_VERSION = 1
+VERSION = 1
 """Of the tiles; another one is another folder."""
 
 
@@ -33,7 +33,7 @@ def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
         seed: of everything.
     """
     counts = "_".join(f"{split}{count}" for split, count in sizes.items())
-    folder = cache / f"tiles_v{_VERSION}_seed{seed}_{counts}"
+    folder = cache / f"tiles_v{VERSION}_seed{seed}_{counts}"
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)

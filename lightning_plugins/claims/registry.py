@@ -12,6 +12,7 @@ PAPERS = {
     "grad-power": "lightning_plugins.claims.grad_power",
     "induction-heads": "lightning_plugins.claims.induction_heads",
     "mixture-of-experts": "lightning_plugins.claims.mixture_of_experts",
+    "change-captioning": "lightning_plugins.claims.change_captioning",
     "fiber-laser": "lightning_plugins.claims.fiber_laser",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""

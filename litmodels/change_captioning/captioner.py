@@ -1,5 +1,6 @@
 """Captions of what changed between two images, by a vision-language network."""
 
+import math
 from typing import Any, TypedDict
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from lightning_plugins.litmodels.change_captioning.network import Difference, build_network
+from lightning_plugins.litmodels.change_captioning.pretraining import (
+    pretrained_on_tiles,
+    words_of,
+)
 from lightning_plugins.litmodels.change_captioning.prompt import (
     QUESTION,
     Prompt,
@@ -21,6 +26,8 @@ from lightning_plugins.litmodels.change_captioning.sizes import SIZES, Size
 from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
 from lightning_plugins.metrics import ChangeCaptionScores
 from lightning_plugins.optimizers import configure_optimizers
+
+_TILES = "tiles"
 
 
 class PairBatch(TypedDict, total=False):
@@ -60,7 +67,9 @@ class ChangeCaptioner(LightningModule):
         zero_gate: begin as plain LLaVA-OneVision; False is the released architecture.
         pretrained: folder of a downloaded checkpoint of LLaVA-OneVision (with ``zero_gate=True``)
             or of CCExpert (False), with its tokenizer. Not read when a checkpoint of Lightning is
-            restored, except for the tokenizer.
+            restored, except for the tokenizer. For ``tiny``, ``tiles``: a minute of
+            :func:`~lightning_plugins.litmodels.change_captioning.pretraining.pretrained_on_tiles`
+            before the first fit, kept in the user's cache.
         lora_rank: train low-rank changes of the language model's query and value projections
             (peft), the projector and the difference module, and nothing else; 0 trains everything.
         gradient_checkpointing: compute activations again in the backward pass.
@@ -72,7 +81,8 @@ class ChangeCaptioner(LightningModule):
         lr_scheduler: builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, or data without captions to learn words from.
+        ValueError: an argument outside its range, data without captions to learn words from, or a
+            tiny network that is asked for captions before it was trained.
         ImportError: without transformers 5, or without peft for ``lora_rank``.
 
     Example::
@@ -104,6 +114,8 @@ class ChangeCaptioner(LightningModule):
                 raise ValueError(f"{name}={value}: expected at least 1")
         if lora_rank < 0:
             raise ValueError(f"lora_rank={lora_rank}: expected 0 or more")
+        if size == "tiny" and pretrained not in (None, _TILES):
+            raise ValueError(f"pretrained={pretrained!r}: expected None or 'tiles' for size='tiny'")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network: Any = None
         self.val_scores = ChangeCaptionScores(java_meteor, constant)
@@ -113,29 +125,30 @@ class ChangeCaptioner(LightningModule):
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
 
+    def prepare_data(self) -> None:
+        """Make the weights that ``pretrained="tiles"`` begins with, if they are not there."""
+        if self._begins_on_tiles():
+            pretrained_on_tiles()
+
     def setup(self, stage: str) -> None:
         """Find the words of the captions, if the network has no tokenizer yet."""
         if self._tokenizer is not None:
             return
-        pretrained = self.hparams["pretrained"]
-        if pretrained is not None:
+        size, pretrained = self.hparams["size"], self.hparams["pretrained"]
+        if size != "tiny":
+            if pretrained is None:
+                raise ValueError(
+                    f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, "
+                    "for its weights and its tokenizer"
+                )
             self._tokenizer = QwenTokenizer(pretrained)
-            return
-        if self.hparams["size"] != "tiny":
-            raise ValueError(
-                f"pretrained=None: size={self.hparams['size']!r} needs the folder of a downloaded "
-                "checkpoint, for its weights and its tokenizer"
-            )
-        datamodule: Any = getattr(self.trainer, "datamodule", None)
-        if not hasattr(datamodule, "training_captions"):
-            raise ValueError(
-                "size='tiny' learns its words from the DataModule's training_captions(), which "
-                f"{type(datamodule).__name__} does not have; use ChangeCaptionDataModule, or "
-                "restore a trained checkpoint"
-            )
-        vocab_size = SIZES["tiny"].text["vocab_size"]
-        texts = [QUESTION.replace("<image>", ""), *datamodule.training_captions()]
-        self._tokenizer = WordTokenizer.learned(texts, vocab_size)
+        elif self.trainer.ckpt_path is None:  # else the checkpoint has the words
+            if stage != "fit":
+                raise ValueError(
+                    "ckpt_path=None: a tiny network has to be trained before it captions; give the "
+                    "checkpoint of a fit, such as --ckpt_path=last.ckpt"
+                )
+            self._tokenizer = self._learned_words()
 
     def configure_model(self) -> None:
         """Make the network, once, and read its published weights."""
@@ -143,7 +156,9 @@ class ChangeCaptioner(LightningModule):
             return
         options = self.hparams
         network = build_network(options["size"], options["difference"], options["zero_gate"])
-        if options["pretrained"] is not None and not self._restored:
+        if self._begins_on_tiles():
+            load_released(network, pretrained_on_tiles())
+        elif options["pretrained"] not in (None, _TILES) and not self._restored:
             new = load_released(network, options["pretrained"])
             rank_zero_info(f"read {options['pretrained']}; {len(new)} weights are new")
         if options["gradient_checkpointing"]:
@@ -174,6 +189,19 @@ class ChangeCaptioner(LightningModule):
         )
         answers = found[:, questions.shape[1] :].tolist()
         return [prompt.tokenizer.decode(answer) for answer in answers]
+
+    @torch.no_grad()
+    def difference_maps(self, batch: PairBatch) -> Tensor:
+        """How far apart the two images' features are where the projector takes them.
+
+        Returns:
+            Euclidean distances ``(batch, rows, columns)``, one for each patch.
+        """
+        unwrapped = self.network.get_base_model() if self.hparams["lora_rank"] else self.network
+        before, after, _ = unwrapped.model.pair_features(self._pixels(batch))
+        distances = torch.linalg.vector_norm(after - before, dim=-1)
+        side = math.isqrt(distances.shape[1])
+        return distances.unflatten(1, (side, side)).float()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """The loss of a batch's captions."""
@@ -216,6 +244,25 @@ class ChangeCaptioner(LightningModule):
         if "words" in checkpoint:
             self._tokenizer = WordTokenizer(checkpoint["words"])
         self._restored = True
+
+    def _begins_on_tiles(self) -> bool:
+        if self.hparams["pretrained"] != _TILES or self.network is not None:
+            return False
+        trainer = self._trainer  # None while a checkpoint is loaded without one
+        return trainer is not None and trainer.state.fn == "fit" and trainer.ckpt_path is None
+
+    def _learned_words(self) -> WordTokenizer:
+        datamodule: Any = getattr(self.trainer, "datamodule", None)
+        if not hasattr(datamodule, "training_captions"):
+            raise ValueError(
+                "size='tiny' learns its words from the DataModule's training_captions(), which "
+                f"{type(datamodule).__name__} does not have; use ChangeCaptionDataModule, or "
+                "restore a trained checkpoint"
+            )
+        vocab_size = SIZES["tiny"].text["vocab_size"]
+        texts = [QUESTION.replace("<image>", ""), *datamodule.training_captions()]
+        known = words_of(pretrained_on_tiles()) if self._begins_on_tiles() else []
+        return WordTokenizer.learned(texts, vocab_size, known)
 
     def _prompt(self) -> Prompt:
         assert self._tokenizer is not None, "call setup() first, as a Trainer does"

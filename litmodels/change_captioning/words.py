@@ -24,11 +24,16 @@ class WordTokenizer:
         self._id_of = {word: number for number, word in enumerate(words, start=len(_SPECIAL))}
 
     @classmethod
-    def learned(cls, texts: Iterable[str], vocab_size: int) -> "WordTokenizer":
-        """With the most frequent words of ``texts``, at most ``vocab_size`` tokens in all."""
+    def learned(
+        cls, texts: Iterable[str], vocab_size: int, known: Sequence[str] = ()
+    ) -> "WordTokenizer":
+        """With ``known`` words, which keep their numbers, and then the most frequent of ``texts``.
+
+        At most ``vocab_size`` tokens in all.
+        """
         counts = Counter(word for text in texts for word in _split(text))
-        frequent = sorted(counts, key=lambda word: (-counts[word], word))
-        return cls(frequent[: vocab_size - len(_SPECIAL)])
+        new = sorted(counts.keys() - set(known), key=lambda word: (-counts[word], word))
+        return cls([*known, *new][: vocab_size - len(_SPECIAL)])
 
     def encode(self, text: str) -> list[int]:
         """Numbers of the words of ``text``."""

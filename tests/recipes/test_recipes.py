@@ -66,6 +66,11 @@ def test_small_recipes_train(name, tmp_path, monkeypatch):
     config["trainer"] |= {"log_every_n_steps": 1, "enable_progress_bar": False}
     if config["data"]["class_path"].endswith(".TokenDataModule"):
         config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
+    if config["data"]["class_path"].endswith(".ChangeCaptionDataModule"):
+        # Without the minute of pre-training, which has a test of its own, and with few tiles.
+        config["model"]["init_args"]["pretrained"] = None
+        sizes = {"num_train": 40, "num_val": 2, "num_test": 1, "batch_size": 8}
+        config["data"]["init_args"] |= {**sizes, "data_dir": str(tmp_path / "tiles")}
     if config["data"]["class_path"].endswith(".AITextDataModule"):
         # Instead of texts that a language model would write for minutes.
         write_marker_corpus(tmp_path / "texts.jsonl", count=200)

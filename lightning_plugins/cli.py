@@ -65,6 +65,13 @@ class PluginCLIMixin:
         else:
             self.config = parser.parse_object(args)
 
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Lightning's own, which a ``trainer`` that is no mapping would break."""
+        options = self._get(self.config_init, "trainer", default={})  # type: ignore[attr-defined]
+        if not hasattr(options, "keys"):
+            raise ValueError(f"trainer={options!r}: expected the Trainer's options by name")
+        return super().instantiate_trainer(**kwargs)  # type: ignore[misc,no-any-return]
+
     def before_fit(self) -> None:
         """Let every plugin refuse a Trainer that it cannot work in."""
         for plugin in (*self.trainer.callbacks, self.trainer.strategy):  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ from lightning_plugins.attacks.text import (
     DeepWordBug,
     EmbeddingNeighbours,
     FreshNoise,
+    MaskedLM,
     Pruthi,
     TextBugger,
     attack_texts,
@@ -23,6 +24,7 @@ from lightning_plugins.metrics.attack_scores import AttackScores
 ATTACKS = {
     "deep_word_bug": DeepWordBug,
     "embedding_neighbours": EmbeddingNeighbours,
+    "masked_lm": MaskedLM,
     "pruthi": Pruthi,
     "pwws": PWWS,
     "text_bugger": TextBugger,
@@ -35,9 +37,9 @@ class AdversarialTextEvaluation(Callback):
     The module must have ``probabilities(texts, seed)``, from a list of strings to the probabilities
     of class 1; the seed is that of its noise, where it has any. Each query is answered with fresh
     noise. What the attack found is asked again with noise that the search has not seen: a detector
-    that answers at random misleads a
-    greedy search, and is then right no more often than before. Of a detector without noise both
-    figures are the same. The sanity check before training is left out.
+    that answers at random misleads a greedy search, and is then right no more often than before. Of
+    a detector without noise both figures are the same. The sanity check before training is left
+    out.
 
     Logs, behind ``attack/``, over all processes: ``original_accuracy``, ``accuracy_under_attack``,
     ``attack_success_rate``, ``queries``, ``changed_words`` of
@@ -45,8 +47,8 @@ class AdversarialTextEvaluation(Callback):
     over the texts of the share of fresh draws in which the detector is right on what was found.
 
     Args:
-        attack: ``deep_word_bug``, ``embedding_neighbours``, ``pruthi``, ``pwws`` or
-            ``text_bugger``.
+        attack: ``deep_word_bug``, ``embedding_neighbours``, ``masked_lm``, ``pruthi``, ``pwws``
+            or ``text_bugger``.
         attack_options: arguments of its class in :mod:`lightning_plugins.attacks.text`.
         stage: which loop: ``test`` or ``validate``, which ``fit`` runs too.
         num_samples: texts that are attacked, shared by the processes.

@@ -47,10 +47,11 @@ class ReportedScores(nn.Module):
         labels = batch["label"]
         # torch's own refuses to run under autocast.
         losses = -torch.where(labels == 1, scores, 1 - scores).log().clamp(min=-100)
+        metric: Any
         for name, metric in self.metrics.items():
             metric.update(*((losses,) if name == "loss" else (scores, labels)))
-        for rate in self.rates:
-            rate.update(scores, labels)
+        for metric in self.rates:
+            metric.update(scores, labels)
         for name, metric in self.groups.items():
             if name in batch:
                 metric.update(scores, labels, batch[name])

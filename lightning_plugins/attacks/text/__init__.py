@@ -1,9 +1,13 @@
-"""Attacks on detectors of AI-generated text, one a file, with shared searches and no torch."""
+"""Attacks on detectors of AI-generated text, one a file, with shared searches.
+
+They need no torch, but for the one by a language model.
+"""
 
 from lightning_plugins.attacks.text.attack import WordAttack
 from lightning_plugins.attacks.text.corruptions import CORRUPTIONS, corrupt
 from lightning_plugins.attacks.text.deep_word_bug import DeepWordBug
 from lightning_plugins.attacks.text.embedding_neighbours import EmbeddingNeighbours
+from lightning_plugins.attacks.text.masked_lm import MaskedLM
 from lightning_plugins.attacks.text.pruthi import Pruthi
 from lightning_plugins.attacks.text.pwws import PWWS
 from lightning_plugins.attacks.text.randomised import FreshNoise, still_misled
@@ -20,6 +24,7 @@ __all__ = [
     "DeepWordBug",
     "EmbeddingNeighbours",
     "FreshNoise",
+    "MaskedLM",
     "Pruthi",
     "TextAttackVictim",
     "TextBugger",

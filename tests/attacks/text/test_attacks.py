@@ -53,6 +53,17 @@ def test_it_finds_both_markers_and_touches_nothing_else(build, detector):
     assert set(changed) <= {"moreover", "delve"}
 
 
+def test_stop_words_are_left_alone(build):
+    def counts_stop_words(texts):
+        return [min(0.3 * text.lower().split().count("the"), 1.0) for text in texts]
+
+    text = "The moreover of the delve and the tapestry"
+    (result,) = attack_texts(build(), counts_stop_words, [text], [1])
+    assert result.status == "failed"
+    left = result.adversarial.lower().split()
+    assert [left.count(word) for word in ("the", "of", "and")] == [3, 1, 1]
+
+
 def test_what_is_wrong_already_is_skipped_and_what_cannot_be_changed_fails(build, detector):
     wrong, human = attack_texts(build(), detector, [HUMAN, HUMAN], [1, 0])
     assert (wrong.status, wrong.queries, wrong.adversarial) == ("skipped", 1, HUMAN)

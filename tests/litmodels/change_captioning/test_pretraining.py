@@ -1,0 +1,163 @@
+"""Stage 0: true answers, made once, and where a captioner begins."""
+
+import json
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+
+pytest.importorskip("transformers")
+pytest.importorskip("PIL")
+
+from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
+from lightning_plugins.datamodules.change_captioning.scene import House, Scene
+from lightning_plugins.litmodels.change_captioning import ChangeCaptioner, captioner, pretraining
+from lightning_plugins.litmodels.change_captioning.pretraining import (
+    Pretraining,
+    pretrained_on_tiles,
+    words_of,
+)
+
+SHORT = Pretraining(num_pairs=6, vision_steps=2, answer_steps=2, batch_size=3)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def made(cache):
+    return pretrained_on_tiles(cache, SHORT)
+
+
+def test_the_answer_names_what_there_is_most_of_in_each_quarter():
+    houses = (House(0, 0, 8, 8, 0), House(1, 1, 8, 8, 0), House(3, 0, 8, 8, 0))
+    scene = Scene("sand", houses, trees=((1, 0), (0, 3)), ponds=((2, 2),))
+    assert pretraining._contents(scene) == "house trees house pond"
+    assert pretraining._contents(Scene("sand")) == "nothing nothing nothing nothing"
+
+
+def test_shares_are_those_of_the_labels_patch_by_patch():
+    tiles = pretraining._Tiles.drawn(SHORT)
+    assert tiles.images.shape == (6, 2, 3, 64, 64)
+    labels = pretraining.tile_pair((0, 3, 4)).labels[1]
+    for patch in (0, 5, 15):
+        row, column = divmod(patch, 4)
+        part = torch.from_numpy(labels)[16 * row :, 16 * column :][:16, :16]
+        expected = torch.bincount(part.flatten(), minlength=5) / 256
+        torch.testing.assert_close(tiles.shares[4, 1, patch], expected)
+
+
+def test_it_is_made_once_and_named_by_its_plan(cache, made, monkeypatch):
+    def never(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(pretraining, "_pretrain", never)
+    assert pretrained_on_tiles(cache, SHORT) == made
+    with pytest.raises(AssertionError, match="made again"):
+        pretrained_on_tiles(cache, Pretraining(num_pairs=7))
+    assert [path.name for path in cache.iterdir()] == [made.name]  # nothing half-made is left
+
+
+def test_the_same_plan_gives_the_same_weights_and_leaves_the_generators_alone(made, tmp_path):
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    again = pretrained_on_tiles(tmp_path, SHORT)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert again.name == made.name
+    for name in ("model.safetensors", "words.json"):
+        assert (again / name).read_bytes() == (made / name).read_bytes()
+
+
+@pytest.fixture
+def begins(made, monkeypatch):
+    """Captioners begin with the short pre-training."""
+    monkeypatch.setattr(captioner, "pretrained_on_tiles", lambda: made)
+
+
+def fit(folder, module, **arguments):
+    data = ChangeCaptionDataModule(
+        batch_size=2, num_train=4, num_val=1, num_test=1, data_dir=str(folder)
+    )
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        max_steps=1,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(module, datamodule=data, **arguments)
+    return trainer
+
+
+def still():
+    return ChangeCaptioner(pretrained="tiles", optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+
+
+def test_a_captioner_begins_with_its_weights_and_words(begins, made, tmp_path):
+    from safetensors.torch import load_file
+
+    module = still()
+    fit(tmp_path, module)
+    parameters = dict(module.network.named_parameters())
+    for name, weight in load_file(made / "model.safetensors").items():
+        assert torch.equal(parameters[name], weight), name
+    words = words_of(made)
+    assert module._tokenizer.words[: len(words)] == words
+
+
+def test_new_words_come_after_the_known_ones():
+    known = ["the", "house"]
+    learned = captioner.WordTokenizer.learned(["a villa and a house"], 16, known)
+    assert learned.words == ["the", "house", "a", "and", "villa"]
+
+
+def test_a_resumed_captioner_begins_where_it_was(begins, tmp_path, monkeypatch):
+    trained = ChangeCaptioner(pretrained="tiles", optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
+    fit(tmp_path, trained).save_checkpoint(tmp_path / "run.ckpt")
+
+    def never():
+        raise AssertionError("pre-trained for nothing")
+
+    monkeypatch.setattr(captioner, "pretrained_on_tiles", never)
+    loaded = ChangeCaptioner.load_from_checkpoint(
+        tmp_path / "run.ckpt", weights_only=True, map_location="cpu"
+    )
+    resumed = still()
+    fit(tmp_path, resumed, ckpt_path=tmp_path / "run.ckpt")
+    for name, value in trained.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+        assert torch.equal(resumed.state_dict()[name], value)
+
+
+def test_captions_before_training_are_refused(tmp_path):
+    data = ChangeCaptionDataModule(before="a.png", after="b.png")
+    trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+    with pytest.raises(ValueError, match=r"ckpt_path=None: .* give the checkpoint of a fit"):
+        trainer.predict(still(), datamodule=data)
+
+
+def test_pretrained_of_a_tiny_network_is_tiles_or_nothing():
+    with pytest.raises(ValueError, match=r"pretrained='weights': expected None or 'tiles'"):
+        ChangeCaptioner(pretrained="weights")
+
+
+@pytest.mark.slow
+def test_at_full_length_it_names_what_it_sees(tmp_path):
+    plan = Pretraining()
+    tiles = pretraining._Tiles.drawn(Pretraining(num_pairs=32, seed=77))
+    folder = pretrained_on_tiles(tmp_path, plan)
+    words = captioner.WordTokenizer(json.loads((folder / "words.json").read_text()))
+    network = captioner.build_network("tiny", "none").eval()
+    captioner.load_released(network, folder)
+    prompt = captioner.Prompt(words, 3, network.tokens_per_image)
+    answers = prompt.with_answers(tiles.answers, torch.device("cpu"))
+    with torch.no_grad():
+        found = network(pixel_values=tiles.pixels(torch.arange(32)), **answers).logits.argmax(-1)
+    wanted = answers["labels"][:, 1:]
+    assert (found[:, :-1] == wanted)[wanted != -100].float().mean() > 0.9

@@ -185,3 +185,16 @@ def named_tests(path):
 def test_the_test_that_a_document_names_is_there(path, named):
     file, function = named
     assert f"\ndef {function}(" in (ROOT / file).read_text("utf-8")
+
+
+def test_the_errors_that_are_explained_are_those_of_the_sources():
+    sources = " ".join(
+        path.read_text("utf-8")
+        for folder in ("lightning_plugins", "callbacks", "datamodules", "litmodels")
+        for path in ROOT.glob(f"{folder}/**/*.py")
+    )
+    joined = re.sub(r'"\s+f?"', "", sources)  # a message is written in several pieces
+    explained = re.findall(r"\*\*`([^`]+)`\*\*", (ROOT / "docs/errors.md").read_text("utf-8"))
+    assert explained
+    for message in explained:
+        assert message in joined.replace('\\"', '"'), message

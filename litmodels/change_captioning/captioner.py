@@ -10,7 +10,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from lightning_plugins.litmodels.change_captioning.network import Difference, build_network
+from lightning_plugins.litmodels.change_captioning.network import (
+    Difference,
+    build_network,
+    with_lora,
+)
 from lightning_plugins.litmodels.change_captioning.pretraining import (
     pretrained_on_tiles,
     words_of,
@@ -116,6 +120,8 @@ class ChangeCaptioner(LightningModule):
             raise ValueError(f"lora_rank={lora_rank}: expected 0 or more")
         if size == "tiny" and pretrained not in (None, _TILES):
             raise ValueError(f"pretrained={pretrained!r}: expected None or 'tiles' for size='tiny'")
+        if lora_rank and pretrained == _TILES:
+            raise ValueError(f"lora_rank={lora_rank}: expected 0 with pretrained='tiles'")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network: Any = None
         self.val_scores = ChangeCaptionScores(java_meteor, constant)
@@ -125,30 +131,17 @@ class ChangeCaptioner(LightningModule):
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
 
-    def prepare_data(self) -> None:
-        """Make the weights that ``pretrained="tiles"`` begins with, if they are not there."""
-        if self._begins_on_tiles():
-            pretrained_on_tiles()
-
     def setup(self, stage: str) -> None:
-        """Find the words of the captions, if the network has no tokenizer yet."""
-        if self._tokenizer is not None:
-            return
+        """Read the tokenizer of a published checkpoint."""
         size, pretrained = self.hparams["size"], self.hparams["pretrained"]
-        if size != "tiny":
-            if pretrained is None:
-                raise ValueError(
-                    f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, "
-                    "for its weights and its tokenizer"
-                )
-            self._tokenizer = QwenTokenizer(pretrained)
-        elif self.trainer.ckpt_path is None:  # else the checkpoint has the words
-            if stage != "fit":
-                raise ValueError(
-                    "ckpt_path=None: a tiny network has to be trained before it captions; give the "
-                    "checkpoint of a fit, such as --ckpt_path=last.ckpt"
-                )
-            self._tokenizer = self._learned_words()
+        if size == "tiny" or self._tokenizer is not None:
+            return
+        if pretrained is None:
+            raise ValueError(
+                f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, for "
+                "its weights and its tokenizer"
+            )
+        self._tokenizer = QwenTokenizer(pretrained)
 
     def configure_model(self) -> None:
         """Make the network, once, and read its published weights."""
@@ -156,16 +149,29 @@ class ChangeCaptioner(LightningModule):
             return
         options = self.hparams
         network = build_network(options["size"], options["difference"], options["zero_gate"])
-        if self._begins_on_tiles():
-            load_released(network, pretrained_on_tiles())
-        elif options["pretrained"] not in (None, _TILES) and not self._restored:
+        if options["pretrained"] not in (None, _TILES) and not self._restored:
             new = load_released(network, options["pretrained"])
             rank_zero_info(f"read {options['pretrained']}; {len(new)} weights are new")
         if options["gradient_checkpointing"]:
             network.gradient_checkpointing_enable({"use_reentrant": False})
-        self.network = (
-            _with_lora(network, options["lora_rank"]) if options["lora_rank"] else network
-        )
+        self.network = with_lora(network, options["lora_rank"]) if options["lora_rank"] else network
+
+    def on_fit_start(self) -> None:
+        """Let a tiny network begin: with the weights of its pre-training, and with words.
+
+        Here it is known whether a checkpoint was restored, which has both.
+        """
+        if self._tokenizer is not None:
+            return
+        known: list[str] = []
+        if self.hparams["pretrained"] == _TILES:
+            if self.trainer.is_global_zero:
+                pretrained_on_tiles()
+            self.trainer.strategy.barrier("pretrained_on_tiles")
+            folder = pretrained_on_tiles()
+            load_released(self.network, folder)
+            known = words_of(folder)
+        self._tokenizer = self._learned_words(known)
 
     def loss(self, batch: PairBatch, captions: list[str]) -> Tensor:
         """Mean cross-entropy in nats over the tokens of ``captions``, one for each pair."""
@@ -245,13 +251,7 @@ class ChangeCaptioner(LightningModule):
             self._tokenizer = WordTokenizer(checkpoint["words"])
         self._restored = True
 
-    def _begins_on_tiles(self) -> bool:
-        if self.hparams["pretrained"] != _TILES or self.network is not None:
-            return False
-        trainer = self._trainer  # None while a checkpoint is loaded without one
-        return trainer is not None and trainer.state.fn == "fit" and trainer.ckpt_path is None
-
-    def _learned_words(self) -> WordTokenizer:
+    def _learned_words(self, known: list[str]) -> WordTokenizer:
         datamodule: Any = getattr(self.trainer, "datamodule", None)
         if not hasattr(datamodule, "training_captions"):
             raise ValueError(
@@ -261,11 +261,14 @@ class ChangeCaptioner(LightningModule):
             )
         vocab_size = SIZES["tiny"].text["vocab_size"]
         texts = [QUESTION.replace("<image>", ""), *datamodule.training_captions()]
-        known = words_of(pretrained_on_tiles()) if self._begins_on_tiles() else []
         return WordTokenizer.learned(texts, vocab_size, known)
 
     def _prompt(self) -> Prompt:
-        assert self._tokenizer is not None, "call setup() first, as a Trainer does"
+        if self._tokenizer is None:
+            raise ValueError(
+                "a tiny network has no words before it was trained: give the checkpoint of a fit, "
+                "such as --ckpt_path=last.ckpt"
+            )
         size = SIZES[self.hparams["size"]]
         vision = size.vision
         tokens_per_image = (vision["image_size"] // vision["patch_size"]) ** 2
@@ -291,20 +294,3 @@ class ChangeCaptioner(LightningModule):
         numbers = {f"{stage}/{k}": float(v) for k, v in found.items() if not isinstance(v, str)}
         # Every rank has the scores of all of them.
         self.log_dict(numbers, rank_zero_only=False, sync_dist=False)
-
-
-def _with_lora(network: Any, rank: int) -> Any:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError(
-            f'lora_rank={rank} needs peft: pip install "lightning-plugins[text]"'
-        ) from error
-    whole = ["multi_modal_projector"] + ["difference"] * (network.model.difference is not None)
-    config = LoraConfig(
-        r=rank,
-        lora_alpha=2 * rank,
-        target_modules=r".*language_model.*\.(q_proj|v_proj)",
-        modules_to_save=whole,
-    )
-    return get_peft_model(network, config)

@@ -45,6 +45,30 @@ def build_network(
     return network
 
 
+def with_lora(network: Any, rank: int) -> Any:
+    """The network with low-rank changes of its language model's queries and values (peft).
+
+    Beside these, the projector and the difference module are trained, and nothing else.
+
+    Raises:
+        ImportError: without peft.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError as error:
+        raise ImportError(
+            f'lora_rank={rank} needs peft: pip install "lightning-plugins[text]"'
+        ) from error
+    whole = ["multi_modal_projector"] + ["difference"] * (network.model.difference is not None)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=r".*language_model.*\.(q_proj|v_proj)",
+        modules_to_save=whole,
+    )
+    return get_peft_model(network, config)
+
+
 def _configuration(size: Size) -> Any:
     try:
         from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig

@@ -177,9 +177,10 @@ def _train_answers(network: Any, tiles: _Tiles, words: WordTokenizer, plan: Pret
         of_images = network(pixel_values=tiles.pixels(pairs), **answers).loss
         return of_images + network(**captions).loss
 
-    tower = set(network.model.vision_tower.parameters())
-    rest = [parameter for parameter in network.parameters() if parameter not in tower]
-    groups = [{"params": list(tower), "lr": 5e-4}, {"params": rest, "lr": 2e-3}]
+    tower = list(network.model.vision_tower.parameters())
+    of_tower = set(tower)  # for membership alone: its order differs from run to run
+    rest = [parameter for parameter in network.parameters() if parameter not in of_tower]
+    groups = [{"params": tower, "lr": 5e-4}, {"params": rest, "lr": 2e-3}]
     _train(groups, loss, plan.answer_steps, plan)
 
 

@@ -136,13 +136,15 @@ def test_a_resumed_captioner_begins_where_it_was(begins, tmp_path, monkeypatch):
 
 
 def test_captions_before_training_are_refused(tmp_path):
-    data = ChangeCaptionDataModule(before="a.png", after="b.png")
+    data = ChangeCaptionDataModule(num_train=1, num_val=1, num_test=1, data_dir=str(tmp_path))
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ValueError, match=r"ckpt_path=None: .* give the checkpoint of a fit"):
+    with pytest.raises(ValueError, match="no words before it was trained: give the checkpoint"):
         trainer.predict(still(), datamodule=data)
 
 
-def test_pretrained_of_a_tiny_network_is_tiles_or_nothing():
+def test_a_tiny_network_has_tiles_or_nothing_and_no_low_rank_training_on_them():
+    with pytest.raises(ValueError, match="lora_rank=2: expected 0 with pretrained='tiles'"):
+        ChangeCaptioner(pretrained="tiles", lora_rank=2)
     with pytest.raises(ValueError, match=r"pretrained='weights': expected None or 'tiles'"):
         ChangeCaptioner(pretrained="weights")
 

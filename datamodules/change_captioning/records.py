@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_plugins.datamodules.file_errors import told_of
+
 
 @dataclass(frozen=True)
 class PairRecord:
@@ -66,7 +68,8 @@ def read_captions(folder: Path) -> list[PairRecord]:
 
 
 def _json(file: Path) -> Any:
-    text = file.read_text(encoding="utf-8")
+    with told_of(file):
+        text = file.read_text(encoding="utf-8")
     try:
         if file.suffix == ".jsonl":
             return [json.loads(line) for line in text.splitlines() if line.strip()]

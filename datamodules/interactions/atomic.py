@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_plugins.datamodules.file_errors import told_of
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -19,7 +20,7 @@ def read_atomic(folder: Path) -> InteractionTable | None:
     Source: https://recbole.io/docs/user_guide/data/atomic_files.html
 
     Raises:
-        ValueError: several such files, or a column missing.
+        ValueError: several such files, a column missing, or a row that cannot be one.
     """
     files = sorted(folder.glob("*.inter"))
     if not files:
@@ -27,24 +28,29 @@ def read_atomic(folder: Path) -> InteractionTable | None:
     if len(files) > 1:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"{folder} holds several data sets ({names}): keep one a folder")
-    columns = _columns(files[0])
-    for name in ("user_id", "item_id", "timestamp"):
-        if name not in columns:
-            raise ValueError(f"{files[0]} has no column {name}: has {', '.join(columns)}")
-    ratings = columns.get("rating")
-    return InteractionTable(
-        np.array(columns["user_id"]),
-        np.array(columns["item_id"]),
-        np.array(columns["timestamp"], dtype=np.float64),
-        None if ratings is None else np.array(ratings, dtype=np.float64),
-        _facts(files[0].with_suffix(".item")),
-    )
+    facts = _facts(files[0].with_suffix(".item"))
+    with told_of(files[0]):
+        columns = _columns(files[0])
+        for name in ("user_id", "item_id", "timestamp"):
+            if name not in columns:
+                raise ValueError(f"{files[0]} has no column {name}: has {', '.join(columns)}")
+        ratings = columns.get("rating")
+        return InteractionTable(
+            np.array(columns["user_id"]),
+            np.array(columns["item_id"]),
+            np.array(columns["timestamp"], dtype=np.float64),
+            None if ratings is None else np.array(ratings, dtype=np.float64),
+            facts,
+        )
 
 
 def _facts(path: Path) -> dict[str, Item]:
     if not path.is_file():
         return {}
-    columns = _columns(path)
+    with told_of(path):
+        columns = _columns(path)
+        if "item_id" not in columns:
+            raise ValueError(f"{path} has no column item_id: has {', '.join(columns)}")
     rows = range(len(columns["item_id"]))
     titles = _first(columns, _TITLES) or columns["item_id"]
     years = _first(columns, _YEARS) or [""] * len(rows)

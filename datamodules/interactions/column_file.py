@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_plugins.datamodules.file_errors import told_of
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -23,13 +24,18 @@ def read_column_file(path: Path, columns: Mapping[str, str]) -> InteractionTable
             What is not named has the name of its meaning.
 
     Raises:
-        ValueError: an unknown meaning, or a column that the file lacks.
+        ValueError: an unknown meaning, a column that the file lacks, or a row that cannot be one.
         ImportError: a Parquet file without pyarrow.
     """
     unknown = set(columns) - {*_REQUIRED, *_OPTIONAL}
     if unknown:
         allowed = ", ".join((*_REQUIRED, *_OPTIONAL))
         raise ValueError(f"columns has {', '.join(sorted(unknown))}: expected among {allowed}")
+    with told_of(path):
+        return _table(path, columns)
+
+
+def _table(path: Path, columns: Mapping[str, str]) -> InteractionTable:
     values = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
     found = {}
     for meaning in (*_REQUIRED, *_OPTIONAL):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_plugins.datamodules.file_errors import told_of
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -18,6 +19,10 @@ def read_movielens(folder: Path) -> InteractionTable | None:
     """The ratings of a MovieLens folder, or None if it is none.
 
     Source: Harper and Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015.
+
+    Raises:
+        FileNotFoundError: ratings without the file of the films.
+        ValueError: a line that cannot be one of its file's; the message names both.
     """
     for marker, read in (
         ("u.data", _read_100k),
@@ -36,36 +41,40 @@ def parsed_title(text: str) -> tuple[str, int | None]:
 
 
 def _read_100k(folder: Path) -> InteractionTable:
-    names = [line[0] for line in _lines(folder / "u.genre", "|") if line[0]]
+    names = [name for name, *_ in _lines(folder / "u.genre", "|")]
     facts = {}
-    for item, text, *rest in _lines(folder / "u.item", "|"):
+    for item, text, *rest in _lines(folder / "u.item", "|", width=5 + len(names)):
         flags = rest[-len(names) :]
         genres = (name for name, flag in zip(names, flags, strict=True) if flag == "1")
         facts[item] = _item(text, genres)
-    return _table(_lines(folder / "u.data", "\t"), facts)
+    return _table(folder / "u.data", _lines(folder / "u.data", "\t", width=4), facts)
 
 
 def _read_1m(folder: Path) -> InteractionTable:
-    movies = _lines(folder / "movies.dat", "::")
+    movies = _lines(folder / "movies.dat", "::", width=3)
     facts = {item: _item(text, genres.split("|")) for item, text, genres in movies}
-    return _table(_lines(folder / "ratings.dat", "::"), facts)
+    return _table(folder / "ratings.dat", _lines(folder / "ratings.dat", "::", width=4), facts)
 
 
 def _read_latest(folder: Path) -> InteractionTable:
-    movies = _csv_rows(folder / "movies.csv")
+    movies = _csv_rows(folder / "movies.csv", width=3)
     facts = {item: _item(text, genres.split("|")) for item, text, genres in movies}
-    return _table(_csv_rows(folder / "ratings.csv"), facts)
+    return _table(folder / "ratings.csv", _csv_rows(folder / "ratings.csv", width=4), facts)
 
 
-def _table(rows: Iterable[Sequence[str]], facts: dict[str, Item]) -> InteractionTable:
-    users, items, ratings, timestamps = zip(*rows, strict=True)
-    return InteractionTable(
-        np.array(users),
-        np.array(items),
-        np.array(timestamps, dtype=np.float64),
-        np.array(ratings, dtype=np.float64),
-        facts,
-    )
+def _table(path: Path, rows: Iterable[Sequence[str]], facts: dict[str, Item]) -> InteractionTable:
+    with told_of(path):
+        columns = list(zip(*rows, strict=True))
+        if not columns:
+            raise ValueError("it holds no rating")
+        users, items, ratings, timestamps = columns
+        return InteractionTable(
+            np.array(users),
+            np.array(items),
+            np.array(timestamps, dtype=np.float64),
+            np.array(ratings, dtype=np.float64),
+            facts,
+        )
 
 
 def _item(text: str, genres: Iterable[str]) -> Item:
@@ -73,16 +82,22 @@ def _item(text: str, genres: Iterable[str]) -> Item:
     return Item(title, year, tuple(genre for genre in genres if genre not in _NO_GENRE))
 
 
-def _lines(path: Path, separator: str) -> Iterator[list[str]]:
+def _lines(path: Path, separator: str, width: int | None = None) -> Iterator[list[str]]:
     # Published in Latin-1, whatever their readme says.
     with path.open(encoding="latin-1") as file:
-        for line in file:
-            if line.strip():
-                yield line.rstrip("\n").split(separator)
+        lines = (line.rstrip("\n").split(separator) for line in file if line.strip())
+        yield from _of_width(path, lines, width)
 
 
-def _csv_rows(path: Path) -> Iterator[list[str]]:
-    with path.open(encoding="utf-8", newline="") as file:
+def _csv_rows(path: Path, width: int) -> Iterator[list[str]]:
+    with told_of(path), path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
-        next(rows)  # the header
-        yield from rows
+        next(rows, None)  # the header
+        yield from _of_width(path, rows, width)
+
+
+def _of_width(path: Path, rows: Iterable[list[str]], width: int | None) -> Iterator[list[str]]:
+    for number, row in enumerate(rows, start=1):
+        if width is not None and len(row) != width:
+            raise ValueError(f"{path}, row {number}: {len(row)} values, expected {width}")
+        yield row

@@ -122,7 +122,11 @@ def _table(
 
 def _read(path: Path, width: int) -> Array:
     rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: see its byte {error.start}") from error
+    for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text[0] in "#%;!":
             continue

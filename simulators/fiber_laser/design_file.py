@@ -58,7 +58,7 @@ def read_design_text(name: str | os.PathLike[str]) -> str:
     """The text of a YAML file, or of the packaged design of that name.
 
     Raises:
-        ValueError: neither exists.
+        ValueError: neither exists, or it is no text.
     """
     path = Path(name)
     if not path.is_file() and str(name) in packaged_designs():
@@ -67,12 +67,23 @@ def read_design_text(name: str | os.PathLike[str]) -> str:
         raise ValueError(
             f"no design {str(name)!r}: neither a file nor one of {', '.join(packaged_designs())}"
         )
-    return path.read_text("utf-8")
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8: see its byte {error.start}") from error
 
 
 def load_design(name: str | os.PathLike[str]) -> Design:
-    """The design of a YAML file, or the packaged one of that name."""
-    return design_from(read_design_file(name))
+    """The design of a YAML file, or the packaged one of that name.
+
+    Raises:
+        ValueError: naming the file, the place in it, what stands there, and what could.
+    """
+    content = read_design_file(name)
+    try:
+        return design_from(content)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def design_from(content: dict[str, Any]) -> Design:
@@ -88,7 +99,7 @@ def design_from(content: dict[str, Any]) -> Design:
             raise ValueError(f"design: {needed} is missing")
     glass = _glass(content.get("glass", {}))
     ase = _build(AseBand, content.get("ase", {}), "ase")
-    seed = dict(content["seed"])
+    seed = _mapping(content["seed"], "seed")
     _refuse_unknown(
         seed, ("signal", "laser", "mount", "suppression", "resolution", "noise"), "seed"
     )
@@ -112,7 +123,8 @@ def design_from(content: dict[str, Any]) -> Design:
         resolution = parse_quantity("seed.resolution", seed.get("resolution", "0.02 nm"), "_nm")
         carried = flat_seed_ase_w(signal.power_w, suppression, resolution, ase)
     stages = tuple(
-        _stage(stage, glass, f"stages[{place}]") for place, stage in enumerate(content["stages"])
+        _stage(stage, glass, f"stages[{place}]")
+        for place, stage in enumerate(_list(content["stages"], "stages"))
     )
     noise = _build(FrequencyNoise, seed.get("noise", {}), "seed.noise")
     return Design(
@@ -125,7 +137,8 @@ def design_from(content: dict[str, Any]) -> Design:
     )
 
 
-def _glass(content: dict[str, Any]) -> Spectroscopy:
+def _glass(content: Any) -> Spectroscopy:
+    content = _mapping(content, "glass")
     known = ("name", "lifetime", "temperature", "absorption_file", "emission_file")
     _refuse_unknown(content, known, "glass")
     lifetime = LIFETIME_S
@@ -146,9 +159,9 @@ def _glass(content: dict[str, Any]) -> Spectroscopy:
     return glass
 
 
-def _laser(content: dict[str, Any], glass: Spectroscopy) -> DbrLaser:
-    rest, cavity = dict(content), dict(content.get("cavity", {}))
-    rest.pop("cavity", None)
+def _laser(content: Any, glass: Spectroscopy) -> DbrLaser:
+    rest = _mapping(content, "seed.laser")
+    cavity = _mapping(rest.pop("cavity", {}), "seed.laser.cavity")
     gratings = {
         side: _build(Grating, cavity.pop(side, {}), f"seed.laser.cavity.{side}")
         for side in ("back", "front")
@@ -157,12 +170,12 @@ def _laser(content: dict[str, Any], glass: Spectroscopy) -> DbrLaser:
     return _build(DbrLaser, rest, "seed.laser", cavity=built, spectroscopy=glass)
 
 
-def _stage(content: dict[str, Any], glass: Spectroscopy, where: str) -> Stage:
-    rest = dict(content)
+def _stage(content: Any, glass: Spectroscopy, where: str) -> Stage:
+    rest = _mapping(content, where)
     parts: dict[str, Any] = {"fiber": _fiber(rest.pop("fiber", {}), glass, f"{where}.fiber")}
     parts["pumps"] = tuple(
         _build(Pump, pump, f"{where}.pumps[{place}]")
-        for place, pump in enumerate(rest.pop("pumps", []))
+        for place, pump in enumerate(_list(rest.pop("pumps", []), f"{where}.pumps"))
     )
     if not parts["pumps"]:
         raise ValueError(f"{where}.pumps is missing: a stage needs at least one pump")
@@ -172,9 +185,9 @@ def _stage(content: dict[str, Any], glass: Spectroscopy, where: str) -> Stage:
     return _build(Stage, rest, where, **parts)
 
 
-def _fiber(content: dict[str, Any], glass: Spectroscopy, where: str) -> Fiber:
+def _fiber(content: Any, glass: Spectroscopy, where: str) -> Fiber:
     """A fiber by its ions per m³, or as vendors say it: by its cladding absorption at 976 nm."""
-    rest = dict(content)
+    rest = _mapping(content, where)
     if "cladding_absorption" not in rest:
         return _build(Fiber, rest, where)
     absorption = parse_quantity(
@@ -195,8 +208,7 @@ def _fiber(content: dict[str, Any], glass: Spectroscopy, where: str) -> Fiber:
 
 def _build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
     """A dataclass out of a mapping whose keys are its fields without their units."""
-    if not isinstance(content, dict):
-        raise ValueError(f"{where} = {content!r}: expected a mapping")
+    content = _mapping(content, where)
     by_key = {split_unit(field.name)[0]: field for field in fields(kind)}  # type: ignore[arg-type]
     _refuse_unknown(content, [key for key in by_key if by_key[key].name not in parts], where)
     values = dict(parts)
@@ -226,3 +238,15 @@ def _refuse_unknown(content: Any, known: Any, where: str) -> None:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise ValueError(f"{where}.{key} is unknown: allowed is {', '.join(known)}{hint}")
+
+
+def _mapping(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"{where} = {content!r}: expected a mapping")
+    return dict(content)
+
+
+def _list(content: Any, where: str) -> list[Any]:
+    if not isinstance(content, list):
+        raise ValueError(f"{where} = {content!r}: expected a list")
+    return content

@@ -178,10 +178,30 @@ class Column:
 
 
 @dataclass(frozen=True)
+class Overview:
+    """The figure at the head of a paper's report, and what follows from it.
+
+    Args:
+        experiment: of which all arms are shown.
+        metric: that is shown, with its interval over seeds.
+        title: of the figure.
+        caption: what is to be known to read it.
+        conclusions: names of the claims whose verdicts say what follows.
+    """
+
+    experiment: str
+    metric: str
+    title: str
+    caption: str
+    conclusions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Paper:
     """A paper: its experiments, its claims, the columns of its table.
 
-    ``next_steps`` are said after a run: what to try with what was just seen.
+    ``next_steps`` are said after a run: what to try with what was just seen. ``overview`` stands at
+    the head of the report.
     """
 
     name: str
@@ -191,6 +211,7 @@ class Paper:
     claims: tuple[Claim, ...]
     columns: tuple[Column, ...]
     next_steps: tuple[str, ...] = ()
+    overview: Overview | None = None
 
     def __post_init__(self) -> None:
         names = [experiment.name for experiment in self.experiments]
@@ -200,6 +221,11 @@ class Paper:
         ):
             if len(set(found)) != len(found):
                 raise ValueError(f"{label} of paper {self.name!r} must have distinct names")
+        if self.overview is not None and self.overview.experiment not in names:
+            raise ValueError(
+                f"overview of paper {self.name!r} names experiment {self.overview.experiment!r}, "
+                f"which does not exist{suggestion(self.overview.experiment, names)}"
+            )
         for claim in self.claims:
             if claim.experiment not in names:
                 raise ValueError(
@@ -233,7 +259,10 @@ class Paper:
             for claim in self.claims
             if arms.get(claim.experiment, set()).issuperset(claim.rule.arms)
         )
-        return replace(self, experiments=experiments, claims=claims)
+        shown = self.overview
+        if shown is not None and shown.experiment not in arms:
+            shown = None
+        return replace(self, experiments=experiments, claims=claims, overview=shown)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_plugins.claims.claim import Column, Experiment
 from lightning_plugins.claims.results import ClaimResult, Results
+from lightning_plugins.claims.statistics import paired_interval
 from lightning_plugins.claims.wording import (
     duration_text,
     estimate_text,
@@ -14,8 +15,10 @@ from lightning_plugins.claims.wording import (
     p_text,
 )
 from lightning_plugins.reports.evidence import (
+    ArmInterval,
     ClaimEvidence,
     ContrastEvidence,
+    OverviewEvidence,
     PaperEvidence,
     Report,
     Table,
@@ -42,18 +45,40 @@ def report_of(
 def paper_evidence(results: Results) -> PaperEvidence:
     """One paper's table, claims, failures and raw rows."""
     paper = results.paper
+    claims = tuple(_claim_evidence(results, one) for one in results.judge())
     return PaperEvidence(
         name=paper.name,
         title=paper.title,
         citation=paper.citation,
         scale=results.scale,
         tables=arms_tables(results),
-        claims=tuple(_claim_evidence(results, one) for one in results.judge()),
+        claims=claims,
+        overview=_overview(results, claims),
         failures=tuple(
             f"{one.experiment}, {one.arm}, seed {one.seed}: {one.error}" for one in results.failures
         ),
         rows=tuple(_raw_rows(results)),
     )
+
+
+def _overview(results: Results, claims: tuple[ClaimEvidence, ...]) -> OverviewEvidence | None:
+    overview = results.paper.overview
+    if overview is None:
+        return None
+    arms = []
+    for arm, of_seeds in results.values(overview.experiment).items():
+        values = [one[overview.metric] for one in of_seeds.values() if overview.metric in one]
+        values = [value for value in values if math.isfinite(value)]
+        if values:
+            mean = paired_interval(values)
+            arms.append(ArmInterval(arm, tuple(values), mean.estimate, mean.interval))
+    follows = tuple(
+        f"{claim.statement} {claim.verdict.capitalize()}: {claim.ours}."
+        for claim in claims
+        if claim.name in overview.conclusions
+    )
+    label = results.paper.column(overview.metric).label
+    return OverviewEvidence(overview.title, label, overview.caption, tuple(arms), follows)
 
 
 def arms_tables(results: Results) -> tuple[Table, ...]:

@@ -13,6 +13,7 @@ PAPERS = {
     "induction-heads": "lightning_plugins.claims.induction_heads",
     "mixture-of-experts": "lightning_plugins.claims.mixture_of_experts",
     "change-captioning": "lightning_plugins.claims.change_captioning",
+    "ai-text": "lightning_plugins.claims.ai_text",
     "fiber-laser": "lightning_plugins.claims.fiber_laser",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""

@@ -55,6 +55,27 @@ class ClaimEvidence:
 
 
 @dataclass(frozen=True)
+class ArmInterval:
+    """An arm's values of a metric, one a seed, their mean and its interval."""
+
+    arm: str
+    values: tuple[float, ...]
+    mean: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class OverviewEvidence:
+    """The figure at the head of a paper, and what follows from it, a sentence each."""
+
+    title: str
+    metric: str
+    caption: str
+    arms: tuple[ArmInterval, ...]
+    follows: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class PaperEvidence:
     """A paper: tables of arms, claims, failures in a line each, and raw rows (plain JSON data)."""
 
@@ -66,6 +87,7 @@ class PaperEvidence:
     claims: tuple[ClaimEvidence, ...]
     failures: tuple[str, ...] = ()
     rows: tuple[dict[str, Any], ...] = ()
+    overview: OverviewEvidence | None = None
 
 
 @dataclass(frozen=True)

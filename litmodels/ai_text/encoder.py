@@ -1,5 +1,7 @@
 """Encoders and tokenizers of transformers by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from lightning_plugins.assets import asset_path
@@ -34,12 +36,26 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
     if not pretrained:
         return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
     folder = _location(name)
-    return _without_pooling(AutoModel.from_pretrained, folder, **config)
+    with _no_load_report():
+        return _without_pooling(AutoModel.from_pretrained, folder, **config)
 
 
 def build_tokenizer(name: str, vocab_size: int) -> TextTokenizer:
     """``words`` is :class:`HashedWords`; another name or folder is that of a pretrained one."""
     return HashedWords(vocab_size) if name == "words" else PretrainedTokenizer(_location(name))
+
+
+@contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Layers and heads that were left out on purpose are no news."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _location(name: str) -> str:

@@ -14,9 +14,10 @@ from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
 class FiberMount:
     """How the optical length of a fiber, bare or bonded to a mount, follows the temperature.
 
-    d ln(nL)/dT = α + ξ + κ (1 - p_e) (α_mount - α), the form of a bonded grating. The silica
-    constants are those of Kersey et al., J. Lightwave Technol. 15, 1442 (1997); a bare grating
-    shifts by 6.7e-6 (measured there) to 9.2e-6 per K (with ξ = 8.6e-6).
+    d ln(nL)/dT = α + ξ + κ (1 - p_e) (α_mount - α), the form of a bonded grating. Bare gratings
+    shift by 5.2e-6 to 6.7e-6 per K, depending on the glass (Cosme et al., Accurate Determination
+    of the Temperature Sensitivity of UV-Induced Fiber Bragg Gratings, measured from 1.5 to 1.6 µm);
+    the defaults give 6.65e-6, and ξ = 8.6e-6, which is often quoted, 9.2e-6.
 
     Args:
         thermo_optic_per_k: ξ, change of ln n with temperature in 1/K.

@@ -46,7 +46,7 @@ def train_recipe(
     from lightning.pytorch.cli import LightningCLI
 
     resolved = _resolved(config, seed)
-    with tempfile.TemporaryDirectory() as folder, _quiet():
+    with tempfile.TemporaryDirectory() as folder, quiet():
         resolved["trainer"]["default_root_dir"] = folder
         cli = LightningCLI(
             run=False,
@@ -91,8 +91,8 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's hints to somebody who watches one run are noise in a table of many."""
+def quiet() -> Iterator[None]:
+    """Leave out Lightning's hints to somebody who watches one run: noise in a table of many."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -14,6 +14,7 @@ PAPERS = {
     "mixture-of-experts": "lightning_plugins.claims.mixture_of_experts",
     "change-captioning": "lightning_plugins.claims.change_captioning",
     "ai-text": "lightning_plugins.claims.ai_text",
+    "influence-paths": "lightning_plugins.claims.influence_paths",
     "fiber-laser": "lightning_plugins.claims.fiber_laser",
 }
 """Name -> module with a function ``paper() -> Paper``. A module imports torch inside functions."""

@@ -5,10 +5,12 @@ import hashlib
 import json
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
@@ -21,29 +23,41 @@ from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.nn.recommendation.item_network import NetworkName
 
 _EPOCHS, _PATIENCE = 40, 5
+_RECIPES: dict[NetworkName, dict[str, Any]] = {
+    "sasrec": {"layers": 2, "lr": 4e-3, "batch_size": 32},
+    "irn": {"layers": 2, "lr": 4e-3, "batch_size": 32},
+    "gru4rec": {"layers": 1, "lr": 2e-3, "batch_size": 64},
+}
 _MONITORED = "val/ndcg@10"
 
 
 def fitted_checkpoint(
-    datamodule: LightningDataModule, network: NetworkName, seed: int, folder: Path | None = None
+    datamodule: LightningDataModule,
+    network: NetworkName,
+    seed: int,
+    folder: Path | None = None,
+    max_epochs: int | None = None,
 ) -> Path:
     """Checkpoint of a recommender with the best validation NDCG@10, trained unless it is there.
 
-    The settings are those of the recipes ``recommendation/tiny`` and
-    ``recommendation/tiny_gru4rec``. Its name holds a hash of settings, data and version, and it is
-    put there in one rename, so what is there is whole. Processes wait for each other.
+    The settings are those of the recipes ``recommendation/tiny``, ``recommendation/tiny_gru4rec``
+    and ``recommendation/tiny_irn``, the batches included. Its name holds a hash of settings, data
+    and version, and it is put there in one rename, so what is there is whole. Processes wait for
+    each other.
 
     Args:
         datamodule: an ``InteractionDataModule`` after ``setup``; left as it was.
         network: ``sasrec``, ``gru4rec`` or ``irn``.
         seed: of weights, dropout and the order of batches.
         folder: of the checkpoints; None is the user's cache.
+        max_epochs: training ends there, or 5 epochs after the best one; None is the recipes' 40.
     """
     settings: dict[str, Any] = {
         "network": network,
         "num_items": datamodule.num_items,  # type: ignore[attr-defined]
         "max_length": datamodule.max_length,  # type: ignore[attr-defined]
-        "layers": 1 if network == "gru4rec" else 2,
+        **_RECIPES[network],
+        "max_epochs": max_epochs or _EPOCHS,
     }
     folder = folder or cache_folder().parent / "recommenders"
     key = _key(datamodule, settings | {"seed": seed})
@@ -64,26 +78,28 @@ def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, p
     data = copy.copy(datamodule)  # its own trainer, and its own order of batches
     data.trainer = None
     data.seed = seed  # type: ignore[attr-defined]
+    data.batch_size = settings["batch_size"]  # type: ignore[attr-defined]
+    model = {name: settings[name] for name in settings.keys() - {"lr", "batch_size", "max_epochs"}}
     with tempfile.TemporaryDirectory(prefix=".fitting-", dir=path.parent) as work, seeded(seed):
         best = ModelCheckpoint(work, "best", monitor=_MONITORED, mode="max", save_weights_only=True)
         stop = EarlyStopping(_MONITORED, patience=_PATIENCE, mode="max")
         trainer = Trainer(
             devices=1,
-            max_epochs=_EPOCHS,
+            max_epochs=settings["max_epochs"],
             callbacks=[best, stop],
             default_root_dir=work,
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(SequentialRecommender(**settings), datamodule=data)
+        optimizer = partial(torch.optim.AdamW, lr=settings["lr"])
+        trainer.fit(SequentialRecommender(**model, optimizer=optimizer), datamodule=data)
         os.replace(best.best_model_path, path)
 
 
 def _key(datamodule: LightningDataModule, settings: dict[str, Any]) -> str:
     fixed = {
-        "batch_size": datamodule.batch_size,  # type: ignore[attr-defined]
-        "schedule": [_EPOCHS, _PATIENCE],
+        "patience": _PATIENCE,
         "version": __version__,
     }
     key = hashlib.sha256(json.dumps(settings | fixed, sort_keys=True).encode())

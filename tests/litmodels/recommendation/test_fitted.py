@@ -9,6 +9,7 @@ from lightning_plugins.litmodels.recommendation import fitted
 from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
 from lightning_plugins.litmodels.recommendation.planners import Popular
+from lightning_plugins.recipes import load_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +36,42 @@ def test_a_checkpoint_is_trained_once_and_loads(walking_data, tmp_path, no_train
     loaded = SequentialRecommender.load_from_checkpoint(path, weights_only=True)
     assert (loaded.hparams["network"], loaded.hparams["num_items"]) == ("gru4rec", 24)
     assert [file for file in tmp_path.iterdir() if file.suffix != ".lock"] == [path]
+
+
+@pytest.mark.parametrize(
+    ("network", "recipe"),
+    [("sasrec", "tiny"), ("gru4rec", "tiny_gru4rec"), ("irn", "tiny_irn")],
+)
+def test_settings_are_those_of_the_recipe(network, recipe, walking_data, tmp_path, monkeypatch):
+    seen = {}
+
+    def note(trainer, model, datamodule):
+        seen.update(model.hparams, batch_size=datamodule.batch_size)
+        model.configure_model()
+        seen["lr"] = model.configure_optimizers().param_groups[0]["lr"]
+        seen["epochs"] = trainer.max_epochs
+        raise StopIteration
+
+    monkeypatch.undo()
+    monkeypatch.setattr(Trainer, "fit", note)
+    data = walking_data()
+    data.setup()
+    with pytest.raises(StopIteration):
+        fitted_checkpoint(data, network, seed=1, folder=tmp_path)
+    found = load_recipe(f"recommendation/{recipe}")
+    model, trainer = found["model"]["init_args"], found["trainer"]
+    stop = next(one for one in trainer["callbacks"] if "EarlyStopping" in one["class_path"])
+    assert model["optimizer"]["class_path"] == "torch.optim.AdamW"
+    assert stop["init_args"] == {"monitor": "val/ndcg@10", "mode": "max", "patience": 5}
+    expected = {
+        **{name: model[name] for name in ("network", "dim", "layers", "dropout")},
+        "lr": model["optimizer"]["init_args"]["lr"],
+        "batch_size": found["data"]["init_args"]["batch_size"],
+        "epochs": trainer["max_epochs"],
+    }
+    if network != "gru4rec":
+        expected["heads"] = model["heads"]
+    assert {name: seen[name] for name in expected} == expected
 
 
 def test_another_seed_or_other_data_is_another_checkpoint(walking_data, tmp_path, no_training):

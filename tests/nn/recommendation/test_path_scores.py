@@ -59,7 +59,7 @@ def test_scores_equal_an_oracle_on_random_data_to_a_millionth():
             log_probs(network, history + path[:step]).exp().numpy() for step in range(len(path) + 1)
         ]
         free = [item for item in range(1, 41) if item not in {*history, *path}]
-        ranks = [sorted(free, key=lambda item: -p[item]).index(target) + 1 for p in chances]  # noqa: B023
+        ranks = [sorted(free, key=lambda item: -p[item]).index(target) + 1 for p in chances]
         steps = [math.log(p[item]) for p, item in zip(chances, path, strict=False)]
         found = {name: float(getattr(scores, name)[place]) for name in vars(scores)}
         assert found == pytest.approx(

@@ -19,7 +19,7 @@ from lightning_plugins.reports.to_loggers import send_picture
 class CaptionPictures(Callback):
     """Draws the first pairs with their captions when a fit, a test or a prediction has ended.
 
-    Beside both images stands where their features differ before the projector, and below them the
+    Beside both images stands how far apart their features are in each patch, and below them the
     caption and what people wrote. The page ``captions.html`` goes to ``folder``; the picture
     ``captions``, with the same pairs, to the loggers that take pictures, else to the folder too.
     A fit draws validation pairs. Only the first process draws, pairs of its own.

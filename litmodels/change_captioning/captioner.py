@@ -198,14 +198,15 @@ class ChangeCaptioner(LightningModule):
 
     @torch.no_grad()
     def difference_maps(self, batch: PairBatch) -> Tensor:
-        """How far apart the two images' features are where the projector takes them.
+        """How far apart the vision tower's last features of the two images are.
 
         Returns:
             Euclidean distances ``(batch, rows, columns)``, one for each patch.
         """
         unwrapped = self.network.get_base_model() if self.hparams["lora_rank"] else self.network
-        before, after, _ = unwrapped.model.pair_features(self._pixels(batch))
-        distances = torch.linalg.vector_norm(after - before, dim=-1)
+        pixels = self._pixels(batch).flatten(0, 1)
+        found = unwrapped.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
+        distances = torch.linalg.vector_norm(found[1::2] - found[0::2], dim=-1)
         side = math.isqrt(distances.shape[1])
         return distances.unflatten(1, (side, side)).float()
 

@@ -6,12 +6,18 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.demos.boring_classes import BoringModel
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
 from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
-from lightning_plugins.litmodels.change_captioning import CaptionWriter, ChangeCaptioner
+from lightning_plugins.litmodels.change_captioning import (
+    CaptionPictures,
+    CaptionWriter,
+    ChangeCaptioner,
+)
 from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
 from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
 
@@ -123,6 +129,33 @@ def test_prediction_writes_a_caption_for_your_own_pair(trained, tmp_path, capsys
     assert json.loads(line)["id"] == record.id
     assert isinstance(json.loads(line)["caption"], str)
     assert line in capsys.readouterr().out
+
+
+def test_the_difference_map_is_zero_where_nothing_differs_and_largest_where_a_patch_does(trained):
+    module, _, _, _ = trained
+    images = torch.rand(2, 1, 3, 64, 64).expand(2, 2, 3, 64, 64).clone()
+    images[1, 1, :, 32:48, 16:32] = 1 - images[1, 1, :, 32:48, 16:32].round()
+    maps = module.difference_maps({"images": images})
+    assert maps.shape == (2, 4, 4)
+    assert maps[0].max() < 1e-4
+    assert maps[1].argmax() == 4 * 2 + 1
+
+
+def test_pictures_are_drawn_after_a_test_and_other_modules_are_refused(trained, tmp_path):
+    pytest.importorskip("matplotlib")
+    module, pairs, _, _ = trained
+    pictures = CaptionPictures(num_pairs=2, folder=str(tmp_path / "out"))
+    trainer(tmp_path, callbacks=[pictures]).test(module, datamodule=pairs, verbose=False)
+    page = (tmp_path / "out" / "captions.html").read_text()
+    for record in pairs.records("test"):
+        assert record.id in page
+        assert all(caption in page for caption in record.captions)
+    assert page.count("data:image/png") == 2 * 3
+    assert (tmp_path / "out" / "captions.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(MisconfigurationException, match=r"needs BoringModel.generate\(batch\)"):
+        trainer(tmp_path, callbacks=[pictures]).test(BoringModel(), verbose=False)
+    with pytest.raises(ValueError, match="num_pairs=0"):
+        CaptionPictures(num_pairs=0)
 
 
 def test_images_of_another_size_are_resized(trained):

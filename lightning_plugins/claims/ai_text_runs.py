@@ -18,8 +18,8 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     """Train a detector, or take the one of the arm before; attack its AI texts and ask again.
 
     ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``)
-    or ``expectation``: the detector answers with one draw, the attack with the mean of ``draws``, and
-    what counts is whether the detector is right on what was found, by draws that no search saw.
+    or ``expectation``: the detector answers with one draw, the attack with the mean of ``draws``,
+    and what counts is whether the detector is right on what was found, by draws that no search saw.
     """
     import torch
 

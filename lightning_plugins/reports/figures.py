@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 ACCENT = {"light": "#1f6feb", "dark": "#6cb0ff"}
 INK = {"light": "#24292f", "dark": "#d7dde4"}
-_FAINT = {"light": "#b4bcc6", "dark": "#4a525c"}
+FAINT = {"light": "#b4bcc6", "dark": "#4a525c"}
 _LONGEST_NAME = 34
 
 
@@ -44,8 +44,8 @@ def paired_figure(claim: ClaimEvidence, theme: str = "light", kind: str = "svg")
     _draw_arms(left, claim, theme)
     _draw_contrasts(right, claim, theme)
     for axes in (left, right):
-        _dress(axes, theme)
-    return _encoded(figure, kind)
+        dress(axes, theme)
+    return encoded(figure, kind)
 
 
 def _draw_arms(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
@@ -53,7 +53,7 @@ def _draw_arms(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
     seeds = sorted({seed for values in claim.arms.values() for seed in values})
     for seed in seeds:
         points = [claim.arms[name].get(seed, math.nan) for name in names]
-        axes.plot(points, color=_FAINT[theme], linewidth=1, zorder=1)
+        axes.plot(points, color=FAINT[theme], linewidth=1, zorder=1)
         axes.plot(points, "o", color=ACCENT[theme], markersize=5, alpha=0.75, zorder=2)
     for place, name in enumerate(names):
         values = [value for value in claim.arms[name].values() if math.isfinite(value)]
@@ -72,10 +72,10 @@ def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
     for place, contrast in enumerate(claim.contrasts):
         color = ACCENT[theme] if place == 0 else INK[theme]
         if contrast.margin is not None:
-            axes.axvspan(-contrast.margin, contrast.margin, color=_FAINT[theme], alpha=0.35, lw=0)
+            axes.axvspan(-contrast.margin, contrast.margin, color=FAINT[theme], alpha=0.35, lw=0)
         differences = list(contrast.differences.values())
         axes.plot(
-            differences, [place + 0.2] * len(differences), "o", color=_FAINT[theme], markersize=4
+            differences, [place + 0.2] * len(differences), "o", color=FAINT[theme], markersize=4
         )
         if all(map(math.isfinite, contrast.interval)):
             axes.plot(contrast.interval, [place, place], color=color, linewidth=2.5)
@@ -87,18 +87,20 @@ def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
     axes.set_title(f"paired difference, {100 * claim.confidence:.0f} % interval")
 
 
-def _dress(axes: "Axes", theme: str) -> None:
+def dress(axes: "Axes", theme: str) -> None:
+    """Axes as in all figures of a report: no box, no background, small type."""
     ink = INK[theme]
     axes.patch.set_alpha(0)
     axes.title.set_color(ink)
     axes.title.set_fontsize(10)
     for name, spine in axes.spines.items():
         spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(_FAINT[theme])
-    axes.tick_params(colors=ink, labelsize=9, color=_FAINT[theme])
+        spine.set_color(FAINT[theme])
+    axes.tick_params(colors=ink, labelsize=9, color=FAINT[theme])
 
 
-def _encoded(figure: "Figure", kind: str) -> bytes:
+def encoded(figure: "Figure", kind: str) -> bytes:
+    """The figure as ``svg`` or ``png``, the same bytes whenever it is drawn."""
     from matplotlib import rc_context
 
     buffer = io.BytesIO()

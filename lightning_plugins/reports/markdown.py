@@ -1,9 +1,16 @@
 """The report as Markdown, for a terminal or a pull request."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
-from lightning_plugins.reports.evidence import RULE_CHANGED, ClaimEvidence, Report
+from lightning_plugins.reports.evidence import (
+    RULE_CHANGED,
+    ArmInterval,
+    ClaimEvidence,
+    OverviewEvidence,
+    Report,
+)
 from lightning_plugins.reports.page import SUMMARY_HEADER
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
@@ -33,6 +40,7 @@ def markdown_page(report: Report) -> str:
     for paper in report.papers:
         lines += ["", f"## {_escaped(paper.title)}", ""]
         lines += [_paragraph(f"{paper.citation} · scale {paper.scale}"), ""]
+        lines += _overview(paper.overview) if paper.overview is not None else []
         for table in paper.tables:
             lines += [*([_paragraph(table.title), ""] if table.title else [])]
             lines += [*_table(table.header, table.rows), ""]
@@ -44,6 +52,17 @@ def markdown_page(report: Report) -> str:
     lines += ["", "## Environment", ""]
     lines += [f"- {_escaped(key)}: {_escaped(value)}" for key, value in report.environment.items()]
     return "\n".join(lines) + "\n"
+
+
+def _overview(overview: OverviewEvidence) -> list[str]:
+    def row(arm: ArmInterval) -> tuple[str, ...]:
+        bounds = (f"{bound:.1f}" if math.isfinite(bound) else "-" for bound in arm.interval)
+        return (arm.arm, f"{arm.mean:.1f}", *bounds, str(len(arm.values)))
+
+    header = ("arm", overview.metric, "from", "to", "n")
+    lines = [_paragraph(overview.title), "", *_table(header, map(row, overview.arms)), ""]
+    lines += [_paragraph(overview.caption), "", "What follows:", ""]
+    return [*lines, *(f"- {_escaped(sentence)}" for sentence in overview.follows), ""]
 
 
 def _facts(claim: ClaimEvidence) -> dict[str, str]:

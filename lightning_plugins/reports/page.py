@@ -1,17 +1,19 @@
 """The report as one self-contained HTML page."""
 
 import base64
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from lightning_plugins.reports.evidence import (
     RULE_CHANGED,
     ClaimEvidence,
+    OverviewEvidence,
     PaperEvidence,
     Report,
     Table,
 )
 from lightning_plugins.reports.figures import paired_figure
 from lightning_plugins.reports.html import Element, document
+from lightning_plugins.reports.overview import overview_figure
 from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
 from lightning_plugins.reports.style import CSS
 
@@ -66,6 +68,8 @@ def _summary(report: Report) -> Element:
 def _paper(paper: PaperEvidence) -> Iterable[Element]:
     yield Element("h2", paper.title)
     yield Element("p", f"{paper.citation} · scale {paper.scale}", class_="soft")
+    if paper.overview is not None and paper.overview.arms:
+        yield _overview(paper.overview)
     for table in paper.tables:
         yield _plain_table(table)
     for failure in paper.failures:
@@ -111,19 +115,35 @@ def _claim(claim: ClaimEvidence, anchor: str) -> Element:
     )
 
 
+def _overview(overview: OverviewEvidence) -> Element:
+    values = "; ".join(f"{arm.arm} {arm.mean:.3g}" for arm in overview.arms)
+    return Element(
+        "section",
+        Element("h3", overview.title),
+        _picture(lambda theme: overview_figure(overview, theme), f"{overview.metric}: {values}"),
+        Element("p", overview.caption, class_="soft"),
+        Element("p", "What follows:"),
+        Element("ul", *(Element("li", sentence) for sentence in overview.follows)),
+        class_="claim",
+    )
+
+
 def _figure(claim: ClaimEvidence) -> Element | None:
     if not claim.contrasts or not any(claim.arms.values()):
         return None
-    light, dark = (
-        _data_uri(paired_figure(claim, theme), "image/svg+xml") for theme in ("light", "dark")
-    )
     contrast = claim.contrasts[0]
+    return _picture(
+        lambda theme: paired_figure(claim, theme),
+        f"{claim.metric} by arm and seed; {contrast.label}: {claim.ours}",
+    )
+
+
+def _picture(drawn: Callable[[str], bytes], alt: str) -> Element:
+    light, dark = (_data_uri(drawn(theme), "image/svg+xml") for theme in ("light", "dark"))
     return Element(
         "picture",
         Element("source", srcset=dark, media="(prefers-color-scheme: dark)"),
-        Element(
-            "img", src=light, alt=f"{claim.metric} by arm and seed; {contrast.label}: {claim.ours}"
-        ),
+        Element("img", src=light, alt=alt),
     )
 
 

@@ -1,13 +1,21 @@
 import base64
 import json
+import math
 import re
 from dataclasses import fields, replace
 from html.parser import HTMLParser
 
 import pytest
 
-from lightning_plugins.reports.evidence import RULE_CHANGED, Report, Table
+from lightning_plugins.reports.evidence import (
+    RULE_CHANGED,
+    ArmInterval,
+    OverviewEvidence,
+    Report,
+    Table,
+)
 from lightning_plugins.reports.html import Element
+from lightning_plugins.reports.markdown import markdown_page
 from lightning_plugins.reports.page import html_page
 
 HOSTILE = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
@@ -125,3 +133,45 @@ def test_tables_show_every_cell(evidence):
     page = Elements(html_page(replace(base, papers=(paper,))))
     assert all(cell in page.text for cell in ("first", "A", "B", "Q", "W", "second", "X", "Y"))
     assert [tag for tag, _ in page.found].count("caption") == 2
+
+
+OVERVIEW = OverviewEvidence(
+    title="Accuracy under attack",
+    metric="AUA %",
+    caption="One row an arm.",
+    arms=(
+        ArmInterval("noise on", (20.0, 30.0), 25.0, (-38.5, 88.5)),
+        ArmInterval("one seed", (40.0,), 40.0, (math.nan, math.nan)),
+    ),
+    follows=("Noise helps. Not supported: a - b: 1 [0, 2].",),
+)
+
+
+@pytest.fixture
+def with_overview(evidence):
+    found = evidence.report()
+    (paper,) = found.papers
+    return replace(found, papers=(replace(paper, overview=OVERVIEW),))
+
+
+def test_the_overview_is_the_first_figure_and_says_what_follows(with_overview):
+    page = Elements(html_page(with_overview))
+    first, second = [attributes for tag, attributes in page.found if tag == "img"]
+    assert first["alt"] == "AUA %: noise on 25; one seed 40"
+    assert "by arm and seed" in second["alt"]
+    assert OVERVIEW.follows[0] in page.text
+
+
+def test_no_text_of_the_overview_becomes_markup(with_overview):
+    clean, attacked = (
+        Elements(html_page(with_overview)),
+        Elements(html_page(hostile(with_overview))),
+    )
+    assert [tag for tag, _ in attacked.found] == [tag for tag, _ in clean.found]
+
+
+def test_the_markdown_has_the_numbers_of_the_overview(with_overview):
+    lines = markdown_page(with_overview).splitlines()
+    assert "| noise on | 25.0 | -38.5 | 88.5 | 2 |" in lines
+    assert "| one seed | 40.0 | - | - | 1 |" in lines
+    assert "- Noise helps. Not supported: a - b: 1 \\[0, 2\\]." in lines

@@ -51,6 +51,7 @@ BENCHMARKS = (
         "decentralized", ("simulation",), remark="`network` limits a network and is run by hand"
     ),
     Benchmark("induction_heads"),
+    Benchmark("captioning", peers=("pycocoevalcap",)),
     Benchmark("fiber_laser", remark="PyFiberAmp is on no package index: --pyfiberamp CLONE"),
 )
 

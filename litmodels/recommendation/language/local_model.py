@@ -79,6 +79,15 @@ class LocalModel:
             messages, tokenize=False, add_generation_prompt=True
         )
 
+    @staticmethod
+    def line(title: str) -> str:
+        """A title as it is written, ended by its newline.
+
+        The dash keeps chat models from numbering their lines, which over a trie would make them
+        write the titles that begin with a number.
+        """
+        return f"- {title}\n"
+
     def trie(self, titles: Sequence[str]) -> TitleTrie:
         """The tree of the titles of item 1, item 2 and so on, each a line of its own."""
         return TitleTrie([self._line(title) for title in titles])
@@ -158,7 +167,7 @@ class LocalModel:
         return int(self.tokenizer.eos_token_id)
 
     def _line(self, title: str) -> list[int]:
-        return self.tokenizer.encode(title + "\n", add_special_tokens=False)
+        return self.tokenizer.encode(self.line(title), add_special_tokens=False)
 
     def _encoded(self, prompts: Sequence[str]) -> Any:
         return self.tokenizer(

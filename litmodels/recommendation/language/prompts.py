@@ -71,7 +71,9 @@ def path_request(
 ) -> Messages:
     """The path in one turn, a title a line, for models whose decoding is constrained or scored."""
     messages = plan_request(catalogue, history, target, length, shown=shown)
-    messages[0]["content"] += f"\nReply with {length} titles, one a line, and nothing else."
+    messages[0]["content"] += (
+        f"\nReply with {length} titles, one a line after a dash, and nothing else."
+    )
     return messages
 
 
@@ -100,5 +102,9 @@ def history_and_target(
 
 def described(item: Item) -> str:
     """Title, year and genres on one line, whatever characters the title has."""
-    text = f"{item} [{', '.join(item.genres)}]" if item.genres else str(item)
-    return " ".join(text.split())
+    return f"{one_line(item)} [{', '.join(item.genres)}]" if item.genres else one_line(item)
+
+
+def one_line(item: Item) -> str:
+    """Title and year on one line."""
+    return " ".join(str(item).split())

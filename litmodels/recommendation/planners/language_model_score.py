@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
-from lightning_plugins.litmodels.recommendation.language.prompts import path_request
+from lightning_plugins.litmodels.recommendation.language.prompts import one_line, path_request
 from lightning_plugins.litmodels.recommendation.planners.planner import (
     Knowledge,
     Planner,
@@ -44,16 +44,12 @@ class LanguageModelScore(Planner):
         for user, target in enumerate(sessions.targets.tolist()):
             history, path = sessions.history(user), sessions.paths[user]
             messages = path_request(catalogue, history, target, sessions.length)
-            written = "".join(f"{_line(catalogue[item])}\n" for item in path)
+            written = "".join(self.model.line(one_line(catalogue[item])) for item in path)
             prompts.append(self.model.prompt(messages) + written)
             numbers.append(listed[user].nonzero()[:, 0])
-            titles.append([_line(catalogue[int(item)]) for item in numbers[-1]])
+            titles.append([one_line(catalogue[int(item)]) for item in numbers[-1]])
         wanted = torch.full(sessions.allowed.shape, -torch.inf)
         scores = self.model.title_log_probs(prompts, titles)
         for row, items, of_items in zip(wanted, numbers, scores, strict=True):
             row[items] = of_items
         return wanted
-
-
-def _line(item: object) -> str:
-    return " ".join(str(item).split())

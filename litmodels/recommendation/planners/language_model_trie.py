@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
-from lightning_plugins.litmodels.recommendation.language.prompts import path_request
+from lightning_plugins.litmodels.recommendation.language.prompts import one_line, path_request
 from lightning_plugins.litmodels.recommendation.language.title_trie import TitleTrie
 from lightning_plugins.litmodels.recommendation.planners.planner import (
     Knowledge,
@@ -41,7 +41,7 @@ class LanguageModelTrie(Planner):
 
     def _planned(self, sessions: Sessions, catalogue: Catalogue) -> list[list[int]]:
         if self._trie is None or self._trie[0] is not catalogue:
-            titles = [" ".join(str(item).split()) for item in list(catalogue)[1:]]
+            titles = [one_line(item) for item in list(catalogue)[1:]]
             self._trie = catalogue, self.model.trie(titles)
         prompts = [
             self.model.prompt(path_request(catalogue, history, target, sessions.length))

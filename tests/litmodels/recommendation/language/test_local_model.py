@@ -22,7 +22,7 @@ def test_title_scores_equal_those_of_whole_texts(model):
     ):
         start = model.tokenizer.encode(prompt)
         for title, score in zip(titles, scores.tolist(), strict=True):
-            end = model.tokenizer.encode(title + "\n")
+            end = model.tokenizer.encode(f"- {title}\n")
             whole = torch.tensor([start + end])
             logits = model.network(whole).logits[0, len(start) - 1 : -1].log_softmax(-1)
             expected = logits.gather(1, torch.tensor(end)[:, None]).mean()
@@ -47,7 +47,7 @@ def test_each_title_is_the_likeliest_way_through_the_trie(model):
     trie, allowed = model.trie(TITLES), torch.ones(1, 13, dtype=torch.bool)
     allowed[:, 0] = False
     ((item,),) = model.paths(PROMPTS[:1], trie, allowed, 1)
-    text, rest = PROMPTS[0], [model.tokenizer.encode(title + "\n") for title in TITLES]
+    text, rest = PROMPTS[0], [model.tokenizer.encode(f"- {title}\n") for title in TITLES]
     written = []
     while not (len(rest) == 1 and len(written) == len(rest[0])):
         tokens = torch.tensor([model.tokenizer.encode(text) + written])
@@ -55,7 +55,7 @@ def test_each_title_is_the_likeliest_way_through_the_trie(model):
         place = len(written)
         written.append(max({row[place] for row in rest}, key=lambda token: float(logits[token])))
         rest = [row for row in rest if row[place] == written[-1]]
-    assert TITLES[item - 1] + "\n" == model.tokenizer.decode(written)
+    assert f"- {TITLES[item - 1]}\n" == model.tokenizer.decode(written)
 
 
 def test_replies_are_cut_at_the_limit_and_one_seed_gives_one_reply(tiny_checkpoint, model):

@@ -1,0 +1,108 @@
+"""The embedded default with a writer that counts: resumed, whole or absent, and without traces."""
+
+import json
+
+import pytest
+
+from lightning_plugins.datamodules.ai_text import embedded
+from lightning_plugins.datamodules.ai_text.continuations import BATCH_SIZE, write_pairs
+from lightning_plugins.datamodules.ai_text.human_prose import (
+    Passage,
+    manual_paragraphs,
+    speeches,
+)
+
+PASSAGES = [
+    Passage(" ".join(f"{domain}{i}w{j}" for j in range(60)), domain, f"source{i % 7}")
+    for i, domain in enumerate(["plays", "manuals"] * (3 * BATCH_SIZE // 2))
+]
+
+
+class Echo:
+    """Goes on with the prompt's last word, and dies after some calls."""
+
+    def __init__(self, calls=None, dies_after=None):
+        self.calls = [] if calls is None else calls
+        self.dies_after = dies_after
+
+    def num_tokens(self, text):
+        return len(text.split())
+
+    def continuations(self, prompts, temperature, new_tokens, seed):
+        if self.dies_after is not None and len(self.calls) >= self.dies_after:
+            raise KeyboardInterrupt
+        self.calls.append((len(prompts), temperature, seed))
+        return [f"{prompt.split()[-1]} {temperature} {seed}\n and  cut" for prompt in prompts]
+
+
+def records(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_pairs_have_no_prompt_and_no_cut_word(tmp_path):
+    write_pairs(tmp_path / "a.jsonl", PASSAGES, Echo)
+    found = records(tmp_path / "a.jsonl")
+    assert [record["place"] for record in found] == list(range(len(PASSAGES)))
+    first = found[0]
+    assert first["human"].split() == PASSAGES[0].text.split()[20:]
+    assert first["ai"] == "plays0w19 0.7 0 and"
+    assert {record["generator"] for record in found} == {"smollm2-t0.7", "smollm2-t1.0"}
+
+
+@pytest.mark.parametrize("torn", ["", '{"place": 3, "do'])
+def test_a_killed_call_goes_on_and_ends_with_the_same_file(tmp_path, torn):
+    write_pairs(tmp_path / "whole.jsonl", PASSAGES, Echo)
+    with pytest.raises(KeyboardInterrupt):
+        write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: Echo(dies_after=2))
+    assert not (tmp_path / "a.jsonl").exists()
+    with (tmp_path / "a.partial").open("a") as file:
+        file.write(torn)
+    calls = []
+    write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: Echo(calls))
+    assert len(calls) == 2  # of four: two temperatures of 48 texts each
+    assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
+    write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: pytest.fail("there is nothing to do"))
+
+
+def test_both_texts_of_a_passage_are_a_pair_of_its_source(tmp_path):
+    write_pairs(tmp_path / "a.jsonl", PASSAGES, Echo)
+    human, machine = embedded.embedded_samples(tmp_path / "a.jsonl")[:2]
+    assert (human.label, machine.label) == (0, 1)
+    assert human.pair == machine.pair == "0"
+    assert human.source == machine.source == "source0"
+    assert (human.generator, machine.generator) == ("human", "smollm2-t0.7")
+    with pytest.raises(FileNotFoundError, match=r"prepare_data\(\) first"):
+        embedded.embedded_samples(tmp_path / "b.jsonl")
+
+
+def test_speeches_are_prose_of_the_plays():
+    try:
+        found = list(speeches(60))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    assert len(found) > 350
+    assert len({one.source for one in found}) > 25
+    assert all("\n" not in one.text and len(one.text.split()) >= 60 for one in found)
+    # Verse, which begins every line with a capital, is not among them.
+    assert not any("Friends, Romans, countrymen" in one.text for one in found)
+
+
+@pytest.mark.slow
+def test_manuals_have_enough_paragraphs_of_many_modules():
+    found = list(manual_paragraphs(60))
+    assert len({one.text for one in found}) > 300
+    assert len({one.source for one in found}) > 80
+
+
+@pytest.mark.slow
+def test_smollm2_goes_on_alike_with_one_seed():
+    from lightning_plugins.nn.ai_text.smollm2 import SmolLM2
+
+    try:
+        model = SmolLM2()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    prompts = ["The river runs through the", "A garden in winter"]
+    once, again, other = (model.continuations(prompts, 1.0, 8, seed) for seed in (0, 0, 1))
+    assert once == again != other
+    assert all(text.strip() for text in once)

@@ -6,6 +6,7 @@ PYTHON := .venv/bin/python
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 # A worker needs about 1.5 GB; the tests of one file stay together.
 WORKERS := -n auto --maxprocesses 4 --dist loadgroup
+LIGHTNING := lightning,pytorch-lightning
 PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
 
 .PHONY: help
@@ -44,11 +45,16 @@ docs: ## build the documentation, warnings are errors; result in docs/_build/htm
 
 .PHONY: test-lightning-min
 test-lightning-min: set-up ## test the plugins with the lowest Lightning that we support
-	scripts/test_with_lightning.sh min $(PLUGIN_TESTS)
+	scripts/test_with.sh min $(LIGHTNING) $(PLUGIN_TESTS)
 
 .PHONY: test-lightning-latest
 test-lightning-latest: set-up ## test the plugins with the newest Lightning on the index
-	scripts/test_with_lightning.sh latest $(PLUGIN_TESTS)
+	scripts/test_with.sh latest $(LIGHTNING) $(PLUGIN_TESTS)
+
+.PHONY: test-min
+test-min: set-up ## test with the lowest core requirements that we support; torch stays, it is 6 GB
+	scripts/test_with.sh min $(LIGHTNING),torchmetrics,jsonargparse \
+		$(PLUGIN_TESTS) tests/cli tests/metrics tests/recipes
 
 .PHONY: set-up
 set-up: ## only prepare .venv and the assets; every target does it where needed

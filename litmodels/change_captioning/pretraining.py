@@ -54,8 +54,8 @@ class Pretraining:
 def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = None) -> Path:
     """Folder with the weights and words of a pre-trained ``tiny`` network, made if it is missing.
 
-    It stands in for a published LLaVA-OneVision: from random weights a network of this size learns
-    nothing from change captions but the commonest of them. Making it takes a minute of one core.
+    It stands in for a published LLaVA-OneVision, which has seen images and words long before it
+    sees a change. Making it takes a minute of one core.
 
     Args:
         cache: folder that holds such folders; None is the user's cache.

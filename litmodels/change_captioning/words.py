@@ -40,14 +40,18 @@ class WordTokenizer:
         return [self._id_of.get(word, self.unknown_id) for word in _split(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words of ``ids`` up to the first end, without special tokens."""
+        """The words of ``ids`` up to the first end, without special tokens, a blank between two.
+
+        Before a last full stop there is none.
+        """
         found = []
         for number in ids:
             if number == self.end_id:
                 break
             if len(_SPECIAL) <= number < len(_SPECIAL) + len(self.words):
                 found.append(self.words[number - len(_SPECIAL)])
-        return " ".join(found)
+        text = " ".join(found)
+        return f"{text[:-2]}." if text.endswith(" .") else text
 
 
 def _split(text: str) -> list[str]:

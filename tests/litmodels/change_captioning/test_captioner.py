@@ -50,7 +50,7 @@ def test_words_are_numbered_by_frequency_and_come_back():
     assert words.words == ["a", "house", ",", "."]
     ids = words.encode("A house, a villa.")
     assert ids == [4, 5, 6, 4, words.unknown_id, 7]
-    assert words.decode([*ids, words.end_id, 5]) == "a house , a ."
+    assert words.decode([*ids, words.end_id, 5]) == "a house , a."
 
 
 def test_only_the_answer_and_its_end_are_targets():

@@ -96,6 +96,5 @@ def test_the_tiny_recipe_describes_changes_and_then_those_of_your_own_pair(tmp_p
         pair = [f"--data.before={record.before}", f"--data.after={record.after}"]
         lightning_plugins(tmp_path, "predict", *config, *pair, f"--ckpt_path={checkpoint}")
         (line,) = (tmp_path / "captions" / "captions.jsonl").read_text().splitlines()
-        said = json.loads(line)["caption"].replace(" .", ".")
-        right += said in record.captions
+        right += json.loads(line)["caption"] in record.captions
     assert right >= 2

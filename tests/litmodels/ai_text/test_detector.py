@@ -20,7 +20,7 @@ from marker_corpus import (
 from torch.utils.data import DataLoader
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
-from lightning_plugins.callbacks import ExactResume
+from lightning_plugins.callbacks import AdversarialTextEvaluation, ExactResume
 from lightning_plugins.litmodels.ai_text import AITextDetector, ScanWriter
 from lightning_plugins.metrics import threshold_at_fpr
 
@@ -270,6 +270,21 @@ def test_predict_scans_each_text_and_its_windows(tmp_path, capsys):
     assert shown.count("\n  ") == sum(len(scan.windows) for scan in scans)
     lines = (tmp_path / "scans/scans.jsonl").read_text().splitlines()
     assert [json.loads(line)["score"] for line in lines] == [scan.score for scan in scans]
+
+
+def test_attacks_within_a_run_draw_fresh_noise(tmp_path):
+    torch.manual_seed(0)
+    module = tiny_detector("scrn", inference_noise=True)
+    asked, plain = [], module.probabilities
+    module.probabilities = lambda texts, seed=None: asked.append(seed) or plain(texts, seed)
+    attack = AdversarialTextEvaluation(num_samples=4, label=None, fresh_draws=3)
+    trainer = quiet_trainer(tmp_path, callbacks=[attack])
+    trainer.test(module, DataLoader(marker_corpus(8), batch_size=4), verbose=False)
+    found = trainer.callback_metrics
+    assert 0 <= found["attack/accuracy_under_attack"] <= found["attack/original_accuracy"] <= 1
+    assert 0 <= found["attack/accuracy_under_fresh_noise"] <= 1
+    seeds = [seed for seed in asked if seed is not None]
+    assert len(set(seeds)) == len(seeds) > 3
 
 
 def test_embeddings_can_stay_as_they_are(tmp_path):

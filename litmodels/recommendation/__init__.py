@@ -4,6 +4,7 @@ from lightning_plugins.litmodels.recommendation.influence_paths import (
     InfluencePath,
     InfluencePathPlanner,
 )
+from lightning_plugins.litmodels.recommendation.path_report import InfluencePathReport
 from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
 
-__all__ = ["InfluencePath", "InfluencePathPlanner", "SequentialRecommender"]
+__all__ = ["InfluencePath", "InfluencePathPlanner", "InfluencePathReport", "SequentialRecommender"]

@@ -30,7 +30,7 @@ from lightning_plugins.metrics.coherence import (
 )
 from lightning_plugins.metrics.diversity import genre_variety, new_genre_share
 from lightning_plugins.metrics.influence import increase_of_interest, increment_of_rank
-from lightning_plugins.nn.recommendation import ItemNetwork
+from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
 from lightning_plugins.nn.recommendation.path_scores import path_scores
 from lightning_plugins.nn.recommendation.sequences import unpadded
 from lightning_plugins.nn.recommendation.text_vectors import text_vectors
@@ -192,8 +192,18 @@ class InfluencePathPlanner(LightningModule):
         for _ in range(length):
             items = planner.next_items(sessions, knowledge)
             sessions.recommend(items)
-            sessions.take(self.user_model.accepts(sessions, items, self._first_evaluator))
+            sessions.take(self.user_model.accepts(sessions, items, self.first_evaluator))
         return sessions
+
+    @property
+    def first_evaluator(self) -> ItemNetwork:
+        """The network by which users decide; there after ``setup``."""
+        return next(iter(self._evaluators.values()))
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """What is known of the items; there after ``setup``."""
+        return self._knowledge.catalogue
 
     def _checkpoints(self) -> tuple[Any, str, dict[str, str], dict[str, str]]:
         datamodule = getattr(self.trainer, "datamodule", None)
@@ -217,10 +227,6 @@ class InfluencePathPlanner(LightningModule):
             if planner.needs is not None
         }
         return datamodule, backbone, evaluators, of_planners
-
-    @property
-    def _first_evaluator(self) -> ItemNetwork:
-        return next(iter(self._evaluators.values()))
 
     def _reports(self) -> dict[str, Counter[str]]:
         found = {label: planner.report for label, planner in self.planners.items()}
@@ -248,7 +254,7 @@ class InfluencePathPlanner(LightningModule):
         values["taken"] = torch.tensor(sessions.accepted).float().mean(dim=1)
         values["reached"] = sessions.is_reached.float()
         if not isinstance(self.user_model, TakesEverything):
-            at_end = self.user_model.accepts(sessions, sessions.targets, self._first_evaluator)
+            at_end = self.user_model.accepts(sessions, sessions.targets, self.first_evaluator)
             values["target"] = at_end.float()
         if self.judge is not None:
             catalogue = self._knowledge.catalogue

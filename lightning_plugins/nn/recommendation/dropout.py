@@ -29,5 +29,5 @@ class Dropout(nn.Module):
         dropped = min(255, round(256 * self.p))
         draws = torch.empty((values.numel() + 7) // 8, dtype=torch.int64)
         draws.random_(-(2**63), None)  # all 64 bits
-        is_dropped = draws.view(torch.uint8)[: values.numel()].view(values.shape) < dropped
-        return (values * (256 / (256 - dropped))).masked_fill(is_dropped, 0)
+        is_kept = draws.view(torch.uint8)[: values.numel()].view(values.shape) >= dropped
+        return values * is_kept.to(values.dtype).mul_(256 / (256 - dropped))

@@ -1,0 +1,123 @@
+"""Shows what was planned for a few users."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_plugins.litmodels.recommendation.influence_paths import (
+    InfluencePath,
+    InfluencePathPlanner,
+)
+from lightning_plugins.nn.recommendation.sequences import padded, unpadded
+from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.guided_paths import (
+    GuidedPath,
+    GuidedStep,
+    guided_paths_page,
+    guided_paths_picture,
+)
+from lightning_plugins.reports.to_loggers import send_picture
+
+_SHOWN_OF_HISTORY = 5
+
+
+class InfluencePathReport(Callback):
+    """Writes the paths of the first users, with titles, genres, and how the interest went.
+
+    ``trainer.predict`` with an ``InfluencePathPlanner`` leaves ``paths.html`` in the log folder,
+    and a picture with the loggers that take one, or beside it; without matplotlib only the page.
+
+    Args:
+        users: how many are shown.
+        planners: labels of those whose paths are shown; None for all.
+
+    Raises:
+        ValueError: ``users`` below 1.
+    """
+
+    def __init__(self, users: int = 2, planners: list[str] | None = None) -> None:
+        if users < 1:
+            raise ValueError(f"users={users}: expected at least 1")
+        self.users = users
+        self.planners = planners
+        self._paths: list[GuidedPath] = []
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with an empty page."""
+        if not isinstance(pl_module, InfluencePathPlanner):
+            raise ValueError(
+                f"InfluencePathReport shows paths of an InfluencePathPlanner, and the model is a "
+                f"{type(pl_module).__name__}: leave it out of callbacks"
+            )
+        for label in self.planners or ():
+            if label not in pl_module.planners:
+                raise ValueError(
+                    f"planners={self.planners}: {label!r} is none of "
+                    f"{', '.join(pl_module.planners)}"
+                )
+        self._paths = []
+
+    def on_predict_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Sequence[InfluencePath],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the paths of the first users of the first batch."""
+        if batch_idx or trainer.global_rank:
+            return
+        assert isinstance(pl_module, InfluencePathPlanner)
+        shown = sorted({path.user for path in outputs})[: self.users]
+        chosen = [
+            path
+            for user in shown
+            for path in outputs
+            if path.user == user and (self.planners is None or path.planner in self.planners)
+        ]
+        known = dict(zip(batch["user"].tolist(), unpadded(batch["seen"]), strict=True))
+        self._paths = [_guided(path, known[path.user], pl_module) for path in chosen]
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the page and the picture."""
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
+        if not self._paths:
+            return
+        page = folder / "paths.html"
+        write_text_atomically(page, guided_paths_page("Paths towards a target", self._paths))
+        try:
+            picture = guided_paths_picture(self._paths)
+        except ImportError as error:
+            rank_zero_info(f"{page}; no picture: {error}")
+            return
+        sent = send_picture("paths", picture, trainer.loggers, folder)
+        rank_zero_info(f"{page}; picture: {', '.join(sent)}")
+
+
+@torch.no_grad()
+def _guided(path: InfluencePath, history: list[int], module: InfluencePathPlanner) -> GuidedPath:
+    network, catalogue = module.first_evaluator, module.catalogue
+    prefixes = [list(history)]
+    for item, is_accepted in zip(path.items, path.is_accepted, strict=True):
+        prefixes.append(prefixes[-1] + ([item] if is_accepted else []))
+    items = padded(prefixes, network.max_length, module.device)
+    before, *after = network(items).softmax(dim=1)[:, path.target].tolist()
+    target = catalogue[path.target]
+    return GuidedPath(
+        planner=path.planner,
+        user=f"user {path.user}",
+        target=str(target),
+        target_genres=target.genres,
+        history=tuple(str(catalogue[item]) for item in history[-_SHOWN_OF_HISTORY:]),
+        probability_before=before,
+        steps=tuple(
+            GuidedStep(str(catalogue[item]), catalogue[item].genres, is_accepted, chance)
+            for item, is_accepted, chance in zip(path.items, path.is_accepted, after, strict=True)
+        ),
+    )

@@ -1,0 +1,118 @@
+"""Paths of a few users as a page and a picture, whatever their titles hold."""
+
+import io
+
+import pytest
+import torch
+from PIL import Image
+
+from lightning_plugins.litmodels.recommendation import (
+    InfluencePathPlanner,
+    InfluencePathReport,
+    SequentialRecommender,
+)
+from lightning_plugins.litmodels.recommendation.planners import NextItem, Popular, RandomItems
+from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
+from lightning_plugins.reports.guided_paths import (
+    GuidedPath,
+    GuidedStep,
+    guided_paths_page,
+    guided_paths_picture,
+)
+
+HOSTILE = "<script>alert('$x_1$')</script>"
+
+
+def path(**changes):
+    steps = (
+        GuidedStep("One $ to \\frac", ("War",), True, 1e-3),
+        GuidedStep(HOSTILE, (), False, 0.2),
+    )
+    settings = {
+        "planner": HOSTILE,
+        "user": HOSTILE,
+        "target": HOSTILE,
+        "target_genres": (HOSTILE,),
+        "history": (HOSTILE, "B"),
+        "probability_before": 2e-4,
+        "steps": steps,
+    }
+    return GuidedPath(**(settings | changes))
+
+
+def test_text_is_escaped_on_the_page_and_bars_are_shares_of_the_highest():
+    page = guided_paths_page(HOSTILE, [path()])
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 8
+    assert [width in page for width in ("width: 0.1%", "width: 0.5%", "width: 100.0%")] == [
+        True
+    ] * 3
+    assert "refused" in page
+
+
+def test_a_picture_has_a_panel_a_path():
+    one, two = (Image.open(io.BytesIO(guided_paths_picture([path()] * n).png)).size for n in (1, 2))
+    assert two[0] == one[0]
+    assert two[1] == pytest.approx(2 * one[1], abs=2)
+    with pytest.raises(ValueError, match="expected at least one"):
+        guided_paths_picture([])
+
+
+@pytest.fixture
+def run(quiet_trainer, walking_data, tmp_path):
+    def predict(report, **changes):
+        paths = []
+        for seed in range(2):
+            torch.manual_seed(seed)
+            module = SequentialRecommender(24, "gru4rec", dim=8, max_length=8)
+            module.configure_model()
+            torch.nn.init.normal_(module.network.item_embedding.weight.data[1:])
+            trainer = quiet_trainer()
+            trainer.strategy.connect(module)
+            paths.append(str(tmp_path / f"{seed}.ckpt"))
+            trainer.save_checkpoint(paths[-1])
+        planners = {"next": NextItem(), "popular": Popular(), "random": RandomItems()}
+        module = InfluencePathPlanner(
+            paths[0], {"gru": paths[1]}, planners=planners, path_length=3, **changes
+        )
+        trainer = quiet_trainer(callbacks=[report], default_root_dir=tmp_path)
+        found = trainer.predict(module, datamodule=walking_data(evaluation_batch_size=5))
+        return module, [one for batch in found for one in batch]
+
+    return predict
+
+
+def test_predict_leaves_page_and_picture_of_the_first_users(run, tmp_path):
+    _, paths = run(InfluencePathReport(users=2, planners=["next", "random"]))
+    page = (tmp_path / "paths.html").read_text("utf-8")
+    users = sorted({one.user for one in paths})[:2]
+    assert page.count("<h3>") == 2 * 2
+    for one in paths:
+        heading = f"<h3>{one.planner}: user {one.user} to "
+        assert (heading in page) == (one.user in users and one.planner != "popular")
+    assert Image.open(tmp_path / "paths.png").size[1] > 1000
+
+
+def test_the_interest_is_that_after_what_was_taken(run, walking_data):
+    report = InfluencePathReport(users=1)
+    module, paths = run(report, user_model=TakesTheLikely(6))
+    data = walking_data()
+    data.setup()
+    question = data.path_questions()[0]
+    for shown in report._paths:
+        (one,) = [p for p in paths if p.user == question.user and p.planner == shown.planner]
+        taken = question.history.tolist()
+        for step, item, is_accepted in zip(shown.steps, one.items, one.is_accepted, strict=True):
+            taken += [item] if is_accepted else []
+            logits = module.first_evaluator(torch.tensor([taken[-8:]]))[0]
+            assert step.target_probability == pytest.approx(float(logits.softmax(0)[one.target]))
+            assert (step.title, step.is_taken) == (str(data.catalogue[item]), is_accepted)
+
+
+def test_wrong_arguments_are_refused(run, quiet_trainer):
+    with pytest.raises(ValueError, match="users=0: expected at least 1"):
+        InfluencePathReport(users=0)
+    with pytest.raises(ValueError, match="'x' is none of next, popular, random"):
+        run(InfluencePathReport(planners=["x"]))
+    with pytest.raises(ValueError, match="the model is a SequentialRecommender: leave it out"):
+        InfluencePathReport().on_predict_start(None, SequentialRecommender(5))

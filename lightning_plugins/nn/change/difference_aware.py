@@ -75,8 +75,8 @@ class DifferenceAwareIntegration(nn.Module):
         """Draw the initial weights of the released code; the gate, if there is one, is 0.
 
         That code's standard deviation of 0.02 is for 1152 channels. A layer of fewer channels adds
-        up fewer weights, so they are larger here in turn: with 0.02 and 64 channels each layer would
-        shrink what it passes on to a sixth, and little of the change would reach the output.
+        up fewer weights, so they are larger here in turn: with 0.02 and 64 channels each layer
+        would shrink what it passes on to a sixth, and little of the change would reach the output.
         """
         std = 0.02 * math.sqrt(_RELEASED_DIM / self.dim)
         for module in self.modules():

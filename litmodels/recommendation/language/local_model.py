@@ -92,6 +92,20 @@ class LocalModel:
         """The tree of the titles of item 1, item 2 and so on, each a line of its own."""
         return TitleTrie([self._line(title) for title in titles])
 
+    def save(self, folder: str | Path) -> None:
+        """Write it as an ordinary checkpoint, as servers want it; of a ``.gguf`` the numbers stay.
+
+        Args:
+            folder: where ``from_pretrained`` finds it then.
+        """
+        network = self.network
+        # Read from a .gguf its weights are plain numbers; transformers would refuse to write what
+        # it still believes to be quantized.
+        network.hf_quantizer = None
+        network.config.__dict__.pop("quantization_config", None)
+        network.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
     @torch.inference_mode()
     def complete(
         self, conversations: Sequence[Messages], seed: int = 0, schema: object = None

@@ -69,6 +69,13 @@ def test_replies_are_cut_at_the_limit_and_one_seed_gives_one_reply(tiny_checkpoi
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_what_is_saved_writes_the_same(tiny_checkpoint, model, tmp_path):
+    model.save(tmp_path)
+    trie, allowed = model.trie(TITLES), torch.ones(1, 13, dtype=torch.bool)
+    again = LocalModel(str(tmp_path))
+    assert again.paths(PROMPTS[:1], trie, allowed, 3) == model.paths(PROMPTS[:1], trie, allowed, 3)
+
+
 def test_a_chat_template_is_used_where_there_is_one(tiny_checkpoint):
     model = LocalModel(tiny_checkpoint)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]

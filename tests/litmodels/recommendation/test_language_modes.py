@@ -1,12 +1,17 @@
 """Modes in which a language model cannot leave the catalogue: a list, a trie, scores."""
 
+import json
+
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
 from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
 from lightning_plugins.litmodels.recommendation.planners import (
     Knowledge,
+    LanguageModel,
     LanguageModelChoice,
     LanguageModelScore,
     LanguageModelTrie,
@@ -17,6 +22,7 @@ from lightning_plugins.litmodels.recommendation.planners.language_model_choice i
 from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
 from lightning_plugins.nn.recommendation.text_vectors import text_vectors
 
+POLICIES = st.sampled_from(["repair", "retry", "fallback"])
 HISTORIES, TARGETS = [[1, 2, 3], [4]], [7, 8]
 
 
@@ -52,6 +58,43 @@ def planned(planner, knowledge, length=4):
         sessions.recommend(planner.next_items(sessions, knowledge))
         sessions.take(torch.tensor([True, True]))
     return sessions.paths
+
+
+ENTRIES = st.sampled_from(
+    [f"Film {number} ({1980 + number})" for number in range(1, 13)]
+    + ["Film 3", "film 99", "", "Film 7 (1987) <script>", "Ignore this; say Film 1 (1981)", "12"]
+)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(data=st.data())
+@pytest.mark.parametrize("mode", ["free", "choice", "trie", "score"])
+def test_every_item_is_of_the_catalogue_new_and_not_the_target(mode, data, knowledge, local):
+    listed = data.draw(st.lists(ENTRIES, max_size=8))
+    reply = data.draw(st.sampled_from([json.dumps(listed), "\n".join(listed), str(len(listed))]))
+    planner = {
+        "free": lambda: LanguageModel(Says(reply), on_invalid=data.draw(POLICIES)),
+        "choice": lambda: LanguageModelChoice(Says(reply), shortlist=5),
+        "trie": lambda: LanguageModelTrie(local),
+        "score": lambda: LanguageModelScore(local, shortlist=3),
+    }[mode]()
+    users = data.draw(st.integers(1, 2))
+    histories = [
+        data.draw(st.lists(st.integers(1, 12), min_size=1, max_size=6, unique=True))
+        for _ in range(users)
+    ]
+    targets = [
+        data.draw(st.sampled_from(sorted(set(range(1, 13)) - set(history))))
+        for history in histories
+    ]
+    sessions = Sessions(histories, targets, 12, length=4)
+    planner.begin(0)
+    for step in range(4):
+        sessions.recommend(planner.next_items(sessions, knowledge))
+        sessions.take(torch.tensor([True, step % 2 == 0][:users]))
+    for history, target, path in zip(histories, targets, sessions.paths, strict=True):
+        assert len(set(path)) == 4
+        assert set(path) <= set(range(1, 13)) - {*history, target}
 
 
 def test_the_number_that_a_model_names_is_the_item_of_that_place(knowledge):

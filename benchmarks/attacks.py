@@ -1,9 +1,11 @@
 """Queries a second of an attack on a text detector: searches side by side, and one by one.
 
-The same attack, seeds and texts, so that both ask the same questions and find the same texts (that
-is checked first); what differs is how many of the questions share a forward pass. The detector is
-two layers of MiniLM, untrained: what a query costs does not depend on the weights. ``one query a
-call`` asks text by text, as a wrapper around a model's own ``predict`` would.
+The same attack, seeds and texts, so that all ways ask the same questions and find the same texts
+(that is checked first); what differs is how many of the questions share a forward pass. ``one query
+a call`` asks text by text, as a wrapper around a model's own ``predict`` would. The detectors are
+untrained, for what a query costs does not depend on the weights: ``small``, two layers of 64
+features, where a call costs more than its arithmetic, as it does for larger networks on a GPU; and
+``minilm``, two layers of 384 features, whose arithmetic a CPU feels.
 
 usage: python benchmarks/attacks.py [--texts 32] [--rounds 3] [--threads 1]
 """
@@ -30,11 +32,57 @@ def texts_of(count: int) -> list[str]:
     ]
 
 
-def detector() -> AITextDetector:
+def detectors() -> dict[str, AITextDetector]:
     torch.manual_seed(0)
-    module = AITextDetector("minilm", "plain", config={"num_hidden_layers": 2}, max_length=64)
-    module.configure_model()
-    return module
+    small = {"vocab_size": 5000, "hidden_size": 64, "intermediate_size": 256}
+    small |= {"num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 64}
+    found = {
+        "small": AITextDetector(
+            "bert", "plain", pretrained=False, config=small, tokenizer="words", max_length=64
+        ),
+        "minilm": AITextDetector("minilm", "plain", config={"num_hidden_layers": 2}, max_length=64),
+    }
+    for module in found.values():
+        module.configure_model()
+    return found
+
+
+def attacked(
+    texts: list[str], at_once: int, victim: Callable[[list[str]], list[float]]
+) -> list[AttackResult]:
+    # A threshold below every score: nothing succeeds, so that the searches ask to their end.
+    return attack_texts(
+        DeepWordBug(max_word_share=0.25),
+        victim,
+        texts,
+        [1] * len(texts),
+        threshold=-1.0,
+        at_once=at_once,
+    )
+
+
+def compare(name: str, module: AITextDetector, texts: list[str], rounds: int) -> None:
+    def one_by_one(asked: list[str]) -> list[float]:
+        return [module.score([text])[0] for text in asked]
+
+    ways: dict[str, Callable[[], list[AttackResult]]] = {
+        "64 searches side by side": lambda: attacked(texts, 64, module.score),
+        "one search after the other": lambda: attacked(texts, 1, module.score),
+        "one query a call": lambda: attacked(texts, 1, one_by_one),
+    }
+    kept = [[(one.adversarial, one.queries) for one in way()] for way in ways.values()]
+    agree = sum(a == b == c for a, b, c in zip(*kept, strict=True))
+    print(f"\n{name}: the same text found in the same queries for {agree} of {len(texts)}")
+    rates: dict[str, float] = {}
+    for _ in range(rounds):
+        for way, run in ways.items():  # in turns, so that a busy machine is busy for all
+            started = time.process_time()
+            queries = sum(result.queries for result in run())
+            rate = queries / (time.process_time() - started)
+            rates[way] = max(rates.get(way, 0.0), rate)
+    for way, rate in rates.items():
+        ratio = rate / rates["one query a call"]
+        print(f"  {way:<28} {rate:8.0f} queries/CPU-s  {ratio:5.1f}x")
 
 
 def main() -> None:
@@ -44,44 +92,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    module, texts = detector(), texts_of(options.texts)
-
-    def attacked(at_once: int, victim: Callable[[list[str]], list[float]]) -> list[AttackResult]:
-        # A threshold below every score: nothing succeeds, so that the searches ask to their end.
-        return attack_texts(
-            DeepWordBug(max_word_share=0.25),
-            victim,
-            texts,
-            [1] * len(texts),
-            threshold=-1.0,
-            at_once=at_once,
-        )
-
-    ways: dict[str, Callable[[], list[AttackResult]]] = {
-        "64 searches side by side": lambda: attacked(64, module.score),
-        "one search after the other": lambda: attacked(1, module.score),
-        "one query a call": lambda: attacked(
-            1, lambda asked: [module.score([text])[0] for text in asked]
-        ),
-    }
-    print(
-        f"{platform.machine()}, torch {torch.__version__}, transformers {transformers.__version__},"
-    )
-    print(f"{options.texts} texts, {options.threads} thread(s), best of {options.rounds} rounds")
-    found = {name: way() for name, way in ways.items()}
-    kept = [[(one.adversarial, one.queries) for one in results] for results in found.values()]
-    agree = sum(a == b == c for a, b, c in zip(*kept, strict=True))
-    print(f"the same text found in the same queries: {agree} of {options.texts}")
-    rates: dict[str, float] = {}
-    for _ in range(options.rounds):
-        for name, way in ways.items():  # in turns, so that a busy machine is busy for all
-            started = time.process_time()
-            queries = sum(result.queries for result in way())
-            rate = queries / (time.process_time() - started)
-            rates[name] = max(rates.get(name, 0.0), rate)
-    slowest = rates["one query a call"]
-    for name, rate in rates.items():
-        print(f"{name:<28} {rate:8.0f} queries/CPU-s  {rate / slowest:5.1f}x")
+    versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
+    print(f"{platform.machine()}, {versions}, {options.threads} thread(s)")
+    for name, module in detectors().items():
+        compare(name, module, texts_of(options.texts), options.rounds)
 
 
 if __name__ == "__main__":

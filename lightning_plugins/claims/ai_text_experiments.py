@@ -6,7 +6,7 @@ from lightning_plugins.claims.ai_text_runs import run_robustness, run_setting
 from lightning_plugins.claims.claim import Experiment, Scale
 
 _SEEDS = (0, 1, 2)
-_DRAWS = 4
+_DRAWS = 3
 _METHODS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain", "method_options": None},
     "Flooding": {"method": "flooding", "method_options": None},

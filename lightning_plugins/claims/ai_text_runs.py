@@ -12,14 +12,20 @@ if TYPE_CHECKING:
 
 ATTACKS = ("deep_word_bug", "text_bugger")
 _FRESH_DRAWS = 5
+_FALSE_POSITIVES = 0.05
 
 
 def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     """Train a detector, or take the one of the arm before; attack its AI texts and ask again.
 
-    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``)
-    or ``expectation``: the detector answers with one draw, the attack with the mean of ``draws``,
-    and what counts is whether the detector is right on what was found, by draws that no search saw.
+    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean, or vote, of
+    ``draws``) or ``expectation``: the detector answers with one draw, the search climbs the mean of
+    ``draws`` answers, and what counts is whether the detector is right on what was found, by draws
+    that no search saw.
+
+    A text is called AI above the threshold at which the detector, asked in the same way, accuses
+    5 % of the people of the validation part: at a fixed threshold a detector that says AI more
+    often would seem more robust.
     """
     import torch
 
@@ -27,30 +33,27 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     model: Any = trained.model
     noise, draws = config["noise"], config["draws"]
     answers = {"off": 0, "on": 1, "sampled": draws, "expectation": 1}[noise]
-    asked = draws if noise == "expectation" else answers
     metrics: dict[str, float] = {}
     # As in training; the searches ask many texts at once.
     with torch.autocast("cpu", torch.bfloat16):
-        metrics |= _clean(trained, answers, seed)
+        model.inference_noise = answers
+        threshold = _threshold(trained, seed)
+        metrics |= _clean(trained, threshold, seed)
         for attack in ATTACKS:
-            results = _attacked(
-                config["recipe"],
-                canonical_json(config["overrides"]),
-                seed,
-                attack,
-                asked,
-                config["texts"],
-            )
-            original = sum(one.status != "skipped" for one in results) / len(results)
+            # The mean of SCRN's probabilities over draws takes one pass of the encoder.
+            cheap = noise == "expectation" and not model.method.masked_share
+            model.inference_noise = draws if cheap else answers
+            samples = draws if noise == "expectation" and not cheap else 1
+            results = _attacked(trained, attack, threshold, samples, config["texts"], seed)
+            model.inference_noise = answers
+            fresh = _right_on(trained, results, threshold, answers)
             failed = sum(one.status == "failed" for one in results) / len(results)
-            fresh = _right_on(trained, results, answers)
             metrics |= {
                 f"aua_{attack}": 100 * (fresh if noise == "expectation" else failed),
                 f"fresh_{attack}": 100 * fresh,
-                f"original_{attack}": 100 * original,
                 f"queries_{attack}": sum(one.queries for one in results) / len(results),
             }
-    for name in ("aua", "fresh", "original", "queries"):
+    for name in ("aua", "fresh", "queries"):
         metrics[name] = sum(metrics[f"{name}_{attack}"] for attack in ATTACKS) / len(ATTACKS)
     model.inference_noise = 0
     return {"metrics": metrics}
@@ -80,39 +83,49 @@ def _trained(recipe: str, overrides: str, seed: int) -> "TrainedRecipe":
     return train_recipe({"recipe": recipe, "overrides": changes}, seed)
 
 
-@lru_cache(maxsize=2 * len(ATTACKS))
 def _attacked(
-    recipe: str, overrides: str, seed: int, attack: str, draws: int, texts: int
+    trained: "TrainedRecipe", attack: str, threshold: float, samples: int, texts: int, seed: int
 ) -> "list[AttackResult]":
     """Greedy searches against answers with fresh noise; one changes at most a quarter of words."""
     from lightning_plugins.attacks.text import DeepWordBug, FreshNoise, TextBugger, attack_texts
 
     attacks: dict[str, Any] = {"deep_word_bug": DeepWordBug, "text_bugger": TextBugger}
-    trained = _trained(recipe, overrides, seed)
     model: Any = trained.model
-    model.inference_noise = draws
-    found = _texts(trained, 1)[:texts]
+    found = _texts(trained, "test", 1)[:texts]
     return attack_texts(
         attacks[attack](max_word_share=0.25),
-        FreshNoise(model.probabilities, seed=1000 * seed),
+        FreshNoise(model.probabilities, samples, seed=1000 * seed),
         found,
         [1] * len(found),
+        threshold=threshold,
         seed=seed,
         at_once=64,
     )
 
 
-def _right_on(trained: "TrainedRecipe", results: "list[AttackResult]", draws: int) -> float:
+def _right_on(
+    trained: "TrainedRecipe", results: "list[AttackResult]", threshold: float, draws: int
+) -> float:
     """Mean share of fresh answers that are right on what an attack left behind."""
     from lightning_plugins.attacks.text import still_misled
 
     model: Any = trained.model
-    model.inference_noise = draws
-    misled = still_misled(results, model.probabilities, _FRESH_DRAWS if draws else 1)
+    count = _FRESH_DRAWS if draws else 1
+    misled = still_misled(results, model.probabilities, count, threshold=threshold)
     return 1 - sum(misled) / len(misled)
 
 
-def _clean(trained: "TrainedRecipe", draws: int, seed: int) -> dict[str, float]:
+def _threshold(trained: "TrainedRecipe", seed: int) -> float:
+    """Of the detector as it is asked now, at 5 % false positives of the validation part."""
+    from lightning_plugins.metrics import threshold_at_fpr
+
+    model: Any = trained.model
+    human = _texts(trained, "val", 0)
+    return float(threshold_at_fpr(model.probabilities(human, seed), _FALSE_POSITIVES))
+
+
+def _clean(trained: "TrainedRecipe", threshold: float, seed: int) -> dict[str, float]:
+    """What the scores of texts are worth that nobody changed."""
     import torch
     from torchmetrics.functional.classification import (
         binary_accuracy,
@@ -120,23 +133,19 @@ def _clean(trained: "TrainedRecipe", draws: int, seed: int) -> dict[str, float]:
         binary_calibration_error,
     )
 
-    from lightning_plugins.metrics import TPRAtFPR
-
     model: Any = trained.model
-    model.inference_noise = draws
-    human, machine = _texts(trained, 0), _texts(trained, 1)
+    human, machine = _texts(trained, "test", 0), _texts(trained, "test", 1)
     scores = model.probabilities([*human, *machine], seed)
     labels = torch.tensor([0] * len(human) + [1] * len(machine))
-    rate = TPRAtFPR(0.05)
-    rate.update(scores, labels)
     return {
         "clean_accuracy": 100 * float(binary_accuracy(scores, labels)),
         "auroc": float(binary_auroc(scores, labels)),
-        "tpr": 100 * float(rate.compute()[0]),
+        "tpr": 100 * float((scores[labels == 1] > threshold).float().mean()),
+        "fpr": 100 * float((scores[labels == 0] > threshold).float().mean()),
         "calibration_error": 100 * float(binary_calibration_error(scores, labels)),
     }
 
 
-def _texts(trained: "TrainedRecipe", label: int) -> list[str]:
+def _texts(trained: "TrainedRecipe", part: str, label: int) -> list[str]:
     data: Any = trained.datamodule
-    return [sample.text for sample in data.samples("test") if sample.label == label]
+    return [sample.text for sample in data.samples(part) if sample.label == label]

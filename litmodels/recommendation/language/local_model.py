@@ -108,7 +108,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def complete(
-        self, conversations: Sequence[Messages], seed: int = 0, schema: object = None
+        self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
     ) -> list[Reply]:
         """One reply to each conversation, in their order; ``schema`` is not heeded."""
         replies = []

@@ -39,7 +39,7 @@ class ChatModel(Protocol):
     """What answers; ``ChatServer`` is one."""
 
     def complete(
-        self, conversations: list[Messages], seed: int = 0, schema: dict[str, Any] | None = None
+        self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
     ) -> list[Reply]:
         """One reply to each conversation, in their order; JSON of ``schema`` where that can be."""
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jsonargparse import ArgumentParser
 
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.litmodels import SequentialRecommender
@@ -120,6 +121,46 @@ def test_a_judge_adds_what_it_thinks_of_the_paths(make, walking_data, quiet_trai
         assert row["related by LM"] == [0.25] * 12
         assert row["accepted by LM"] == []
     assert "36 paths left out" in capsys.readouterr().out
+
+
+def test_yaml_can_name_every_part():
+    package = "lightning_plugins.litmodels.recommendation"
+    server = {
+        "class_path": f"{package}.language.chat_server.ChatServer",
+        "init_args": {"base_url": "http://localhost:1/v1", "model": "m"},
+    }
+    local = {
+        "class_path": f"{package}.language.local_model.LocalModel",
+        "init_args": {"path": "smollm2"},
+    }
+    planners = {
+        f"{name} {place}": {"class_path": f"{package}.planners.{name}", "init_args": {"model": m}}
+        for name, models in {
+            "LanguageModel": (server, local),
+            "LanguageModelChoice": (server, local),
+            "LanguageModelTrie": (local,),
+            "LanguageModelScore": (local,),
+        }.items()
+        for place, m in enumerate(models)
+    }
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(InfluencePathPlanner, "model")
+    judge = {"class_path": f"{package}.language.judge.PathJudge", "init_args": {"model": server}}
+    for user_model in ("TakesEverything", "TakesTheLikely", "ClicksWhatItLikes"):
+        made = parser.instantiate(
+            parser.parse_object(
+                {
+                    "model": {
+                        "planners": planners,
+                        "user_model": {"class_path": f"{package}.user_models.{user_model}"},
+                        "judge": judge,
+                    }
+                }
+            )
+        ).model
+        assert type(made.user_model).__name__ == user_model
+        assert made.judge.model.model == "m"
+        assert list(made.planners) == list(planners)
 
 
 def test_its_checkpoint_holds_no_weights(make, walking_data, quiet_trainer, tmp_path):

@@ -198,7 +198,12 @@ class InfluencePathPlanner(LightningModule):
     @property
     def first_evaluator(self) -> ItemNetwork:
         """The network by which users decide; there after ``setup``."""
-        return next(iter(self._evaluators.values()))
+        return self._evaluators[self.first_evaluator_label]
+
+    @property
+    def first_evaluator_label(self) -> str:
+        """Its label; there after ``setup``."""
+        return next(iter(self._evaluators))
 
     @property
     def catalogue(self) -> Catalogue:

@@ -1,4 +1,4 @@
-"""Shows what was planned for a few users."""
+"""Shows what was planned for a few users, and what planners pay for influence."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +14,7 @@ from lightning_plugins.litmodels.recommendation.influence_paths import (
 )
 from lightning_plugins.nn.recommendation.sequences import padded, unpadded
 from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.frontier import frontier_picture
 from lightning_plugins.reports.guided_paths import (
     GuidedPath,
     GuidedStep,
@@ -28,8 +29,10 @@ _SHOWN_OF_HISTORY = 5
 class InfluencePathReport(Callback):
     """Writes the paths of the first users, with titles, genres, and how the interest went.
 
-    ``trainer.predict`` with an ``InfluencePathPlanner`` leaves ``paths.html`` in the log folder,
-    and a picture with the loggers that take one, or beside it; without matplotlib only the page.
+    ``trainer.predict`` with an ``InfluencePathPlanner`` leaves ``paths.html`` in the log folder.
+    Two pictures go to the loggers that take one, or beside it: the same paths, and of all users and
+    planners the increase of interest against acceptability and coherence, with standard errors.
+    Without matplotlib there is only the page.
 
     Args:
         users: how many are shown.
@@ -87,17 +90,28 @@ class InfluencePathReport(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page and the picture."""
         folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
+        assert isinstance(pl_module, InfluencePathPlanner)
         if not self._paths:
             return
         page = folder / "paths.html"
         write_text_atomically(page, guided_paths_page("Paths towards a target", self._paths))
+        judge = pl_module.first_evaluator_label
         try:
-            picture = guided_paths_picture(self._paths)
+            pictures = {
+                "paths": guided_paths_picture(self._paths),
+                "frontier": frontier_picture(
+                    pl_module.table.rows, f"IoI {judge}", (f"logP {judge}", "genres")
+                ),
+            }
         except ImportError as error:
             rank_zero_info(f"{page}; no picture: {error}")
             return
-        sent = send_picture("paths", picture, trainer.loggers, folder)
-        rank_zero_info(f"{page}; picture: {', '.join(sent)}")
+        sent = [
+            place
+            for name, picture in pictures.items()
+            for place in send_picture(name, picture, trainer.loggers, folder)
+        ]
+        rank_zero_info(f"{page}; pictures: {', '.join(sent)}")
 
 
 @torch.no_grad()

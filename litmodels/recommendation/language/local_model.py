@@ -83,8 +83,8 @@ class LocalModel:
     def line(title: str) -> str:
         """A title as it is written, ended by its newline.
 
-        The dash keeps chat models from numbering their lines, which over a trie would make them
-        write the titles that begin with a number.
+        The dash is there for chat models that would rather number their lines, which over a trie
+        ends in titles that begin with a number.
         """
         return f"- {title}\n"
 

@@ -13,6 +13,7 @@ from lightning_plugins.litmodels.recommendation import (
 )
 from lightning_plugins.litmodels.recommendation.planners import NextItem, Popular, RandomItems
 from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
+from lightning_plugins.reports.frontier import frontier_picture
 from lightning_plugins.reports.guided_paths import (
     GuidedPath,
     GuidedStep,
@@ -58,6 +59,20 @@ def test_a_picture_has_a_panel_a_path():
         guided_paths_picture([])
 
 
+def test_a_frontier_has_a_point_for_each_row_with_numbers(monkeypatch):
+    points = []
+    from matplotlib.axes import Axes
+
+    monkeypatch.setattr(Axes, "errorbar", lambda self, *at, **bars: points.append((*at, bars)))
+    rows = {
+        "$a": {"gain": [1.0, 3.0], "price": [2.0, 2.0], "other": [0.0]},
+        "b": {"gain": [0.0], "price": []},
+    }
+    frontier_picture(rows, "gain", ("price", "other"))
+    assert [point[:2] for point in points] == [(2.0, 2.0), (0.0, 2.0)]
+    assert [(bars["xerr"], bars["yerr"]) for *_, bars in points] == [(0, 1), (0, 1)]
+
+
 @pytest.fixture
 def run(quiet_trainer, walking_data, tmp_path):
     def predict(report, **changes):
@@ -91,6 +106,7 @@ def test_predict_leaves_page_and_picture_of_the_first_users(run, tmp_path):
         heading = f"<h3>{one.planner}: user {one.user} to "
         assert (heading in page) == (one.user in users and one.planner != "popular")
     assert Image.open(tmp_path / "paths.png").size[1] > 1000
+    assert Image.open(tmp_path / "frontier.png").size[0] > 1000
 
 
 def test_the_interest_is_that_after_what_was_taken(run, walking_data):

@@ -70,10 +70,11 @@ class InfluencePathPlanner(LightningModule):
     Of the path with its target: ``genres`` (Jaccard of neighbours), ``text`` (TF-IDF cosine) and
     ``together`` (cosine over the users who took both). Of the path: ``variety`` and ``new genres``
     (:mod:`lightning_plugins.metrics.diversity`), ``taken``, the accepted share, and ``reached``,
-    the share of paths on which the planner wanted the target itself before the end. In a closed
-    loop ``target``: the share of users who take the target when it is offered after the path. With
-    a judge ``accepted by LM`` and ``related by LM``. Random and popular items belong into every
-    comparison: both raise the interest in an unlikely target.
+    the share of paths on which the planner wanted the target itself before the end (never one that
+    chooses from a list, where the target is not). In a closed loop ``target``: the share of users
+    who take the target when it is offered after the path. With a judge ``accepted by LM`` and
+    ``related by LM``. Random and popular items belong into every comparison: both raise the
+    interest in an unlikely target.
 
     Sources: Zhu et al., arXiv 2211.10002 (task, IoI, IoR); Wang et al., arXiv 2409.04827 (paths).
 

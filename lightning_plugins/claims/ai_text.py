@@ -46,10 +46,10 @@ def paper() -> Paper:
             experiment="robustness",
             metric="aua",
             title="Accuracy under attack, with noise off, on, sampled, and attacked in expectation",
-            caption="AUA: AI texts of which a greedy search found no change that is called human, at "
-            "a threshold set where 5 % of the people of the validation part are accused. Mean of "
-            "both attacks and its 95 % interval over seeds; each seed has a test "
-            "part of its own. Methods without noise answer alike in all ways and have one row.",
+            caption="AUA: AI texts of which a greedy search found no change that is called human, "
+            "at a threshold set where 5 % of the people of the validation part are accused. Mean "
+            "of both attacks and its 95 % interval over seeds; each seed has a test part of its "
+            "own. Methods without noise answer alike in all ways and have one row.",
             conclusions=tuple(claim.name for claim in _robustness_claims()),
         ),
     )

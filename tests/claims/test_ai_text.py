@@ -26,9 +26,7 @@ def trained(monkeypatch):
     texts = [SimpleNamespace(**sample) for sample in marker_corpus(20)]
     found = SimpleNamespace(model=model, datamodule=SimpleNamespace(samples=lambda part: texts))
     monkeypatch.setattr(ai_text_runs, "_trained", lambda *_: found)
-    ai_text_runs._attacked.cache_clear()
-    yield found
-    ai_text_runs._attacked.cache_clear()
+    return found
 
 
 def cell(noise, texts=6):
@@ -46,7 +44,6 @@ def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
     )
     expected = {"off": {0}, "on": {1}, "sampled": {3}, "expectation": {1, 3}}
     for noise, draws in expected.items():
-        ai_text_runs._attacked.cache_clear()
         asked.clear()
         metrics = cell(noise)
         assert set(asked) == draws, noise
@@ -55,6 +52,34 @@ def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
             assert metrics["aua"] == metrics["fresh"]
         assert 0 <= metrics["aua_deep_word_bug"] <= 100
     assert trained.model.inference_noise == 0
+
+
+def test_the_threshold_accuses_few_people_and_decides(trained, monkeypatch):
+    assert cell("off")["fpr"] <= 5  # the same texts stand in both parts here
+    texts = [sample.text for sample in trained.datamodule.samples("test") if sample.label]
+    threshold = ai_text_runs._threshold(trained, seed=1)
+    found = sum(score > threshold for score in trained.model.score(texts)) / len(texts)
+    assert cell("off", texts=len(texts))["tpr"] == pytest.approx(100 * found)
+    monkeypatch.setattr(ai_text_runs, "_threshold", lambda *_: 1.0)
+    nothing = cell("off")
+    assert nothing["aua"] == nothing["tpr"] == nothing["fpr"] == 0
+    assert nothing["queries"] == 1
+    monkeypatch.setattr(ai_text_runs, "_threshold", lambda *_: -1.0)
+    assert cell("on")["aua"] == 100
+
+
+def test_masked_copies_are_averaged_before_they_vote_in_expectation(monkeypatch):
+    torch.manual_seed(0)
+    model = tiny_detector("ranmask")
+    texts = [SimpleNamespace(**sample) for sample in marker_corpus(8)]
+    found = SimpleNamespace(model=model, datamodule=SimpleNamespace(samples=lambda part: texts))
+    monkeypatch.setattr(ai_text_runs, "_trained", lambda *_: found)
+    samples = []
+    attacked = ai_text_runs._attacked
+    monkeypatch.setattr(ai_text_runs, "_attacked", lambda *a: samples.append(a[3]) or attacked(*a))
+    cell("expectation", texts=2)
+    cell("sampled", texts=2)
+    assert samples == [3, 3, 1, 1]
 
 
 def test_arms_differ_in_noise_alone_or_in_method_alone():

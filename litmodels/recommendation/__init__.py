@@ -4,7 +4,14 @@ from lightning_plugins.litmodels.recommendation.influence_paths import (
     InfluencePath,
     InfluencePathPlanner,
 )
+from lightning_plugins.litmodels.recommendation.item_text_model import ItemTextModel
 from lightning_plugins.litmodels.recommendation.path_report import InfluencePathReport
 from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
 
-__all__ = ["InfluencePath", "InfluencePathPlanner", "InfluencePathReport", "SequentialRecommender"]
+__all__ = [
+    "InfluencePath",
+    "InfluencePathPlanner",
+    "InfluencePathReport",
+    "ItemTextModel",
+    "SequentialRecommender",
+]

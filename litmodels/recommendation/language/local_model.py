@@ -74,10 +74,15 @@ class LocalModel:
         By the model's chat template; a model without one sees the last message only, and ``Path:``.
         """
         if self.tokenizer.chat_template is None:
-            return messages[-1]["content"] + "\nPath:\n"
+            return self.plain_prompt(messages[-1]["content"])
         return self.tokenizer.apply_chat_template(
             messages, tokenize=False, add_generation_prompt=True
         )
+
+    @staticmethod
+    def plain_prompt(request: str) -> str:
+        """The text before a path for a model that does not chat."""
+        return f"{request}\nPath:\n"
 
     @staticmethod
     def line(title: str) -> str:

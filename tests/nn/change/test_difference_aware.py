@@ -114,8 +114,8 @@ def test_at_the_start_the_gate_leaves_the_last_level_bit_for_bit_and_still_learn
     assert module.output_gate.grad.abs().min() > 0
 
 
-@pytest.mark.parametrize(("dim", "expected"), [(1152, 0.02), (288, 0.04), (72, 0.08)])
-def test_initial_weights_have_the_released_gain_at_every_width(dim, expected):
+@pytest.mark.parametrize(("dim", "expected"), [(288, 0.04), (72, 0.08)])
+def test_initial_weights_of_fewer_channels_keep_the_gain_that_0_02_has_at_1152(dim, expected):
     module = DifferenceAwareIntegration(dim, num_layers=1, num_heads=4)
     for layer in (module.change_initialization.mixing, module.layers[0].images_to_change.output):
         assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.05)

@@ -81,8 +81,8 @@ def _robustness_claims() -> tuple[Claim, ...]:
         ),
         _harder(
             "against an attack in expectation too",
-            "Where the search climbs the mean of three draws, and what it found is judged by "
-            "fresh ones.",
+            "Where the search climbs the mean of three draws to half of the threshold, and what "
+            "it found is judged by fresh ones.",
             "SCRN, EOT",
             "plain",
             _RELEASED,

@@ -21,7 +21,8 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean, or vote, of
     ``draws``) or ``expectation``: the detector answers with one draw, the search climbs the mean of
     ``draws`` answers, and what counts is whether the detector is right on what was found, by draws
-    that no search saw.
+    that no search saw. That search goes on until the mean is half of the threshold: where it has
+    just crossed it, a fresh draw is still right about every other time.
 
     A text is called AI above the threshold at which the detector, asked in the same way, accuses
     5 % of the people of the validation part: at a fixed threshold a detector that says AI more
@@ -40,11 +41,15 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
         threshold = _threshold(trained, seed)
         metrics |= _clean(trained, threshold, seed)
         for attack in ATTACKS:
-            # The mean of SCRN's probabilities over draws takes one pass of the encoder.
-            cheap = noise == "expectation" and not model.method.masked_share
-            model.inference_noise = draws if cheap else answers
-            samples = draws if noise == "expectation" and not cheap else 1
-            results = _attacked(trained, attack, threshold, samples, config["texts"], seed)
+            goal, samples = threshold, 1
+            if noise == "expectation":
+                goal = threshold / 2
+                # The mean of SCRN's probabilities over draws takes one pass of the encoder.
+                if model.method.masked_share:
+                    samples = draws
+                else:
+                    model.inference_noise = draws
+            results = _attacked(trained, attack, goal, samples, config["texts"], seed)
             model.inference_noise = answers
             fresh = _right_on(trained, results, threshold, answers)
             failed = sum(one.status == "failed" for one in results) / len(results)
@@ -84,7 +89,7 @@ def _trained(recipe: str, overrides: str, seed: int) -> "TrainedRecipe":
 
 
 def _attacked(
-    trained: "TrainedRecipe", attack: str, threshold: float, samples: int, texts: int, seed: int
+    trained: "TrainedRecipe", attack: str, goal: float, samples: int, texts: int, seed: int
 ) -> "list[AttackResult]":
     """Greedy searches against answers with fresh noise; one changes at most a quarter of words."""
     from lightning_plugins.attacks.text import DeepWordBug, FreshNoise, TextBugger, attack_texts
@@ -97,7 +102,7 @@ def _attacked(
         FreshNoise(model.probabilities, samples, seed=1000 * seed),
         found,
         [1] * len(found),
-        threshold=threshold,
+        threshold=goal,
         seed=seed,
         at_once=64,
     )

@@ -79,6 +79,7 @@ def test_two_processes_score_a_checkpoint_exactly_as_one(tmp_path):
     assert scores["auto"] == scores["ddp"]
 
 
+@pytest.mark.timeout(1800)  # four minutes of one core, which others may share
 def test_the_tiny_recipe_describes_changes_and_then_those_of_your_own_pair(tmp_path):
     config = ["--config", "change_captioning/tiny", "--trainer.enable_progress_bar=false"]
     lightning_plugins(tmp_path, "fit", *config)

@@ -11,8 +11,7 @@ _METHODS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain", "method_options": None},
     "Flooding": {"method": "flooding", "method_options": None},
     "R-Drop": {"method": "r_drop", "method_options": None},
-    # Its mean: a vote of three has too few values for a threshold.
-    "RanMask": {"method": "ranmask", "method_options": {"ensemble": "mean"}},
+    "RanMask": {"method": "ranmask", "method_options": None},
     "SCRN": {},
 }
 _NOISY = ("RanMask", "SCRN")

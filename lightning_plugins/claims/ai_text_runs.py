@@ -1,5 +1,6 @@
 """What one run of the experiments on detectors of AI text does and measures."""
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,7 @@ _FALSE_POSITIVES = 0.05
 def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     """Train a detector, or take the one of the arm before; attack its AI texts and ask again.
 
-    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean, or vote, of
-    ``draws``) or ``expectation``: the detector answers with one draw, the search climbs the mean of
+    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``) or ``expectation``: the detector answers with one draw, the search climbs the mean of
     ``draws`` answers, and what counts is whether the detector is right on what was found, by draws
     that no search saw. That search goes on until the mean is half of the threshold: where it has
     just crossed it, a fresh draw is still right about every other time.
@@ -32,6 +32,8 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
 
     trained = _trained(config["recipe"], canonical_json(config["overrides"]), seed)
     model: Any = trained.model
+    if model.method.masked_share:  # a vote of three has too few values for a threshold
+        model.method = replace(model.method, ensemble="mean")
     noise, draws = config["noise"], config["draws"]
     answers = {"off": 0, "on": 1, "sampled": draws, "expectation": 1}[noise]
     metrics: dict[str, float] = {}

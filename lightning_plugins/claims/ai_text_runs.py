@@ -19,10 +19,11 @@ _FALSE_POSITIVES = 0.05
 def run_robustness(config: dict[str, Any], seed: int) -> Cell:
     """Train a detector, or take the one of the arm before; attack its AI texts and ask again.
 
-    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``) or ``expectation``: the detector answers with one draw, the search climbs the mean of
-    ``draws`` answers, and what counts is whether the detector is right on what was found, by draws
-    that no search saw. That search goes on until the mean is half of the threshold: where it has
-    just crossed it, a fresh draw is still right about every other time.
+    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``)
+    or ``expectation``: the detector answers with one draw, the search climbs the mean of ``draws``
+    answers, and what counts is whether the detector is right on what was found, by draws that no
+    search saw. That search goes on until the mean is half of the threshold: where it has just
+    crossed it, a fresh draw is still right about every other time.
 
     A text is called AI above the threshold at which the detector, asked in the same way, accuses
     5 % of the people of the validation part: at a fixed threshold a detector that says AI more

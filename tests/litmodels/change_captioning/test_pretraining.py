@@ -1,7 +1,5 @@
 """Stage 0: true answers, made once, and where a captioner begins."""
 
-import json
-
 import pytest
 import torch
 from lightning.pytorch import Trainer
@@ -150,11 +148,12 @@ def test_a_tiny_network_has_tiles_or_nothing_and_no_low_rank_training_on_them():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # a minute of one core, which others may share
 def test_at_full_length_it_names_what_it_sees(tmp_path):
     plan = Pretraining()
     tiles = pretraining._Tiles.drawn(Pretraining(num_pairs=32, seed=77))
     folder = pretrained_on_tiles(tmp_path, plan)
-    words = captioner.WordTokenizer(json.loads((folder / "words.json").read_text()))
+    words = captioner.WordTokenizer(words_of(folder))
     network = captioner.build_network("tiny", "none").eval()
     captioner.load_released(network, folder)
     prompt = captioner.Prompt(words, 3, network.tokens_per_image)

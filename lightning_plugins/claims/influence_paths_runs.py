@@ -8,7 +8,11 @@ from typing import Any
 from lightning_plugins.claims.claim import Cell
 
 _PER_SEED = 100  # networks of different seeds have no seed in common
-_QUIET: dict[str, Any] = {"enable_progress_bar": False, "enable_model_summary": False, "logger": False}
+_QUIET: dict[str, Any] = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+}
 
 
 def run_planner(config: dict[str, Any], seed: int) -> Cell:

@@ -70,7 +70,8 @@ class PluginCLIMixin:
         options = self._get(self.config_init, "trainer", default={})  # type: ignore[attr-defined]
         if not hasattr(options, "keys"):
             raise ValueError(f"trainer={options!r}: expected the Trainer's options by name")
-        return super().instantiate_trainer(**kwargs)  # type: ignore[misc,no-any-return]
+        trainer: Trainer = super().instantiate_trainer(**kwargs)  # type: ignore[misc]
+        return trainer
 
     def before_fit(self) -> None:
         """Let every plugin refuse a Trainer that it cannot work in."""

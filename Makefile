@@ -4,8 +4,8 @@ SHELL := bash
 PYTHON := .venv/bin/python
 # tests/conftest.py sets the same, so that a plain pytest does as `make test`.
 PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
-# A worker needs about 1.5 GB; the tests of one file stay together.
-WORKERS := -n auto --maxprocesses 4 --dist loadgroup
+# A worker needs about 1.5 GB.
+WORKERS := -n auto --maxprocesses 4
 LIGHTNING := lightning,pytorch-lightning
 PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
 

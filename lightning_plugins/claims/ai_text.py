@@ -5,7 +5,7 @@ from lightning_plugins.claims.claim import Claim, Column, Overview, Paper
 from lightning_plugins.claims.rules import Equivalence, Superiority
 
 _REGIME = (
-    "one layer of MiniLM, 3 epochs on 600 texts of 40 words, SmolLM2-135M against prose of plays "
+    "one layer of MiniLM, 6 epochs on 600 texts of 40 words, SmolLM2-135M against prose of plays "
     "and manuals; 100 AI texts a seed, DeepWordBug and TextBugger on at most a quarter of the words"
 )
 _ABSTRACT = "abstract: 6.5 to 18.25 points more accuracy under attack than the best baseline"

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.nn.recommendation.item_network import ItemNetwork
-from lightning_plugins.nn.recommendation.sasrec import AttentionBlock
+from lightning_plugins.nn.recommendation.sasrec import attention_blocks
 
 _SHORTEST = 20  # windows of 20 items and more, as in the released code
 _WITHOUT_OBJECTIVE = 0.1
@@ -47,16 +47,11 @@ class InfluentialNetwork(ItemNetwork):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(num_items, dim, max_length, dropout)
-        for name, value in {"layers": layers, "heads": heads}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
-        if dim % heads:
-            raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
         self.position_embedding = nn.Embedding(max_length, dim)
         nn.init.normal_(self.position_embedding.weight, std=0.02)
         self.objective_mark = nn.Parameter(0.02 * torch.randn(dim))
+        self.blocks = attention_blocks(dim, layers, heads, dropout)
         self.objective_weight = nn.Parameter(torch.zeros(heads))
-        self.blocks = nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor, objectives: Tensor | None = None) -> Tensor:

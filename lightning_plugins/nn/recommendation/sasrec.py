@@ -38,14 +38,9 @@ class SASRec(ItemNetwork):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(num_items, dim, max_length, dropout)
-        for name, value in {"layers": layers, "heads": heads}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value}: expected at least 1")
-        if dim % heads:
-            raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
         self.position_embedding = nn.Embedding(max_length, dim)
         nn.init.normal_(self.position_embedding.weight, std=0.02)
-        self.blocks = nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
+        self.blocks = attention_blocks(dim, layers, heads, dropout)
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor) -> Tensor:
@@ -55,6 +50,20 @@ class SASRec(ItemNetwork):
         for block in self.blocks:
             states = block(states)
         return self.norm(states)
+
+
+def attention_blocks(dim: int, layers: int, heads: int, dropout: float) -> nn.ModuleList:
+    """``layers`` blocks of attention.
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+    for name, value in {"layers": layers, "heads": heads}.items():
+        if value < 1:
+            raise ValueError(f"{name}={value}: expected at least 1")
+    if dim % heads:
+        raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
+    return nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
 
 
 class AttentionBlock(nn.Module):

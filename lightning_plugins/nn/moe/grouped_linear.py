@@ -1,5 +1,6 @@
 """``torch.nn.functional.grouped_mm`` made safe: any width, any gradient layout, autocast."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,28 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 def supports_grouped_mm(dtype: torch.dtype) -> bool:
     """Whether this torch (2.10 or later has the function) can group products in ``dtype``."""
     return hasattr(functional, "grouped_mm") and dtype in _DTYPES
+
+
+def traces_grouped_mm(dtype: torch.dtype) -> bool:
+    """Whether ``torch.compile`` can trace it in ``dtype``: torch 2.14 cannot in float32.
+
+    Where it cannot, a compiled layer has a graph break around each product.
+    """
+    return dtype in _TRACED
+
+
+def _is_traceable(dtype: torch.dtype) -> bool:
+    empty = partial(torch.empty, device="meta", dtype=dtype)
+    ends = torch.empty(2, device="meta", dtype=torch.int32)
+    try:
+        functional.grouped_mm(empty(8, 8), empty(2, 8, 8), offs=ends)
+    except RuntimeError:
+        return False
+    return True
+
+
+# Of the module, not of a call: a compiler that traces a call cannot try one inside.
+_TRACED = tuple(dtype for dtype in _DTYPES if supports_grouped_mm(dtype) and _is_traceable(dtype))
 
 
 def grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
@@ -38,9 +61,17 @@ def grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
         rows = functional.pad(rows, (0, missing_in))
     if missing_in or missing_out:
         weight = functional.pad(weight, (0, missing_out, 0, missing_in))
-    product = functional.grouped_mm(rows.contiguous(), weight, offs=ends)
+    if torch.compiler.is_compiling() and not traces_grouped_mm(rows.dtype):
+        product = _untraced_grouped_mm(rows.contiguous(), weight, ends)
+    else:
+        product = functional.grouped_mm(rows.contiguous(), weight, offs=ends)
     product = _ContiguousGradient.apply(product)
     return product[:, :out_features] if missing_out else product
+
+
+@torch.compiler.disable
+def _untraced_grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    return functional.grouped_mm(rows, weight, offs=ends)
 
 
 class _ContiguousGradient(torch.autograd.Function):

@@ -26,7 +26,6 @@ class ScriptedServer(ThreadingHTTPServer):
         self.script = script
         self.requests = []
         self.lock = threading.Lock()
-        self.open = self.most_open = 0
         super().__init__(("127.0.0.1", 0), Handler)
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.02}).start()
 
@@ -42,15 +41,10 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             answer = server.script[min(len(server.requests), len(server.script) - 1)]
             server.requests.append((time.monotonic(), self.path, dict(self.headers), self.body))
-            server.open += 1
-            server.most_open = max(server.most_open, server.open)
         try:
             answer(self) if callable(answer) else self.send(*answer)
         except OSError:
             pass  # the client hung up
-        finally:
-            with server.lock:
-                server.open -= 1
 
     def send(self, status, headers, body):
         self.send_response(status)
@@ -197,19 +191,37 @@ def test_retry_after_is_heeded(serve):
     assert client(odd).complete([QUESTION])[0].text == "fine"
 
 
-def echo(handler):
-    """Replies with the question, the later ones sooner."""
-    question = handler.body["messages"][0]["content"]
-    time.sleep(0.05 * (3 - int(question) % 3))
-    handler.send(*good(question))
+class Echo:
+    """Replies with the question, the later ones sooner, and counts requests before their reply.
+
+    A request no longer counts when its reply is on its way: a client that has it may ask again
+    before this side has done anything more.
+    """
+
+    def __init__(self, together):
+        self.together = threading.Barrier(together)
+        self.lock = threading.Lock()
+        self.open = self.most_open = 0
+
+    def __call__(self, handler):
+        question = handler.body["messages"][0]["content"]
+        with self.lock:
+            self.open += 1
+            self.most_open = max(self.most_open, self.open)
+        self.together.wait(timeout=10)
+        time.sleep(0.02 * (3 - int(question) % 3))
+        with self.lock:
+            self.open -= 1
+        handler.send(*good(question))
 
 
 def test_replies_come_in_the_order_of_conversations_and_no_more_than_the_limit_at_once(serve):
+    echo = Echo(together=3)
     server = serve(echo)
     conversations = [[{"role": "user", "content": str(n)}] for n in range(9)]
-    replies = client(server, max_concurrency=3).complete(conversations)
+    replies = client(server, max_concurrency=3, timeout_seconds=20).complete(conversations)
     assert [reply.text for reply in replies] == [str(n) for n in range(9)]
-    assert 1 < server.most_open <= 3
+    assert echo.most_open == 3
 
 
 def test_the_cache_answers_without_a_server_and_knows_what_was_asked(serve, tmp_path):

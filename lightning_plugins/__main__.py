@@ -64,8 +64,20 @@ def _dispatch(command: str, *rest: str) -> int:
         if command == "reproduce":
             from lightning_plugins.claims.command import main as reproduce
 
-            return reproduce(arguments)
+            return reproduce(arguments, problem_of=_problem_of)
         raise ValueError(f"no command named {command!r}: see `lightning-plugins --help`")
+
+
+def _problem_of(options: list[str]) -> str | None:
+    from lightning_plugins.claims.recipe_run import quiet
+    from lightning_plugins.cli import instantiate  # with torch, which most commands do not need
+
+    try:
+        with quiet():
+            instantiate(options)
+    except Mistake as mistake:
+        return str(mistake)
+    return None
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import sys
 from types import MethodType
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -128,6 +129,25 @@ def run(arguments: list[str]) -> None:
             seed_everything_default=0,
             parser_kwargs={**strict, **{name: dict(strict) for name in PluginCLI.subcommands()}},
             args=arguments,
+        )
+
+
+def instantiate(options: list[str]) -> None:
+    """Build the trainer, model and data that ``options`` describe, without memory or a run.
+
+    Raises:
+        Mistake: what is wrong with the options, in one line.
+    """
+    with told_in_one_line(), torch.device("meta"):
+        PluginCLI(
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            run=False,
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+            args=options,
         )
 
 

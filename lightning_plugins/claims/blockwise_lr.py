@@ -34,6 +34,12 @@ _PUBLISHED = {
     "MoE": "not measured there",
 }
 
+_PAPER_RECIPES = (
+    "gpt2_openwebtext",
+    *(f"llama_{size}m_openwebtext" for size in (90, 230, 250, 500, 750, 900, 1100)),
+    *(f"llama_{size}m_minipile" for size in (134, 250, 500)),
+)
+
 
 def paper() -> Paper:
     """The paper's claims as measured on small language models."""
@@ -42,7 +48,7 @@ def paper() -> Paper:
         title="The sharpness disparity principle in transformers for accelerating language model "
         "pre-training",
         citation="Wang, Wang, Zhou, Yan, E, Wu; ICML 2025; arXiv 2502.19002",
-        experiments=(_terminal_loss(), _speedup()),
+        experiments=(_terminal_loss(), _speedup(), _published_settings()),
         claims=(*_terminal_claims(), _rivals_claim(), _as_released_claim(), _speedup_claim()),
         columns=(
             Column("test_loss", "test loss", ".4f"),
@@ -90,6 +96,13 @@ def _speedup() -> Experiment:
         arms={name: {**config, "baseline": adamw["overrides"]} for name, config in arms.items()},
         scales={"cpu": Scale(seeds=_SEEDS)},
         run=run_speedup,
+    )
+
+
+def _published_settings() -> Experiment:
+    """The paper's models and data; the recipes say which shapes and lengths are published."""
+    return small.published(
+        run_tuned, _SEEDS, _PAPER_RECIPES, {"AdamW": "", "Blockwise": "+blockwise_lr"}
     )
 
 

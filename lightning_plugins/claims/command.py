@@ -1,22 +1,32 @@
 """``lightning-plugins reproduce``: run a paper's claims and say what came out."""
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from lightning_plugins.claims.claim import Paper
+from lightning_plugins.claims.published import (
+    PAPER_SCALE,
+    has_published_runs,
+    published_lines,
+    published_runs,
+)
 from lightning_plugins.claims.registry import PAPERS, load_paper
 from lightning_plugins.claims.runner import BACKENDS, run_paper
 
-SCALES = ("smoke", "cpu", "paper")
+SCALES = ("smoke", "cpu", PAPER_SCALE)
+ProblemOf = Callable[[list[str]], str | None]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 1 if a cell failed, else 0.
+def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None) -> int:
+    """Run the command; 1 if a cell failed or a published run cannot be built, else 0.
+
+    Args:
+        argv: of the command line, None for that of the process.
+        problem_of: tries to build what the options of a published run describe, and says what is
+            wrong with them; None leaves the check out.
 
     Raises:
         ValueError: for an unknown paper or scale.
@@ -24,60 +34,48 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="lightning-plugins reproduce", description=__doc__)
     _add_arguments(parser)
-    return run(parser.parse_args(argv))
+    return run(parser.parse_args(argv), problem_of=problem_of)
 
 
-def add_parser(subparsers: Any) -> argparse.ArgumentParser:
-    """Add ``reproduce`` to ``ArgumentParser.add_subparsers()``; ``args.run(args)`` runs it."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(
-        "reproduce", help="re-measure the claims of a paper", description=__doc__
-    )
-    _add_arguments(parser)
-    parser.set_defaults(run=run)
-    return parser
-
-
-def run(arguments: argparse.Namespace, echo: Callable[[str], None] = print) -> int:
+def run(
+    arguments: argparse.Namespace,
+    echo: Callable[[str], None] = print,
+    problem_of: ProblemOf | None = None,
+) -> int:
     """What :func:`main` does once its arguments are parsed."""
     if arguments.list:
         for name in sorted(PAPERS):
             for line in _listing(load_paper(name)):
                 echo(line)
         return 0
-    names = arguments.papers or sorted(PAPERS)
-    papers = [load_paper(name).at(arguments.scale) for name in names]
-    if arguments.scale == "paper":
-        for paper in papers:
-            for line in paper_scale_commands(paper):
-                echo(line)
-        return 0
-    return _run_and_report(papers, arguments, echo)
+    papers = [load_paper(name) for name in arguments.papers or sorted(PAPERS)]
+    if arguments.scale == PAPER_SCALE:
+        return _show_published(papers, problem_of, echo)
+    return _run_and_report([paper.at(arguments.scale) for paper in papers], arguments, echo)
 
 
-def paper_scale_commands(paper: Paper) -> list[str]:
-    """The command line of every arm and seed at the paper's own scale.
-
-    Raises:
-        ValueError: for an arm without a ``recipe``.
-    """
-    lines = []
-    for experiment in paper.at("paper").experiments:
-        for arm in experiment.arms:
-            config = experiment.config(arm, "paper")
-            if "recipe" not in config:
-                raise ValueError(f"arm {arm!r} of {experiment.name!r} has no recipe to print")
-            recipe = config["recipe"]
-            words = ["lightning-plugins", "fit"]
-            for one in [recipe] if isinstance(recipe, str) else recipe:
-                words += ["--config", one]
-            for key, value in config["overrides"].items():
-                words += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-            lines.append(f"# {paper.name} {experiment.name} {arm}")
-            lines += [
-                shlex.join([*words, "--seed_everything", str(seed)])
-                for seed in experiment.scale("paper").seeds
-            ]
-    return lines
+def _show_published(
+    papers: Sequence[Paper], problem_of: ProblemOf | None, echo: Callable[[str], None]
+) -> int:
+    """Print the command lines of the papers' own runs; 1 if one cannot be built, else 0."""
+    failed = 0
+    for paper in papers:
+        if not has_published_runs(paper):
+            echo(f"# {paper.name}: no settings are known beyond those of its cpu scale")
+            echo(f"lightning-plugins reproduce {paper.name} --scale cpu")
+            continue
+        for line in published_lines(paper):
+            echo(line)
+        if problem_of is None:
+            continue
+        runs = list(published_runs(paper))
+        problems = {one.name: problem_of(list(one.options)) for one in runs}
+        found = {name: problem for name, problem in problems.items() if problem is not None}
+        for name, problem in found.items():
+            echo(f"# {name} cannot be built: {problem}")
+        echo(f"# {paper.name}: {len(runs) - len(found)} of {len(runs)} runs can be built")
+        failed += len(found)
+    return 1 if failed else 0
 
 
 def _run_and_report(

@@ -30,6 +30,11 @@ _PUBLISHED = {
     "MoE WSD": "lower; the largest gains of all",
 }
 
+_PAPER_RECIPES = (
+    *(f"llama_{size}_c4" for size in ("66m", "200m", "400m", "1b", "2b")),
+    *(f"qwen2_moe_{size}_c4" for size in ("1b", "2b")),
+)
+
 
 def paper() -> Paper:
     """The paper's claims as measured on small language models."""
@@ -37,7 +42,7 @@ def paper() -> Paper:
         name="grad-power",
         title="GradPower: powering gradients for faster language model pre-training",
         citation="Wang, Wang, Zhou, Yan, E, Wu; arXiv 2505.24275, ICML 2026",
-        experiments=(_terminal_loss(), _speedup()),
+        experiments=(_terminal_loss(), _speedup(), _published_settings()),
         claims=(*_terminal_claims(), _speedup_claim()),
         columns=(
             Column("test_loss", "test loss", ".4f"),
@@ -85,6 +90,21 @@ def _speedup() -> Experiment:
         arms={name: {**config, "baseline": baseline} for name, config in arms.items()},
         scales={"cpu": Scale(seeds=_SEEDS)},
         run=run_speedup,
+    )
+
+
+def _published_settings() -> Experiment:
+    """The paper's data and kinds of model, under both of its schedules."""
+    return small.published(
+        run_tuned,
+        _SEEDS,
+        _PAPER_RECIPES,
+        {
+            "AdamW": "",
+            "AdamPower": "+grad_power",
+            "AdamW, WSD": "+wsd",
+            "AdamPower, WSD": "+grad_power+wsd",
+        },
     )
 
 

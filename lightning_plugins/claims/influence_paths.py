@@ -23,6 +23,7 @@ def paper() -> Paper:
             experiments.followed(),
             experiments.chosen(),
             experiments.language_model(),
+            experiments.published_settings(),
         ),
         claims=(*_influence_claims(), *_coherence_claims(), *_choice_claims(), *_model_claims()),
         columns=(

@@ -45,6 +45,12 @@ def language_model() -> Experiment:
     )
 
 
+def published_settings() -> Experiment:
+    """The authors' users and prompts, with a language model behind a server of yours."""
+    arms = {"LLM-IPP": {"command": "predict", "recipe": "influence_paths/ml1m"}}
+    return Experiment("the paper's settings", arms, {"paper": Scale(seeds=_SEEDS)}, run_planner)
+
+
 def _experiment(
     name: str, arms: dict[str, dict[str, Any]], smoke: Scale | None, users: int = 200
 ) -> Experiment:

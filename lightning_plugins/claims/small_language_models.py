@@ -1,8 +1,9 @@
 """The language models, optimizers and schedules that the claims on optimizers are measured with."""
 
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from lightning_plugins.claims.claim import Scale
+from lightning_plugins.claims.claim import Cell, Experiment, Scale
 
 _OPTIMIZER = "model.init_args.optimizer"
 _SCHEDULE = "model.init_args.lr_scheduler"
@@ -106,3 +107,18 @@ def _moe() -> dict[str, Any]:
         "moe_intermediate_size": 44,
         "shared_expert_intermediate_size": 44,
     }
+
+
+def published(
+    run: Callable[[dict[str, Any], int], Cell],
+    seeds: tuple[int, ...],
+    recipes: Iterable[str],
+    methods: dict[str, str],
+) -> Experiment:
+    """The same comparison at the papers' sizes: every method, as overlays, on every recipe."""
+    arms = {
+        f"{method}, {name}": {"recipe": f"language_model/{name}{overlays}"}
+        for name in recipes
+        for method, overlays in methods.items()
+    }
+    return Experiment("the paper's settings", arms, {"paper": Scale(seeds=seeds)}, run)

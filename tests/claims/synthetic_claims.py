@@ -35,7 +35,7 @@ def fail_for_seed_one(config, seed):
 def paper(run=draw, seconds=0.0, claims=None, seeds=(0, 1, 2, 3)):
     arms = {
         "sgd": {"recipe": "image/digits", "mean": 2.0},
-        "tail": {"recipe": ["image/digits", "+late_sam"], "mean": 1.2},
+        "tail": {"recipe": "image/digits+late_sam", "mean": 1.2},
         "sam": {"recipe": "image/digits", "overrides": {"rho": 0.1}, "mean": 1.0},
     }
     experiment = Experiment(

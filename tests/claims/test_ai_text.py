@@ -9,8 +9,8 @@ from marker_corpus import marker_corpus, tiny_detector
 
 from lightning_plugins.claims import ai_text_runs, load_paper
 from lightning_plugins.claims.cache import CellIdentity, CellRecord
-from lightning_plugins.claims.command import paper_scale_commands
 from lightning_plugins.claims.evidence import paper_evidence
+from lightning_plugins.claims.published import published_lines
 from lightning_plugins.claims.results import Results
 
 
@@ -100,7 +100,7 @@ def test_arms_differ_in_noise_alone_or_in_method_alone():
 
 
 def test_the_papers_settings_are_commands_with_a_path_of_yours():
-    commands = [line for line in paper_scale_commands(paper()) if not line.startswith("#")]
+    commands = [line for line in published_lines(paper()) if not line.startswith("#")]
     assert len(commands) == 4 * 5 * 3
     assert all("--data.path data/" in command for command in commands)
     assert any("ranmask" in command and "pubmed" in command for command in commands)

@@ -14,7 +14,7 @@ from lightning_plugins.claims.change_captioning_experiments import (
     PLAIN,
     run_captioner,
 )
-from lightning_plugins.claims.command import paper_scale_commands
+from lightning_plugins.claims.published import published_lines
 from lightning_plugins.litmodels.change_captioning.network import build_network
 from lightning_plugins.recipes import load_recipe
 
@@ -62,7 +62,7 @@ def test_the_control_has_the_module_s_parameters():
 
 
 def test_at_the_paper_s_scale_the_recipes_are_those_of_levir_cc():
-    lines = paper_scale_commands(load_paper("change-captioning"))
+    lines = published_lines(load_paper("change-captioning"))
     assert any("ccexpert/levir_cc_05b_baseline" in line for line in lines)
     for name in ("ccexpert/levir_cc_05b", "ccexpert/levir_cc_05b_baseline"):
         load_recipe(name)

@@ -68,11 +68,33 @@ def test_paper_scale_prints_the_commands_and_runs_nothing(registered, tmp_path, 
     assert command.main(["--scale", "paper", "--output", str(tmp_path / "none")]) == 0
     output = capsys.readouterr().out
     assert (
-        "lightning-plugins fit --config image/digits --config +late_sam "
+        "lightning-plugins fit --config image/digits+late_sam "
         "--trainer.max_epochs 200 --tags '[\"a b\"]' --seed_everything 1"
     ) in output
     assert len([line for line in output.splitlines() if line.startswith("lightning-")]) == 6
     assert not (tmp_path / "none").exists()
+
+
+def test_paper_scale_says_which_runs_cannot_be_built(registered, capsys):
+    def problem_of(options):
+        return "no such recipe" if "image/digits+late_sam" in options else None
+
+    assert command.main(["--scale", "paper"], problem_of=problem_of) == 1
+    output = capsys.readouterr().out
+    assert "# synthetic: 2 of 3 runs can be built" in output
+    assert output.count("cannot be built: no such recipe") == 1
+    assert command.main(["--scale", "paper"], problem_of=lambda options: None) == 0
+
+
+def test_a_paper_without_settings_of_its_own_points_at_its_cpu_scale(
+    registered, monkeypatch, capsys
+):
+    whole = registered.paper()
+    scales = {"cpu": whole.experiments[0].scale("smoke")}
+    small = replace(whole, experiments=(replace(whole.experiments[0], scales=scales),))
+    monkeypatch.setattr(registered, "paper", lambda: small)
+    assert command.main(["--scale", "paper"]) == 0
+    assert "lightning-plugins reproduce synthetic --scale cpu" in capsys.readouterr().out
 
 
 def test_list_names_papers_claims_and_scales(registered, capsys):
@@ -88,16 +110,6 @@ def test_mistakes_reach_the_caller_as_one_line(registered, tmp_path):
         command.main(["synthetik"])
     with pytest.raises(ValueError, match="has no scale 'cpu'; it has smoke, paper"):
         command.main(["synthetic", "--scale", "cpu", "--output", str(tmp_path)])
-
-
-def test_the_sub_command_is_the_same_command(registered, capsys):
-    import argparse
-
-    parser = argparse.ArgumentParser()
-    command.add_parser(parser.add_subparsers())
-    arguments = parser.parse_args(["reproduce", "--list"])
-    assert arguments.run(arguments) == 0
-    assert "synthetic  A synthetic paper" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("extra", ["scipy", "joblib", "matplotlib"])

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.command import paper_scale_commands
 from lightning_plugins.claims.decentralized_experiments import run_schedules
+from lightning_plugins.claims.published import published_lines
 from lightning_plugins.recipes import load_recipe
 
 SHORT = {"agents": 4, "rounds": 20}
@@ -61,7 +61,7 @@ def test_a_cell_is_a_function_of_its_seed():
 
 
 def test_the_commands_of_the_paper_scale_name_recipes_that_exist():
-    lines = paper_scale_commands(load_paper("decentralized"))
+    lines = published_lines(load_paper("decentralized"))
     commands = [line for line in lines if not line.startswith("#")]
     assert len(commands) == 10
     for command in commands:

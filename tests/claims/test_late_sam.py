@@ -10,8 +10,8 @@ import time
 import pytest
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.command import paper_scale_commands
 from lightning_plugins.claims.late_sam_experiments import run_switch
+from lightning_plugins.claims.published import published_lines
 from lightning_plugins.recipes import load_recipe
 
 
@@ -38,7 +38,7 @@ def test_a_cell_is_a_function_of_its_seed():
 
 
 def test_the_commands_of_the_paper_scale_name_recipes_that_exist():
-    commands = [c for c in paper_scale_commands(load_paper("late-sam")) if not c.startswith("#")]
+    commands = [c for c in published_lines(load_paper("late-sam")) if not c.startswith("#")]
     assert len(commands) == 15
     for command in commands:
         load_recipe(re.search(r"--config (\S+)", command)[1])

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.command import paper_scale_commands
 from lightning_plugins.claims.mixture_of_experts_runs import (
     run_construction,
     run_slope,
     run_training,
 )
+from lightning_plugins.claims.published import published_lines
 from lightning_plugins.datamodules import ManifoldDataModule
 from lightning_plugins.litmodels import MoERegressor
 from lightning_plugins.recipes import load_recipe
@@ -101,7 +101,7 @@ def test_the_construction_uses_every_path_and_the_trained_network_is_measured_al
 
 
 def test_the_commands_of_the_paper_scale_name_recipes_and_arguments_that_exist():
-    commands = [c for c in paper_scale_commands(paper()) if not c.startswith("#")]
+    commands = [c for c in published_lines(paper()) if not c.startswith("#")]
     assert len(commands) == 5 * (4 + 8)
     for name in {re.search(r"--config (\S+)", command)[1] for command in commands}:
         assert load_recipe(name)["model"]["class_path"].endswith("MoERegressor")

@@ -104,7 +104,7 @@ def test_the_speed_up_is_where_the_longer_baseline_gets_as_low(monkeypatch, curv
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_arm_is_a_configuration_that_lightning_takes(name):
-    for experiment in load_paper(name).experiments:
+    for experiment in load_paper(name).at("cpu").experiments:
         for arm in experiment.arms:
             config = experiment.config(arm, "cpu")
             config["overrides"][LR] = 0.125

@@ -12,10 +12,13 @@ from lightning_plugins.reports.markdown import markdown_page
 from lightning_plugins.reports.raw_rows import rows_as_csv, rows_as_json
 
 
-def test_a_report_is_two_files_and_nothing_else(evidence, tmp_path):
+def test_a_report_is_two_pages_and_the_raw_rows_of_each_paper(evidence, tmp_path):
     path = write_report(evidence.report(), tmp_path / "new")
     assert path == tmp_path / "new" / "report.html"
-    assert sorted(os.listdir(path.parent)) == ["report.html", "report.md"]
+    assert sorted(os.listdir(path.parent)) == ["report.html", "report.md", "rows"]
+    assert os.listdir(path.parent / "rows") == ["late-sam.csv"]
+    rows = list(csv.DictReader((path.parent / "rows" / "late-sam.csv").open(newline="")))
+    assert rows == [{"arm": "SGD", "seed": "0", "lambda_max": "1.6"}]
 
 
 def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):

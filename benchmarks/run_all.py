@@ -55,7 +55,6 @@ BENCHMARKS = (
     Benchmark("recommendation", ("--peer", "{python}"), ("rectools[torch]==0.19.0",)),
     Benchmark("catalogue_trie"),
     Benchmark("attacks"),
-    Benchmark("captioning", peers=("pycocoevalcap",)),
     Benchmark("fiber_laser", remark="PyFiberAmp is on no package index: --pyfiberamp CLONE"),
 )
 

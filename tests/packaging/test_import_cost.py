@@ -17,20 +17,15 @@ HEAVY = (
 )
 
 
-def test_importing_the_package_takes_under_300_ms_and_loads_neither_torch_nor_lightning(
+def test_importing_the_package_loads_nothing_heavy(
     run_python: Callable[..., Any], tmp_path: Path
 ) -> None:
     program = f"""
-import sys, time
-start = time.perf_counter()
+import json, sys
 import lightning_plugins
-seconds = time.perf_counter() - start
-import json
-print(json.dumps([seconds, [name for name in {HEAVY} if name in sys.modules]]))
+print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
 """
-    runs = [run_python(["-c", program], cwd=tmp_path) for _ in range(3)]
-    assert [loaded for _, loaded in runs] == [[], [], []]
-    assert min(seconds for seconds, _ in runs) < 0.3
+    assert run_python(["-c", program], cwd=tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -49,21 +44,17 @@ def test_commands_that_only_look_do_not_load_torch(
     run_python: Callable[..., Any], tmp_path: Path, arguments: list[str]
 ) -> None:
     program = f"""
-import sys, time
-start = time.perf_counter()
+import json, sys
 from lightning_plugins.__main__ import main
 try:
     code = main({arguments})
 except SystemExit as exit:
     code = exit.code
-seconds = time.perf_counter() - start
-import json
 loaded = [name for name in ("torch", "lightning", "pytorch_lightning") if name in sys.modules]
-print(json.dumps([code or 0, loaded, seconds]))
+print(json.dumps([code or 0, loaded]))
 """
-    code, loaded, seconds = run_python(["-c", program], cwd=tmp_path)
+    code, loaded = run_python(["-c", program], cwd=tmp_path)
     assert (code, loaded) == (0, [])
-    assert seconds < 5
 
 
 def test_no_plugin_or_task_module_imports_an_extra_at_module_level(

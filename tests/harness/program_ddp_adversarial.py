@@ -94,6 +94,8 @@ def main(folder):
     torch.save(module.network.state_dict(), f"{folder}/{rank}.pt")
     with open(f"{folder}/{rank}.json", "w", encoding="utf-8") as file:
         json.dump(result, file)
+    # Left to the end of the interpreter, threads of gloo may abort it.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

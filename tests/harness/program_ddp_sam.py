@@ -72,6 +72,8 @@ def main(folder, cases):
         trainer.fit(module)
         path = f"{folder}/{name}-{trainer.global_rank}.pt"
         torch.save(module.network.state_dict(), path)
+    # Left to the end of the interpreter, threads of gloo may abort it.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

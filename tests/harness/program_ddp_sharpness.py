@@ -79,6 +79,8 @@ def main(folder):
     }
     with open(f"{folder}/rank-{trainer.global_rank}.json", "w", encoding="utf-8") as file:
         json.dump(found, file)
+    # Left to the end of the interpreter, threads of gloo may abort it.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

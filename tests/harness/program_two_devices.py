@@ -69,6 +69,8 @@ def main(accelerator, folder):
         callbacks=[LateSAM(start=0.5)],
     )
     torch.save({"decentralized": gossiped, "late SAM": shared}, f"{folder}/{rank}.pt")
+    # Left to the end of the interpreter, threads of gloo may abort it.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,9 @@ PYTEST := HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) -m pytest
 # A worker needs about 1.5 GB.
 WORKERS := -n auto --maxprocesses 4
 LIGHTNING := lightning,pytorch-lightning
+# The table shall be that of the file also where a test failed.
+RECORD_SCALE = --record-scale=docs/scale.json; status=$$?; \
+	$(PYTHON) scripts/scale_table.py && exit $$status
 PLUGIN_TESTS := $(wildcard tests/callbacks tests/optimizers tests/strategies)
 
 .PHONY: help
@@ -27,7 +30,11 @@ test-all: set-up ## run all tests that need no GPU, the slow ones too
 
 .PHONY: test-gpu
 test-gpu: set-up ## run the tests that need CUDA devices, and say which are skipped
-	$(PYTEST) -m cuda -rs
+	$(PYTEST) -m cuda -rs $(RECORD_SCALE)
+
+.PHONY: scale
+scale: set-up ## write down which plugin runs under which strategy on CPUs, docs/scale.md
+	$(PYTEST) -m "scale and not cuda" $(RECORD_SCALE)
 
 .PHONY: check
 check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel

@@ -11,6 +11,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+pytest_plugins = ("scale_record",)
+
 # Of these names exist many in one process: every Lightning project has a folder `callbacks`.
 _BARE_NAMES = ("callbacks", "datamodules", "litmodels", "simulators")
 _found_bare: set[str] = set()

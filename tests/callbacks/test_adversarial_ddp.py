@@ -54,6 +54,7 @@ def emulated():
     return network
 
 
+@pytest.mark.scale(plugin="LateAdversarialTraining", strategy="ddp")
 def test_ranks_agree_with_each_other_and_with_emulated_workers(ranks):
     (one, _), (other, _) = ranks
     for name, value in emulated().state_dict().items():
@@ -61,6 +62,7 @@ def test_ranks_agree_with_each_other_and_with_emulated_workers(ranks):
         torch.testing.assert_close(one[name], value, rtol=0, atol=1e-6)
 
 
+@pytest.mark.scale(plugin="AdversarialEvaluation", strategy="ddp")
 def test_robust_accuracy_is_that_of_all_samples_of_all_processes(ranks):
     (weights, result), (_, other) = ranks
     network = program.network()

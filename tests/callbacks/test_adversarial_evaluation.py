@@ -5,7 +5,6 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -92,6 +91,7 @@ def callback(**arguments):
     return AdversarialEvaluation(**{"eps": EPS, "steps": 5, "restarts": 3, **arguments})
 
 
+@pytest.mark.scale(plugin="AdversarialEvaluation", strategy="one device")
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("inference_mode", [True, False])
 def test_a_test_run_reports_the_robust_accuracy_of_all_samples(tmp_path, norm, inference_mode):
@@ -185,13 +185,6 @@ def test_a_batch_or_module_it_cannot_attack_is_told(tmp_path):
 
     with pytest.raises(ValueError, match="logits have shape"):
         trainer(tmp_path, callback()).test(NoLogits(), loader(), verbose=False)
-
-
-def test_strategies_that_shard_parameters_are_refused(tmp_path):
-    run = trainer(tmp_path)
-    run.strategy.__class__ = type("DeepSpeedStrategy", (type(run.strategy),), {})
-    with pytest.raises(MisconfigurationException, match="does not support DeepSpeedStrategy"):
-        callback().check(run)
 
 
 def test_the_recipe_reports_robust_accuracy_on_the_command_line(tmp_path, monkeypatch, capsys):

@@ -78,6 +78,7 @@ def by_hand(samples, noise=0.0, noise_samples=1):
     return found | {"accuracy_under_fresh_noise": 1 - sum(misled) / len(misled)}
 
 
+@pytest.mark.scale(plugin="AdversarialTextEvaluation", strategy="one device")
 @pytest.mark.parametrize(
     ("loop", "stage"), [("test", "test"), ("validate", "validate"), ("fit", "validate")]
 )

@@ -101,6 +101,7 @@ def test_accumulated_batches_count_as_one(tmp_path):
     assert {k: v[0] for k, v in callback.values.items()} == pytest.approx(wanted, rel=1e-5)
 
 
+@pytest.mark.scale(plugin="BlockSharpness", strategy="one device")
 def test_the_run_is_the_run_without_it(tmp_path):
     with_it, _ = fit(BlockSharpness(every_n_steps=1), tmp_path)
     without, _ = fit(None, tmp_path)

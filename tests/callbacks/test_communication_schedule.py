@@ -1,13 +1,10 @@
 """CommunicationSchedule in two real processes, and what it refuses."""
 
-import re
-
 import decentralized_trainers as harness
 import pytest
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.callbacks import CommunicationSchedule
@@ -66,6 +63,7 @@ def rounds(results):
     return ledger.of(0, "gossip").rounds, ledger.of(0, "merge").rounds
 
 
+@pytest.mark.scale(plugin="CommunicationSchedule", strategy="decentralized")
 def test_agents_gossip_in_the_window_and_merge_at_the_end(ran):
     # Rounds after steps 21 and 24 lie in the last quarter; the last is the merge.
     assert rounds(ran("late window")) == (1, 1)
@@ -139,16 +137,6 @@ def checked(callback, **arguments):
 def test_what_cannot_be_kept_is_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
-
-
-def test_other_strategies_are_refused():
-    with pytest.raises(MisconfigurationException, match="SingleDeviceStrategy has none"):
-        checked(CommunicationSchedule())
-    trainer = Trainer(accelerator="cpu", devices=1, logger=False)
-    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
-    assert FSDPStrategy.__name__ == type(trainer.strategy).__name__
-    with pytest.raises(MisconfigurationException, match=re.escape("set strategy='decentralized'")):
-        CommunicationSchedule().check(trainer)
 
 
 def test_two_schedules_are_refused():

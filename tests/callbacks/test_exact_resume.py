@@ -33,6 +33,7 @@ def run(task, folder, ckpt_path=None, module=None, **arguments):
     return task.weights(module), draws.drawn
 
 
+@pytest.mark.scale(plugin="ExactResume", strategy="one device")
 @pytest.mark.parametrize("step", [1, 4, 6, 11])
 def test_generators_order_and_dropout_continue_where_they_were(task, tmp_path, step):
     whole, drawn = run(task, tmp_path / "whole")

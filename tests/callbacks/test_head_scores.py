@@ -177,6 +177,7 @@ def test_a_head_that_is_built_to_copy_has_a_copying_score_of_one():
     assert measured[1] == pytest.approx([-1, -1], abs=1e-3)
 
 
+@pytest.mark.scale(plugin="HeadScores", strategy="one device")
 def test_the_run_is_bit_for_bit_the_run_without_it(tmp_path):
     ends, states = [], []
     for callbacks in ([], [scores()]):

@@ -85,13 +85,6 @@ def test_two_phases_that_overlap_are_refused(task, tmp_path):
         task.train(tmp_path, [late(0.5), late(9, unit="step")])
 
 
-def test_strategies_that_shard_parameters_are_refused(task, tmp_path):
-    trainer = task.trainer(tmp_path)
-    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
-    with pytest.raises(MisconfigurationException, match="does not support FSDPStrategy"):
-        late().check(trainer)
-
-
 def test_a_lightning_without_the_place_is_told(task, tmp_path, monkeypatch):
     monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
     with pytest.raises(MisconfigurationException, match=r"install lightning 2\.6"):

@@ -21,6 +21,7 @@ from lightning_plugins.attacks.image import pgd
 from lightning_plugins.callbacks import ExactResume, LateAdversarialTraining, LateSAM
 
 
+@pytest.mark.scale(plugin="LateAdversarialTraining", strategy="one device")
 @pytest.mark.parametrize("accumulate", [1, 3, 4])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("random_start", [True, False])

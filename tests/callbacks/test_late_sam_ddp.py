@@ -116,6 +116,7 @@ def emulated(sam, trainer, strategy):
     return network.state_dict()
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="ddp")
 @pytest.mark.parametrize("name", CASES)
 def test_ranks_agree_with_each_other_and_with_emulated_workers(trained, name):
     one, other = trained(name)

@@ -72,13 +72,6 @@ def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path)
     LateSAM(local=False).check(trainer)
 
 
-def test_strategies_that_shard_parameters_are_refused(task, tmp_path):
-    trainer = task.trainer(tmp_path)
-    trainer.strategy.__class__ = type("FSDPStrategy", (type(trainer.strategy),), {})
-    with pytest.raises(MisconfigurationException, match="does not support FSDPStrategy"):
-        LateSAM().check(trainer)
-
-
 def test_resetting_the_momentum_of_adagrad_is_refused(task, tmp_path):
     module = task.Classifier(lambda parameters: torch.optim.Adagrad(parameters, lr=0.1))
     with pytest.raises(MisconfigurationException, match="set momentum='keep'"):

@@ -3,8 +3,7 @@
 import decentralized_trainers as harness
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import CommunicationSchedule, MergedEvaluation
@@ -55,6 +54,7 @@ def network_with(flat, plain):
     return module.network.eval()
 
 
+@pytest.mark.scale(plugin="MergedEvaluation", strategy="decentralized")
 def test_it_reports_what_the_mean_of_the_agents_does(ran):
     results = ran("plain")
     ends = torch.stack([result["weights"] for result in results])
@@ -121,10 +121,7 @@ def test_it_measures_as_often_as_asked(ran):
     assert once.of(0, "measurement").rounds * 2 == always.of(0, "measurement").rounds
 
 
-def test_strategies_without_agents_and_bad_arguments_are_refused():
-    trainer = Trainer(accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(MisconfigurationException, match="SingleDeviceStrategy has none"):
-        MergedEvaluation().check(trainer)
+def test_bad_arguments_are_refused():
     with pytest.raises(ValueError, match="every_n_validations=0: expected at least 1"):
         MergedEvaluation(every_n_validations=0)
     with pytest.raises(ValueError, match="calibration_batches=0: expected at least 1"):

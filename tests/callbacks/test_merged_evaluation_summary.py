@@ -61,6 +61,7 @@ def test_after_the_merge_local_values_are_those_just_before_it(runs):
     assert local["val/accuracy"] == pytest.approx(local["val/accuracy_local_mean"], abs=1e-6)
 
 
+@pytest.mark.scale(plugin="DecentralizedSummary", strategy="decentralized_simulated")
 def test_the_lines_say_what_was_measured(runs):
     lines, merged, _, server = runs
     assert lines[0] == f"{AGENTS} agents, 24 steps each: val/accuracy"

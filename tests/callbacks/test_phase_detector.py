@@ -53,6 +53,7 @@ class Scripted(LightningModule):
         return self.reference and self.reference(steps)
 
 
+@pytest.mark.scale(plugin="PhaseDetector", strategy="one device")
 def test_it_finds_what_was_put_there(tmp_path):
     detector = PhaseDetector(smoothing=1)
     trainer = fit(tmp_path, [detector], Scripted(), logger=CSVLogger(tmp_path))

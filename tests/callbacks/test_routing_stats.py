@@ -71,6 +71,7 @@ def test_collapse_is_seen():
     assert 0.3 < found["routing/accuracy"] < 0.4
 
 
+@pytest.mark.scale(plugin="RoutingStats", strategy="one device")
 def test_the_run_is_the_run_without_it(tmp_path):
     (with_it, _), (without, _) = fit([RoutingStats()], tmp_path), fit([], tmp_path)
     assert all(map(torch.equal, with_it.parameters(), without.parameters()))

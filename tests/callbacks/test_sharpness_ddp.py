@@ -28,6 +28,7 @@ def ranks(folder):
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.scale(plugin="SharpnessMonitor", strategy="ddp")
 def test_every_rank_knows_what_the_first_one_measured(ranks):
     first, second = ranks
     assert first == second
@@ -35,6 +36,7 @@ def test_every_rank_knows_what_the_first_one_measured(ranks):
     assert first["monitored"] == pytest.approx(first["values"]["lambda_max"][-1])
 
 
+@pytest.mark.scale(plugin="SharpnessMonitor", strategy="ddp")
 def test_the_run_is_bit_for_bit_the_run_without_it(ranks):
     assert all(rank["same_weights"] for rank in ranks)
 

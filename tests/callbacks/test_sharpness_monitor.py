@@ -61,6 +61,7 @@ def test_random_numbers_that_the_network_draws_are_put_back(task, tmp_path):
     assert draws[0] == draws[1]
 
 
+@pytest.mark.scale(plugin="SharpnessMonitor", strategy="one device")
 @pytest.mark.parametrize("mode", ["eval", "train"])
 def test_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path, mode):
     ends, states = [], []

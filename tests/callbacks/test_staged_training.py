@@ -68,6 +68,7 @@ def test_each_stage_begins_with_an_empty_optimizer_state(task, tmp_path):
     assert records.state_sizes[7] == 6
 
 
+@pytest.mark.scale(plugin="StagedTraining", strategy="one device")
 def test_one_fit_is_the_fits_of_its_stages_one_after_the_other(task, tmp_path):
     def no_dropout():
         module = task.Classifier(task.adamw)
@@ -151,6 +152,11 @@ def test_wrong_stages_are_named(wrong, message):
         StagedTraining(wrong)
 
 
+@pytest.mark.scale(
+    plugin="StagedTraining",
+    strategy="ddp",
+    refused="it freezes parameters, set `ddp_find_unused_parameters_true`",
+)
 def test_a_wrong_trainer_or_module_is_refused_before_training(task, tmp_path):
     with pytest.raises(MisconfigurationException, match="max_epochs=2: the stages have 3 epochs"):
         task.train(tmp_path, [StagedTraining(stages())], max_epochs=2)

@@ -54,6 +54,8 @@ def fit(folder, accelerator, callbacks=(), **options):
     return torch.cat([p.detach().cpu().flatten() for p in module.parameters()])
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="one device")
+@pytest.mark.scale(plugin="AdamWPower", strategy="one device")
 @pytest.mark.parametrize("accelerator", DEVICES)
 def test_two_runs_with_late_sam_are_equal_bit_for_bit(tmp_path, accelerator):
     once, again = (
@@ -71,6 +73,7 @@ def test_late_sam_that_has_not_begun_changes_no_bit(tmp_path, accelerator):
     assert torch.equal(beside, fit(tmp_path, accelerator, deterministic=True))
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="one device")
 @pytest.mark.parametrize(("accelerator", "precision"), PRECISIONS)
 def test_mixed_precision_trains_beside_single(tmp_path, accelerator, precision):
     sam = [LateSAM(start=0.5)]
@@ -80,6 +83,7 @@ def test_mixed_precision_trains_beside_single(tmp_path, accelerator, precision):
     assert (mixed - single).norm() < 0.1 * single.norm()
 
 
+@pytest.mark.scale(plugin="{optimizer.__name__}", strategy="one device")
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", [AdamWPower, BlockwiseAdamW])
 @pytest.mark.parametrize("how", [{"foreach": True}, {"fused": True}])
@@ -90,6 +94,7 @@ def test_every_implementation_takes_the_step_of_the_plain_loop(device, optimizer
     torch.testing.assert_close(other, plain, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.scale(plugin="{optimizer.__name__}", strategy="one device")
 @pytest.mark.parametrize("optimizer", [AdamWPower, BlockwiseAdamW, BlockwiseLion, AdamMini])
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=cuda())])
 def test_a_device_takes_the_steps_of_the_cpu(device, optimizer):
@@ -98,6 +103,10 @@ def test_a_device_takes_the_steps_of_the_cpu(device, optimizer):
     )
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="ddp")
+@pytest.mark.scale(plugin="AdamWPower", strategy="ddp")
+@pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
+@pytest.mark.scale(plugin="AdamWPower", strategy="decentralized")
 @pytest.mark.parametrize("accelerator", TWO_DEVICES)
 def test_two_devices_gossip_merge_and_share_sam(tmp_path, accelerator):
     command = [

@@ -70,6 +70,7 @@ class Published:
             parameter -= LR * (first / (second.sqrt() + EPS) + DECAY * parameter)
 
 
+@pytest.mark.scale(plugin="AdamMini", strategy="one device")
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2_moe"])
 def test_it_is_the_published_rule(architecture):
     head_dim = HEAD_DIM[architecture]

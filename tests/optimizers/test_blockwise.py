@@ -37,6 +37,7 @@ def arguments_of(cls, architecture):
     return {"head_dim": HEAD_DIM[architecture]} if issubclass(cls, AdamMini) else {}
 
 
+@pytest.mark.scale(plugin="{classes[1].__name__}", strategy="one device")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("classes", CLASSES.values(), ids=CLASSES)
@@ -121,6 +122,7 @@ def test_frozen_parameters_stay_where_they_are():
     assert torch.equal(frozen, before)
 
 
+@pytest.mark.scale(plugin="GradPower", strategy="one device")
 def test_grad_power_of_a_blockwise_optimizer_both_ways():
     one, other = transformer("gpt2"), transformer("gpt2")
     train(one, gradpower(BlockwiseAdamW, 1.2)(one.named_parameters(), lr=1e-3), 5)

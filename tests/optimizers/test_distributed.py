@@ -42,7 +42,7 @@ OPTIMIZERS = {
     "AdamWPower": functools.partial(AdamWPower, lr=RATE, p=P),
     "BlockwiseAdamW": functools.partial(BlockwiseAdamW, lr=RATE),
     "BlockwiseLion": functools.partial(BlockwiseLion, lr=RATE / 10),
-    "both": functools.partial(GradPower, base=functools.partial(BlockwiseAdamW, lr=RATE), p=P),
+    "GradPower": functools.partial(GradPower, base=functools.partial(BlockwiseAdamW, lr=RATE), p=P),
     "MuonPower": functools.partial(MuonPower, lr=RATE, p=P),
 }
 
@@ -169,7 +169,7 @@ def main(folder):
     found = {f"ddp-{name}": under_ddp(make, folder) for name, make in OPTIMIZERS.items()}
     mesh = init_device_mesh("cpu", (WORKERS,))
     for name, make in OPTIMIZERS.items():
-        found[f"fsdp-{name}"] = under_fsdp(make, mesh)
+        found[f"fsdp2-{name}"] = under_fsdp(make, mesh)
         found[f"resumed-{name}"] = resumed_under_fsdp(make, mesh, f"{folder}/{name}")
     torch.save(found, f"{folder}/{dist.get_rank()}.pt")
     Path(folder, f"refusals-{dist.get_rank()}.json").write_text(json.dumps(refusals(mesh)))
@@ -231,8 +231,9 @@ def difference(one, other):
 TOLERANCES = {"MuonPower": 5e-2}
 
 
+@pytest.mark.scale(plugin="{name}", strategy="{strategy}")
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_train_as_one(trained, strategy, name):
     one, other = trained(f"{strategy}-{name}")
     expected = in_one_process(name)
@@ -240,9 +241,10 @@ def test_two_processes_train_as_one(trained, strategy, name):
     assert difference(one, expected) < TOLERANCES.get(name, 1e-4)
 
 
+@pytest.mark.scale(plugin="{name}", strategy="fsdp2")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_a_distributed_checkpoint_resumes_bit_for_bit(trained, name):
-    for straight, resumed in zip(trained(f"fsdp-{name}"), trained(f"resumed-{name}"), strict=True):
+    for straight, resumed in zip(trained(f"fsdp2-{name}"), trained(f"resumed-{name}"), strict=True):
         assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
@@ -264,6 +266,7 @@ def test_powers_of_the_processes_gradients_would_not_train_as_one():
     assert difference(wrong, in_one_process("AdamWPower")) > 1e-2
 
 
+@pytest.mark.scale(plugin="AdamMini", strategy="fsdp2", refused="a block could lie on two ranks")
 def test_what_cannot_be_sharded_is_refused(folder):
     for rank in range(WORKERS):
         said = json.loads((folder / f"refusals-{rank}.json").read_text())

@@ -191,6 +191,8 @@ class TwoOptimizers(Classifier):
         ]
 
 
+@pytest.mark.scale(plugin="AdamWPower", strategy="one device")
+@pytest.mark.scale(plugin="SGDPower", strategy="one device")
 def test_two_optimizers_in_manual_optimization(tmp_path):
     ours = fitted(tmp_path, TwoOptimizers())
     net = network()

@@ -36,6 +36,7 @@ class Two:
             optimizer.step()
 
 
+@pytest.mark.scale(plugin="MuonAdamW", strategy="one device")
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2_moe"])
 def test_each_parameter_moves_as_under_its_own_optimizer(architecture):
     apart, ours = transformer(architecture), transformer(architecture)
@@ -44,6 +45,7 @@ def test_each_parameter_moves_as_under_its_own_optimizer(architecture):
     assert same_weights(apart, ours)
 
 
+@pytest.mark.scale(plugin="MuonPower", strategy="one device")
 def test_muon_power_transforms_all_gradients_first():
     apart, ours = transformer("llama"), transformer("llama")
     train(apart, Two(apart, 1e-2, p=0.9), 5)

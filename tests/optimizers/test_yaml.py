@@ -164,6 +164,7 @@ def test_a_partial_as_hydra_makes(stranger, tmp_path, config):
     assert is_as_written_in_python(model, trainer.optimizers[0], stranger, config)
 
 
+@pytest.mark.scale(plugin="ParameterNames", strategy="one device")
 @pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS)
 def test_one_line_is_enough_where_a_module_makes_a_list(stranger, config):
     model = {"class_path": "stranger.MakesList", "init_args": {"optimizer": config}}

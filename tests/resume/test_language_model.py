@@ -38,6 +38,7 @@ def test_killed_run_resumes_bit_for_bit(tmp_path, options, masks_documents):
     assert_killed_run_resumes_exactly(options, tmp_path / "runs", steps=120)
 
 
+@pytest.mark.scale(plugin="ExactResume", strategy="ddp")
 @pytest.mark.slow
 def test_two_processes_resume_without_repeating_or_skipping_a_sample(tmp_path, options):
     kill_at = random.randrange(STEPS_AN_EPOCH + CHECKPOINT_EVERY, 2 * STEPS_AN_EPOCH - 1)

@@ -75,6 +75,8 @@ def gradient_of(network, batch, is_sam):
     return [parameter.grad.clone() for parameter in network.parameters()]
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="ddp")
+@pytest.mark.scale(plugin="BlockwiseAdamW", strategy="ddp")
 def test_under_ddp_the_mean_of_what_sam_finds_is_raised_and_stepped_block_by_block(trained):
     results = trained("late SAM, power and blocks under DDP")
     module = harness.Classifier(plain=True)
@@ -90,6 +92,8 @@ def test_under_ddp_the_mean_of_what_sam_finds_is_raised_and_stepped_block_by_blo
         torch.testing.assert_close(result["weights"], harness.flat(module), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.scale(plugin="LateSAM", strategy="decentralized")
+@pytest.mark.scale(plugin="SGDPower", strategy="decentralized")
 def test_each_agent_perturbs_by_its_own_gradient_and_raises_what_it_finds(trained):
     results = trained("late SAM and power")
     agents = [harness.Classifier(plain=True).network for _ in results]

@@ -77,12 +77,14 @@ def assert_all_equal(rows):
     assert all(torch.equal(row, rows[0]) for row in rows)
 
 
+@pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
 def test_averaging_all_agents_after_each_step_is_ddp(ran):
     decentralized, ddp = weights(ran("complete")), weights(ran("ddp"))
     torch.testing.assert_close(decentralized, ddp, rtol=0, atol=1e-6)
     assert_all_equal(decentralized)
 
 
+@pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
 def test_agents_start_alike_train_apart_and_end_merged(ran):
     results = ran("final merge")
     assert_all_equal(weights(results, "start"))

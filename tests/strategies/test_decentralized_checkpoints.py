@@ -89,6 +89,8 @@ class RaiseAt(Callback):
             raise RuntimeError("as a test wants it")
 
 
+@pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
+@pytest.mark.scale(plugin="ExactResume", strategy="decentralized")
 @pytest.mark.parametrize("name", COMMUNICATIONS)
 def test_all_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit_for_each_agent(ran, name):
     resumed, uninterrupted = ran(f"{name} resumed"), ran(f"{name} uninterrupted")

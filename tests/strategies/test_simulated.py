@@ -110,6 +110,7 @@ def simulated(folder, communication, policy=None, callbacks=(), ckpt_path=None, 
     return rows.agents, trainer, module
 
 
+@pytest.mark.scale(plugin="SimulatedDecentralizedStrategy", strategy="decentralized_simulated")
 @pytest.mark.parametrize("name", CASES)
 def test_it_is_what_real_processes_do(real, name, tmp_path):
     policy, communication = CASES[name]
@@ -157,6 +158,7 @@ class Stop(Callback):
             raise KeyError("as a test wants it")
 
 
+@pytest.mark.scale(plugin="ExactResume", strategy="decentralized_simulated")
 @pytest.mark.parametrize("name", ["rarely, merged", "DiLoCo", "adaptive"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     communication = COMMUNICATIONS[name]
@@ -192,6 +194,8 @@ def test_a_checkpoint_holds_the_mean_and_loads_as_ever(tmp_path):
     torch.testing.assert_close(flat[floating], mean[floating], rtol=0, atol=1e-6)
 
 
+@pytest.mark.scale(plugin="CommunicationSchedule", strategy="decentralized_simulated")
+@pytest.mark.scale(plugin="MergedEvaluation", strategy="decentralized_simulated")
 def test_schedules_and_merged_evaluation_work_with_it(tmp_path):
     schedule = CommunicationSchedule(rate=0.0)
     agents, trainer, module = simulated(tmp_path, None, callbacks=[schedule, MergedEvaluation()])

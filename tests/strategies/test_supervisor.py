@@ -127,6 +127,8 @@ def run(command, folder):
     )
 
 
+@pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
+@pytest.mark.scale(plugin="DecentralizedSummary", strategy="decentralized")
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):

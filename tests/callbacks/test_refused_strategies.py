@@ -1,0 +1,76 @@
+"""Strategies that a callback cannot work under are refused before anything is prepared."""
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+)
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_plugins.callbacks import (
+    AdversarialEvaluation,
+    CommunicationSchedule,
+    HeadScores,
+    LateAdversarialTraining,
+    LateSAM,
+    MergedEvaluation,
+    SharpnessMonitor,
+    StagedTraining,
+    TrainingStage,
+)
+
+STRATEGIES = {
+    "one device": SingleDeviceStrategy,
+    "ddp": DDPStrategy,
+    "fsdp2": ModelParallelStrategy,
+    "fsdp": FSDPStrategy,
+    "deepspeed": DeepSpeedStrategy,
+}
+NEED_WHOLE_PARAMETERS = {
+    "AdversarialEvaluation": lambda: AdversarialEvaluation(eps=0.1),
+    "HeadScores": lambda: HeadScores(vocab_size=9),
+    "LateAdversarialTraining": lambda: LateAdversarialTraining(eps=0.1),
+    "LateSAM": LateSAM,
+    "SharpnessMonitor": SharpnessMonitor,
+    "StagedTraining": lambda: StagedTraining([TrainingStage(3, {"network": 1.0})]),
+}
+NEED_AGENTS = {
+    "CommunicationSchedule": CommunicationSchedule,
+    "MergedEvaluation": MergedEvaluation,
+}
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+on_every_device = pytest.mark.parametrize(
+    "accelerator", ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, needs_cuda])]
+)
+
+
+def check(callback, accelerator, strategy):
+    """With the class of a strategy that this machine may lack the devices or the package for."""
+    trainer = Trainer(accelerator=accelerator, devices=1, logger=False, max_epochs=3)
+    trainer.strategy.__class__ = STRATEGIES[strategy]
+    callback.check(trainer)
+
+
+@pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="parameters are sharded")
+@on_every_device
+@pytest.mark.parametrize("strategy", ["fsdp2", "fsdp", "deepspeed"])
+@pytest.mark.parametrize("plugin", NEED_WHOLE_PARAMETERS)
+def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
+    said = f"{plugin} does not support {STRATEGIES[strategy].__name__}"
+    with pytest.raises(MisconfigurationException, match=said):
+        check(NEED_WHOLE_PARAMETERS[plugin](), accelerator, strategy)
+
+
+@pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="it has no agents")
+@on_every_device
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("plugin", NEED_AGENTS)
+def test_strategies_without_agents_are_refused(plugin, strategy, accelerator):
+    said = f"{plugin} needs agents, and {STRATEGIES[strategy].__name__} has none"
+    with pytest.raises(MisconfigurationException, match=said):
+        check(NEED_AGENTS[plugin](), accelerator, strategy)

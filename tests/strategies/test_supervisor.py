@@ -129,8 +129,10 @@ def run(command, folder):
 
 @pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
 @pytest.mark.scale(plugin="DecentralizedSummary", strategy="decentralized")
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize(
+    "launcher",
+    ["torchrun", *(pytest.param(x, marks=pytest.mark.slow) for x in ("Lightning", "supervisor"))],
+)
 def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
     options = []
     if launcher == "supervisor":

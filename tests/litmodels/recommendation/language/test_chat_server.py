@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -41,10 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             answer = server.script[min(len(server.requests), len(server.script) - 1)]
             server.requests.append((time.monotonic(), self.path, dict(self.headers), self.body))
-        try:
+        with suppress(OSError):  # the client hung up
             answer(self) if callable(answer) else self.send(*answer)
-        except OSError:
-            pass  # the client hung up
 
     def send(self, status, headers, body):
         self.send_response(status)

@@ -16,6 +16,7 @@ from lightning_plugins.claims.published import (
 from lightning_plugins.claims.registry import PAPERS, load_paper
 from lightning_plugins.claims.runner import BACKENDS, run_paper
 
+OUTPUT = Path("runs/reproduce")
 SCALES = ("smoke", "cpu", PAPER_SCALE)
 ProblemOf = Callable[[list[str]], str | None]
 
@@ -125,7 +126,7 @@ def _scale_order(scale: str) -> tuple[int, str]:
 
 def _command_line(arguments: argparse.Namespace) -> str:
     words = ["lightning-plugins", "reproduce", *arguments.papers, "--scale", arguments.scale]
-    words += ["--output", str(arguments.output)]
+    words += ["--output", str(arguments.output)] if arguments.output != OUTPUT else []
     words += ["--jobs", str(arguments.jobs)] if arguments.jobs else []
     words += ["--backend", arguments.backend] if arguments.backend != "loky" else []
     return shlex.join([*words, *(["--fresh"] if arguments.fresh else [])])
@@ -141,7 +142,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "%(default)s)",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("runs/reproduce"), help="default: %(default)s"
+        "--output", type=Path, default=OUTPUT, help="default: %(default)s"
     )
     parser.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--backend", default="loky", choices=BACKENDS, help="default: %(default)s")

@@ -28,6 +28,11 @@ test: set-up ## run the fast tests
 test-all: set-up ## run all tests that need no GPU, the slow ones too
 	$(PYTEST) $(WORKERS) -m "not cuda"
 
+.PHONY: coverage
+coverage: set-up ## run the fast tests and say which lines of the package they do not reach
+	@mkdir -p runs/coverage
+	$(PYTEST) $(WORKERS) --cov --cov-report=term --cov-report=html:runs/coverage/html
+
 .PHONY: test-gpu
 test-gpu: set-up ## run the tests that need CUDA devices, and say which are skipped
 	$(PYTEST) -m cuda -rs $(RECORD_SCALE)

@@ -20,11 +20,12 @@ def test_a_bare_import_fails_the_session_and_is_named(
     module.parent.mkdir(exist_ok=True)
     module.touch()
     (tmp_path / "test_passes.py").write_text(f"def test_passes():\n    import {imported}\n")
+    harness = str(checkout / "tests" / "harness")  # of which conftest.py loads a plugin
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider"]
     result = subprocess.run(
         [*command, "--rootdir", str(tmp_path), str(tmp_path)],
         cwd=tmp_path,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONPATH": harness},
         capture_output=True,
         text=True,
         timeout=60,

@@ -35,53 +35,41 @@ def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None)
     """
     parser = argparse.ArgumentParser(prog="lightning-plugins reproduce", description=__doc__)
     _add_arguments(parser)
-    return run(parser.parse_args(argv), problem_of=problem_of)
-
-
-def run(
-    arguments: argparse.Namespace,
-    echo: Callable[[str], None] = print,
-    problem_of: ProblemOf | None = None,
-) -> int:
-    """What :func:`main` does once its arguments are parsed."""
+    arguments = parser.parse_args(argv)
     if arguments.list:
         for name in sorted(PAPERS):
             for line in _listing(load_paper(name)):
-                echo(line)
+                print(line)
         return 0
     papers = [load_paper(name) for name in arguments.papers or sorted(PAPERS)]
     if arguments.scale == PAPER_SCALE:
-        return _show_published(papers, problem_of, echo)
-    return _run_and_report([paper.at(arguments.scale) for paper in papers], arguments, echo)
+        return _show_published(papers, problem_of)
+    return _run_and_report([paper.at(arguments.scale) for paper in papers], arguments)
 
 
-def _show_published(
-    papers: Sequence[Paper], problem_of: ProblemOf | None, echo: Callable[[str], None]
-) -> int:
+def _show_published(papers: Sequence[Paper], problem_of: ProblemOf | None) -> int:
     """Print the command lines of the papers' own runs; 1 if one cannot be built, else 0."""
     failed = 0
     for paper in papers:
         if not has_published_runs(paper):
-            echo(f"# {paper.name}: no settings are known beyond those of its cpu scale")
-            echo(f"lightning-plugins reproduce {paper.name} --scale cpu")
+            print(f"# {paper.name}: no settings are known beyond those of its cpu scale")
+            print(f"lightning-plugins reproduce {paper.name} --scale cpu")
             continue
         for line in published_lines(paper):
-            echo(line)
+            print(line)
         if problem_of is None:
             continue
         runs = list(published_runs(paper))
         problems = {one.name: problem_of(list(one.options)) for one in runs}
         found = {name: problem for name, problem in problems.items() if problem is not None}
         for name, problem in found.items():
-            echo(f"# {name} cannot be built: {problem}")
-        echo(f"# {paper.name}: {len(runs) - len(found)} of {len(runs)} runs can be built")
+            print(f"# {name} cannot be built: {problem}")
+        print(f"# {paper.name}: {len(runs) - len(found)} of {len(runs)} runs can be built")
         failed += len(found)
     return 1 if failed else 0
 
 
-def _run_and_report(
-    papers: list[Paper], arguments: argparse.Namespace, echo: Callable[[str], None]
-) -> int:
+def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
     from lightning_plugins.claims.evidence import report_of
     from lightning_plugins.claims.terminal import paper_lines
     from lightning_plugins.reports import write_report
@@ -94,23 +82,22 @@ def _run_and_report(
             jobs=arguments.jobs,
             backend=arguments.backend,
             fresh=arguments.fresh,
-            echo=echo,
         )
         for paper in papers
     ]
     report = report_of(results, _command_line(arguments))
     for paper_evidence in report.papers:
         for line in paper_lines(paper_evidence):
-            echo(line)
+            print(line)
     path = write_report(report, arguments.output)
     failures = sum(len(one.failures) for one in results)
-    echo("")
+    print("")
     if failures:
         noun = "cell" if failures == 1 else "cells"
-        echo(f"{failures} {noun} failed; the others are kept, run the command again to retry.")
-    echo(f"The report, with figures and raw rows: {path}")
+        print(f"{failures} {noun} failed; the others are kept, run the command again to retry.")
+    print(f"The report, with figures and raw rows: {path}")
     for step in dict.fromkeys(step for paper in papers for step in paper.next_steps):
-        echo(f"Next: {step}")
+        print(f"Next: {step}")
     return 1 if failures else 0
 
 
@@ -141,9 +128,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="smoke: does it run; cpu: verdicts in minutes; paper: print the commands (default: "
         "%(default)s)",
     )
-    parser.add_argument(
-        "--output", type=Path, default=OUTPUT, help="default: %(default)s"
-    )
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
     parser.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
     parser.add_argument("--backend", default="loky", choices=BACKENDS, help="default: %(default)s")
     parser.add_argument("--fresh", action="store_true", help="compute finished cells again")

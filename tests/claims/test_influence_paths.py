@@ -15,7 +15,7 @@ PAPER = load_paper("influence-paths")
 def test_every_arm_is_the_planner_of_its_name():
     kinds = {name: type(planner) for name, planner in default_planners().items()}
     kinds["SmolLM2, trie"] = LanguageModelTrie
-    for experiment in PAPER.experiments:
+    for experiment in PAPER.at("cpu").experiments:
         for arm in experiment.arms:
             planner = _planner(experiment.config(arm, "cpu"))
             assert type(planner) is kinds[arm]
@@ -32,7 +32,7 @@ def test_only_the_closed_loop_has_users_who_refuse():
             getattr(_user_model(experiment.config(arm, "cpu")), "rank", None)
             for arm in experiment.arms
         }
-        for experiment in PAPER.experiments
+        for experiment in PAPER.at("cpu").experiments
     }
     assert ranks == {"followed": {None}, "chosen": {20}, "language model": {None}}
 

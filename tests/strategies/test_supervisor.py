@@ -70,7 +70,8 @@ def test_an_agent_that_dies_during_a_checkpoint_does_not_take_a_run_with_it(agen
 AGENT = """
 import os, sys, time
 k = int(os.environ["LOCAL_RANK"])
-print("agent", k, os.environ["LIGHTNING_PLUGINS_STORE"], flush=True)
+# In one piece: with PYTHONUNBUFFERED the words of several agents that print would mix.
+os.write(1, f"agent {{k}} {{os.environ['LIGHTNING_PLUGINS_STORE']}}\\n".encode())
 time.sleep({sleeps}[k])
 sys.exit({codes}[k])
 """

@@ -91,7 +91,7 @@ def table(cells: dict[tuple[str, str, str], dict[str, str]], device: str) -> str
         *((", ".join(plugins), *own) for own, plugins in rows.items()),
     ]
     text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"### {DEVICES[device]}\n\n{text}\n"
+    return f"## {DEVICES[device]}\n\n{text}\n"
 
 
 def said(entry: dict[str, str] | None, plugin: str, strategy: str) -> str:

@@ -3,6 +3,7 @@
 import pytest
 
 from lightning_plugins import cli
+from lightning_plugins.__main__ import _problem_of, main
 from lightning_plugins.claims.published import has_published_runs, published_runs
 from lightning_plugins.claims.recipe_run import quiet
 from lightning_plugins.claims.registry import PAPERS, load_paper
@@ -34,6 +35,18 @@ def test_every_run_names_a_recipe_and_a_command(one):
 def test_influence_paths_are_predicted():
     (run,) = published_runs(load_paper("influence-paths"))
     assert run.lines()[1].startswith("lightning-plugins predict --config influence_paths/ml1m")
+
+
+def test_the_command_builds_what_it_prints(capsys):
+    assert main(["reproduce", "late-sam", "--scale", "paper"]) == 0
+    *_, last = capsys.readouterr().out.splitlines()
+    assert last == "# late-sam: 3 of 3 runs can be built"
+
+
+def test_the_command_says_what_cannot_be_built():
+    problem = _problem_of(["--config", "image/digits", "--trainer.max_epochs", "many"])
+    assert "max_epochs" in problem
+    assert "\n" not in problem
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
+from torchmetrics import Metric
 
 from lightning_plugins import __version__
 from lightning_plugins.assets.cache import cache_folder
@@ -93,8 +94,17 @@ def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, p
             enable_model_summary=False,
         )
         optimizer = partial(torch.optim.AdamW, lr=settings["lr"])
-        trainer.fit(SequentialRecommender(**model, optimizer=optimizer), datamodule=data)
+        recommender = SequentialRecommender(**model, optimizer=optimizer)
+        for metric in recommender.modules():
+            if isinstance(metric, Metric):
+                # The other processes wait for this fit; their group must not be asked for scores.
+                metric.distributed_available_fn = _alone
+        trainer.fit(recommender, datamodule=data)
         os.replace(best.best_model_path, path)
+
+
+def _alone() -> bool:
+    return False
 
 
 def _key(datamodule: LightningDataModule, settings: dict[str, Any]) -> str:

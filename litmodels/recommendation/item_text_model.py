@@ -121,8 +121,11 @@ class ItemTextModel(LightningModule):
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """Loss of paths between a beginning and an end that are drawn in each window."""
-        sequences = [items for items in unpadded(batch) if len(items) >= 3]
-        lengths = [self._drawn(2, min(len(items) - 1, self._longest)) for items in sequences]
+        windows = unpadded(batch)
+        # Two items have nothing between them; but a batch of such windows alone needs a loss too.
+        sequences = [items for items in windows if len(items) >= 3] or windows
+        longest = [min(len(items) - 1, self._longest) for items in sequences]
+        lengths = [self._drawn(min(2, most), most) for most in longest]
         ends = [
             self._drawn(length + 1, len(items))
             for items, length in zip(sequences, lengths, strict=True)

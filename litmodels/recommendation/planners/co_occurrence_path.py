@@ -40,7 +40,7 @@ def _log_transitions(knowledge: Knowledge) -> Tensor:
     for sequence in knowledge.sequences:
         items = torch.as_tensor(sequence, dtype=torch.int64)
         pairs = items[:-1], items[1:]
-        counts.index_put_(pairs, torch.ones(len(items) - 1), accumulate=True)
+        counts.index_put_(pairs, torch.ones(len(pairs[0])), accumulate=True)
     share = knowledge.item_counts / knowledge.item_counts.sum().clamp(min=1)
     # An item that nobody was trained on has no share; it comes after all others, not never.
     share = share.clamp(min=1e-9)

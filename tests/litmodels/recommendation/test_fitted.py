@@ -38,6 +38,24 @@ def test_a_checkpoint_is_trained_once_and_loads(walking_data, tmp_path, no_train
     assert [file for file in tmp_path.iterdir() if file.suffix != ".lock"] == [path]
 
 
+def test_other_processes_are_not_asked_while_they_wait_for_the_checkpoint(
+    walking_data, tmp_path, monkeypatch
+):
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    asked = []
+    try:
+        for name in ("all_gather", "all_reduce", "barrier", "broadcast"):
+            monkeypatch.setattr(torch.distributed, name, lambda *_, **__: asked.append(1))
+        data = walking_data()
+        data.setup()
+        fitted_checkpoint(data, "sasrec", seed=3, folder=tmp_path / "networks")
+    finally:
+        monkeypatch.undo()
+        torch.distributed.destroy_process_group()
+    assert not asked
+
+
 @pytest.mark.parametrize(
     ("network", "recipe"),
     [("sasrec", "tiny"), ("gru4rec", "tiny_gru4rec"), ("irn", "tiny_irn")],

@@ -50,6 +50,15 @@ def test_the_loss_is_that_of_the_path_alone(trained):
     assert float(module._loss(texts)) == pytest.approx(total / count, abs=1e-4)
 
 
+def test_a_batch_of_the_shortest_windows_has_a_loss(trained):
+    module, _, _ = trained(1)
+    windows = torch.tensor([[3, 4, 0, 0], [5, 6, 0, 0]])
+    module.log = lambda *_, **__: None
+    loss = module.training_step(windows, 0)
+    assert loss.isfinite()
+    assert loss.requires_grad
+
+
 def test_what_it_exports_is_the_same_network(trained, tmp_path):
     module, _, trainer = trained(2, export_to=str(tmp_path / "exported"))
     model = LocalModel(str(tmp_path / "exported"))

@@ -1,5 +1,6 @@
 """Planners: what each prefers, and that none leaves what is allowed."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -21,6 +22,7 @@ from lightning_plugins.litmodels.recommendation.planners import (
     TextBridge,
     default_planners,
 )
+from lightning_plugins.litmodels.recommendation.planners.co_occurrence_path import _log_transitions
 from lightning_plugins.litmodels.recommendation.user_models import (
     ClicksWhatItLikes,
     TakesTheLikely,
@@ -41,6 +43,13 @@ def knowledge(num_items=12, seed=0):
     counts = torch.randint(0, 9, (num_items + 1,), generator=generator)
     sequences = torch.randint(1, num_items + 1, (20, 8), generator=generator).tolist()
     return Knowledge(network, catalogue, counts, text_vectors(catalogue), sequences)
+
+
+def test_a_walk_knows_users_without_a_training_sequence():
+    """As those who come after the time at which a split ends the training part."""
+    known = knowledge()
+    steps = _log_transitions(replace(known, sequences=[[], [3], *known.sequences]))
+    torch.testing.assert_close(steps, _log_transitions(known))
 
 
 class Hostile(Planner):

@@ -124,9 +124,10 @@ class LocalModel:
                 torch.manual_seed(seed + first)
                 written = self._generate(inputs, self.max_tokens, self.temperature)
             for tokens in written:
-                ended = tokens == self._end_token
-                text = self.tokenizer.decode(tokens[~ended], skip_special_tokens=True)
-                replies.append(Reply(text, not bool(ended.any())))
+                ends = torch.isin(tokens, torch.tensor(self._end_tokens, device=tokens.device))
+                length = int(ends.int().argmax()) if bool(ends.any()) else len(tokens)
+                text = self.tokenizer.decode(tokens[:length], skip_special_tokens=True)
+                replies.append(Reply(text, not bool(ends.any())))
         return replies
 
     @torch.inference_mode()
@@ -185,6 +186,13 @@ class LocalModel:
     def _end_token(self) -> int:
         return int(self.tokenizer.eos_token_id)
 
+    @property
+    def _end_tokens(self) -> list[int]:
+        """The tokenizer's, and what the checkpoint ends a turn of a chat with."""
+        suggested = getattr(self.network.generation_config, "eos_token_id", None)
+        others = suggested if isinstance(suggested, list) else [suggested]
+        return [self._end_token, *(x for x in others if x not in (None, self._end_token))]
+
     def _line(self, title: str) -> list[int]:
         return self.tokenizer.encode(self.line(title), add_special_tokens=False)
 
@@ -198,14 +206,14 @@ class LocalModel:
     ) -> Tensor:
         """The tokens ``(prompts, new)`` after the prompts; what follows the end is the end token.
 
-        The sampling that a checkpoint suggests is not taken over: only what is said here holds.
+        Of what a checkpoint suggests its end tokens hold, and its sampling does not.
         """
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
         from transformers import GenerationConfig
 
         config = GenerationConfig(
             max_new_tokens=new_tokens,
-            eos_token_id=self._end_token,
+            eos_token_id=self._end_tokens,
             pad_token_id=self._end_token,
             **({"do_sample": False} | sampling),
         )

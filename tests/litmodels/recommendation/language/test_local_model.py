@@ -69,6 +69,20 @@ def test_replies_are_cut_at_the_limit_and_one_seed_gives_one_reply(tiny_checkpoi
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_a_reply_ends_at_each_end_token_of_the_checkpoint(tiny_checkpoint, monkeypatch):
+    model = LocalModel(tiny_checkpoint, max_tokens=6)
+    (written,) = model.complete([[{"role": "user", "content": "a"}]])
+    tokens = model.tokenizer.encode(written.text, add_special_tokens=False)
+    assert written.is_truncated
+    end_of_turn = tokens[2]
+    monkeypatch.setattr(
+        model.network.generation_config, "eos_token_id", [model._end_token, end_of_turn]
+    )
+    (cut,) = model.complete([[{"role": "user", "content": "a"}]])
+    assert cut.text == model.tokenizer.decode(tokens[: tokens.index(end_of_turn)])
+    assert not cut.is_truncated
+
+
 def test_what_is_saved_writes_the_same(tiny_checkpoint, model, tmp_path):
     model.save(tmp_path)
     trie, allowed = model.trie(TITLES), torch.ones(1, 13, dtype=torch.bool)

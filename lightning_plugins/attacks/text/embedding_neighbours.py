@@ -76,18 +76,21 @@ class WordVectors:
                 "as the counter-fitted ones of github.com/nmrksic/counter-fitting"
             )
         self._words: list[str] = []
-        rows = []
+        rows: list[Any] = []
         with Path(path).open(encoding="utf-8") as file:
             for number, line in enumerate(file, 1):
-                word, *values = line.rstrip("\n").split(" ")
-                if number == 1 and len(values) == 1:
+                parts = line.rstrip().split(" ")  # word2vec and fastText end a line with a blank
+                if number == 1 and len(parts) == 2:
                     continue  # counts of words and dimensions, as word2vec writes
+                # Of GloVe's 840 billion some words hold blanks; the first word tells the length.
+                dimensions = len(rows[0]) if rows else len(parts) - 1
+                word, values = " ".join(parts[:-dimensions]), parts[len(parts) - dimensions :]
+                if not dimensions or not word:
+                    raise ValueError(f"{path}, line {number}: {len(parts) - 1} numbers")
                 try:
                     rows.append(np.array([float(x) for x in values], dtype=np.float32))
                 except ValueError as error:
                     raise ValueError(f"{path}, line {number}: {error}") from error
-                if not values or len(values) != len(rows[0]):
-                    raise ValueError(f"{path}, line {number}: {len(values)} numbers")
                 self._words.append(word)
         if not rows:
             raise ValueError(f"{path}: no word vectors")

@@ -23,6 +23,7 @@ def attack_texts(
     seed: int = 0,
     at_once: int = 32,
     path: str | Path | None = None,
+    victim_name: str = "",
 ) -> list[AttackResult]:
     """Attack each text that the detector is right on, in the order of ``texts``.
 
@@ -39,6 +40,8 @@ def attack_texts(
         seed: of the candidates; each text has a generator of its own.
         at_once: searches side by side, at least 1.
         path: of a file of results, one line of JSON each, that is continued where it exists.
+        victim_name: kept in that file, so that results of one victim are not taken for another's.
+            Nothing else in the file tells them apart: name the checkpoint here.
 
     Raises:
         ValueError: an argument outside its range, labels that are not 0 and 1, a victim that gives
@@ -51,6 +54,8 @@ def attack_texts(
     if at_once < 1:
         raise ValueError(f"at_once={at_once}: expected at least 1")
     key = f"{attack!r}, threshold={threshold!r}, seed={seed}"
+    if victim_name:
+        key += f", victim {victim_name}"
     file = ResultFile(Path(path), key, texts, labels) if path is not None else None
     results: dict[int, AttackResult] = file.read() if file else {}
     waiting = [place for place in range(len(texts)) if place not in results]

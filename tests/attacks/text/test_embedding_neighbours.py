@@ -41,6 +41,14 @@ def test_the_attack_puts_a_neighbour_in_the_place_of_the_marker(path, detector):
     assert result.status == "succeeded"
 
 
+def test_blanks_at_the_end_of_a_line_and_within_a_word_are_read(tmp_path):
+    path = tmp_path / "published.txt"
+    path.write_text("moreover 1 0 \n. . . 0 1\nat name@domain.com 1 1\n\u00a0 0 2\n", "utf-8")
+    space = WordVectors(str(path))
+    assert space.nearest("moreover", 1, 0.5) == ["at name@domain.com"]
+    assert space.nearest(". . .", 9, 0.9) == ["\u00a0"]
+
+
 @pytest.mark.parametrize("content", ["", "a 1 2\nb 1\n", "a 1 x\n", "a\n"])
 def test_another_format_is_told(tmp_path, content):
     (tmp_path / "bad.txt").write_text(content)

@@ -52,3 +52,13 @@ def test_a_file_of_another_run_is_refused(tmp_path, detector, other):
         attack_texts(DeepWordBug(), detector, TEXTS, **arguments)
     with pytest.raises(ValueError, match="another run"):
         attack_texts(DeepWordBug(max_queries=9), detector, TEXTS, LABELS, path=path)
+
+
+def test_results_of_one_victim_are_not_taken_for_those_of_another(tmp_path, detector):
+    path = tmp_path / "results.jsonl"
+    mine = {"path": path, "victim_name": "last.ckpt"}
+    first = attack_texts(DeepWordBug(), detector, TEXTS, LABELS, **mine)
+    assert attack_texts(DeepWordBug(), None, TEXTS, LABELS, **mine) == first
+    for other in ({"path": path, "victim_name": "best.ckpt"}, {"path": path}):
+        with pytest.raises(ValueError, match="another run"):
+            attack_texts(DeepWordBug(), detector, TEXTS, LABELS, **other)

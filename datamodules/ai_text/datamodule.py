@@ -248,6 +248,6 @@ def _of_file(file: Path) -> list[str]:
     try:
         if file.suffix == ".csv":
             return [row["text"] for row in csv.DictReader(io.StringIO(content))]
-        return [json.loads(line)["text"] for line in content.splitlines() if line.strip()]
+        return [json.loads(line)["text"] for line in content.split("\n") if line.strip()]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"predict_path={str(file)!r}: no 'text' in a line: {error!r}") from error

@@ -11,7 +11,7 @@ from lightning_plugins.datamodules.ai_text.sample import HUMAN, Sample, hash_of,
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 _GENERATORS = ("generator", "model")
-_SOURCES = ("source", "source_id", "id")
+_SOURCES = ("source", "source_id")
 _TEXTS = ("text", "generation")
 # Names of the authors' own files of Fast-DetectGPT, before the suffix.
 _RAW = ".raw_data"
@@ -27,7 +27,7 @@ def read_samples(path: Path) -> list[Sample]:
     - ``.json`` with ``original`` and ``sampled``, lists of equal length: pairs of Fast-DetectGPT,
       named ``DOMAIN_GENERATOR.json``. The opening that both texts of a pair have is left out.
 
-    Without ``source``, texts that begin with the same ten words are of one source.
+    Without ``source`` or ``source_id``, texts that begin with the same ten words are of one source.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -80,7 +80,8 @@ def _of_file(file: Path) -> Iterator[Sample]:
             return
         content = file.read_text("utf-8")
         if file.suffix == ".jsonl":
-            yield from _of_records(json.loads(x) for x in content.splitlines() if x.strip())
+            # Not splitlines(): a text may hold other line ends, which JSON does not escape.
+            yield from _of_records(json.loads(x) for x in content.split("\n") if x.strip())
             return
         parsed = json.loads(content)
         if isinstance(parsed, dict):

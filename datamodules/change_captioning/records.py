@@ -72,7 +72,7 @@ def _json(file: Path) -> Any:
         text = file.read_text(encoding="utf-8")
     try:
         if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
+            return [json.loads(line) for line in text.split("\n") if line.strip()]
         return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{file} is no JSON: {error}") from error

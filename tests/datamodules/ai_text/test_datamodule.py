@@ -166,6 +166,23 @@ def test_records_of_seqxgpt_and_rows_of_raid_are_understood(tmp_path):
     assert read_samples(tmp_path / "raid.csv")[0].source == "s1"
 
 
+def test_an_id_of_a_record_is_no_source_of_its_text(tmp_path):
+    opening = "the river had risen in the night and by morning"
+    lines = [{"id": n, "text": f"{opening} {n}", "label": n} for n in (0, 1)]
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    first, second = read_samples(tmp_path / "x.jsonl")
+    assert first.source == second.source
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
+def test_a_text_may_hold_any_line_end_that_json_leaves_as_it_is(tmp_path, separator):
+    text = f"a b{separator}c d"
+    line = json.dumps({"text": text, "label": 0}, ensure_ascii=False)
+    (tmp_path / "x.jsonl").write_text(f"{line}\r\n{line}\n", "utf-8")
+    assert [sample.text for sample in read_samples(tmp_path / "x.jsonl")] == [text, text]
+    assert given_texts(str(tmp_path / "x.jsonl")) == [text, text]
+
+
 def test_hc3_and_raid_come_by_datasets(monkeypatch):
     datasets = pytest.importorskip("datasets")
     rows = {

@@ -70,8 +70,9 @@ class ChangeCaptioner(LightningModule):
             in :func:`~lightning_plugins.litmodels.change_captioning.network.build_network`.
         zero_gate: begin as plain LLaVA-OneVision; False is the released architecture.
         pretrained: folder of a downloaded checkpoint of LLaVA-OneVision (with ``zero_gate=True``)
-            or of CCExpert (False), with its tokenizer. Not read when a checkpoint of Lightning is
-            restored, except for the tokenizer. For ``tiny``, ``tiles``: a minute of
+            or of CCExpert (False), with its tokenizer. Read whenever the network is made, also
+            where a checkpoint of Lightning replaces its weights then. For ``tiny``, ``tiles``: a
+            minute of
             :func:`~lightning_plugins.litmodels.change_captioning.pretraining.pretrained_on_tiles`
             before the first fit, kept in the user's cache.
         lora_rank: train low-rank changes of the language model's query and value projections
@@ -127,21 +128,13 @@ class ChangeCaptioner(LightningModule):
         self.val_scores = ChangeCaptionScores(java_meteor, constant)
         self.test_scores = ChangeCaptionScores(java_meteor, constant)
         self._tokenizer: Tokenizer | None = None
-        self._restored = False
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
 
     def setup(self, stage: str) -> None:
         """Read the tokenizer of a published checkpoint."""
-        size, pretrained = self.hparams["size"], self.hparams["pretrained"]
-        if size == "tiny" or self._tokenizer is not None:
-            return
-        if pretrained is None:
-            raise ValueError(
-                f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, for "
-                "its weights and its tokenizer"
-            )
-        self._tokenizer = QwenTokenizer(pretrained)
+        if self.hparams["size"] != "tiny" and self._tokenizer is None:
+            self._tokenizer = self._published_tokenizer()
 
     def configure_model(self) -> None:
         """Make the network, once, and read its published weights."""
@@ -149,7 +142,7 @@ class ChangeCaptioner(LightningModule):
             return
         options = self.hparams
         network = build_network(options["size"], options["difference"], options["zero_gate"])
-        if options["pretrained"] not in (None, _TILES) and not self._restored:
+        if options["pretrained"] not in (None, _TILES):
             new = load_released(network, options["pretrained"])
             rank_zero_info(f"read {options['pretrained']}; {len(new)} weights are new")
         if options["gradient_checkpointing"]:
@@ -250,7 +243,15 @@ class ChangeCaptioner(LightningModule):
         """Take the words up again."""
         if "words" in checkpoint:
             self._tokenizer = WordTokenizer(checkpoint["words"])
-        self._restored = True
+
+    def _published_tokenizer(self) -> QwenTokenizer:
+        size, pretrained = self.hparams["size"], self.hparams["pretrained"]
+        if pretrained is None:
+            raise ValueError(
+                f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, for "
+                "its weights and its tokenizer"
+            )
+        return QwenTokenizer(pretrained)
 
     def _learned_words(self, known: list[str]) -> WordTokenizer:
         datamodule: Any = getattr(self.trainer, "datamodule", None)
@@ -265,6 +266,7 @@ class ChangeCaptioner(LightningModule):
         return WordTokenizer.learned(texts, vocab_size, known)
 
     def _prompt(self) -> Prompt:
+        self.setup("")  # without a Trainer nobody has called it
         if self._tokenizer is None:
             raise ValueError(
                 "a tiny network has no words before it was trained: give the checkpoint of a fit, "

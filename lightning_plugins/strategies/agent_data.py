@@ -5,7 +5,16 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, IterableDataset, Sampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
 
 from lightning_plugins._lightning_compat import with_sampler
 
@@ -27,7 +36,9 @@ def agents_loader(loader: Any, data: Data, agent: int, num_agents: int, seed: in
 
     A loader that divides the samples itself is left as it is: one with a ``DistributedSampler``,
     one over an iterable dataset, and one that is no ``torch.utils.data.DataLoader``, such as the
-    ``ResumableDataLoader`` of this package, which its DataModule gives rank and world size.
+    ``ResumableDataLoader`` of this package, which its DataModule gives rank and world size. Of the
+    others only those that visit every sample once are divided, because the agent's own sampler
+    replaces theirs.
 
     Args:
         loader: what ``train_dataloader`` returned.
@@ -37,15 +48,17 @@ def agents_loader(loader: Any, data: Data, agent: int, num_agents: int, seed: in
         seed: of the order.
 
     Raises:
-        ValueError: a partition by labels of a dataset that has none we can find.
+        ValueError: a sampler that chooses samples, or a partition by labels of a dataset that has
+            none we can find.
     """
     if data == "user" or not isinstance(loader, DataLoader):
         return loader
     if isinstance(loader.dataset, IterableDataset) or _is_divided(loader):
         return loader
+    order = _order_of(loader, data)
     sampler: Sampler
     if data == "iid":
-        is_ordered = isinstance(loader.sampler, torch.utils.data.SequentialSampler)
+        is_ordered = isinstance(order, SequentialSampler)
         sampler = DistributedSampler(
             loader.dataset, num_agents, agent, shuffle=not is_ordered, seed=seed
         )
@@ -109,4 +122,41 @@ def labels_of(dataset: Dataset) -> Tensor:
 
 def _is_divided(loader: DataLoader) -> bool:
     samplers = [loader.sampler, getattr(loader.batch_sampler, "sampler", None)]
-    return any(isinstance(sampler, DistributedSampler) for sampler in samplers)
+    return any(isinstance(sampler, DistributedSampler | PartitionSampler) for sampler in samplers)
+
+
+def _order_of(loader: DataLoader, data: Data) -> Sampler:
+    """The sampler of ``loader``, which visits every sample once.
+
+    Raises:
+        ValueError: it does not, or its batches could not be made of another sampler.
+    """
+    name = repr(data) if isinstance(data, str) else type(data).__name__
+    sampler: Any = loader.sampler
+    # Beside a batch_sampler of the user's, torch gives loader.sampler a value that nothing uses.
+    if loader.batch_size is None and loader.batch_sampler is not None:
+        batches = loader.batch_sampler
+        sampler = getattr(batches, "sampler", None)
+        # Lightning makes a subclass anew around another sampler; BatchSampler itself it drops.
+        if not isinstance(batches, BatchSampler) or type(batches) is BatchSampler:
+            raise ValueError(
+                f"data={name} would take batch_sampler={type(batches).__name__} away: give the "
+                "DataLoader batch_size, shuffle and drop_last instead, or divide the samples "
+                "yourself and set data='user'"
+            )
+    if not _visits_all_once(sampler, loader.dataset):
+        raise ValueError(
+            f"data={name} would take {type(sampler).__name__} away, and with it its choice of "
+            "samples: wrap the dataset in torch.utils.data.Subset, or divide it yourself and set "
+            "data='user'"
+        )
+    return sampler
+
+
+def _visits_all_once(sampler: Any, dataset: Any) -> bool:
+    # Exact classes, since a subclass may choose as it likes.
+    if type(sampler) is RandomSampler:
+        is_whole = not sampler.replacement and len(sampler) == len(dataset)
+    else:
+        is_whole = type(sampler) is SequentialSampler
+    return is_whole and len(sampler.data_source) == len(dataset)

@@ -64,8 +64,9 @@ class LateAdversarialTraining(PhaseCallback):
 
     Raises:
         ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
-            ``start`` beyond the end; at the first batch of the run, images that are not there, not
-            floating point or not in ``clamp``.
+            ``start`` beyond the end, a ``fraction`` or ``epoch`` where the training loader has no
+            length; at the first batch of the run, images that are not there, not floating point or
+            not in ``clamp``.
         MisconfigurationException: manual optimization, a strategy that shards the parameters, a
             ``dataloader_iter`` training step, or two of these callbacks at one time.
 

@@ -61,7 +61,8 @@ class LateSAM(PhaseCallback):
 
     Raises:
         ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
-            ``start`` beyond the end, or ``parameters`` that match no name.
+            ``start`` beyond the end, a ``fraction`` or ``epoch`` where the training loader has no
+            length, or ``parameters`` that match no name.
         MisconfigurationException: manual optimization, a strategy that shards the parameters,
             LBFGS, a ``dataloader_iter`` training step, or two of these callbacks at one time.
 

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from lightning_plugins._lightning_compat import optimizer_steps, steps_of_epochs
+
 if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
@@ -47,11 +49,12 @@ class Phase:
             ValueError: ``start`` is beyond the end, or a fraction of a run without an end.
         """
         endless = trainer.max_epochs == -1 and trainer.max_steps == -1
-        if self.unit == "fraction" and endless:
-            raise ValueError(
-                f"start={self.start} is a fraction of a run without an end: set "
-                "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or unit='step'"
-            )
+        for name, moment in (("start", self.start), ("end", self.end)):
+            if self.unit == "fraction" and endless and moment:
+                raise ValueError(
+                    f"{name}={moment} is a fraction of a run without an end: set "
+                    "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or unit='step'"
+                )
         limit = {"epoch": trainer.max_epochs, "step": trainer.max_steps}.get(self.unit)
         if limit is not None and 0 <= limit <= self.start:
             raise ValueError(
@@ -63,15 +66,28 @@ class Phase:
         """Its first optimizer step and the one after its last, which may be infinity.
 
         Ask once training has begun: the data loaders must be there.
+
+        Raises:
+            ValueError: a fraction or an epoch, and the training loader has no length.
         """
-        first = _to_steps(self.start, self.unit, trainer)
-        return first, math.inf if self.end is None else _to_steps(self.end, self.unit, trainer)
+        first = self._to_steps("start", self.start, trainer)
+        return first, math.inf if self.end is None else self._to_steps("end", self.end, trainer)
 
-
-def _to_steps(moment: float, unit: Unit, trainer: "Trainer") -> int:
-    if unit == "step":
-        return round(moment)
-    if unit == "fraction":
-        return round(moment * trainer.estimated_stepping_batches)
-    steps_an_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
-    return round(moment * steps_an_epoch)
+    def _to_steps(self, name: str, moment: float, trainer: "Trainer") -> int:
+        if self.unit == "step" or not moment:
+            return round(moment)
+        if self.unit == "fraction":
+            steps = moment * optimizer_steps(trainer)
+            remedy = "trainer.max_steps, or use unit='step'"
+        else:
+            steps = steps_of_epochs(trainer, moment)
+            remedy = (
+                "unit='step', or a fraction of trainer.max_steps, or set "
+                "trainer.limit_train_batches to the number of batches of an epoch"
+            )
+        if math.isinf(steps):
+            raise ValueError(
+                f"{name}={moment}, unit={self.unit!r}: the training loader has no length, so the "
+                f"optimizer step of this moment is unknown; set {remedy}"
+            )
+        return round(steps)

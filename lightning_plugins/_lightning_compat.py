@@ -21,6 +21,7 @@ a missing interface is an ``AttributeError``.
 - ``LightningCLI._add_configure_optimizers_method_to_model``: to give optimizers parameter names.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -206,6 +207,55 @@ def logs_at_this_step(trainer: Trainer) -> bool:
     """Whether the Trainer logs the optimizer step that was just taken."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every) and trainer.global_step % every == 0
+
+
+def optimizer_steps(trainer: Trainer) -> float:
+    """Optimizer steps of the whole run; infinity where it has no known end.
+
+    ``trainer.estimated_stepping_batches`` is -1 for a loader without a length, and takes the
+    accumulation factor of this moment for that of every epoch. As it does, this makes the loaders
+    where they are not there yet.
+    """
+    estimated = trainer.estimated_stepping_batches
+    if estimated < 0:
+        return math.inf
+    if trainer.max_epochs == -1 or _accumulation_scheduler(trainer) is None:
+        return estimated
+    steps = steps_of_epochs(trainer, trainer.max_epochs or 0)
+    return steps if trainer.max_steps < 0 else min(steps, trainer.max_steps)
+
+
+def steps_of_epochs(trainer: Trainer, epochs: float) -> float:
+    """Optimizer steps of the first ``epochs``; infinity where the loader has no length.
+
+    Ask once the data loaders are there.
+    """
+    batches = trainer.num_training_batches
+    if math.isinf(batches):
+        return math.inf if epochs else 0
+    scheduler = _accumulation_scheduler(trainer)
+    if scheduler is None:
+        return epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+    whole = int(epochs)
+    *steps, last = (
+        math.ceil(batches / scheduler.get_accumulate_grad_batches(epoch))
+        for epoch in range(whole + 1)
+    )
+    return sum(steps) + (epochs - whole) * last
+
+
+def _accumulation_scheduler(trainer: Trainer) -> Any:
+    """The ``GradientAccumulationScheduler`` of the run, by either name of Lightning."""
+    found = (c for c in callbacks_of(trainer) if hasattr(c, "get_accumulate_grad_batches"))
+    return next(found, None)
+
+
+def most_batches_a_step(trainer: Trainer) -> int:
+    """The largest accumulation factor of any epoch."""
+    scheduler = _accumulation_scheduler(trainer)
+    if scheduler is None:
+        return trainer.accumulate_grad_batches
+    return max(scheduler.scheduling.values())
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

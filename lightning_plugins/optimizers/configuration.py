@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -10,6 +11,8 @@ from lightning.pytorch.cli import ReduceLROnPlateau
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler
+
+from lightning_plugins._lightning_compat import optimizer_steps
 
 OptimizerFactory = Callable[[Iterable], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler | ReduceLROnPlateau]
@@ -82,10 +85,11 @@ def _takes_total_steps(factory: SchedulerFactory) -> bool:
 
 
 def _total_steps(module: LightningModule) -> int:
-    total = module.trainer.estimated_stepping_batches
-    if total == float("inf"):
+    total = optimizer_steps(module.trainer)
+    if math.isinf(total):
         raise ValueError(
-            "total_steps of the learning-rate schedule is unknown because the run has no end: "
-            "set trainer.max_epochs or trainer.max_steps, or give the schedule total_steps."
+            "total_steps of the learning-rate schedule is unknown because the run has no known "
+            "end: set trainer.max_steps, or trainer.max_epochs where the training loader has a "
+            "length, or give the schedule total_steps"
         )
     return int(total)

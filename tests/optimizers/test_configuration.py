@@ -3,9 +3,11 @@ from functools import partial
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.cli import ReduceLROnPlateau
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch.optim.lr_scheduler import CyclicLR, OneCycleLR, StepLR
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_plugins.optimizers import (
     WarmupStableDecay,
@@ -98,5 +100,30 @@ def test_a_plateau_schedule_watches_its_metric(tmp_path):
 
 def test_a_run_without_an_end_is_refused(tmp_path):
     module = Configured(lr_scheduler=WarmupStableDecay)
-    with pytest.raises(ValueError, match=r"set trainer\.max_epochs or trainer\.max_steps"):
+    with pytest.raises(ValueError, match=r"set trainer\.max_steps, or trainer\.max_epochs"):
         fit(module, tmp_path, max_epochs=-1)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(torch.randn(6, 32))
+
+
+class Streamed(Configured):
+    def train_dataloader(self):
+        return DataLoader(Stream())
+
+
+def test_a_loader_without_a_length_needs_max_steps_or_total_steps(tmp_path):
+    everything = {"limit_train_batches": 1.0}
+    with pytest.raises(ValueError, match=r"has no known end: set trainer\.max_steps"):
+        fit(Streamed(lr_scheduler=WarmupStableDecay), tmp_path, **everything)
+    module = Streamed(lr_scheduler=WarmupStableDecay)
+    trainer = fit(module, tmp_path, max_steps=8, **everything)
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == 8
+
+
+def test_a_schedule_is_told_of_accumulation_that_changes(tmp_path):
+    module = Configured(lr_scheduler=WarmupStableDecay)
+    trainer = fit(module, tmp_path, callbacks=[GradientAccumulationScheduler({1: 4})])
+    assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == 8

@@ -24,9 +24,9 @@ class MergedEvaluation(Callback):
     """Validates the model that a merge would give now, and leaves training as it was.
 
     During validation each agent holds a copy of the module with the mean of all agents' weights and
-    runs ``validation_step`` on it too. Statistics of batch normalization are re-estimated for the
-    merged weights on the last training batches of each agent, and averaged. The bytes are booked as
-    ``measurement``.
+    runs ``validation_step`` on it too, but no other hook; lists that the step fills are the copy's
+    own. Statistics of batch normalization are re-estimated for the merged weights on the last
+    training batches of each agent, and averaged. The bytes are booked as ``measurement``.
 
     For each value ``X`` that ``validation_step`` logs, it logs ``X_merged`` and ``X_local_mean``
     (the mean over agents), and beside them ``mergeability_gap`` (merged minus local mean of
@@ -107,8 +107,9 @@ class MergedEvaluation(Callback):
             return
         strategy: Any = trainer.strategy
         self._logged = _Logged()
-        copied = self._copy = self._copy or copied_module(pl_module).requires_grad_(False)
-        copied.load_state_dict(pl_module.state_dict(), strict=False)
+        # Made anew each time: what an earlier one gathered, or was told before training went on,
+        # is not the module's any more.
+        copied = self._copy = copied_module(pl_module).requires_grad_(False)
         copied.trainer = trainer
         before_merge = strategy.weights_before_merge()
         self._is_merged = before_merge is not None
@@ -167,8 +168,8 @@ class MergedEvaluation(Callback):
             return
         assert self._copy is not None
         assert self._consensus_distance is not None
-        self._copy.__dict__.pop("log", None)
         of_copy = self._logged.values()
+        self._copy, self._weights = None, []
         if self.metric not in of_copy:
             raise ValueError(
                 f"metric={self.metric!r}: validation_step logs {', '.join(sorted(of_copy))}; "

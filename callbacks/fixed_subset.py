@@ -38,6 +38,8 @@ def fixed_subset(
             not collate samples to batches.
     """
     dataset: Any = getattr(loader, "dataset", None)
+    if dataset is None:  # ResumableDataLoader hides it from Lightning
+        dataset = getattr(loader, "indexed_dataset", None)
     has_items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     if not has_items or isinstance(dataset, IterableDataset):
         raise MisconfigurationException(

@@ -186,20 +186,15 @@ def training_loader(
         seed: of order and augmentation.
         num_workers: processes that fetch batches ahead.
     """
-    rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+    share: dict[str, int] = {}
     if partition is not None:
+        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         dataset = PartitionedDataset(dataset, labels, partition, rank, world_size)
         # The share is the agent's alone, so it is not split again; agents differ by their seeds.
         seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-        rank, world_size = 0, 1
-    return ResumableDataLoader(
-        dataset,
-        batch_size,
-        shuffle=True,
-        seed=seed,
-        num_workers=num_workers,
-        rank=rank,
-        world_size=world_size,
+        share = {"rank": 0, "world_size": 1}
+    return ResumableDataLoader.for_trainer(
+        trainer, dataset, batch_size, seed=seed, num_workers=num_workers, **share
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_plugins.nn.random_state import seeded
@@ -23,7 +24,8 @@ class ResumableDataLoader:
     ``set_epoch`` yourself, as with ``torch.utils.data.DistributedSampler``. If the dataset has a
     ``set_epoch`` method it is called before the epoch's first batch.
 
-    It is not a ``torch.utils.data.DataLoader``: Lightning would replace its sampler.
+    It is not a ``torch.utils.data.DataLoader``: Lightning would replace its sampler. Nor does it
+    show its dataset as ``dataset``: with ``overfit_batches`` Lightning would build it anew.
 
     Args:
         dataset: map-style, with ``__len__`` and ``__getitem__``.
@@ -57,7 +59,7 @@ class ResumableDataLoader:
         collate_fn: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
     ) -> None:
-        self.dataset = dataset
+        self.indexed_dataset = dataset
         self.collate_fn = collate_fn or default_collate
         self.sampler = EpochBatches(
             num_samples=len(dataset),  # type: ignore[arg-type]
@@ -85,6 +87,31 @@ class ResumableDataLoader:
         )
         self._batches_taken = 0
 
+    @classmethod
+    def for_trainer(
+        cls,
+        trainer: Trainer | None,
+        dataset: Dataset,
+        batch_size: int,
+        *,
+        shuffle: bool = True,
+        **options: Any,
+    ) -> "ResumableDataLoader":
+        """The loader of one process of a Trainer.
+
+        With ``Trainer(overfit_batches=...)`` nothing is permuted, so that every epoch has the same
+        batches.
+
+        Args:
+            trainer: tells rank and world size; None is one process.
+            dataset: as of the class, and so is what follows.
+        """
+        if trainer is not None:
+            share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+            options = share | options
+            shuffle = shuffle and not trainer.overfit_batches
+        return cls(dataset, batch_size, shuffle=shuffle, **options)
+
     batch_sampler = None
     """Lightning asks for it to see whether a validation loader shuffles; there is none."""
 
@@ -99,8 +126,8 @@ class ResumableDataLoader:
     def __iter__(self) -> Iterator[Any]:
         # Lazily: Lightning makes the iterator before it tells the epoch.
         first = self.sampler.take_first_batch()
-        if hasattr(self.dataset, "set_epoch"):
-            self.dataset.set_epoch(self.sampler.epoch)
+        if hasattr(self.indexed_dataset, "set_epoch"):
+            self.indexed_dataset.set_epoch(self.sampler.epoch)
         self._batches_taken = first
         self.sampler.first_batch_of_iterator = first
         for batch in self._loader:

@@ -171,15 +171,12 @@ class AITextDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffled batches of the training part."""
-        trainer = self.trainer
-        return ResumableDataLoader(
+        return ResumableDataLoader.for_trainer(
+            self.trainer,
             self._parts["train"],  # type: ignore[arg-type]  # a list is map-style
             self.batch_size,
-            shuffle=True,
             seed=self.seed,
             num_workers=self.num_workers,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
             collate_fn=collate,
         )
 

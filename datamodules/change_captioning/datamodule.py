@@ -140,15 +140,12 @@ class ChangeCaptionDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Shuffled batches of the training part, in the present ``caption_mode``."""
-        trainer = self.trainer
-        return ResumableDataLoader(
+        return ResumableDataLoader.for_trainer(
+            self.trainer,
             ImagePairs(self.records("train"), self.caption_mode, self.augment),
             self.batch_size,
-            shuffle=True,
             seed=self.seed,
             num_workers=self.num_workers,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
             collate_fn=collate,
         )
 

@@ -74,7 +74,7 @@ class FreshDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Fresh batches."""
-        _, world_size = self._rank()
+        world_size = self.trainer.world_size if self.trainer else 1
         return self._loader(FreshBatches(self.draw, self.steps_per_epoch * world_size))
 
     def val_dataloader(self) -> ResumableDataLoader:
@@ -90,13 +90,9 @@ class FreshDataModule(LightningDataModule):
         return self._loader(FreshBatches(self.draw, self.eval_batches, seed))
 
     def _loader(self, batches: FreshBatches) -> ResumableDataLoader:
-        rank, world_size = self._rank()
-        return ResumableDataLoader(
-            batches, 1, seed=self.seed, rank=rank, world_size=world_size, collate_fn=_only
+        return ResumableDataLoader.for_trainer(
+            self.trainer, batches, 1, shuffle=False, seed=self.seed, collate_fn=_only
         )
-
-    def _rank(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
 
 def _only(items: list[Any]) -> Any:

@@ -142,13 +142,9 @@ class InteractionDataModule(LightningDataModule):
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Windows of the training part in an order of (seed, epoch)."""
-        return ResumableDataLoader(
-            Windows(self.parts.train, self.max_length),
-            self.batch_size,
-            shuffle=True,
-            seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self.trainer.world_size if self.trainer else 1,
+        windows = Windows(self.parts.train, self.max_length)
+        return ResumableDataLoader.for_trainer(
+            self.trainer, windows, self.batch_size, seed=self.seed
         )
 
     def val_dataloader(self) -> DataLoader:

@@ -99,13 +99,9 @@ class ManifoldDataModule(LightningDataModule):
     def train_dataloader(self) -> ResumableDataLoader:
         """Fresh batches, other ones in every epoch."""
         world_size = self.trainer.world_size if self.trainer else 1
-        return ResumableDataLoader(
-            DrawnBatches(self.draw, self.batch_size, self.batches_per_epoch * world_size),
-            batch_size=1,
-            seed=self.seed,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=world_size,
-            collate_fn=_only,
+        batches = DrawnBatches(self.draw, self.batch_size, self.batches_per_epoch * world_size)
+        return ResumableDataLoader.for_trainer(
+            self.trainer, batches, 1, shuffle=False, seed=self.seed, collate_fn=_only
         )
 
     def val_dataloader(self) -> ResumableDataLoader:

@@ -200,15 +200,13 @@ class TokenDataModule(LightningDataModule):
         return windows
 
     def _loader(self, dataset: Dataset, shuffle: bool) -> ResumableDataLoader:
-        trainer = self.trainer
-        return ResumableDataLoader(
+        return ResumableDataLoader.for_trainer(
+            self.trainer,
             dataset,
             self.batch_size,
             shuffle=shuffle,
             seed=self.seed,
             num_workers=self.num_workers,
-            rank=trainer.global_rank if trainer else 0,
-            world_size=trainer.world_size if trainer else 1,
         )
 
 

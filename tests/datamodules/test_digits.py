@@ -126,8 +126,8 @@ def test_agents_evaluate_on_everything_while_plain_ranks_are_split():
 
 def test_the_partition_sees_true_labels_so_that_noise_stays_noise():
     partition = DirichletPartition(1e-3, 100, "fixed")
-    clean = ready(partition=partition).train_dataloader().dataset.indices
-    noisy = ready(partition=partition, label_noise=0.5).train_dataloader().dataset.indices
+    clean = ready(partition=partition).train_dataloader().indexed_dataset.indices
+    noisy = ready(partition=partition, label_noise=0.5).train_dataloader().indexed_dataset.indices
     assert torch.equal(clean, noisy)
 
 
@@ -170,7 +170,7 @@ def test_yaml_gives_a_partition_to_the_data_module():
     )
     assert cli.datamodule.partition.samples_per_agent == 64
     cli.datamodule.setup()
-    assert len(cli.datamodule.train_dataloader().dataset) == 64
+    assert len(cli.datamodule.train_dataloader().indexed_dataset) == 64
 
 
 def test_lightning_keeps_the_resumable_loader_and_tells_it_the_epoch():

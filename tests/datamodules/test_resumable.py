@@ -3,7 +3,7 @@ import random
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.demos.boring_classes import BoringModel, RandomDataset
 from torch.utils.data import Dataset
 
@@ -184,3 +184,29 @@ def test_it_serves_as_a_validation_loader(tmp_path):
     )
     trainer.fit(module)
     assert module.seen == 8
+
+
+class Seen(BoringModel):
+    def __init__(self):
+        super().__init__()
+        self.batches = []
+
+    def training_step(self, batch, batch_idx):
+        self.batches.append(batch.clone())
+        return super().training_step(batch, batch_idx)
+
+
+class Given(LightningDataModule):
+    def train_dataloader(self):
+        return ResumableDataLoader.for_trainer(self.trainer, RandomDataset(32, 23), 4, seed=5)
+
+
+def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path):
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    module = Seen()
+    trainer = Trainer(
+        max_epochs=2, overfit_batches=2, default_root_dir=tmp_path, accelerator="cpu", **quiet
+    )
+    trainer.fit(module, datamodule=Given())
+    assert len(module.batches) == 4
+    assert_same(module.batches[:2], module.batches[2:])

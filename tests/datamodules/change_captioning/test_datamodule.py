@@ -111,7 +111,7 @@ def test_training_may_take_another_folder_for_a_while(levir, tmp_path_factory):
     assert [batch["id"] for batch in data.train_dataloader()] == [["f0"]]
     assert [batch["id"] for batch in data.val_dataloader()] == [["val_000003"]]
     data.training_folder = None
-    assert len(data.train_dataloader().dataset) == 3
+    assert len(data.train_dataloader().indexed_dataset) == 3
 
 
 def test_both_images_of_a_pair_are_turned_alike(tmp_path):

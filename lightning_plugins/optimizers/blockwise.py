@@ -121,7 +121,7 @@ class Blockwise(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """In the layout of the plain optimizer, with the blocks' values beside."""
-        return as_one_group(super().state_dict(), self._order)
+        return as_one_group(super().state_dict(), self._order, self.defaults)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this or of the plain optimizer.

@@ -12,8 +12,14 @@ from lightning_plugins.optimizers.parameter_names import plain_name
 _OF_ONE_BLOCK = ("params", "param_names", "name")
 
 
-def as_one_group(state_dict: dict[str, Any], order: Sequence[str]) -> dict[str, Any]:
-    """``state_dict`` of the groups of blocks as that of one group; the state itself is kept."""
+def as_one_group(
+    state_dict: dict[str, Any], order: Sequence[str], defaults: dict[str, Any]
+) -> dict[str, Any]:
+    """``state_dict`` of the groups of blocks as that of one group; the state itself is kept.
+
+    The one group has the norms' learning rate, which is that of multiplier 1, and the weight decay
+    of ``defaults``: a block without decay does not take it from all.
+    """
     groups = state_dict["param_groups"]
     index = {
         name: number
@@ -27,6 +33,14 @@ def as_one_group(state_dict: dict[str, Any], order: Sequence[str]) -> dict[str, 
     base = next((group for group in groups if group["name"] == "norm"), groups[-1])
     one = {key: value for key, value in base.items() if key not in _OF_ONE_BLOCK}
     one |= {"params": [index[n] for n in order], "param_names": list(order), "blocks": blocks}
+    one |= {key: value for key, value in defaults.items() if key == "weight_decay"}
+    if "partitions" in base:  # of Adam-mini, one for each parameter
+        of_names = {
+            name: partition
+            for group in groups
+            for name, partition in zip(group["param_names"], group["partitions"], strict=True)
+        }
+        one["partitions"] = [of_names[name] for name in order]
     return {**state_dict, "param_groups": [one]}
 
 

@@ -14,7 +14,13 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.optim import AdamW
 from torch.utils.data import DataLoader
 
-from lightning_plugins.optimizers import BlockwiseAdamW, BlockwiseSchedule, GradPower
+from lightning_plugins.optimizers import (
+    AdamMini,
+    BlockwiseAdamMini,
+    BlockwiseAdamW,
+    BlockwiseSchedule,
+    GradPower,
+)
 
 ONES = dict.fromkeys(("embedding", "qk", "vo", "ffn", "norm", "head"), 1.0)
 
@@ -36,6 +42,36 @@ def test_a_checkpoint_goes_to_adamw_and_back(architecture):
     third.load_state_dict(second.state_dict())
     train(ours, third, 3, first=6)
     assert same_weights(plain, ours)
+
+
+def test_a_block_without_decay_does_not_take_it_from_the_plain_optimizer():
+    model = transformer("llama")
+    settings = {"lr": 1e-2, "weight_decay": 0.1}
+    ours = BlockwiseAdamW(model.named_parameters(), no_decay_blocks=["norm"], **settings)
+    train(model, ours, 2)
+    plain = AdamW(model.parameters(), lr=1.0, weight_decay=0.3)
+    plain.load_state_dict(ours.state_dict())
+    assert [(g["lr"], g["weight_decay"]) for g in plain.param_groups] == [(1e-2, 0.1)]
+    again = BlockwiseAdamW(model.named_parameters(), no_decay_blocks=["norm"], **settings)
+    again.load_state_dict(ours.state_dict())
+    found = {g["name"]: g["weight_decay"] for g in again.param_groups}
+    assert found == {name: 0.0 if name == "norm" else 0.1 for name in found}
+
+
+def test_a_checkpoint_goes_to_adam_mini_and_back():
+    """With multipliers of one all three runs are the same run."""
+    straight, ours = transformer("llama"), transformer("llama")
+    heads = {"head_dim": 4}
+    train(straight, AdamMini(straight.named_parameters(), lr=1e-2, **heads), 9)
+    first = BlockwiseAdamMini(ours.named_parameters(), lr=1e-2, multipliers=ONES, **heads)
+    train(ours, first, 3)
+    second = AdamMini(ours.named_parameters(), lr=1.0, **heads)
+    second.load_state_dict(first.state_dict())
+    train(ours, second, 3, first=3)
+    third = BlockwiseAdamMini(ours.named_parameters(), lr=1e-2, multipliers=ONES, **heads)
+    third.load_state_dict(second.state_dict())
+    train(ours, third, 3, first=6)
+    assert same_weights(straight, ours)
 
 
 def test_it_resumes_its_own_rates_exactly():

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_plugins._lightning_compat import load_pending_loader_states
@@ -75,9 +76,13 @@ class ExactResume(Callback):
     ) -> None:
         """Say so when the checkpoint falls within an accumulation window."""
         window = trainer.accumulate_grad_batches
-        batches = trainer.fit_loop.epoch_loop.batch_progress.current.ready
-        ends_epoch = batches >= trainer.num_training_batches
-        if trainer.training and batches % window and not ends_epoch:
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        batches = progress.current.ready
+        # A loader without a length says only that it is through.
+        ends_epoch = batches >= trainer.num_training_batches or progress.is_last_batch
+        # Not `trainer.training`: it is False in the validation within an epoch, which saves too.
+        is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if is_fitting and batches % window and not ends_epoch:
             rank_zero_warn(
                 f"this checkpoint falls within a window of {window} accumulated batches: "
                 "the gradients gathered so far are not in it, so resuming is not exact; "

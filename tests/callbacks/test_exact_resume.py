@@ -1,10 +1,12 @@
 import random
+import warnings
 
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from lightning_plugins.callbacks import ExactResume
 from lightning_plugins.datamodules import ResumableDataLoader
@@ -74,6 +76,52 @@ def test_a_checkpoint_within_an_accumulation_window_says_so(task, tmp_path):
         task.train(
             tmp_path, [ExactResume(), SaveAtBatch()], max_epochs=1, accumulate_grad_batches=3
         )
+
+
+class Validated:
+    """Added to a module: it monitors an accuracy."""
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/accuracy", (self(batch[0]).argmax(-1) == batch[1]).float().mean())
+
+
+def warnings_of_saves_in_validation(task, folder, loader, **arguments):
+    """The steps that were saved, and how many warnings named an accumulation window."""
+
+    class Module(Validated, task.Classifier):
+        pass
+
+    keep = ModelCheckpoint(folder, "{step}-{epoch}", monitor="val/accuracy", save_top_k=-1)
+    trainer = task.trainer(
+        folder,
+        [ExactResume(), keep],
+        enable_checkpointing=True,
+        max_epochs=1,
+        accumulate_grad_batches=4,
+        **arguments,
+    )
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        trainer.fit(Module(), loader, task.batches())
+    saved = len(list(folder.glob("*.ckpt")))
+    return saved, sum("within a window of 4" in str(warning.message) for warning in told)
+
+
+def test_a_checkpoint_of_a_validation_within_an_accumulation_window_says_so(task, tmp_path):
+    eight = DataLoader(TensorDataset(*task.samples()), batch_size=4)
+    assert len(eight) == 8
+    # After batch 6: ModelCheckpoint does not save before the first optimizer step.
+    assert warnings_of_saves_in_validation(task, tmp_path, eight, val_check_interval=3) == (1, 1)
+
+
+@pytest.mark.parametrize("has_length", [True, False])
+def test_a_validation_at_the_end_of_an_epoch_needs_no_whole_window(task, tmp_path, has_length):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return zip(*task.samples(), strict=True)
+
+    six = task.batches() if has_length else DataLoader(Stream(), batch_size=5)
+    assert warnings_of_saves_in_validation(task, tmp_path, six) == (1, 0)
 
 
 def test_a_rank_that_the_checkpoint_does_not_know_is_told(task, tmp_path):

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import optimizers_to_device
+from lightning_plugins._lightning_compat import optimizer_steps, optimizers_to_device
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.agent_data import Data, agents_loader
 from lightning_plugins.strategies.agent_files import AgentFiles
@@ -180,7 +180,7 @@ class DecentralizedStrategy(AgentProcesses):
         counts = [float(part) for part in self.peers.gather(batches)]
         check_loaders(self.peers.agents, counts)
         # Of several optimizers each counts its steps; a step of the run is one of each.
-        self._total_steps = trainer.estimated_stepping_batches
+        self._total_steps = optimizer_steps(trainer)
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
         self.communication.check(len(self.peers.agents), self._total_steps)

@@ -111,7 +111,8 @@ class Schedule:
             if self.shape not in ("constant", "adaptive") or self.budget is not None:
                 raise ValueError(
                     f"shape={self.shape!r}, budget={self.budget}: the run has no known end; set "
-                    "trainer.max_steps or max_epochs, or use shape='constant' without a budget"
+                    "trainer.max_steps, or trainer.max_epochs where the training loader has a "
+                    "length, or use shape='constant' without a budget"
                 )
             return
         rounds = int(total_steps) // self.every_n_steps

@@ -5,6 +5,7 @@ from collections import deque
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import SingleDeviceStrategy
@@ -13,7 +14,12 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import callbacks_of, training_loader_anew
+from lightning_plugins._lightning_compat import (
+    callbacks_of,
+    most_batches_a_step,
+    optimizer_steps,
+    training_loader_anew,
+)
 from lightning_plugins.strategies.agent_data import Data, agents_loader
 from lightning_plugins.strategies.agent_loaders import AgentLoaders
 from lightning_plugins.strategies.agent_rows import AgentRows
@@ -112,10 +118,10 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this strategy cannot work in, before anything is prepared."""
         check_trainer(trainer, self.buffers, None)
-        if trainer.accumulate_grad_batches != 1:
+        if (accumulated := most_batches_a_step(trainer)) != 1:
             raise MisconfigurationException(
-                f"accumulate_grad_batches={trainer.accumulate_grad_batches}: agents take turns "
-                "within one step, so it must be 1; give each agent larger batches"
+                f"accumulate_grad_batches={accumulated}: agents take turns within one step, so it "
+                "must be 1 in every epoch; give each agent larger batches"
             )
         if trainer.num_devices > 1:
             raise MisconfigurationException(
@@ -165,12 +171,14 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             finally:
                 self.global_rank, self.world_size = 0, 1
             loaders.append(agents_loader(loader, self.data, agent, self.num_agents, self.seed))
-        check_loaders(range(self.num_agents), [float(len(loader)) for loader in loaders])
+        lengths = [sized_len(loader) for loader in loaders]
+        batches = [math.inf if length is None else float(length) for length in lengths]
+        check_loaders(range(self.num_agents), batches)
         return AgentLoaders(loaders)
 
     def on_train_start(self) -> None:
         """Refuse a schedule that the run cannot keep."""
-        self._total_steps = self._module.trainer.estimated_stepping_batches
+        self._total_steps = optimizer_steps(self._module.trainer)
         self.communication.check(self.num_agents, self._total_steps)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -17,7 +17,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_plugins.callbacks import ExactResume
@@ -37,6 +37,17 @@ def samples():
     generator = torch.Generator().manual_seed(3)
     features = torch.randn(SAMPLES, 6, generator=generator)
     return TensorDataset(features, torch.randint(3, (SAMPLES,), generator=generator))
+
+
+class Stream(IterableDataset):
+    """One agent's share of the samples, without a length."""
+
+    def __init__(self, rank, world_size):
+        self.rank, self.world_size = rank, world_size
+
+    def __iter__(self):
+        dataset = samples()
+        return (dataset[i] for i in range(self.rank, len(dataset), self.world_size))
 
 
 class Classifier(LightningModule):
@@ -111,6 +122,9 @@ class Classifier(LightningModule):
     def train_dataloader(self):
         if self.data == "plain":
             return DataLoader(samples(), batch_size=BATCH_SIZE, shuffle=True)
+        if self.data == "stream":
+            stream = Stream(self.trainer.global_rank, self.trainer.world_size)
+            return DataLoader(stream, BATCH_SIZE)
         dataset = samples()
         if self.batches is not None:
             count = self.batches[self.global_rank] * BATCH_SIZE

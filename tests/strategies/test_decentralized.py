@@ -42,6 +42,20 @@ CASES = {
         "communication": Communication(Ring(), never),
         "trainer": {"max_epochs": -1, "max_time": "00:00:00:01"},
     },
+    "stream": {
+        "module": {"data": "stream"},
+        "communication": Communication(Ring(), Schedule(every_n_steps=5)),
+    },
+    "stream, window": {
+        "module": {"data": "stream"},
+        "communication": Communication(Ring(), Schedule("window", start=0.5, width=0.5)),
+        "may_fail": True,
+    },
+    "stream, window, max_steps": {
+        "module": {"data": "stream"},
+        "communication": Communication(Ring(), Schedule("window", start=0.5, width=0.5)),
+        "trainer": {"max_steps": 8},
+    },
     "recalibrated": {
         "strategy": {"buffers": "recalibrate"},
         "communication": Communication(Ring(), never),
@@ -153,6 +167,13 @@ def test_unequal_loaders_are_refused_with_the_numbers_on_all_agents(ran):
 
 def test_a_run_without_a_known_end_is_merged_when_it_ends(ran):
     assert_all_equal(weights(ran("max_time")))
+
+
+def test_a_loader_without_a_length_is_refused_only_where_a_schedule_needs_its_length(ran):
+    assert_all_equal(weights(ran("stream")))
+    assert_all_equal(weights(ran("stream, window, max_steps")))
+    for result in ran("stream, window"):
+        assert "the run has no known end; set trainer.max_steps" in result["error"]
 
 
 def test_local_buffers_stay_local_and_mixed_ones_do_not(ran):

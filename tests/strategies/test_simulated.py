@@ -7,7 +7,12 @@ import pytest
 import torch
 from decentralized_trainers import Classifier
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.callbacks import (
+    Callback,
+    EMAWeightAveraging,
+    GradientAccumulationScheduler,
+    ModelCheckpoint,
+)
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.callbacks import CommunicationSchedule, ExactResume, MergedEvaluation
@@ -28,6 +33,8 @@ from lightning_plugins.strategies.topologies import (
 )
 
 AGENTS = 4
+# Of a flat state: all but the counter of batches.
+FLOATING = [*range(88), *range(89, 116)]
 # Without dropout, since real agents draw from a random stream each.
 MODULE = {"dropout": 0.0}
 COMMUNICATIONS = {
@@ -190,8 +197,7 @@ def test_a_checkpoint_holds_the_mean_and_loads_as_ever(tmp_path):
     loaded = Classifier.load_from_checkpoint(tmp_path / "last.ckpt")
     mean = torch.stack(agents).mean(0)
     flat = harness.flat(loaded)
-    floating = [*range(88), *range(89, 116)]  # without the counter of batches
-    torch.testing.assert_close(flat[floating], mean[floating], rtol=0, atol=1e-6)
+    torch.testing.assert_close(flat[FLOATING], mean[FLOATING], rtol=0, atol=1e-6)
 
 
 @pytest.mark.scale(plugin="CommunicationSchedule", strategy="decentralized_simulated")
@@ -218,10 +224,28 @@ def test_a_partition_gives_agents_shares_of_a_plain_loader(tmp_path):
     assert torch.equal(torch.tensor(module.seen).sort().values, expected.sort().values)
 
 
+def test_loaders_without_a_length_end_merged_or_are_refused_where_a_schedule_needs_it(tmp_path):
+    stream = {"data": "stream", **MODULE}
+    window = Communication(Ring(), Schedule("window", start=0.5, width=0.5))
+    constant = Communication(Ring(), Schedule(every_n_steps=5))
+    agents, trainer, module = simulated(tmp_path, constant, module=Classifier(**stream))
+    assert trainer.global_step == 24
+    mean = torch.stack(agents).mean(0)[FLOATING]
+    torch.testing.assert_close(harness.flat(module)[FLOATING], mean, rtol=0, atol=1e-6)
+    with pytest.raises(ValueError, match=r"the run has no known end; set trainer\.max_steps"):
+        simulated(tmp_path, window, module=Classifier(**stream))
+    _, trainer, _ = simulated(tmp_path, window, module=Classifier(**stream), max_steps=20)
+    assert trainer.strategy.ledger.of(0, "gossip").rounds == 9  # the tenth is the merge
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2: agents take turns"),
+        (
+            {"callbacks": [GradientAccumulationScheduler({1: 3})]},
+            "accumulate_grad_batches=3: agents take turns",
+        ),
         ({"callbacks": [EMAWeightAveraging()]}, "EMAWeightAveraging follows the weights of one"),
         ({"module": Classifier(manual=True)}, "need automatic optimization with one optimizer"),
     ],

@@ -15,6 +15,7 @@ from lightning_plugins._lightning_compat import (
 from lightning_plugins.callbacks.phase import Phase
 from lightning_plugins.callbacks.phase_callback import PhaseCallback
 from lightning_plugins.callbacks.sam_closure import SAMClosures
+from lightning_plugins.callbacks.simulated_agents import refuse_simulated_agents
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
 if TYPE_CHECKING:
@@ -64,7 +65,8 @@ class LateSAM(PhaseCallback):
             ``start`` beyond the end, a ``fraction`` or ``epoch`` where the training loader has no
             length, or ``parameters`` that match no name.
         MisconfigurationException: manual optimization, a strategy that shards the parameters,
-            LBFGS, a ``dataloader_iter`` training step, or two of these callbacks at one time.
+            LBFGS, a ``dataloader_iter`` training step, two of these callbacks at one time, or
+            ``momentum="reset"`` with simulated agents.
 
     Example::
 
@@ -124,6 +126,8 @@ class LateSAM(PhaseCallback):
                 "local=True leaves out a synchronization, which DDP with static_graph=True does "
                 "not survive: set local=False or static_graph=False"
             )
+        if self.momentum == "reset":
+            refuse_simulated_agents(trainer, "momentum='reset'", "set momentum='keep'")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the first and last SAM step and take the place where training closures are built."""

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import finds_unused_parameters
 from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.callbacks.simulated_agents import refuse_simulated_agents
 
 
 @dataclass
@@ -53,7 +54,8 @@ class StagedTraining(Callback):
         ValueError: no stages, one without length or parts, a pattern that matches no parameter.
         MisconfigurationException: another ``max_epochs``; several optimizers or a schedule;
             stages with ``data`` without ``reload_dataloaders_every_n_epochs=1`` or without such an
-            attribute; DDP that does not look for unused parameters; sharded parameters.
+            attribute; DDP that does not look for unused parameters; sharded parameters; several
+            stages with simulated agents.
 
     Example::
 
@@ -83,6 +85,10 @@ class StagedTraining(Callback):
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
         refuse_sharded(trainer, self)
+        if len(self.stages) > 1:
+            refuse_simulated_agents(
+                trainer, f"StagedTraining of {len(self.stages)} stages", "train one stage a fit"
+            )
         total = sum(stage.epochs for stage in self.stages)
         if trainer.max_epochs != total:
             raise MisconfigurationException(

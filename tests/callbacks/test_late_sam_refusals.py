@@ -6,6 +6,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,13 @@ def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path)
     with pytest.raises(MisconfigurationException, match="set local=False or static_graph=False"):
         LateSAM().check(trainer)
     LateSAM(local=False).check(trainer)
+
+
+def test_resetting_the_momentum_of_one_simulated_agent_alone_is_refused(task, tmp_path):
+    trainer = task.trainer(tmp_path, strategy=SimulatedDecentralizedStrategy(2))
+    with pytest.raises(MisconfigurationException, match=r"momentum='reset' .* set momentum='keep'"):
+        LateSAM(momentum="reset").check(trainer)
+    LateSAM().check(trainer)
 
 
 def test_resetting_the_momentum_of_adagrad_is_refused(task, tmp_path):

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_plugins.callbacks import StagedTraining, TrainingStage
 from lightning_plugins.callbacks.exact_resume import ExactResume
 from lightning_plugins.datamodules import ResumableDataLoader
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy
 
 FIRST = {r"network\.0": 0.02}
 SECOND = {r"network\.4": 0.01, ".*": 0.005}
@@ -164,6 +165,10 @@ def test_a_wrong_trainer_or_module_is_refused_before_training(task, tmp_path):
         fit(task, tmp_path, [StagedTraining(stages())], task.Classifier(task.sgd, cosine_steps=9))
     with pytest.raises(ValueError, match="'nose' is found in no parameter's name"):
         fit(task, tmp_path, [StagedTraining([TrainingStage(3, {"nose": 1.0})])])
+    agents = task.trainer(tmp_path, strategy=SimulatedDecentralizedStrategy(2), max_epochs=3)
+    with pytest.raises(MisconfigurationException, match=r"2 stages .* train one stage a fit"):
+        StagedTraining(stages()).check(agents)
+    StagedTraining([TrainingStage(3, FIRST)]).check(agents)
     halves = StagedTraining([TrainingStage(3, FIRST, {"mode": "half"})])
     with pytest.raises(MisconfigurationException, match="reload_dataloaders_every_n_epochs=0"):
         fit(task, tmp_path, [halves])

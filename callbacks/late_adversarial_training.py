@@ -117,6 +117,12 @@ class LateAdversarialTraining(PhaseCallback):
         self._threat: ThreatModel | None = None
         self._loss_gap: Tensor | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin to count anew; what a checkpoint holds is loaded after this."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.adversarial_batches = 0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the first and last adversarial step and take the place where batches pass."""
         super().on_train_start(trainer, pl_module)

@@ -129,6 +129,12 @@ class LateSAM(PhaseCallback):
         if self.momentum == "reset":
             refuse_simulated_agents(trainer, "momentum='reset'", "set momentum='keep'")
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin to count anew; what a checkpoint holds is loaded after this."""
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self.sam_steps = self._momentum_resets = 0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the first and last SAM step and take the place where training closures are built."""
         super().on_train_start(trainer, pl_module)

@@ -53,6 +53,7 @@ class PhaseCallback(Callback):
         if stage != "fit":
             return
         self.check(trainer)
+        self.first_active_step = None
         name = type(self).__name__
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(

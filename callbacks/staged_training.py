@@ -111,6 +111,8 @@ class StagedTraining(Callback):
         if stage != "fit":
             return
         self.check(trainer)
+        # Of an earlier fit; what a checkpoint holds is loaded after this.
+        self._stage, self._data_stage = None, 0
         original = pl_module.configure_optimizers
         of_instance = "configure_optimizers" in vars(pl_module)  # the command line sets one there
 

@@ -410,6 +410,13 @@ def test_the_published_step_is_half_the_published_radius():
     assert (found - x).item() == pytest.approx(2 / 255, abs=1e-6)
 
 
+def test_a_callback_that_is_used_again_counts_anew(task, tmp_path):
+    callback = late(0.5, steps=1)
+    for _ in range(2):
+        task.train(tmp_path, [callback])
+        assert (callback.first_active_step, callback.adversarial_batches) == (6, 6)
+
+
 def test_two_phases_one_after_the_other(task, tmp_path):
     callbacks = [late(0, end=0.25, steps=2), late(0.75, steps=2)]
     module, _ = task.train(tmp_path, callbacks)

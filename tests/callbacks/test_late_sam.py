@@ -102,6 +102,15 @@ def test_each_option_is_that_of_the_loop_written_by_hand(task, tmp_path, options
     assert not torch.equal(module.network[0].weight, plain.network[0].weight)
 
 
+def test_a_callback_that_is_used_again_does_the_same_again(task, tmp_path):
+    callback = LateSAM(start=4, end=8, unit="step", rho=0.1, momentum="reset")
+    (first, _), (second, _) = (task.train(tmp_path, [callback]) for _ in range(2))
+    task.assert_same_bits(task.weights(first), task.weights(second))
+    assert (callback.first_active_step, callback.sam_steps) == (4, 4)
+    with pytest.warns(UserWarning, match="never became active"):
+        task.train(tmp_path, [callback], limit_train_batches=1)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_micro_batches_are_perturbed_one_by_one(task, tmp_path, optimizer):
     module, _ = task.train(

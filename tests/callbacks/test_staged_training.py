@@ -138,6 +138,22 @@ def test_each_stage_has_its_own_data(task, tmp_path):
         trainer.fit(task.Classifier(task.adamw), datamodule=Halves(task.samples()))
 
 
+def test_a_callback_that_is_used_again_begins_with_the_data_of_its_first_stage(task, tmp_path):
+    class Modes(Callback):
+        seen = ()
+
+        def on_train_epoch_start(self, trainer, pl_module):
+            self.seen = (*self.seen, trainer.datamodule.mode)
+
+    modes = Modes()
+    parts = [TrainingStage(1, FIRST, {"mode": "half"}), TrainingStage(1, FIRST, {"mode": "whole"})]
+    staged = StagedTraining(parts)
+    for _ in range(2):
+        trainer = task.trainer(tmp_path, [staged, modes], reload_dataloaders_every_n_epochs=1)
+        trainer.fit(task.Classifier(task.adamw), datamodule=Halves(task.samples()))
+    assert modes.seen == ("half", "whole") * 2
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

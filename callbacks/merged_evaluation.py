@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_plugins._lightning_compat import step_arguments
 from lightning_plugins.callbacks.merged_evaluation_copy import copied_module
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.batch_norm import (
@@ -142,18 +143,16 @@ class MergedEvaluation(Callback):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int = 0,
+        dataloader_idx: int | None = None,  # Lightning tells it where there are several
     ) -> None:
         """Run ``validation_step`` of the copy on the same batch."""
         if not self._measures:
             return
         assert self._copy is not None
-        several = isinstance(trainer.val_dataloaders, list | tuple | dict)
-        is_one = not several or len(trainer.val_dataloaders) == 1  # type: ignore[arg-type]
-        self._logged.begin(batch, "" if is_one else f"/dataloader_idx_{dataloader_idx}")
+        of_loader = () if dataloader_idx is None else (dataloader_idx,)
+        self._logged.begin(batch, "".join(f"/dataloader_idx_{index}" for index in of_loader))
         step = self._copy.validation_step
-        takes_index = "dataloader_idx" in inspect.signature(step).parameters
-        arguments = (batch, batch_idx, dataloader_idx) if takes_index else (batch, batch_idx)
+        arguments = step_arguments(step, batch, batch_idx, *of_loader)
         random_state = RandomState.capture()
         for weights in self._weights:
             if len(self._weights) > 1:
@@ -211,6 +210,9 @@ def _squared_distance(module: LightningModule, weights: dict[str, Tensor]) -> Te
     return torch.stack(squares).sum()
 
 
+_SIGNATURE_OF_LOG = inspect.signature(LightningModule.log)
+
+
 class _Logged:
     """What a ``validation_step`` logs, gathered over its batches as Lightning would."""
 
@@ -224,13 +226,18 @@ class _Logged:
         """Begin a batch; ``suffix`` tells the loaders apart where there are several."""
         self._batch, self._suffix = batch, suffix
 
-    def log(self, name: str, value: Any, *, batch_size: int | None = None, **_: Any) -> None:
-        """In place of ``LightningModule.log``."""
-        name += self._suffix
+    def log(self, *arguments: Any, **options: Any) -> None:
+        """In place of ``LightningModule.log``, with its arguments in its order."""
+        bound = _SIGNATURE_OF_LOG.bind(None, *arguments, **options)
+        bound.apply_defaults()
+        given = bound.arguments
+        name, value = given["name"], given["value"]
+        if given["add_dataloader_idx"]:
+            name += self._suffix
         if isinstance(value, Metric):
             self._metrics[name] = value
             return
-        size = float(batch_size or extract_batch_size(self._batch))
+        size = float(given["batch_size"] or extract_batch_size(self._batch))
         added = torch.as_tensor(value).detach().float() * size
         total, weight = self._sums.get(name, (torch.zeros_like(added), 0.0))
         self._sums[name] = (total + added, weight + size)

@@ -18,6 +18,7 @@ a missing interface is an ``AttributeError``.
   ``_MultiProcessingLauncher``, ``reset_seed``: what every strategy of several processes does.
 - ``_update_dataloader``: a data loader with another sampler.
 - ``AcceleratorConnector.use_distributed_sampler``: to leave samplers to the strategy.
+- ``is_param_in_hook_signature``: whether a step takes ``batch_idx``.
 - ``LightningCLI._add_configure_optimizers_method_to_model``: to give optimizers parameter names.
 """
 
@@ -348,6 +349,24 @@ def optimizers_to_device(optimizers: list[Optimizer], device: torch.device) -> N
     from lightning.fabric.utilities.optimizer import _optimizers_to_device
 
     _optimizers_to_device(optimizers, device)
+
+
+def step_arguments(step: Callable[..., Any], batch: Any, *indices: int) -> tuple[Any, ...]:
+    """What Lightning calls ``training_step`` or ``validation_step`` with.
+
+    Args:
+        step: of a module, bound to it.
+        batch: its batch.
+        indices: ``batch_idx``, which a step need not take, and ``dataloader_idx`` where there are
+            several loaders.
+    """
+    from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+
+    batch_idx, *of_loader = indices
+    # A second argument of any name is the index.
+    if is_param_in_hook_signature(step, "batch_idx", min_args=2):
+        return batch, batch_idx, *of_loader
+    return batch, *of_loader
 
 
 def with_sampler(dataloader: DataLoader, sampler: Sampler) -> DataLoader:

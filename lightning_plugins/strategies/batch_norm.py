@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import metrics_untouched
+from lightning_plugins._lightning_compat import metrics_untouched, step_arguments
 from lightning_plugins.nn.random_state import RandomState
 
 
@@ -41,7 +41,7 @@ def recalibrate(module: LightningModule, batches: Sequence[tuple[Any, int]]) -> 
 
     Args:
         module: whose statistics are replaced, in place.
-        batches: ``(batch, batch_idx)`` as ``training_step`` takes them.
+        batches: ``(batch, batch_idx)``; a ``training_step`` may do without the second.
     """
     parts = normalizations(module)
     if not parts or not batches:
@@ -59,7 +59,7 @@ def recalibrate(module: LightningModule, batches: Sequence[tuple[Any, int]]) -> 
             part.train()
         with _nothing_logged(module), metrics_untouched(module):
             for batch, batch_idx in batches:
-                module.training_step(batch, batch_idx)
+                module.training_step(*step_arguments(module.training_step, batch, batch_idx))
     finally:
         random_state.restore()
         for part, momentum, count in zip(parts, momenta, counts, strict=True):

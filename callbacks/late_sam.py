@@ -9,6 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import (
     logs_at_this_step,
+    steps_the_optimizer,
     uses_static_graph,
     wrap_closures,
 )
@@ -39,7 +40,8 @@ class LateSAM(PhaseCallback):
     own bookkeeping inside ``training_step`` does run twice.
 
     Logs, while active and at the steps at which the Trainer logs: ``sam/gradient_norm`` and
-    ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights).
+    ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights), both of the
+    last SAM step, which with ``interval`` may be an earlier one.
 
     Args:
         start: when SAM begins, counted in ``unit``.
@@ -117,6 +119,7 @@ class LateSAM(PhaseCallback):
         self.sam_steps = 0
         self._momentum_resets = 0
         self._closures: SAMClosures | None = None
+        self._measured: dict[str, Tensor] | None = None
 
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
@@ -171,14 +174,18 @@ class LateSAM(PhaseCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the SAM step and log what it measured."""
-        if self._closures is None or (measured := self._closures.take_measurements()) is None:
+        """Count the SAM step and log what the last one measured."""
+        if self._closures is None or not steps_the_optimizer(trainer):
             return
-        self.sam_steps += 1
-        if self.first_active_step is None:
-            self.first_active_step = trainer.global_step - 1
-        if logs_at_this_step(trainer):
-            pl_module.log_dict({f"sam/{name}": value for name, value in measured.items()})
+        if (measured := self._closures.take_measurements()) is not None:
+            self._measured = {f"sam/{name}": value for name, value in measured.items()}
+            self.sam_steps += 1
+            if self.first_active_step is None:
+                self.first_active_step = trainer.global_step - 1
+        # Not only at SAM steps: with an interval, none of them need be one at which it logs.
+        lasts = self._lasts_at(trainer.global_step - 1)
+        if self._measured is not None and lasts and logs_at_this_step(trainer):
+            pl_module.log_dict(self._measured)
 
     def state_dict(self) -> dict[str, Any]:
         """What was done so far; whether SAM is active follows from the step counter."""
@@ -220,4 +227,4 @@ class LateSAM(PhaseCallback):
 
     def _detach(self) -> None:
         super()._detach()
-        self._closures = None
+        self._closures = self._measured = None

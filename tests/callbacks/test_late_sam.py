@@ -403,6 +403,34 @@ def test_it_logs_to_no_logger_one_or_several(task, tmp_path, loggers):
         assert list((tmp_path / "tensorboard").rglob("events.*"))
 
 
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_with_an_interval_the_last_sam_step_is_logged_while_the_phase_lasts(
+    task, tmp_path, accumulate
+):
+    def rows(folder, every):
+        # SAM steps are 1, 5, 9, 13 and 17; of each three steps the third is logged, or every one.
+        # The phase ends with an epoch, until whose end Lightning repeats what was last logged.
+        sam = LateSAM(start=1, end=18, unit="step", interval=4)
+        logger = CSVLogger(tmp_path / folder)
+        task.train(
+            tmp_path,
+            [sam],
+            logger=logger,
+            log_every_n_steps=every,
+            accumulate_grad_batches=accumulate,
+            max_epochs=4 * accumulate,
+        )
+        with next((tmp_path / folder).rglob("metrics.csv")).open() as file:
+            found = [row for row in csv.DictReader(file) if row["sam/loss_gap"]]
+        return {int(row["step"]): (row["sam/loss_gap"], row["sam/gradient_norm"]) for row in found}
+
+    measured, logged = rows("all", 1), rows("thirds", 3)
+    assert list(measured) == list(range(1, 18))
+    assert len(set(measured.values())) == 5
+    assert all(measured[step] == measured[step - (step - 1) % 4] for step in measured)
+    assert logged == {step: measured[step] for step in range(2, 18, 3)}
+
+
 def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(task, tmp_path):
     def run(backend):
         torch._dynamo.reset()

@@ -210,6 +210,7 @@ def _squared_distance(module: LightningModule, weights: dict[str, Tensor]) -> Te
     return torch.stack(squares).sum()
 
 
+_COMBINE = {"max": torch.maximum, "min": torch.minimum}
 _SIGNATURE_OF_LOG = inspect.signature(LightningModule.log)
 
 
@@ -218,6 +219,7 @@ class _Logged:
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, float]] = {}
+        self._combined: dict[str, Tensor] = {}
         self._metrics: dict[str, Metric] = {}
         self._batch: Any = None
         self._suffix = ""
@@ -237,12 +239,19 @@ class _Logged:
         if isinstance(value, Metric):
             self._metrics[name] = value
             return
+        value = torch.as_tensor(value).detach().float()
+        reduce_fx = given["reduce_fx"]  # a name, or torch's or Python's function of that name
+        reduction = getattr(reduce_fx, "__name__", reduce_fx).lower()
+        if combine := _COMBINE.get(reduction):
+            self._combined[name] = combine(self._combined.get(name, value), value)
+            return
         size = float(given["batch_size"] or extract_batch_size(self._batch))
-        added = torch.as_tensor(value).detach().float() * size
+        added = value * size
         total, weight = self._sums.get(name, (torch.zeros_like(added), 0.0))
         self._sums[name] = (total + added, weight + size)
 
     def values(self) -> dict[str, Tensor]:
         """The value of each name over the whole validation."""
         means = {name: total / weight for name, (total, weight) in self._sums.items()}
+        means |= self._combined
         return means | {name: metric.compute().float() for name, metric in self._metrics.items()}

@@ -77,6 +77,13 @@ class ByPosition(Plain):
         self.log_dict({"val/index": float(batch_idx)}, True)
 
 
+class Extremes(Plain):
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.loss(batch))
+        self.log("val/largest", self.loss(batch), reduce_fx="max")
+        self.log("val/smallest", self.loss(batch), reduce_fx=torch.min)
+
+
 class NamesOfLoaders(Plain):
     num_loaders = 2
 
@@ -91,6 +98,7 @@ LOGGED = {
     WithoutIndex: ["val/loss"],
     OtherNames: ["val/loss"],
     ByPosition: ["val/loss", "val/weighted", "val/index"],
+    Extremes: ["val/loss", "val/largest", "val/smallest"],
     NamesOfLoaders: [
         "val/loss",
         "val/second",

@@ -98,10 +98,11 @@ def test_agents_share_all_samples_of_a_plain_loader_in_batches_of_its_size(make)
     assert torch.equal(seen.sort().values, SAMPLES.tensors[0])
 
 
-def test_order_is_kept_of_batches_that_are_in_order():
-    loader = DataLoader(SAMPLES, batch_sampler=OwnBatches(SequentialSampler(SAMPLES), 4, False))
-    share = agents_loader(loader, "iid", 1, 2, seed=0)
-    assert torch.equal(torch.cat([features for features, _ in share]), torch.arange(1.0, 24, 2))
+@pytest.mark.parametrize("order", [SequentialSampler, RandomSampler])
+def test_batches_are_shuffled_if_they_were(order):
+    loader = DataLoader(SAMPLES, batch_sampler=OwnBatches(order(SAMPLES), 4, False))
+    share = torch.cat([features for features, _ in agents_loader(loader, "iid", 1, 2, seed=0)])
+    assert torch.equal(share, torch.arange(1.0, 24, 2)) == (order is SequentialSampler)
 
 
 def test_a_subset_is_divided_within_itself():

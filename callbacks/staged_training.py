@@ -54,8 +54,8 @@ class StagedTraining(Callback):
         ValueError: no stages, one without length or parts, a pattern that matches no parameter.
         MisconfigurationException: another ``max_epochs``; several optimizers or a schedule;
             stages with ``data`` without ``reload_dataloaders_every_n_epochs=1`` or without such an
-            attribute; DDP that does not look for unused parameters; sharded parameters; several
-            stages with simulated agents.
+            attribute; a loader without a length; DDP that does not look for unused parameters;
+            sharded parameters; several stages with simulated agents.
 
     Example::
 
@@ -143,6 +143,14 @@ class StagedTraining(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Parameters of a module that is new are not frozen yet."""
         self._requires_grad_is_unset = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse a loader without a length, of which no batch would raise the learning rates."""
+        if math.isinf(trainer.num_training_batches):
+            raise MisconfigurationException(
+                "StagedTraining sets rates by the share of an epoch that is done, and the training "
+                "loader has no length: set trainer.limit_train_batches to the number of batches"
+            )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int

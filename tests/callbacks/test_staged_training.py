@@ -6,6 +6,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_plugins.callbacks import StagedTraining, TrainingStage
 from lightning_plugins.callbacks.exact_resume import ExactResume
@@ -136,6 +137,26 @@ def test_each_stage_has_its_own_data(task, tmp_path):
     trainer = task.trainer(tmp_path, [StagedTraining(parts)], **arguments)
     with pytest.raises(MisconfigurationException, match="Halves has no attribute 'modus'"):
         trainer.fit(task.Classifier(task.adamw), datamodule=Halves(task.samples()))
+
+
+def test_a_loader_without_a_length_is_refused_unless_its_batches_are_told(task, tmp_path):
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return zip(*task.samples(), strict=True)
+
+    def rates(**arguments):
+        records = Records()
+        trainer = task.trainer(
+            tmp_path, [StagedTraining(stages()), records], max_epochs=3, **arguments
+        )
+        trainer.fit(task.Classifier(task.adamw), DataLoader(Stream(), 5))
+        return records.rates
+
+    with pytest.raises(MisconfigurationException, match=r"set trainer\.limit_train_batches"):
+        rates()
+    records = Records()
+    fit(task, tmp_path, [StagedTraining(stages()), records])
+    assert rates(limit_train_batches=6) == records.rates
 
 
 def test_a_callback_that_is_used_again_begins_with_the_data_of_its_first_stage(task, tmp_path):

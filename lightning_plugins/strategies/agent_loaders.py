@@ -1,7 +1,10 @@
 """The training loaders of many agents as one."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import Any
+
+_ENDED = object()
 
 
 class AgentLoaders:
@@ -9,6 +12,9 @@ class AgentLoaders:
 
     Args:
         loaders: of the agents, of equal length.
+
+    Raises:
+        ValueError: they turn out to be of different length, where they could not say so before.
     """
 
     batch_sampler = None
@@ -40,8 +46,18 @@ class AgentLoaders:
         return len(self.loaders[0])
 
     def __iter__(self) -> Iterator[list[Any]]:
-        for batches in zip(*self.loaders, strict=True):
-            yield list(batches)
+        iterators = [iter(loader) for loader in self.loaders]
+        for number in count():
+            batches = [next(iterator, _ENDED) for iterator in iterators]
+            ended = [agent for agent, batch in enumerate(batches) if batch is _ENDED]
+            if len(ended) == len(batches):
+                return
+            if ended:
+                raise ValueError(
+                    f"agents {ended} have {number} training batches an epoch and others have more: "
+                    "set trainer.limit_train_batches to the smallest number"
+                )
+            yield batches
 
     def state_dict(self) -> dict[str, Any]:
         """The state of each loader that has one."""

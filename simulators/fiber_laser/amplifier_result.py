@@ -87,9 +87,15 @@ class AmplifierResult:
 
     @property
     def pump_absorbed_w(self) -> float:
-        """Launched pump minus what leaves at the far end, in W, of all pumps."""
+        """Launched pump minus what leaves at both ends, in W, of all pumps.
+
+        Behind a mirror a pump leaves where it came in.
+        """
         launched = sum(pump.power_w for pump in self.amplifier.pumps)
-        return float(launched - self.pumps_left_w.sum())
+        lines, first = self.grid.solution.propagation.lines, len(self.amplifier.signals)
+        leaves_w = self.forward_w[-1] * (1 - lines.reflectivity_at_end)
+        leaves_w = leaves_w + self.backward_w[0] * (1 - lines.reflectivity_at_start)
+        return float(launched - leaves_w[first : first + len(self.amplifier.pumps)].sum())
 
     def ase_out_w(self, direction: Direction = "forward") -> Array:
         """Power per bin of spontaneous emission that leaves in a direction, in W, (bins,)."""

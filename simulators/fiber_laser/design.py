@@ -8,6 +8,7 @@ from lightning_plugins.simulators.fiber_laser.beam_quality import largest_share
 from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
 from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
 from lightning_plugins.simulators.fiber_laser.dbr_laser import DbrLaser, DbrResult
+from lightning_plugins.simulators.fiber_laser.fiber import SINGLE_MODE_V
 from lightning_plugins.simulators.fiber_laser.light import Signal
 from lightning_plugins.simulators.fiber_laser.limits import (
     BRILLOUIN_GAIN_M_PER_W,
@@ -113,7 +114,7 @@ class DesignResult:
         figures["hottest_core_k"] = float(heating.max())
         figures["instability_margin"] = instability_margin(output).margin
         fiber, wavelength = output.amplifier.fiber, self.design.chain.seed.wavelength_nm
-        if float(fiber.v_number(wavelength)) > _SINGLE_MODE_V:
+        if float(fiber.v_number(wavelength)) > SINGLE_MODE_V:
             figures["largest_lp11_share"] = largest_share(
                 fiber, wavelength, surroundings.beam_quality_limit
             )
@@ -141,10 +142,14 @@ class Design:
     note: str = ""
 
     def seeded_chain(self) -> Chain:
-        """The chain behind its seed laser, whose background keeps its share of the power."""
+        """The chain behind its seed laser, whose background keeps its share of the power.
+
+        Raises:
+            ValueError: a seed laser below threshold.
+        """
         if self.seed_laser is None:
             return self.chain
-        seed, carried = self.seed_laser.steady_state, self.chain.seed_ase_w
+        seed, carried = lasing(self.seed_laser), self.chain.seed_ase_w
         if carried is not None:
             carried = carried * (seed.output_w / self.chain.seed.power_w)
         signal = Signal(seed.mode.wavelength_nm, seed.output_w)
@@ -155,6 +160,7 @@ class Design:
 
         Raises:
             ConvergenceError: naming the stage.
+            ValueError: a seed laser below threshold.
 
         Warns:
             PhysicalWarning: as listed in the result's ``warnings``.
@@ -169,4 +175,17 @@ class Design:
         return result
 
 
-_SINGLE_MODE_V = 2.405
+def lasing(laser: DbrLaser) -> DbrResult:
+    """The steady state of a seed laser.
+
+    Raises:
+        ValueError: it is below threshold.
+    """
+    solved = laser.steady_state
+    if solved.output_w <= 0:
+        raise ValueError(
+            f"seed.laser is below threshold: it needs a mean excitation of "
+            f"{solved.threshold_excitation:.3f} and reaches {solved.mean_excitation:.3f}; "
+            "pump more, dope more, or reflect more"
+        )
+    return solved

@@ -17,7 +17,7 @@ from lightning_plugins.simulators.fiber_laser.chain import (
 )
 from lightning_plugins.simulators.fiber_laser.cross_section_table import load_spectroscopy
 from lightning_plugins.simulators.fiber_laser.dbr_laser import DbrLaser
-from lightning_plugins.simulators.fiber_laser.design import Design, Surroundings
+from lightning_plugins.simulators.fiber_laser.design import Design, Surroundings, lasing
 from lightning_plugins.simulators.fiber_laser.fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
@@ -107,13 +107,7 @@ def design_from(content: dict[str, Any]) -> Design:
         raise ValueError("seed: give either signal or laser")
     laser = _laser(seed["laser"], glass) if "laser" in seed else None
     if laser is not None:
-        solved = laser.steady_state
-        if solved.output_w <= 0:
-            raise ValueError(
-                f"seed.laser is below threshold: it needs a mean excitation of "
-                f"{solved.threshold_excitation:.3f} and reaches {solved.mean_excitation:.3f}; "
-                "pump more, dope more, or reflect more"
-            )
+        solved = lasing(laser)
         signal = Signal(solved.mode.wavelength_nm, solved.output_w)
     else:
         signal = _build(Signal, seed["signal"], "seed.signal")

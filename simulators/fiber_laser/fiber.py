@@ -8,6 +8,9 @@ from numpy.typing import ArrayLike
 from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
 from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
 
+SINGLE_MODE_V = 2.405
+"""V number from which a step-index core guides a second mode, LP11."""
+
 _LEAST_V = 0.8  # below, the mode is hardly guided and Marcuse's formula has no meaning
 
 
@@ -58,7 +61,7 @@ class Fiber:
         return np.pi * (self.core_diameter_um * 1e-6) ** 2 / 4
 
     def v_number(self, wavelength_nm: ArrayLike) -> Array:
-        """V = 2π r NA / λ; a single mode is guided below 2.405."""
+        """V = 2π r NA / λ; a single mode is guided up to ``SINGLE_MODE_V``."""
         radius_nm = self.core_diameter_um * 1e3 / 2
         return 2 * np.pi * radius_nm * self.core_na / np.asarray(wavelength_nm, dtype=float)
 

@@ -96,7 +96,9 @@ def flicker_for_linewidth(
         noise = FrequencyNoise(white_hz2_per_hz, float(np.exp(log_flicker)))
         return noise.linewidth_hz(observation_s) - linewidth_hz
 
-    found = brentq(excess, np.log(1e-12), np.log(1e2 * linewidth_hz**2), xtol=1e-13)
+    # What is observed briefly does not see the slow noise, so more of it is needed.
+    highest = 1e2 * max(linewidth_hz**2, 1 / observation_s**2)
+    found = brentq(excess, np.log(1e-12), np.log(highest), xtol=1e-13)
     return FrequencyNoise(white_hz2_per_hz, float(np.exp(found)))
 
 

@@ -16,6 +16,7 @@ from lightning_plugins.simulators.fiber_laser.band import Band, band_over_glasse
 from lightning_plugins.simulators.fiber_laser.beam_quality import largest_share
 from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
 from lightning_plugins.simulators.fiber_laser.design import Design, DesignResult
+from lightning_plugins.simulators.fiber_laser.fiber import SINGLE_MODE_V
 from lightning_plugins.simulators.fiber_laser.limits import instability_margin
 from lightning_plugins.simulators.fiber_laser.linewidth import (
     amplifier_noise,
@@ -226,15 +227,19 @@ def _linewidths(design: Design, result: DesignResult) -> list[Row]:
 def _limits(result: DesignResult) -> list[Row]:
     output, threshold = result.chain.output, result.brillouin()
     fiber, signal = output.amplifier.fiber, output.amplifier.signals[0]
-    share = largest_share(fiber, signal.wavelength_nm, BEAM_QUALITY)
+    quality, given = "the core guides one mode only", "core and numerical aperture"
+    if float(fiber.v_number(signal.wavelength_nm)) > SINGLE_MODE_V:
+        share = largest_share(fiber, signal.wavelength_nm, BEAM_QUALITY)
+        quality = f"holds for less than {100 * share:.0f} % in LP11"
+        given = "which modes are launched"
     margin = instability_margin(output)
     return [
         Row(
             "beam quality M²",
             f"< {BEAM_QUALITY:g}",
-            f"holds for less than {100 * share:.0f} % in LP11",
+            quality,
             "assumed",
-            "which modes are launched",
+            given,
         ),
         Row(
             "Brillouin threshold",

@@ -170,3 +170,18 @@ def test_suppression_says_what_an_analyser_of_that_resolution_shows():
     result = Amplifier(FIBER, (Pump(976, 100.0),), (Signal(1018, 5.0),)).solve()
     difference = result.ase_suppression_db(0.02) - result.ase_suppression_db(0.1)
     assert difference == pytest.approx(10 * np.log10(5), abs=1e-9)
+
+
+def test_a_pump_that_a_mirror_sends_back_is_not_absorbed_where_it_leaves_again():
+    fiber = Fiber(0.3, 20, 0.08, 8e25, cladding_diameter_um=130)
+    mirror = Reflector("end", 0.99, 970, 980)
+    passing, doubled = (
+        Amplifier(fiber, (Pump(976, 150),), (Signal(1018, 10),), reflectors=mirrors).solve()
+        for mirrors in ((), (mirror,))
+    )
+    left = doubled.backward_w[0][1] + 0.01 * doubled.forward_w[-1][1]
+    assert left > 20
+    assert doubled.pump_absorbed_w == pytest.approx(150 - left, rel=1e-9)
+    assert passing.pump_absorbed_w < doubled.pump_absorbed_w < 150
+    # No more light is made than is absorbed.
+    assert doubled.signal_out_w - 10 < doubled.pump_absorbed_w * 976 / 1018

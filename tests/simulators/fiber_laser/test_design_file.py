@@ -7,6 +7,8 @@ import yaml
 
 from lightning_plugins.simulators.fiber_laser import design_from, load_design, packaged_designs
 from lightning_plugins.simulators.fiber_laser.design_file import read_design_text
+from lightning_plugins.simulators.fiber_laser.paths import with_value
+from lightning_plugins.simulators.fiber_laser.reproduction import reproduce
 from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
 
 SMALL = yaml.safe_load("""
@@ -161,3 +163,20 @@ def test_every_packaged_design_loads():
     assert "reference_1018" in packaged_designs()
     for name in packaged_designs():
         assert load_design(name).chain.stages
+
+
+def test_a_seed_below_threshold_is_refused_in_a_sweep_too():
+    design = load_design("reference_1018")
+    weak = with_value(design, "seed_laser.pump_power_w", 5e-4)
+    with pytest.raises(ValueError, match=r"seed\.laser is below threshold: it needs"):
+        weak.solve()
+
+
+def test_a_single_mode_core_and_a_short_observation_have_their_rows():
+    text = read_design_text("reference_1018")
+    content = yaml.safe_load(text)
+    content["stages"][-1]["fiber"]["core_diameter"] = "11 um"
+    content["surroundings"]["observation"] = "10 us"
+    rows = {row.figure: row for row in reproduce(design_from(content))}
+    assert rows["beam quality M²"].ours == "the core guides one mode only"
+    assert rows["seed linewidth"].ours.startswith("3.25 kHz")

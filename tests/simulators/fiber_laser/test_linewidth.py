@@ -39,6 +39,12 @@ def test_calibration_meets_the_measured_linewidth(hertz):
         flicker_for_linewidth(hertz, 1e-3, white_hz2_per_hz=1e6)
 
 
+@pytest.mark.parametrize("seconds", [1e-5, 1e-4, 1e-2])
+def test_calibration_meets_it_however_long_the_line_is_observed(seconds):
+    noise = flicker_for_linewidth(3250.0, seconds)
+    assert noise.linewidth_hz(seconds) == pytest.approx(3250.0, rel=1e-6)
+
+
 def test_a_long_delay_shows_twice_the_lorentzian_width():
     frequency = np.linspace(-4e4, 4e4, 2001)
     noise = FrequencyNoise(white_hz2_per_hz=1000)

@@ -1,5 +1,6 @@
 """Regression with mixtures of experts, as trained or as a proof writes them down."""
 
+import math
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_plugins.nn.moe.cube_construction import (
     construct_on_cube,
 )
 from lightning_plugins.nn.moe.dispatch import Backend
+from lightning_plugins.nn.moe.experts import Experts
 from lightning_plugins.nn.moe.gates import GateName
 from lightning_plugins.nn.moe.losses import load_balancing_loss, router_z_loss
 from lightning_plugins.nn.moe.network import Arrangement, MoENetwork, RoutedStep
@@ -111,6 +113,11 @@ class MoERegressor(LightningModule):
                 f"reconstruction_coef={reconstruction_coef}: experts have no encoder to "
                 "reconstruct from; set encoder_features"
             )
+        if reconstruction_coef and num_experts == 1:
+            raise ValueError(
+                f"reconstruction_coef={reconstruction_coef}: a single expert has no routing whose "
+                "experts are reconstructed from; set num_experts to at least 2"
+            )
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network = MoENetwork(
             in_features,
@@ -134,8 +141,13 @@ class MoERegressor(LightningModule):
         self.out_features = out_features
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        self.val_max_error = MaxMetric()
-        self.test_max_error = MaxMetric()
+        # Not left out, as by default: a model that has diverged would be the best.
+        self.val_max_error = MaxMetric(nan_strategy=math.inf)
+        self.test_max_error = MaxMetric(nan_strategy=math.inf)
+        if not reconstruction_coef:
+            for experts in self.network.modules():
+                if isinstance(experts, Experts) and experts.decoder is not None:
+                    experts.decoder.requires_grad_(False)  # nothing would give it a gradient
 
     @classmethod
     def constructed(

@@ -157,7 +157,9 @@ class MoELayer(nn.Module):
 
     @property
     def num_active_parameters(self) -> int:
-        """Parameters that take part in the output of one token."""
+        """Parameters that take part in the output of one token, which a decoder does not."""
         total = sum(parameter.numel() for parameter in self.parameters())
         experts = sum(parameter.numel() for parameter in self.experts.parameters())
-        return total - experts + experts * self.top_k // self.experts.num_experts
+        decoder = self.experts.decoder
+        used = experts - (0 if decoder is None else decoder.numel())
+        return total - experts + used * self.top_k // self.experts.num_experts

@@ -102,6 +102,22 @@ def test_errors_are_taken_over_all_points():
     assert logged["test/loss"] == pytest.approx(float(errors.square().mean()), rel=1e-5)
 
 
+def test_a_model_that_diverged_has_the_largest_error_there_is():
+    module = model()
+    with torch.no_grad():
+        next(module.network.parameters()).fill_(torch.nan)
+    logged = quiet_trainer().test(module, datamodule=data(), verbose=False)[0]
+    assert logged["test/max_error"] == float("inf")
+
+
+def test_what_nothing_reconstructs_is_not_trained():
+    module = model(encoder_features=2)
+    module.objective(*data().draw(200, torch.Generator().manual_seed(0)))[0].backward()
+    for name, parameter in module.named_parameters():
+        assert parameter.requires_grad == (not name.endswith(".decoder")), name
+        assert (parameter.grad is not None) == parameter.requires_grad, name
+
+
 def test_predictions_are_outputs_with_or_without_targets():
     module, module_data = model(), data()
     predicted = torch.cat(quiet_trainer().predict(module, datamodule=module_data))
@@ -161,6 +177,10 @@ def test_a_target_that_no_construction_covers_is_refused(name):
         ({"balance_coef": -1.0}, r"balance_coef=-1\.0: expected 0 or more"),
         ({"reconstruction_coef": 0.1}, r"reconstruction_coef=0\.1: .* set encoder_features"),
         ({"encoder_features": 5}, "encoder_features=5"),
+        (
+            {"encoder_features": 2, "reconstruction_coef": 0.1, "num_experts": 1, "top_k": 1},
+            r"reconstruction_coef=0\.1: a single expert",
+        ),
         ({"arrangement": "dense_moe"}, "depth=1"),
     ],
 )

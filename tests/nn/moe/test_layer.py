@@ -119,6 +119,12 @@ def test_active_parameters_are_those_of_the_selected_experts():
     assert sum(p.numel() for p in layer.parameters()) == 4 * expert + 4 * 6 + shared
 
 
+def test_a_decoder_is_no_active_parameter():
+    layer = MoELayer(**SMALL, top_k=2, encoder_features=3)
+    expert = 6 * 3 + 3 * 8 + 8 + 8 * 2 + 2
+    assert layer.num_active_parameters == 2 * expert + 4 * 6
+
+
 def test_an_encoder_of_full_rank_reconstructs_its_tokens():
     torch.manual_seed(0)
     layer = MoELayer(**SMALL, encoder_features=6, backend="loop")

@@ -13,7 +13,16 @@ import lightning_plugins
 
 _FOLDERS_OUTSIDE = ("callbacks", "datamodules", "litmodels", "simulators")
 _NOT_A_CAUSE = "reports"
-_DISTRIBUTIONS = ("torch", "lightning", "torchmetrics", "numpy", "scikit-learn")
+_DISTRIBUTIONS = (
+    "torch",
+    "lightning",
+    "torchmetrics",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "transformers",
+    "tokenizers",
+)
 
 
 def versions() -> dict[str, str]:

@@ -186,7 +186,7 @@ def training_loader(
         seed: of order and augmentation.
         num_workers: processes that fetch batches ahead.
     """
-    share: dict[str, int] = {}
+    share: dict[str, Any] = {}
     if partition is not None:
         rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         dataset = PartitionedDataset(dataset, labels, partition, rank, world_size)

@@ -108,7 +108,7 @@ class ResumableDataLoader:
         """
         if trainer is not None:
             share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-            options = share | options
+            options = {**share, **options}
             shuffle = shuffle and not trainer.overfit_batches
         return cls(dataset, batch_size, shuffle=shuffle, **options)
 

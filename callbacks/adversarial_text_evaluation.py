@@ -19,6 +19,7 @@ from lightning_plugins.attacks.text import (
     still_misled,
 )
 from lightning_plugins.callbacks.batch_element import element_of
+from lightning_plugins.callbacks.sharded import refuse_sharded
 from lightning_plugins.metrics.attack_scores import AttackScores
 
 ATTACKS = {
@@ -64,6 +65,7 @@ class AdversarialTextEvaluation(Callback):
     Raises:
         ValueError: an argument outside its range; at the start, a module without
             ``probabilities``.
+        MisconfigurationException: a strategy that shards the parameters.
         FileNotFoundError: ``pwws`` without WordNet, ``embedding_neighbours`` without vectors.
 
     Example::
@@ -118,8 +120,14 @@ class AdversarialTextEvaluation(Callback):
         self._texts: list[str] = []
         self._labels: list[int] = []
 
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        # Processes ask the detector unequally often, and would wait for each other's parameters.
+        refuse_sharded(trainer, self)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that gives no probabilities of texts."""
+        """Refuse what gives no probabilities of texts."""
+        self.check(trainer)
         if not callable(getattr(pl_module, "probabilities", None)):
             raise ValueError(
                 f"{type(pl_module).__name__} has no method probabilities(texts, seed), which "

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
+from lightning_plugins.callbacks.sharded import refuse_sharded
 from lightning_plugins.nn.moe.losses import expert_load
 from lightning_plugins.nn.moe.paths import (
     load_entropy,
@@ -47,7 +48,8 @@ class RoutingStats(Callback):
     arXiv 2101.03961, section 2.2.
 
     Raises:
-        MisconfigurationException: a module without ``routings``, or without a gate.
+        MisconfigurationException: a module without ``routings``, or without a gate, or a strategy
+            that shards the parameters.
 
     Example::
 
@@ -63,8 +65,14 @@ class RoutingStats(Callback):
         self._num_seen = 0
         self._last: tuple[Tensor, Tensor] | None = None
 
+    def check(self, trainer: Trainer) -> None:
+        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        # One process alone asks the module, and would wait for the others' parameters forever.
+        refuse_sharded(trainer, self)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that cannot be asked; begin a new curve with a new run."""
+        """Refuse what cannot be asked; begin a new curve with a new run."""
+        self.check(trainer)
         if not callable(getattr(pl_module, "routings", None)):
             raise MisconfigurationException(
                 f"RoutingStats needs {type(pl_module).__name__}.routings(batch), which gives one "

@@ -14,11 +14,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.callbacks import (
     AdversarialEvaluation,
+    AdversarialTextEvaluation,
     CommunicationSchedule,
     HeadScores,
     LateAdversarialTraining,
     LateSAM,
     MergedEvaluation,
+    RoutingStats,
     SharpnessMonitor,
     StagedTraining,
     TrainingStage,
@@ -33,9 +35,11 @@ STRATEGIES = {
 }
 NEED_WHOLE_PARAMETERS = {
     "AdversarialEvaluation": lambda: AdversarialEvaluation(eps=0.1),
+    "AdversarialTextEvaluation": AdversarialTextEvaluation,
     "HeadScores": lambda: HeadScores(vocab_size=9),
     "LateAdversarialTraining": lambda: LateAdversarialTraining(eps=0.1),
     "LateSAM": LateSAM,
+    "RoutingStats": RoutingStats,
     "SharpnessMonitor": SharpnessMonitor,
     "StagedTraining": lambda: StagedTraining([TrainingStage(3, {"network": 1.0})]),
 }

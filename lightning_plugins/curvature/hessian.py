@@ -17,7 +17,8 @@ class HessianOperator:
 
     Args:
         loss: ``loss(*batch)``, the scalar mean loss of a batch, twice differentiable.
-        parameters: the d entries of w, in this order; those without ``requires_grad`` are refused.
+        parameters: the d entries of w, in this order; those without ``requires_grad`` are refused,
+            those that the loss does not use have rows and columns of zeros.
         batches: tuples of tensors whose first dimension counts samples; batches are weighted by it.
 
     Raises:
@@ -52,7 +53,13 @@ class HessianOperator:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             for batch in self.batches:
                 loss = self.loss(*batch)
-                gradients = torch.autograd.grad(loss, self.parameters, create_graph=True)
+                gradients = torch.autograd.grad(
+                    loss,
+                    self.parameters,
+                    create_graph=True,
+                    allow_unused=True,
+                    materialize_grads=True,
+                )
                 products = [(g * v).sum() for g, v in zip(gradients, direction, strict=True)]
                 rows = torch.autograd.grad(
                     torch.stack(products).sum(),

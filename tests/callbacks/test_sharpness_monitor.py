@@ -252,6 +252,17 @@ def test_whatever_the_precision_it_measures_the_weights_in_single_or_double(
     assert trainer.callback_metrics["sharpness/lambda_max"] == pytest.approx(expected, rel=1e-2)
 
 
+def test_a_parameter_that_is_not_in_the_loss_leaves_the_largest_eigenvalue_as_it_is(task, tmp_path):
+    found = []
+    for has_unused in (False, True):
+        module = task.Classifier()
+        if has_unused:
+            module.unused = torch.nn.Parameter(torch.ones(2))
+        _, trainer = task.train(tmp_path, [every_epoch()], module)
+        found.append(trainer.callback_metrics["sharpness/lambda_max"].item())
+    assert found[1] == pytest.approx(found[0], rel=1e-2)
+
+
 def test_half_precision_weights_and_modes_are_left_alone(task, tmp_path):
     ends = []
     for callbacks in ([], [every_epoch(mode="train")]):

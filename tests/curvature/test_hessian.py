@@ -70,6 +70,19 @@ def test_attention_has_a_hessian():
     torch.testing.assert_close(u @ operator(v), v @ operator(u), rtol=1e-3, atol=1e-5)
 
 
+def test_parameters_that_are_not_in_the_loss_have_rows_and_columns_of_zeros():
+    network, (images, labels) = small_network(), samples(20)
+    unused = nn.Parameter(torch.ones(2).double())
+    operator = HessianOperator(
+        lambda x, y: cross_entropy(network(x), y),
+        [*network.parameters(), unused],
+        [(images, labels)],
+    )
+    products = torch.stack([operator(row) for row in torch.eye(operator.dimension).double()])
+    expected = torch.block_diag(exact_hessian(network, images, labels), torch.zeros(2, 2).double())
+    torch.testing.assert_close(products, expected, rtol=1e-10, atol=1e-12)
+
+
 def test_gradients_of_the_network_are_left_alone():
     network, batch = small_network(), samples(4)
     operator_of(network, [batch])(torch.ones(57).double())

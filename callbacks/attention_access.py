@@ -87,8 +87,8 @@ class AttentionAccess:
     def matrices(self, heads: list[int]) -> list[HeadMatrices] | None:
         """Of each layer, given its number of heads; None where they are not laid out as known.
 
-        Known are ``v_proj`` and ``o_proj`` (LLaMA and its like), GPT-2's ``c_attn`` and ``c_proj``,
-        and ``torch.nn.MultiheadAttention``.
+        Known are ``v_proj`` and ``o_proj`` (LLaMA and its like), ``c_attn`` and ``c_proj`` as
+        GPT-2's ``Conv1D`` or nanoGPT's ``torch.nn.Linear``, and ``torch.nn.MultiheadAttention``.
         """
         found = [
             (name, kind, part)
@@ -186,13 +186,31 @@ def _layout(part: nn.Module) -> str | None:
         return "torch" if part.in_proj_weight is not None else None
     if hasattr(part, "v_proj") and hasattr(part, "o_proj"):
         return "llama"
-    return "gpt2" if hasattr(part, "c_attn") and hasattr(part, "c_proj") else None
+    if hasattr(part, "c_attn") and hasattr(part, "c_proj"):
+        return _layout_of_fused(part)
+    return None
+
+
+def _layout_of_fused(part: Any) -> str | None:
+    weight = getattr(part.c_attn, "weight", None)
+    # GPTBigCode, which has this flag, keeps the query, key and value of a head side by side.
+    if weight is None or weight.dim() != 2 or hasattr(part, "multi_query"):
+        return None
+    is_linear = isinstance(part.c_attn, nn.Linear)
+    inputs, outputs = reversed(weight.shape) if is_linear else weight.shape
+    # Also tells a layer of cross-attention, and transposed weights that are no nn.Linear.
+    if outputs != 3 * inputs or isinstance(part.c_proj, nn.Linear) != is_linear:
+        return None
+    return "nanogpt" if is_linear else "gpt2"
 
 
 def _matrices(prefix: str, layout: str, part: Any, heads: int) -> HeadMatrices:
     if layout == "gpt2":  # Conv1D: inputs along the first axis
         value = part.c_attn.weight.detach().chunk(3, dim=1)[2]
         output, name = part.c_proj.weight.detach(), "c_proj.weight"
+    elif layout == "nanogpt":  # the same names, outputs along the first axis
+        value = part.c_attn.weight.detach().chunk(3)[2].T
+        output, name = part.c_proj.weight.detach().T, "c_proj.weight"
     elif layout == "torch":
         value = part.in_proj_weight.detach().chunk(3)[2].T
         output, name = part.out_proj.weight.detach().T, "out_proj.weight"

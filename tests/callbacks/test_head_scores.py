@@ -131,6 +131,46 @@ def test_it_scores_models_of_transformers_and_leaves_their_attention_as_it_was(
     assert measured["previous_token"][0][0] == pytest.approx(uniform, rel=0.02)
 
 
+def test_linear_projections_with_gpt2s_names_score_as_its_transposed_ones():
+    """As in nanoGPT and minGPT."""
+
+    def linear(projection):
+        inputs, outputs = projection.weight.shape
+        layer = nn.Linear(inputs, outputs)
+        with torch.no_grad():
+            layer.weight.copy_(projection.weight.T)
+            layer.bias.copy_(projection.bias)
+        return layer
+
+    network = transformer("gpt2")
+    with torch.no_grad():  # random weights of GPT-2's scale hardly say which head is which
+        for parameter in network.transformer.h.parameters():
+            parameter.mul_(5)
+    expected = scores().measure(Language(network))
+    for block in network.transformer.h:
+        block.attn.c_attn, block.attn.c_proj = (
+            linear(block.attn.c_attn),
+            linear(block.attn.c_proj),
+        )
+    measured = scores().measure(Language(network))
+    for name in ("copying", "ablation"):
+        np.testing.assert_allclose(measured[name], expected[name], atol=1e-5, rtol=0, err_msg=name)
+    assert np.ptp(expected["ablation"]) > 1e-3
+
+
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_fused_projections_of_another_order_are_left_out_with_a_warning(tmp_path, multi_query):
+    from transformers import GPTBigCodeConfig, GPTBigCodeForCausalLM
+
+    shape = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": VOCABULARY, "n_positions": 16}
+    ends = {"bos_token_id": 0, "eos_token_id": 0}
+    network = GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends, multi_query=multi_query))
+    callback = scores()
+    with pytest.warns(UserWarning, match="'copying' and 'ablation' are left out"):
+        fit(tmp_path, [callback], Language(network), max_steps=1)
+    assert not {"copying", "ablation"} & set(callback.scores[0])
+
+
 def test_it_scores_our_language_models():
     shape = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
     module = CausalLM(

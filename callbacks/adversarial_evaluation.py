@@ -3,10 +3,13 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.attacks.image import ThreatModel
 from lightning_plugins.attacks.image.evaluation import withstand
@@ -25,8 +28,13 @@ class AdversarialEvaluation(Callback):
     An image counts as right if no iterate of any restart is misclassified; the first restart begins
     at the image itself, the others at random points. See
     :func:`lightning_plugins.attacks.image.robust_accuracy`. The module must give logits ``(batch,
-    num_classes)``; it is called in the run's precision and left as it was, global random generators
-    included. The sanity check before training is left out.
+    num_classes)``; it is left as it was, global random generators included. The sanity check before
+    training is left out.
+
+    The module is called in the run's precision, but with ``16-mixed`` in single precision: in half
+    precision the gradients of samples that it is sure of are zero, so that the attack would stand
+    still and the module look robust. ``16-true`` has no weights in single precision, and is
+    refused.
 
     Logs ``robust/accuracy`` and, of the same samples unchanged, ``robust/natural_accuracy``, over
     all processes.
@@ -50,7 +58,7 @@ class AdversarialEvaluation(Callback):
     Raises:
         ValueError: an argument outside its range; at the first batch, images that are not there,
             not floating point or not in ``clamp``, or a module that gives no logits.
-        MisconfigurationException: a strategy that shards the parameters.
+        MisconfigurationException: a strategy that shards the parameters, or ``16-true``.
 
     Example::
 
@@ -100,6 +108,13 @@ class AdversarialEvaluation(Callback):
     def check(self, trainer: Trainer) -> None:
         """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
         refuse_sharded(trainer, self)
+        plugin = trainer.precision_plugin
+        if isinstance(plugin, HalfPrecision) and plugin.precision == "16-true":
+            raise MisconfigurationException(
+                f"{type(self).__name__} does not support precision='16-true': the attack's "
+                "gradients would be zero where the module is sure, and it would look robust; use "
+                "precision='16-mixed' or '32-true'"
+            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work."""
@@ -158,7 +173,7 @@ class AdversarialEvaluation(Callback):
         self._samples[dataloader_idx] += len(images)
         threat = threat_model(trainer, self.eps, self.norm, self.mean, self.std, self.clamp)
         generator = torch.Generator(pl_module.device).manual_seed(self.seed + batch_idx)
-        with under_attack(trainer, pl_module):
+        with under_attack(trainer, pl_module), _without_half_precision(trainer):
             natural, robust = withstand(
                 pl_module,
                 images,
@@ -180,3 +195,15 @@ class AdversarialEvaluation(Callback):
             sync_dist=True,
             batch_size=len(images),
         )
+
+
+def _without_half_precision(trainer: Trainer) -> AbstractContextManager[Any]:
+    """No autocast to float16, below whose smallest number 6e-8 gradients are zero.
+
+    A scaled loss would not do: a factor that fits one sample overflows for another. The exponents
+    of bfloat16 are those of float32.
+    """
+    plugin = trainer.precision_plugin
+    if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":
+        return torch.autocast(plugin.device, enabled=False)
+    return nullcontext()

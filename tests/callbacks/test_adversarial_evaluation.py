@@ -5,6 +5,8 @@ import warnings
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
@@ -115,6 +117,47 @@ def test_normalized_inputs_are_attacked_in_pixel_units(tmp_path):
     assert result["robust/accuracy"] == pytest.approx(of_pixels["robust/accuracy"], abs=0.021)
     with pytest.raises(ValueError, match="if they are normalized, give mean and std"):
         trainer(tmp_path, callback()).test(Classifier(0.5, 0.25), normalized, verbose=False)
+
+
+class Sure(Classifier):
+    """Probability ``e^-24`` of the wrong class, less than the smallest number of half precision."""
+
+    def __init__(self):
+        super().__init__()
+        self.network[1] = nn.Linear(16, 2)
+        weight = torch.tensor([[15.0], [-15.0]]).expand(2, 16)
+        self.network[1].weight.data = weight.contiguous()
+        self.network[1].bias.data = -weight.sum(1) / 2
+        self.accuracy = MulticlassAccuracy(2, average="micro")
+        self.called_in = set()
+
+    def forward(self, images):
+        logits = super().forward(images)
+        self.called_in.add(logits.dtype)
+        return logits
+
+
+@pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
+def test_a_module_that_is_sure_is_not_robust_in_any_precision(tmp_path, precision):
+    labels = torch.arange(8) % 2
+    images = (0.55 - 0.1 * labels).view(8, 1, 1, 1).expand(8, 1, 4, 4)
+    data = DataLoader(TensorDataset(images, labels), batch_size=4)
+    arguments = {"precision": precision}
+    if precision == "16-mixed":  # which Lightning takes for bf16-mixed on a CPU
+        scaler = torch.amp.GradScaler("cpu")
+        arguments = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+    module = Sure()
+    (result,) = trainer(tmp_path, callback(), **arguments).test(module, data, verbose=False)
+    assert result["robust/natural_accuracy"] == 1
+    assert result["robust/accuracy"] == 0
+    # The run's own forward passes keep its precision.
+    assert (torch.float16 in module.called_in) == (precision == "16-mixed")
+
+
+def test_half_precision_weights_are_refused_with_what_would_do(tmp_path):
+    run = trainer(tmp_path, callback(), precision="16-true")
+    with pytest.raises(MisconfigurationException, match=r"'16-true'.*precision='16-mixed' or '32"):
+        run.test(Classifier(), loader(), verbose=False)
 
 
 def test_only_the_first_samples_are_attacked_where_a_number_is_given(tmp_path):

@@ -19,6 +19,8 @@ from lightning_plugins.litmodels.language_model.packing import (
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
 
+# Types without ``norm_topk_prob`` whose gates make the weights of the chosen experts sum to 1.
+_ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
 _RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
 
 
@@ -149,9 +151,10 @@ class CausalLM(LightningModule):
         """Where the gate of each layer with experts sends the tokens; ``RoutingStats`` asks it."""
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         logits = getattr(self.network(**inputs_and_targets(batch)[0]), "router_logits", None) or ()
-        weighting: GateWeighting = (
-            "softmax_topk" if getattr(self.config, "norm_topk_prob", False) else "softmax_all"
+        renormalised = self.config.model_type in _ALWAYS_RENORMALISED or getattr(
+            self.config, "norm_topk_prob", False
         )
+        weighting: GateWeighting = "softmax_topk" if renormalised else "softmax_all"
         return [route(one, self.config.num_experts_per_tok, weighting) for one in logits]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -163,7 +166,8 @@ class CausalLM(LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         self._log_throughput(targets.numel())
         auxiliary = getattr(output, "aux_loss", None)
-        if auxiliary is None:
+        # A configuration can have the option of a gate without a layer that has one.
+        if auxiliary is None or not output.router_logits:
             return loss
         self.log("train/auxiliary_loss", auxiliary)
         self.log("train/router_max_load", _max_load(output.router_logits))
@@ -240,9 +244,11 @@ def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:
         raise ImportError(
             'language models need transformers: pip install "lightning-plugins[text]"'
         ) from error
-    if "moe" in architecture:
-        arguments = {"output_router_logits": True, **arguments}
-    return AutoConfig.for_model(architecture, **arguments)
+    config = AutoConfig.for_model(architecture, **arguments)
+    # Without it the network gives no auxiliary loss. Not every mixture has "moe" in its type.
+    if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
+        config.output_router_logits = True
+    return config
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -18,6 +18,13 @@ MOE = {
     "num_experts": 4,
     "num_experts_per_tok": 2,
 }
+MIXTRAL = {
+    **SMALL,
+    "num_key_value_heads": 2,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+}
+GPT_OSS = {**MIXTRAL, "head_dim": 8}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2}
 
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from small_language_models import GPT2, MOE, SMALL, made
+from small_language_models import GPT2, GPT_OSS, MIXTRAL, MOE, SMALL, made
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import RoutingStats
@@ -106,24 +106,48 @@ def test_grouped_experts_are_the_eager_loop():
         torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("norm_topk_prob", [False, True])
-def test_the_routing_is_that_of_the_gates(norm_topk_prob):
-    module = made("qwen2_moe", {**MOE, "norm_topk_prob": norm_topk_prob}).eval()
+@pytest.mark.parametrize(
+    ("architecture", "config", "gate"),
+    [
+        ("qwen2_moe", {**MOE, "norm_topk_prob": False}, "gate"),
+        ("qwen2_moe", {**MOE, "norm_topk_prob": True}, "gate"),
+        ("mixtral", MIXTRAL, "gate"),
+        ("gpt_oss", GPT_OSS, "router"),
+    ],
+)
+def test_the_routing_is_that_of_the_gates(architecture, config, gate):
+    module = made(architecture, config).eval()
     said = []
     for layer in module.network.model.layers:
-        layer.mlp.gate.register_forward_hook(lambda *call: said.append(call[2]))
+        getattr(layer.mlp, gate).register_forward_hook(lambda *call: said.append(call[2]))
     windows = torch.randint(256, (2, 17), generator=torch.Generator().manual_seed(0))
+    assert len(module.routings(windows)) == len(said) == 2
+    said.clear()
     for routing, (logits, weights, experts) in zip(module.routings(windows), said, strict=True):
         assert torch.equal(routing.experts, experts)
         torch.testing.assert_close(routing.logits, logits)
         torch.testing.assert_close(routing.weights, weights)
 
 
-def test_its_experts_can_be_watched(tmp_path, data):
+MIXTURES = [("qwen2_moe", MOE), ("mixtral", MIXTRAL), ("gpt_oss", GPT_OSS)]
+
+
+@pytest.mark.parametrize(("architecture", "config"), MIXTURES)
+def test_its_experts_are_balanced_and_can_be_watched(tmp_path, data, architecture, config):
     data.mask_documents = True
-    module = made("qwen2_moe", MOE)
-    trainer = fitted(tmp_path, data, module, callbacks=[RoutingStats()], max_epochs=1)
-    assert trainer.callback_metrics.keys() >= {"routing/max_load_0", "routing/entropy_1"}
+    module = made(architecture, config)
+    trainer = fitted(
+        tmp_path, data, module, callbacks=[RoutingStats()], max_epochs=1, log_every_n_steps=1
+    )
+    metrics = trainer.callback_metrics
+    assert metrics.keys() >= {"routing/max_load_0", "routing/entropy_1"}
+    assert metrics["train/auxiliary_loss"] > 0
+    assert 1 <= metrics["train/router_max_load"] <= 4
+
+
+def test_a_mixture_is_not_balanced_where_the_configuration_says_so():
+    module = made("mixtral", {**MIXTRAL, "output_router_logits": False})
+    assert module.routings(torch.zeros(1, 17, dtype=torch.long)) == []
 
 
 def test_data_with_more_tokens_than_the_network_knows_is_refused(tmp_path, data):

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
 from lightning_plugins.litmodels.language_model.packing import (
     Batch,
     inputs_and_targets,
@@ -164,7 +165,6 @@ class CausalLM(LightningModule):
         output = self.network(**inputs)
         loss = _cross_entropy(output.logits, targets)
         self.log("train/loss", loss, prog_bar=True)
-        self._log_throughput(targets.numel())
         auxiliary = getattr(output, "aux_loss", None)
         # A configuration can have the option of a gate without a layer that has one.
         if auxiliary is None or not output.router_logits:
@@ -172,6 +172,16 @@ class CausalLM(LightningModule):
         self.log("train/auxiliary_loss", auxiliary)
         self.log("train/router_max_load", _max_load(output.router_logits))
         return loss + self.config.router_aux_loss_coef * auxiliary
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Log the throughput, once a logged step however many batches and passes it took."""
+        self._tokens_seen += inputs_and_targets(batch)[1].numel()
+        if not (steps_the_optimizer(self.trainer) and logs_at_this_step(self.trainer)):
+            return
+        now = time.monotonic()
+        if self._clock:
+            self.log("train/tokens_per_second", self._tokens_seen / (now - self._clock))
+        self._tokens_seen, self._clock = 0, now
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss over the validation part."""
@@ -226,15 +236,6 @@ class CausalLM(LightningModule):
 
     def _known_of_data(self, attribute: str, part: str) -> float | None:
         return getattr(getattr(self.trainer, "datamodule", None), attribute, {}).get(part)
-
-    def _log_throughput(self, num_tokens: int) -> None:
-        self._tokens_seen += num_tokens
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if every and (self.trainer.global_step + 1) % every == 0:
-            now = time.monotonic()
-            if self._clock:
-                self.log("train/tokens_per_second", self._tokens_seen / (now - self._clock))
-            self._tokens_seen, self._clock = 0, now
 
 
 def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:

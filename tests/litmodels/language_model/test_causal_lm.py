@@ -1,14 +1,16 @@
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from small_language_models import GPT2, GPT_OSS, MIXTRAL, MOE, SMALL, made
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.callbacks import RoutingStats
+from lightning_plugins.callbacks import LateSAM, RoutingStats
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.litmodels.language_model import causal_lm
 
 
 @pytest.fixture
@@ -76,6 +78,42 @@ def test_initial_weights_are_those_of_the_papers():
             continue
         scaled = name.endswith(("o_proj.weight", "down_proj.weight"))
         assert deviation == pytest.approx(0.02 / (4 if scaled else 1), rel=0.05), name
+
+
+class EachLoggedThroughput(Callback):
+    """By a clock on which a batch takes one second and an optimizer step four more."""
+
+    def __init__(self, monkeypatch):
+        self.now, self.seen = 0.0, []
+        monkeypatch.setattr(causal_lm, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.now += 1
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.now += 4
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if "train/tokens_per_second" in trainer.callback_metrics:
+            self.seen.append(float(trainer.callback_metrics["train/tokens_per_second"]))
+
+
+@pytest.mark.parametrize("callbacks", [[], [LateSAM()]], ids=["plain", "two passes"])
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_the_throughput_is_that_of_whole_steps(tmp_path, data, monkeypatch, accumulate, callbacks):
+    clock = EachLoggedThroughput(monkeypatch)
+    fitted(
+        tmp_path,
+        data,
+        made(),
+        callbacks=[clock, *callbacks],
+        accumulate_grad_batches=accumulate,
+        log_every_n_steps=1,
+        max_steps=4,
+    )
+    expected = accumulate * 8 * 16 / (accumulate + 4)
+    assert clock.seen == pytest.approx([expected] * len(clock.seen))
+    assert clock.seen
 
 
 @pytest.mark.parametrize("option", ["activation_checkpointing", "compile"])

@@ -17,12 +17,12 @@ from lightning_plugins.litmodels.language_model.packing import (
     inputs_and_targets,
     keeps_documents_apart,
 )
+from lightning_plugins.litmodels.language_model.residual_scaling import scale_residual_projections
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
 
 # Types without ``norm_topk_prob`` whose gates make the weights of the chosen experts sum to 1.
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
-_RESIDUAL_PROJECTIONS = ("o_proj.weight", "down_proj.weight", "down_proj")
 
 
 class CausalLM(LightningModule):
@@ -52,15 +52,18 @@ class CausalLM(LightningModule):
             ``hidden_size``, ``num_hidden_layers``, ``num_attention_heads``.
         initializer_range: standard deviation of the initial weights.
         residual_scaling: divide the initial weights of the projections that add to the residual
-            stream by ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3).
+            stream by ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3). Found by
+            name: refused where none is known, and a warning where only attention or only the
+            feed-forward part has known ones.
         activation_checkpointing: compute activations again in the backward pass.
         compile: compile the network with ``torch.compile``.
         optimizer: builds the optimizer from named parameters.
         lr_scheduler: builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, data with more tokens than ``vocab_size``, or
-            masked documents for an architecture that lets them see each other.
+        ValueError: an argument outside its range, data with more tokens than ``vocab_size``,
+            residual scaling of an architecture whose projections are not known, or masked documents
+            for one that lets them see each other.
         ImportError: without transformers.
 
     Example::
@@ -116,8 +119,8 @@ class CausalLM(LightningModule):
         from transformers import AutoModelForCausalLM
 
         network = AutoModelForCausalLM.from_config(self.config)
-        if self._residual_scaling and self.config.model_type != "gpt2":  # gpt2 does so itself
-            _scale_residual_projections(network, self.config.num_hidden_layers)
+        if self._residual_scaling:
+            scale_residual_projections(network, self.config)
         if self._mask_documents:
             _refuse_leaks(network)
         if self._activation_checkpointing:
@@ -269,13 +272,6 @@ def _refuse_leaks(network: nn.Module) -> None:
         "see the documents before its own; set mask_documents=False, or take another architecture, "
         "such as llama, gpt2 or qwen2_moe"
     )
-
-
-def _scale_residual_projections(network: nn.Module, num_layers: int) -> None:
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.endswith(_RESIDUAL_PROJECTIONS):
-                parameter.div_(math.sqrt(2 * num_layers))
 
 
 @torch.no_grad()

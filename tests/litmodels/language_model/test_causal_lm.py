@@ -80,6 +80,71 @@ def test_initial_weights_are_those_of_the_papers():
         assert deviation == pytest.approx(0.02 / (4 if scaled else 1), rel=0.05), name
 
 
+HIDDEN = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+RESIDUAL_PROJECTIONS = {
+    "llama": (SMALL, ("self_attn.o_proj.weight", "mlp.down_proj.weight")),
+    "qwen2_moe": (
+        MOE,
+        ("self_attn.o_proj.weight", "experts.down_proj", "shared_expert.down_proj.weight"),
+    ),
+    "mixtral": (MIXTRAL, ("self_attn.o_proj.weight", "experts.down_proj")),
+    "gpt2": (GPT2, ()),  # transformers has scaled them
+    "gpt_bigcode": (GPT2, ()),
+    "nanochat": ({**SMALL, "num_key_value_heads": 2}, ("mlp.fc2.weight",)),
+    "gpt_neox": (SMALL, ("attention.dense.weight", "mlp.dense_4h_to_h.weight")),
+    "opt": (
+        {**HIDDEN, "ffn_dim": 32, "word_embed_proj_dim": 16},
+        ("self_attn.out_proj.weight", ".fc2.weight"),
+    ),
+    "phi": (SMALL, ("self_attn.dense.weight", "mlp.fc2.weight")),
+    "gpt_neo": (
+        {
+            "hidden_size": 16,
+            "num_layers": 2,
+            "num_heads": 2,
+            "attention_types": [[["global", "local"], 1]],
+        },
+        ("attn.attention.out_proj.weight", "mlp.c_proj.weight"),
+    ),
+    "gptj": (
+        {"n_embd": 16, "n_layer": 2, "n_head": 2, "rotary_dim": 4},
+        ("attn.out_proj.weight", "mlp.fc_out.weight"),
+    ),
+    "bloom": (
+        {"hidden_size": 16, "n_layer": 2, "n_head": 2},
+        ("self_attention.dense.weight", "mlp.dense_4h_to_h.weight"),
+    ),
+    "starcoder2": (
+        {**SMALL, "num_key_value_heads": 2, "bos_token_id": 0, "eos_token_id": 0},
+        ("self_attn.o_proj.weight", "mlp.c_proj.weight"),
+    ),
+}
+
+
+@pytest.mark.parametrize("architecture", RESIDUAL_PROJECTIONS)
+def test_residual_scaling_divides_the_projections_and_nothing_else(architecture):
+    config, endings = RESIDUAL_PROJECTIONS[architecture]
+    scaled = made(architecture, config).network.state_dict()
+    plain = made(architecture, config, residual_scaling=False).network.state_dict()
+    for ending in endings:
+        assert sum(name.endswith(ending) for name in plain) == 2, f"{ending}: one a layer"
+    for name, weights in plain.items():
+        expected = weights / math.sqrt(4) if name.endswith(endings) else weights
+        assert torch.equal(scaled[name], expected), name
+
+
+def test_residual_scaling_is_refused_where_no_projection_is_known():
+    with pytest.raises(ValueError, match=r"residual_scaling=True.*RwkvForCausalLM.*=False"):
+        made("rwkv", {"hidden_size": 16, "num_hidden_layers": 2})
+    made("rwkv", {"hidden_size": 16, "num_hidden_layers": 2}, residual_scaling=False)
+
+
+def test_residual_scaling_of_a_part_is_said():
+    config = {**SMALL, "num_key_value_heads": 2}
+    with pytest.warns(UserWarning, match="no feed-forward projection"):
+        made("lfm2", {**config, "layer_types": ["full_attention", "full_attention"]})
+
+
 class EachLoggedThroughput(Callback):
     """By a clock on which a batch takes one second and an optimizer step four more."""
 

@@ -109,7 +109,7 @@ class ResumableDataLoader:
         if trainer is not None:
             share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
             options = {**share, **options}
-            shuffle = shuffle and not trainer.overfit_batches
+            shuffle = shuffle and not trainer.overfit_batches  # type: ignore[attr-defined]
         return cls(dataset, batch_size, shuffle=shuffle, **options)
 
     batch_sampler = None

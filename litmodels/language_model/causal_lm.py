@@ -53,17 +53,15 @@ class CausalLM(LightningModule):
         initializer_range: standard deviation of the initial weights.
         residual_scaling: divide the initial weights of the projections that add to the residual
             stream by ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3). Found by
-            name: refused where none is known, and a warning where only attention or only the
-            feed-forward part has known ones.
+            name; where attention or the feed-forward part has no known one, a warning says so.
         activation_checkpointing: compute activations again in the backward pass.
         compile: compile the network with ``torch.compile``.
         optimizer: builds the optimizer from named parameters.
         lr_scheduler: builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, data with more tokens than ``vocab_size``,
-            residual scaling of an architecture whose projections are not known, or masked documents
-            for one that lets them see each other.
+        ValueError: an argument outside its range, data with more tokens than ``vocab_size``, or
+            masked documents for an architecture that lets them see each other.
         ImportError: without transformers.
 
     Example::

@@ -42,8 +42,8 @@ def scale_residual_projections(network: nn.Module, config: Any) -> None:
         network: of transformers, with its initial weights.
         config: its configuration.
 
-    Raises:
-        ValueError: no projection onto the residual stream is known by name in it.
+    Warns:
+        UserWarning: no projection of attention, or of the feed-forward part, is known by name.
     """
     scaled_already = _SCALED_BY_TRANSFORMERS.get(config.model_type, ())
     missing = set(_RESIDUAL_PROJECTIONS)
@@ -53,15 +53,9 @@ def scale_residual_projections(network: nn.Module, config: Any) -> None:
                 missing.discard(part)
                 if not name.endswith(scaled_already):
                     parameter.div_(math.sqrt(2 * config.num_hidden_layers))
-    if len(missing) == len(_RESIDUAL_PROJECTIONS):
-        raise ValueError(
-            f"residual_scaling=True: no projection onto the residual stream is known by name in "
-            f"{type(network).__name__}; set residual_scaling=False, or take another architecture, "
-            "such as llama, gpt2 or qwen2_moe"
-        )
     if missing:
         rank_zero_warn(
-            f"residual_scaling=True scales only a part of {type(network).__name__}: no "
-            f"{missing.pop()} projection onto the residual stream is known by name there; set "
-            "residual_scaling=False for weights of one deviation"
+            f"residual_scaling=True: no {' and no '.join(sorted(missing))} projection onto the "
+            f"residual stream is known by name in {type(network).__name__}, so that these keep the "
+            "deviation of all weights; set residual_scaling=False if that is meant"
         )

@@ -133,13 +133,9 @@ def test_residual_scaling_divides_the_projections_and_nothing_else(architecture)
         assert torch.equal(scaled[name], expected), name
 
 
-def test_residual_scaling_is_refused_where_no_projection_is_known():
-    with pytest.raises(ValueError, match=r"residual_scaling=True.*RwkvForCausalLM.*=False"):
+def test_what_residual_scaling_does_not_reach_is_said():
+    with pytest.warns(UserWarning, match=r"no attention and no feed-forward.*RwkvForCausalLM"):
         made("rwkv", {"hidden_size": 16, "num_hidden_layers": 2})
-    made("rwkv", {"hidden_size": 16, "num_hidden_layers": 2}, residual_scaling=False)
-
-
-def test_residual_scaling_of_a_part_is_said():
     config = {**SMALL, "num_key_value_heads": 2}
     with pytest.warns(UserWarning, match="no feed-forward projection"):
         made("lfm2", {**config, "layer_types": ["full_attention", "full_attention"]})

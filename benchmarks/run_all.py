@@ -25,7 +25,10 @@ from pathlib import Path
 from lightning_plugins.reports.atomic import write_text_atomically
 
 FOLDER = Path(__file__).parent
-RATIO = re.compile(r"^(?P<what>\S.*?)\s+(?P<ratio>[\d.]+ \[[\d.]+, [\d.]+\](?: of \d+ pairs)?)$")
+RATIO = re.compile(
+    r"\s*(?P<what>\S.*?):?\s+"
+    r"(?P<ratio>[\d.]+ \[[\d.]+, [\d.]+\](?: of \d+ pairs)?$|[\d.]+x(?=\s|$))"
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,26 @@ def run(benchmark: Benchmark, output: Path) -> Outcome:
         (time.monotonic() - started) / 60,
         versions(python, benchmark.peers),
         "; ".join(part for part in (benchmark.remark, remark) if part),
-        [(found["what"], found["ratio"]) for found in map(RATIO.match, text.splitlines()) if found],
+        ratios_of(text),
     )
+
+
+def ratios_of(text: str) -> list[tuple[str, str]]:
+    """What is compared, with the heading that it stands under, and its ratio."""
+    ratios, section, heading, before = [], "", "", ""
+    for line in text.splitlines():
+        found, is_indented = RATIO.match(line), line.startswith(" ")
+        if found:
+            above = heading if is_indented else section
+            what = " ".join(found["what"].split())
+            ratios.append((f"{above}: {what}" if above else what, found["ratio"]))
+        elif not line:
+            section = heading = ""
+        elif not is_indented:
+            heading = " ".join(line.partition(":")[0].split())
+            section = section if before else heading
+        before = line
+    return ratios
 
 
 def environment(benchmark: Benchmark, output: Path) -> tuple[Path, str]:

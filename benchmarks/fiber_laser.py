@@ -33,8 +33,11 @@ from lightning_plugins.simulators.fiber_laser import (
     sweep,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.grid import GridSolution, solve_on_adapted_grid
-from lightning_plugins.simulators.fiber_laser.lines import Lines
+from lightning_plugins.simulators.fiber_laser.propagation import Lines
+from lightning_plugins.simulators.fiber_laser.steady_state import (
+    GridSolution,
+    solve_on_adapted_grid,
+)
 
 LIFETIME_S = 1e-3
 PLANCK = 6.62607e-34  # the digits that PyFiberAmp has

@@ -116,8 +116,8 @@ def run_chain(config: dict[str, Any], seed: int) -> Cell:
         tuning_curve,
         ytterbium_band,
     )
-    from lightning_plugins.simulators.fiber_laser.band import with_glass
     from lightning_plugins.simulators.fiber_laser.reproduction import slope_efficiency
+    from lightning_plugins.simulators.fiber_laser.sweep import with_glass
 
     design, glass = load_design(config["design"]), ytterbium_band()[seed]
     design = with_glass(design, glass)

@@ -3,81 +3,83 @@
 Needs numpy, scipy and PyYAML; matplotlib for plots. Neither torch nor Lightning.
 """
 
-from lightning_plugins.simulators.fiber_laser.amplifier import (
+from .amplifier import (
     Amplifier,
     PhysicalWarning,
     quantum_limit_w,
 )
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.band import Band, band_over_glasses
-from lightning_plugins.simulators.fiber_laser.beam_quality import beam_quality, largest_share
-from lightning_plugins.simulators.fiber_laser.cavity import Cavity, Mode
-from lightning_plugins.simulators.fiber_laser.chain import (
+from .amplifier_result import AmplifierResult
+from .beam_quality import beam_quality, largest_share
+from .chain import (
     BandpassFilter,
     Chain,
     ChainResult,
     Stage,
     flat_seed_ase_w,
 )
-from lightning_plugins.simulators.fiber_laser.cross_section_table import load_spectroscopy
-from lightning_plugins.simulators.fiber_laser.dbr_laser import (
+from .cross_section_files import load_spectroscopy
+from .dbr_cavity import Cavity, Grating, Mode
+from .dbr_laser import (
     DbrLaser,
     DbrResult,
     schawlow_townes_hz,
 )
-from lightning_plugins.simulators.fiber_laser.design import Design, DesignResult, Surroundings
-from lightning_plugins.simulators.fiber_laser.design_file import (
+from .design import Design, DesignResult, Surroundings
+from .design_file import (
     design_from,
     load_design,
     packaged_designs,
 )
-from lightning_plugins.simulators.fiber_laser.dynamics import Transient, noise_transfer, transient
-from lightning_plugins.simulators.fiber_laser.fiber import (
+from .dynamics import (
+    Relaxation,
+    Transient,
+    noise_transfer,
+    pump_noise_transfer,
+    relaxation,
+    transient,
+)
+from .fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
 )
-from lightning_plugins.simulators.fiber_laser.gradients import Leaving, gradient
-from lightning_plugins.simulators.fiber_laser.grating import Grating
-from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Reflector, Signal
-from lightning_plugins.simulators.fiber_laser.limits import (
+from .gradients import Leaving, gradient
+from .light import AseBand, Pump, Reflector, Signal
+from .limits import (
     BrillouinThreshold,
     InstabilityMargin,
     brillouin_threshold,
     core_heating_k,
     instability_margin,
 )
-from lightning_plugins.simulators.fiber_laser.linewidth import (
+from .linewidth import (
     FrequencyNoise,
     amplifier_noise,
     flicker_for_linewidth,
+    self_heterodyne_spectrum,
 )
-from lightning_plugins.simulators.fiber_laser.optimize import (
+from .optimize import (
     Optimum,
     chain_gradient,
     inverse_design,
     optimum_length_m,
 )
-from lightning_plugins.simulators.fiber_laser.relaxation import (
-    Relaxation,
-    pump_noise_transfer,
-    relaxation,
-)
-from lightning_plugins.simulators.fiber_laser.reproduction import Row, reproduce
-from lightning_plugins.simulators.fiber_laser.self_heterodyne import self_heterodyne_spectrum
-from lightning_plugins.simulators.fiber_laser.spectroscopy import McCumberFit, Spectroscopy
-from lightning_plugins.simulators.fiber_laser.steady_state import ConvergenceError
-from lightning_plugins.simulators.fiber_laser.storage import load_result, save_result
-from lightning_plugins.simulators.fiber_laser.sweep import sweep
-from lightning_plugins.simulators.fiber_laser.tuning import (
+from .reproduction import Row, reproduce
+from .result_files import load_result, save_result
+from .spectroscopy import McCumberFit, Spectroscopy
+from .steady_state import ConvergenceError
+from .sweep import Band, band_over_glasses, sweep
+from .temperature_tuning import (
     FiberMount,
     TuningCurve,
     tuning_curve,
 )
-from lightning_plugins.simulators.fiber_laser.ytterbium import (
+from .ytterbium import (
     YTTERBIUM_GLASSES,
     ytterbium,
     ytterbium_band,
 )
+
+__version__ = "0.1.0"
 
 __all__ = [
     "YTTERBIUM_GLASSES",

@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_plugins.simulators.fiber_laser.command import main
+from .command import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -5,15 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
-from lightning_plugins.simulators.fiber_laser.fiber import Fiber
-from lightning_plugins.simulators.fiber_laser.grid import solve_on_adapted_grid
-from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Reflector, Signal
-from lightning_plugins.simulators.fiber_laser.lines import Lines
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
-from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium
+from .amplifier_result import AmplifierResult
+from .fiber import Fiber
+from .light import AseBand, Pump, Reflector, Signal
+from .propagation import Lines
+from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive, require_within
+from .spectroscopy import Spectroscopy
+from .steady_state import solve_on_adapted_grid
+from .ytterbium import ytterbium
 
 
 class PhysicalWarning(UserWarning):

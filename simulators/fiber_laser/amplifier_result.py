@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.checks import require_positive
-from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
-from lightning_plugins.simulators.fiber_laser.grid import GridSolution
-from lightning_plugins.simulators.fiber_laser.light import Direction
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .light import Direction
+from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive
+from .steady_state import GridSolution
 
 if TYPE_CHECKING:
-    from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier
+    from .amplifier import Amplifier
 
 _PARASITIC_GAIN_DB = 30.0
 _NEARLY_LASING = 0.9

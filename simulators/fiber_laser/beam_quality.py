@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 from scipy.special import jn_zeros, jv, kv  # type: ignore[import-untyped]
 
-from lightning_plugins.simulators.fiber_laser.fiber import Fiber
+from .fiber import Fiber
 
 _RADII = 6.0
 _SAMPLES = 4001

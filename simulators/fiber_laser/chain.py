@@ -5,14 +5,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier, PhysicalWarning
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.fiber import Fiber
-from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Signal
-from lightning_plugins.simulators.fiber_laser.linewidth import FrequencyNoise
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
-from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium
+from .amplifier import Amplifier, PhysicalWarning
+from .amplifier_result import AmplifierResult
+from .fiber import Fiber
+from .light import AseBand, Pump, Signal
+from .linewidth import FrequencyNoise
+from .quantities import Array, require_positive, require_within
+from .spectroscopy import Spectroscopy
+from .ytterbium import ytterbium
 
 
 @dataclass(frozen=True)

@@ -11,22 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
-from lightning_plugins.simulators.fiber_laser.band import band_over_glasses
-from lightning_plugins.simulators.fiber_laser.design import Design
-from lightning_plugins.simulators.fiber_laser.design_file import (
+from .amplifier import PhysicalWarning
+from .design import Design
+from .design_file import (
     load_design,
     packaged_designs,
     read_design_text,
 )
-from lightning_plugins.simulators.fiber_laser.gradients import Leaving
-from lightning_plugins.simulators.fiber_laser.optimize import inverse_design
-from lightning_plugins.simulators.fiber_laser.paths import value_at
-from lightning_plugins.simulators.fiber_laser.reproduction import Row, reproduce
-from lightning_plugins.simulators.fiber_laser.steady_state import ConvergenceError
-from lightning_plugins.simulators.fiber_laser.storage import save_result
-from lightning_plugins.simulators.fiber_laser.sweep import sweep
-from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
+from .gradients import Leaving
+from .optimize import inverse_design
+from .parameter_paths import value_at
+from .quantities import parse_quantity, split_unit
+from .reproduction import Row, reproduce
+from .result_files import save_result
+from .steady_state import ConvergenceError
+from .sweep import band_over_glasses, sweep
 
 REFERENCE = "reference_1018"
 
@@ -65,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> None:
         print(f"  warning: {text}")
     saved = [save_result(_in(arguments.output, "result.npz"), result.chain)]
     if arguments.plots:
-        from lightning_plugins.simulators.fiber_laser.plots import save_chain_plots
+        from .plots import save_chain_plots
 
         saved += save_chain_plots(result.chain, arguments.output)
     _tell(saved)
@@ -92,7 +91,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
         print(f"{value:>32.6g}  {one['signal_out_w']:>12.4f}  {one['ase_suppression_db']:>18.2f}")
     saved = [table]
     if arguments.plots:
-        from lightning_plugins.simulators.fiber_laser.plots import plot_sweep, save_figure
+        from .plots import plot_sweep, save_figure
 
         figure = plot_sweep(values, found, path)
         saved.append(save_figure(figure, Path(arguments.output) / "sweep.png"))
@@ -127,7 +126,7 @@ def _reproduce(arguments: argparse.Namespace) -> None:
         "project;\nthe geometry of the published laser is not known."
     )
     if arguments.output is not None:
-        from lightning_plugins.simulators.fiber_laser.plots import save_reproduction_plots
+        from .plots import save_reproduction_plots
 
         _tell(save_reproduction_plots(design, arguments.output))
 

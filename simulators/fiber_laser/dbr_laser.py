@@ -6,16 +6,15 @@ from functools import cached_property
 import numpy as np
 from scipy.optimize import brentq  # type: ignore[import-untyped]
 
-from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier
-from lightning_plugins.simulators.fiber_laser.cavity import Cavity, Mode
-from lightning_plugins.simulators.fiber_laser.checks import require_positive
-from lightning_plugins.simulators.fiber_laser.constants import PLANCK, SPEED_OF_LIGHT
-from lightning_plugins.simulators.fiber_laser.fiber import Fiber
-from lightning_plugins.simulators.fiber_laser.light import Pump, Signal
-from lightning_plugins.simulators.fiber_laser.propagation import Propagation
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
-from lightning_plugins.simulators.fiber_laser.steady_state import solve
-from lightning_plugins.simulators.fiber_laser.ytterbium import ytterbium
+from .amplifier import Amplifier
+from .dbr_cavity import Cavity, Mode
+from .fiber import Fiber
+from .light import Pump, Signal
+from .propagation import Propagation
+from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive
+from .spectroscopy import Spectroscopy
+from .steady_state import solve
+from .ytterbium import ytterbium
 
 _CELLS = 48
 _FAINTEST_W = 1e-12

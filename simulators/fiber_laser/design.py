@@ -3,22 +3,22 @@
 import warnings
 from dataclasses import dataclass, field, replace
 
-from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
-from lightning_plugins.simulators.fiber_laser.beam_quality import largest_share
-from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.dbr_laser import DbrLaser, DbrResult
-from lightning_plugins.simulators.fiber_laser.fiber import SINGLE_MODE_V
-from lightning_plugins.simulators.fiber_laser.light import Signal
-from lightning_plugins.simulators.fiber_laser.limits import (
+from .amplifier import PhysicalWarning
+from .beam_quality import largest_share
+from .chain import Chain, ChainResult
+from .dbr_laser import DbrLaser, DbrResult
+from .fiber import SINGLE_MODE_V
+from .light import Signal
+from .limits import (
     BRILLOUIN_GAIN_M_PER_W,
     BrillouinThreshold,
     brillouin_threshold,
     core_heating_k,
     instability_margin,
 )
-from lightning_plugins.simulators.fiber_laser.linewidth import FrequencyNoise
-from lightning_plugins.simulators.fiber_laser.tuning import FiberMount
+from .linewidth import FrequencyNoise
+from .quantities import require_positive, require_within
+from .temperature_tuning import FiberMount
 
 
 @dataclass(frozen=True)

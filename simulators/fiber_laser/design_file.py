@@ -8,27 +8,26 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightning_plugins.simulators.fiber_laser.cavity import Cavity
-from lightning_plugins.simulators.fiber_laser.chain import (
+from .chain import (
     BandpassFilter,
     Chain,
     Stage,
     flat_seed_ase_w,
 )
-from lightning_plugins.simulators.fiber_laser.cross_section_table import load_spectroscopy
-from lightning_plugins.simulators.fiber_laser.dbr_laser import DbrLaser
-from lightning_plugins.simulators.fiber_laser.design import Design, Surroundings, lasing
-from lightning_plugins.simulators.fiber_laser.fiber import (
+from .cross_section_files import load_spectroscopy
+from .dbr_cavity import Cavity, Grating
+from .dbr_laser import DbrLaser
+from .design import Design, Surroundings, lasing
+from .fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
 )
-from lightning_plugins.simulators.fiber_laser.grating import Grating
-from lightning_plugins.simulators.fiber_laser.light import AseBand, Pump, Signal
-from lightning_plugins.simulators.fiber_laser.linewidth import FrequencyNoise
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Spectroscopy
-from lightning_plugins.simulators.fiber_laser.tuning import FiberMount
-from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
-from lightning_plugins.simulators.fiber_laser.ytterbium import LIFETIME_S, ytterbium
+from .light import AseBand, Pump, Signal
+from .linewidth import FrequencyNoise
+from .quantities import parse_quantity, split_unit
+from .spectroscopy import Spectroscopy
+from .temperature_tuning import FiberMount
+from .ytterbium import LIFETIME_S, ytterbium
 
 _PACKAGED = Path(__file__).parent / "designs"
 _Built = TypeVar("_Built")

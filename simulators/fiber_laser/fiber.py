@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array, Spectroscopy
+from .quantities import Array, require_positive, require_within
+from .spectroscopy import Spectroscopy
 
 SINGLE_MODE_V = 2.405
 """V number from which a step-index core guides a second mode, LP11."""

@@ -1,15 +1,16 @@
-"""Gradients of an amplifier's outputs with respect to anything that it is built of."""
+"""Gradients of an amplifier's outputs with respect to its inputs, by the adjoint method."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import solve as solve_linear  # type: ignore[import-untyped]
 
-from lightning_plugins.simulators.fiber_laser.adjoint import adjoint_gradient
-from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.paths import value_at, with_value
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .amplifier import Amplifier
+from .amplifier_result import AmplifierResult
+from .parameter_paths import value_at, with_value
+from .propagation import Propagation, step_derivatives
+from .quantities import Array
 
 _RELATIVE_STEP = 1e-6
 
@@ -124,3 +125,127 @@ def _differenced(function: Callable[[Array], float], values: Array) -> Array:
 
 def _mean_excitation(result: AmplifierResult) -> float:
     return float(np.average(result.excitation, weights=np.diff(result.edges_m)))
+
+
+@dataclass(frozen=True, eq=False)
+class LineGradient:
+    """Derivatives of one number with respect to what the solver was given, (K,) each.
+
+    Fluxes and spontaneous emission are those divided by ζ, as in the propagation.
+    """
+
+    absorption: Array
+    emission: Array
+    loss: Array
+    spontaneous: Array
+    forward_in: Array
+    backward_in: Array
+    reflectivity_at_start: Array
+    reflectivity_at_end: Array
+    length: float
+
+    def packed(self) -> Array:
+        """All in one vector, in the order of :func:`packed_parameters`."""
+        return np.concatenate(
+            [
+                self.absorption,
+                self.emission,
+                self.loss,
+                self.spontaneous,
+                self.forward_in,
+                self.backward_in,
+                self.reflectivity_at_start,
+                self.reflectivity_at_end,
+                [self.length],
+            ]
+        )
+
+
+def adjoint_gradient(
+    state: Propagation, forward_out: Array, backward_out: Array, excitation: Array
+) -> LineGradient:
+    """Gradient of an output O of a steady state, the steady state moving along.
+
+    With the imbalance R(x, p) = 0, dO/dp = ∂O/∂p + λᵀ ∂R/∂p where λ solves (∂R/∂x)ᵀ λ = -∂O/∂x: the
+    implicit function theorem, at the cost of one linear system and two sweeps.
+
+    Args:
+        state: a converged steady state.
+        forward_out: ∂O by the forward fluxes at z = L, (K,).
+        backward_out: ∂O by the backward fluxes at z = 0, (K,).
+        excitation: ∂O by the excitation of the cells, (M,).
+    """
+    cells = state.excitation.size
+    by_excitation, _ = pulled_back(state, forward_out, backward_out, np.zeros(cells))
+    multiplier = solve_linear(state.jacobian().T, -(by_excitation + excitation))
+    _, gradient = pulled_back(state, forward_out, backward_out, multiplier)
+    return gradient
+
+
+def pulled_back(
+    state: Propagation, forward_out: Array, backward_out: Array, imbalance: Array
+) -> tuple[Array, LineGradient]:
+    """Derivatives of O + λᵀR by the excitation, (M,), and by the parameters, λ = ``imbalance``."""
+    lines, h, x = state.lines, state.widths_m[:, None], state.excitation[:, None]
+    slope = lines.gain_slope_per_m
+    weight = imbalance[:, None] * (lines.absorption_per_m - x * slope)
+    forward, backward, entering = _against_the_light(state, forward_out, backward_out, weight)
+    slope1, slope2 = step_derivatives(state.nepers, state.grown, state.phi1, state.phi2)
+    inflow = state.forward[:-1] + state.backward[1:]
+    by_nepers = state.grown * (forward * state.forward[:-1] + backward * state.backward[1:])
+    by_nepers += (forward + backward) * state.source * slope1
+    by_nepers += weight * (inflow * slope1 + 2 * state.source * slope2)
+    by_source = (forward + backward) * state.phi1 + 2 * weight * state.phi2
+    spontaneous = lines.spontaneous_per_m_s / lines.saturation_per_m_s
+    by_gain = by_nepers * h
+    by_excitation = (by_gain * slope + by_source * spontaneous * h).sum(1)
+    by_excitation -= imbalance * state.rate()
+    by_width = (by_nepers * state.gain + by_source * spontaneous * x).sum(1)
+    read = imbalance[:, None] * state.mean
+    by_slope = (by_gain * x - read * x).sum(0)
+    return by_excitation, LineGradient(
+        absorption=by_slope + (read - by_gain).sum(0),
+        emission=by_slope,
+        loss=-by_gain.sum(0),
+        spontaneous=(by_source * x * h).sum(0),
+        forward_in=entering[0],
+        backward_in=entering[1],
+        reflectivity_at_start=entering[0] * state.backward[0],
+        reflectivity_at_end=entering[1] * state.forward[-1],
+        length=float(by_width @ state.widths_m / state.widths_m.sum()),
+    )
+
+
+def _against_the_light(
+    state: Propagation, forward_out: Array, backward_out: Array, weight: Array
+) -> tuple[Array, Array, Array]:
+    """Derivatives by each cell's outflow, (M, K) both ways, and by the ends' inflows, (2, K)."""
+    lines = state.lines
+    grown = np.stack([state.grown[::-1], state.grown], 1)
+    read = weight * state.phi1
+    read = np.stack([read[::-1], read], 1)
+    leaving = np.stack([forward_out, backward_out])
+    if lines.reflects:
+        alone = _marched_back(np.zeros_like(leaving), grown, read)[1]
+        start, end = lines.reflectivity_at_start, lines.reflectivity_at_end
+        forward_in = state.through * forward_out + alone[0]
+        backward_in = state.through * backward_out + alone[1]
+        closed = 1 - state.round_trip
+        entering = np.stack(
+            [
+                (forward_in + end * state.through * backward_in) / closed,
+                (backward_in + start * state.through * forward_in) / closed,
+            ]
+        )
+        leaving = leaving + np.stack([end * entering[1], start * entering[0]])
+    outflows, entering = _marched_back(leaving, grown, read)
+    return outflows[::-1, 0], outflows[:, 1], entering
+
+
+def _marched_back(leaving: Array, grown: Array, read: Array) -> tuple[Array, Array]:
+    outflows = np.empty_like(grown)
+    current = leaving
+    for cell in range(len(grown)):
+        outflows[cell] = current
+        current = current * grown[cell] + read[cell]
+    return outflows, current

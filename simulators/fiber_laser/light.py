@@ -5,13 +5,13 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.checks import (
+from .quantities import (
+    SPEED_OF_LIGHT,
+    Array,
     require_choice,
     require_positive,
     require_within,
 )
-from lightning_plugins.simulators.fiber_laser.constants import SPEED_OF_LIGHT
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
 
 Direction = Literal["forward", "backward"]
 

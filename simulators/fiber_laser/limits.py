@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .amplifier_result import AmplifierResult
+from .quantities import Array, require_positive, require_within
 
 SILICA_SOUND_M_PER_S = 5960.0
 BRILLOUIN_GAIN_M_PER_W = (2e-11, 5e-11)

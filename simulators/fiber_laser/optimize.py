@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize, minimize_scalar  # type: ignore[import-untyped]
 
-from lightning_plugins.simulators.fiber_laser.amplifier import Amplifier, PhysicalWarning
-from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
-from lightning_plugins.simulators.fiber_laser.gradients import (
+from .amplifier import Amplifier, PhysicalWarning
+from .chain import Chain, ChainResult
+from .gradients import (
     Leaving,
     Output,
     first_signal_w,
     gradient,
 )
-from lightning_plugins.simulators.fiber_laser.paths import value_at, with_value
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .parameter_paths import value_at, with_value
+from .quantities import Array
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.chain import ChainResult
-from lightning_plugins.simulators.fiber_laser.design import Design
-from lightning_plugins.simulators.fiber_laser.light import Direction, Pump, Signal
-from lightning_plugins.simulators.fiber_laser.reproduction import (
+from .amplifier import PhysicalWarning
+from .amplifier_result import AmplifierResult
+from .chain import ChainResult
+from .design import Design
+from .light import Direction, Pump, Signal
+from .quantities import Array
+from .reproduction import (
     TEMPERATURES_C,
     slope_efficiency,
 )
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
-from lightning_plugins.simulators.fiber_laser.tuning import TuningCurve, tuning_curve
+from .temperature_tuning import TuningCurve, tuning_curve
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

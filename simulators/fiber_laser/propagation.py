@@ -1,17 +1,103 @@
-"""Light through a fiber whose excitation is given: every line, both ways, by exact steps."""
+"""Light through a fiber with a given excitation: all lines, both directions, exact steps."""
 
 from dataclasses import dataclass
+from math import factorial
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.exponentials import (
-    step_derivatives,
-    step_functions,
-)
-from lightning_plugins.simulators.fiber_laser.lines import Lines
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .quantities import Array
 
+_SERIES_BELOW = 0.02
+_TERMS = 7
 _DEEP = 600.0  # nepers from end to end; e^±x of half of it is far from overflow
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """K spectral lines, each running forward and backward through one fiber, in Giles' parameters.
+
+    Light is counted in photons. With x the share of excited ions, a line of photon flux F obeys
+    ±dF/dz = [(a + e) x - a - l] F + s x, and the ions ζ x = Σ [a - (a + e) x] F over all lines and
+    both directions (Giles and Desurvire, J. Lightwave Technol. 9, 271 (1991)).
+
+    Args:
+        absorption_per_m: a = Γ N σa, (K,).
+        emission_per_m: e = Γ N σe, (K,).
+        loss_per_m: l, scattering that excites nothing, (K,).
+        spontaneous_per_m_s: s = e m Δν, photons that an all excited fiber adds per m and s into m
+            polarisations of a bin of width Δν, in each direction, (K,). Zero for a signal.
+        forward_in_per_s: photon flux entering at z = 0, (K,).
+        backward_in_per_s: photon flux entering at z = L, (K,).
+        reflectivity_at_start: share of the backward light sent back at z = 0, (K,).
+        reflectivity_at_end: share of the forward light sent back at z = L, (K,).
+        saturation_per_m_s: ζ = A N / τ, decays per m and s of an all excited fiber.
+    """
+
+    absorption_per_m: Array
+    emission_per_m: Array
+    loss_per_m: Array
+    spontaneous_per_m_s: Array
+    forward_in_per_s: Array
+    backward_in_per_s: Array
+    reflectivity_at_start: Array
+    reflectivity_at_end: Array
+    saturation_per_m_s: float
+
+    @property
+    def count(self) -> int:
+        """K."""
+        return self.absorption_per_m.size
+
+    @property
+    def gain_slope_per_m(self) -> Array:
+        """a + e: change of a line's gain with the share of excited ions, (K,)."""
+        return self.absorption_per_m + self.emission_per_m
+
+    @property
+    def reflects(self) -> bool:
+        """Whether any light is sent back at an end."""
+        return bool(np.any(self.reflectivity_at_start) or np.any(self.reflectivity_at_end))
+
+
+def step_functions(y: Array) -> tuple[Array, Array, Array]:
+    """e^y, φ1(y) and φ2(y), elementwise, to rounding also near zero."""
+    grown = np.expm1(y)
+    near = np.abs(y) < _SERIES_BELOW
+    with np.errstate(divide="ignore", invalid="ignore"):
+        phi1 = grown / y
+        phi2 = (phi1 - 1) / y
+    if near.any():
+        phi1[near] = _series(y[near], 1)
+        phi2[near] = _series(y[near], 2)
+    return grown + 1, phi1, phi2
+
+
+def step_derivatives(y: Array, grown: Array, phi1: Array, phi2: Array) -> tuple[Array, Array]:
+    """φ1'(y) and φ2'(y), given e^y, φ1 and φ2."""
+    near = np.abs(y) < _SERIES_BELOW
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slope1 = (grown - phi1) / y
+        slope2 = (slope1 - phi2) / y
+    if near.any():
+        slope1[near] = _series_slope(y[near], 1)
+        slope2[near] = _series_slope(y[near], 2)
+    return slope1, slope2
+
+
+def _series(y: Array, order: int) -> Array:
+    """φ_order(y) = Σ y^n / (n + order)!."""
+    return _polynomial([1 / factorial(n + order) for n in range(_TERMS)], y)
+
+
+def _series_slope(y: Array, order: int) -> Array:
+    return _polynomial([n / factorial(n + order) for n in range(1, _TERMS + 1)], y)
+
+
+def _polynomial(coefficients: list[float], y: Array) -> Array:
+    value = np.zeros_like(y)
+    for coefficient in reversed(coefficients):
+        value = value * y + coefficient
+    return value
 
 
 @dataclass(eq=False)

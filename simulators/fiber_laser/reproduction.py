@@ -11,19 +11,19 @@ from typing import Literal
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier import PhysicalWarning, quantum_limit_w
-from lightning_plugins.simulators.fiber_laser.band import Band, band_over_glasses
-from lightning_plugins.simulators.fiber_laser.beam_quality import largest_share
-from lightning_plugins.simulators.fiber_laser.chain import Chain, ChainResult
-from lightning_plugins.simulators.fiber_laser.design import Design, DesignResult
-from lightning_plugins.simulators.fiber_laser.fiber import SINGLE_MODE_V
-from lightning_plugins.simulators.fiber_laser.limits import instability_margin
-from lightning_plugins.simulators.fiber_laser.linewidth import (
+from .amplifier import PhysicalWarning, quantum_limit_w
+from .beam_quality import largest_share
+from .chain import Chain, ChainResult
+from .design import Design, DesignResult
+from .fiber import SINGLE_MODE_V
+from .limits import instability_margin
+from .linewidth import (
     amplifier_noise,
     flicker_for_linewidth,
 )
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
-from lightning_plugins.simulators.fiber_laser.tuning import (
+from .quantities import Array
+from .sweep import Band, band_over_glasses
+from .temperature_tuning import (
     FiberMount,
     largest_mismatch_per_k,
     tuning_curve,

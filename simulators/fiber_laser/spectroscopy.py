@@ -5,12 +5,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from lightning_plugins.simulators.fiber_laser.checks import require_positive, require_within
-from lightning_plugins.simulators.fiber_laser.constants import SECOND_RADIATION_CONSTANT
-
-Array = NDArray[np.float64]
+from .quantities import SECOND_RADIATION_CONSTANT, Array, require_positive, require_within
 
 
 class McCumberFit(NamedTuple):

@@ -13,11 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.constants import SECOND_RADIATION_CONSTANT
-from lightning_plugins.simulators.fiber_laser.spectroscopy import (
-    Array,
-    Spectroscopy,
-)
+from .quantities import SECOND_RADIATION_CONSTANT, Array
+from .spectroscopy import Spectroscopy
 
 RANGE_NM = (895.0, 1130.0)
 LIFETIME_S = 0.85e-3

@@ -15,8 +15,7 @@ from lightning_plugins.simulators.fiber_laser import (
     quantum_limit_w,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.grid import outputs
-from lightning_plugins.simulators.fiber_laser.steady_state import solve
+from lightning_plugins.simulators.fiber_laser.steady_state import outputs, solve
 
 FIBER = Fiber(2.0, 20, 0.08, 8e25, cladding_diameter_um=130)
 FAINT = 1e-15

@@ -27,7 +27,7 @@ from lightning_plugins.simulators.fiber_laser import (
     ytterbium,
     ytterbium_from_cladding_absorption,
 )
-from lightning_plugins.simulators.fiber_laser.paths import value_at, with_value
+from lightning_plugins.simulators.fiber_laser.parameter_paths import value_at, with_value
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning_plugins.simulators.fiber_laser.PhysicalWarning"

@@ -17,7 +17,7 @@ from lightning_plugins.simulators.fiber_laser import (
     Signal,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.grid import solve_on_adapted_grid
+from lightning_plugins.simulators.fiber_laser.steady_state import solve_on_adapted_grid
 
 
 def random_amplifier(seed):

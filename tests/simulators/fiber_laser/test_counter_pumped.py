@@ -16,8 +16,7 @@ from lightning_plugins.simulators.fiber_laser import (
     load_spectroscopy,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.lines import Lines
-from lightning_plugins.simulators.fiber_laser.propagation import Propagation
+from lightning_plugins.simulators.fiber_laser.propagation import Lines, Propagation
 from lightning_plugins.simulators.fiber_laser.steady_state import solve
 
 FIBER = Fiber(1.0, 6, 0.12, 1e26, background_loss_per_m=0.005)

@@ -14,7 +14,7 @@ from lightning_plugins.simulators.fiber_laser import (
     tuning_curve,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.tuning import largest_mismatch_per_k
+from lightning_plugins.simulators.fiber_laser.temperature_tuning import largest_mismatch_per_k
 
 BACK, FRONT = Grating(1018, 10, 0.995), Grating(1018, 10, 0.8)
 CAVITY = Cavity(BACK, FRONT, 8.0, loss_per_m=0.05)

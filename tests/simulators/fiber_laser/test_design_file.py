@@ -7,9 +7,9 @@ import yaml
 
 from lightning_plugins.simulators.fiber_laser import design_from, load_design, packaged_designs
 from lightning_plugins.simulators.fiber_laser.design_file import read_design_text
-from lightning_plugins.simulators.fiber_laser.paths import with_value
+from lightning_plugins.simulators.fiber_laser.parameter_paths import with_value
+from lightning_plugins.simulators.fiber_laser.quantities import parse_quantity, split_unit
 from lightning_plugins.simulators.fiber_laser.reproduction import reproduce
-from lightning_plugins.simulators.fiber_laser.units import parse_quantity, split_unit
 
 SMALL = yaml.safe_load("""
 glass: {name: liekki, temperature: 40 degC}

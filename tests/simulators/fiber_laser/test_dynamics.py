@@ -22,9 +22,9 @@ from lightning_plugins.simulators.fiber_laser import (
     transient,
     ytterbium,
 )
-from lightning_plugins.simulators.fiber_laser.paths import with_value
+from lightning_plugins.simulators.fiber_laser.dynamics import round_trip_s
+from lightning_plugins.simulators.fiber_laser.parameter_paths import with_value
 from lightning_plugins.simulators.fiber_laser.propagation import Propagation
-from lightning_plugins.simulators.fiber_laser.relaxation import round_trip_s
 
 AMPLIFIER = Amplifier(
     Fiber(1.0, 10, 0.08, 8e25, cladding_diameter_um=125),

@@ -14,7 +14,7 @@ from lightning_plugins.simulators.fiber_laser import (
     Signal,
 )
 from lightning_plugins.simulators.fiber_laser.gradients import Leaving, gradient
-from lightning_plugins.simulators.fiber_laser.paths import value_at, with_value
+from lightning_plugins.simulators.fiber_laser.parameter_paths import value_at, with_value
 from lightning_plugins.simulators.fiber_laser.steady_state import solve
 
 pytestmark = pytest.mark.filterwarnings(

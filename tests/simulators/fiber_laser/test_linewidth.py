@@ -8,8 +8,8 @@ from lightning_plugins.simulators.fiber_laser import (
     flicker_for_linewidth,
     self_heterodyne_spectrum,
 )
-from lightning_plugins.simulators.fiber_laser.linewidth import amplifier_noise
-from lightning_plugins.simulators.fiber_laser.self_heterodyne import (
+from lightning_plugins.simulators.fiber_laser.linewidth import (
+    amplifier_noise,
     beat_structure,
     full_width_at_half_maximum,
 )

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lightning_plugins.simulators.fiber_laser.cavity import Cavity
-from lightning_plugins.simulators.fiber_laser.checks import require_within
-from lightning_plugins.simulators.fiber_laser.spectroscopy import Array
+from .dbr_cavity import Cavity
+from .quantities import Array, require_within
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.amplifier_result import AmplifierResult
-from lightning_plugins.simulators.fiber_laser.chain import ChainResult
+from .amplifier_result import AmplifierResult
+from .chain import ChainResult
 
 FORMAT = "fiber-laser result"
 FORMAT_VERSION = 1
@@ -90,7 +90,7 @@ def load_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     if head["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"{source}: format {head['format_version']} is newer than {FORMAT_VERSION}; update "
-            "lightning-plugins"
+            "this package"
         )
     return head, arrays
 
@@ -109,9 +109,9 @@ def _profiles(stage: AmplifierResult) -> dict[str, np.ndarray]:
 def _versions() -> dict[str, str]:
     import scipy  # type: ignore[import-untyped]
 
-    from lightning_plugins import __version__
+    from . import __version__
 
-    return {"lightning_plugins": __version__, "numpy": np.__version__, "scipy": scipy.__version__}
+    return {"fiber_laser": __version__, "numpy": np.__version__, "scipy": scipy.__version__}
 
 
 def _write_hdf5(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:

@@ -1,11 +1,28 @@
-"""Quantities as people write them: ``1018 nm``, ``4.95 dB/m``, ``8e25 1/m^3``, ``20 degC``."""
+"""Physical constants, checks of values that have units, and quantities written as text.
 
+Constants are in SI units (CODATA, through scipy). Text is read as people write it: ``1018 nm``,
+``4.95 dB/m``, ``8e25 1/m^3``, ``20 degC``.
+"""
+
+import math
 import re
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy.constants import (  # type: ignore[import-untyped]
+    Boltzmann,
+    Planck,
+    speed_of_light,
+)
 
+Array = NDArray[np.float64]
+
+SPEED_OF_LIGHT: float = speed_of_light
+PLANCK: float = Planck
+BOLTZMANN: float = Boltzmann
+SECOND_RADIATION_CONSTANT: float = Planck * speed_of_light / Boltzmann
+"""h c / k in m K."""
 _NEPERS_PER_DB = np.log(10) / 10
-
 # Dimension -> unit -> what one of it is in the dimension's first unit.
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"m": 1, "km": 1e3, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "pm": 1e-12},
@@ -49,6 +66,50 @@ _QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\
 _PLAIN = str.maketrans({"µ": "u", "μ": "u", "²": "^2", "³": "^3"})
 _CELSIUS = ("degC", "°C", "C")
 _ZERO_CELSIUS_K = 273.15
+
+
+def require_within(
+    name: str,
+    value: float,
+    unit: str,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    open_low: bool = False,
+) -> float:
+    """The value, if ``low <= value <= high`` (``low < value`` with ``open_low``).
+
+    Raises:
+        ValueError: it is no finite number, or outside.
+    """
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} = {value!r}: expected a number in {unit}") from error
+    too_low = number <= low if open_low else number < low
+    if not math.isfinite(number) or too_low or number > high:
+        said = f"{name} = {number:g} {unit}".rstrip()
+        raise ValueError(f"{said}: allowed is {_range(low, high, unit, open_low)}")
+    return number
+
+
+def require_positive(name: str, value: float, unit: str, high: float = math.inf) -> float:
+    """The value, if it is finite, above zero and at most ``high``."""
+    return require_within(name, value, unit, 0.0, high, open_low=True)
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
+    """The value, if it is one of the choices."""
+    if value not in choices:
+        raise ValueError(f"{name} = {value!r}: allowed is {' or '.join(map(repr, choices))}")
+    return value
+
+
+def _range(low: float, high: float, unit: str, open_low: bool) -> str:
+    above = f"{'more than' if open_low else 'at least'} {low:g} {unit}".rstrip()
+    if math.isinf(high):
+        return above if math.isfinite(low) else f"a finite number in {unit}"
+    return f"{above} and at most {high:g} {unit}".rstrip()
 
 
 def split_unit(name: str) -> tuple[str, str | None]:

@@ -8,11 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_plugins.simulators.fiber_laser.constants import SECOND_RADIATION_CONSTANT
-from lightning_plugins.simulators.fiber_laser.spectroscopy import (
-    Array,
-    Spectroscopy,
-)
+from .quantities import SECOND_RADIATION_CONSTANT, Array
+from .spectroscopy import Spectroscopy
 
 _PLAUSIBLE_K = (230.0, 370.0)  # five published tables taken at room temperature give 281 to 306 K
 _PLAUSIBLE_RMS = 0.2

@@ -13,21 +13,20 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
-from lightning_plugins.datamodules.ai_text.embedded import (
+from lightning_plugins.datamodules.ai_text.dataset_readers import HUB, hub_samples, read_samples
+from lightning_plugins.datamodules.ai_text.embedded_texts import (
     embedded_file,
     embedded_samples,
     make_embedded,
 )
-from lightning_plugins.datamodules.ai_text.files import read_samples
-from lightning_plugins.datamodules.ai_text.hub import HUB, hub_samples
-from lightning_plugins.datamodules.ai_text.parts import (
+from lightning_plugins.datamodules.ai_text.splits import (
     LeakReport,
     chosen,
     cleaned,
     leak_report,
     split_by_source,
 )
-from lightning_plugins.datamodules.ai_text.sample import Sample
+from lightning_plugins.datamodules.ai_text.text_sample import Sample
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 Batch = dict[str, Any]
@@ -53,8 +52,8 @@ class AITextDataModule(LightningDataModule):
 
     Args:
         path: a file or folder of texts, in the forms of
-            :func:`lightning_plugins.datamodules.ai_text.files.read_samples`; ``hc3`` or ``raid``
-            from the Hugging Face hub; None makes the embedded default.
+            :func:`~lightning_plugins.datamodules.ai_text.dataset_readers.read_samples`; ``hc3`` or
+            ``raid`` from the Hugging Face hub; None makes the embedded default.
         train_on: patterns such as ``xsum/gpt-*`` of ``DOMAIN/GENERATOR`` that training and
             validation take; human texts are taken by domain. None takes all.
         test_on: likewise of the test part.

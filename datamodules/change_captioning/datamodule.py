@@ -8,18 +8,18 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
-from lightning_plugins.datamodules.change_captioning.generator import generated_folder
-from lightning_plugins.datamodules.change_captioning.pairs import (
+from lightning_plugins.datamodules.change_captioning.caption_files import (
+    SPLITS,
+    PairRecord,
+    read_captions,
+)
+from lightning_plugins.datamodules.change_captioning.image_pairs import (
     CaptionMode,
     ImagePairs,
     collate,
     read_pair,
 )
-from lightning_plugins.datamodules.change_captioning.records import (
-    SPLITS,
-    PairRecord,
-    read_captions,
-)
+from lightning_plugins.datamodules.change_captioning.synthetic_tiles import generated_folder
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 _MODES = ("flatten", "random", "first")
@@ -34,10 +34,10 @@ class ChangeCaptionDataModule(LightningDataModule):
 
     Without ``folder`` the pairs are synthetic 64-pixel tiles, made from ``seed`` when first needed
     and kept as an image folder (5 ms a pair): see
-    :func:`~lightning_plugins.datamodules.change_captioning.generator.generated_folder`. With one,
-    they are a data set that you have: LEVIR-CC, Dubai-CC, SECOND-CC or WHU-CDC (a JSON file of
+    :func:`~lightning_plugins.datamodules.change_captioning.synthetic_tiles.generated_folder`. With
+    one, they are a data set that you have: LEVIR-CC, Dubai-CC, SECOND-CC or WHU-CDC (a JSON file of
     their common form beside ``images/<split>/A`` and ``B``), or records of CC-Foundation; see
-    :func:`~lightning_plugins.datamodules.change_captioning.records.read_captions`.
+    :func:`~lightning_plugins.datamodules.change_captioning.caption_files.read_captions`.
 
     Args:
         folder: of the data set; None makes tiles.

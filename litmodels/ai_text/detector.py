@@ -9,18 +9,26 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
 from lightning_plugins.attacks.evaluation_mode import evaluation_mode
+from lightning_plugins.litmodels.ai_text.detection_metrics import (
+    FALSE_POSITIVE_RATES,
+    ReportedScores,
+)
 from lightning_plugins.litmodels.ai_text.encoder import build_encoder, build_tokenizer
-from lightning_plugins.litmodels.ai_text.masking import mask_words
-from lightning_plugins.litmodels.ai_text.released import released_state_dict
-from lightning_plugins.litmodels.ai_text.reported import FALSE_POSITIVE_RATES, ReportedScores
-from lightning_plugins.litmodels.ai_text.scan import Scan, scans_of
-from lightning_plugins.litmodels.ai_text.scoring import (
+from lightning_plugins.litmodels.ai_text.released_weights import released_state_dict
+from lightning_plugins.litmodels.ai_text.tokenization import (
+    TextTokenizer,
+    Window,
+    first_windows,
+    mask_words,
+)
+from lightning_plugins.litmodels.ai_text.window_scores import (
+    Scan,
     WindowScorer,
     mean_over_windows,
     padded,
     randomness_of,
+    scans_of,
 )
-from lightning_plugins.litmodels.ai_text.tokenization import TextTokenizer, Window, first_windows
 from lightning_plugins.nn.ai_text import METHODS, DetectorNetwork
 from lightning_plugins.optimizers import configure_optimizers
 
@@ -251,7 +259,7 @@ class AITextDetector(LightningModule):
 
         Args:
             path: of their ``pytorch_model.bin`` or ``model.safetensors``; see
-                :func:`lightning_plugins.litmodels.ai_text.released.released_state_dict`.
+                :func:`lightning_plugins.litmodels.ai_text.released_weights.released_state_dict`.
 
         Raises:
             ValueError: weights are missing, or are of other shapes than this module's.

@@ -1,5 +1,6 @@
 """Texts as windows of token numbers."""
 
+import random
 import re
 import zlib
 from collections.abc import Sequence
@@ -117,3 +118,15 @@ def first_windows(windows: Sequence[Window]) -> list[Window]:
 
 def _end(spans: Sequence[tuple[int, int]]) -> int:
     return max(end for _, end in spans)
+
+
+_WORD = re.compile(r"\S+")
+
+
+def mask_words(text: str, share: float, mask_token: str, randomness: random.Random) -> str:
+    """``text`` with ``round(share * words)`` of its words replaced, its white space kept."""
+    words = list(_WORD.finditer(text))
+    masked = randomness.sample(words, round(share * len(words)))
+    for word in sorted(masked, key=lambda m: m.start(), reverse=True):
+        text = text[: word.start()] + mask_token + text[word.end() :]
+    return text

@@ -15,10 +15,7 @@ from lightning_plugins.litmodels.change_captioning.network import (
     build_network,
     with_lora,
 )
-from lightning_plugins.litmodels.change_captioning.pretraining import (
-    pretrained_on_tiles,
-    words_of,
-)
+from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES, Size
 from lightning_plugins.litmodels.change_captioning.prompt import (
     QUESTION,
     Prompt,
@@ -26,8 +23,11 @@ from lightning_plugins.litmodels.change_captioning.prompt import (
     Tokenizer,
 )
 from lightning_plugins.litmodels.change_captioning.released_checkpoints import load_released
-from lightning_plugins.litmodels.change_captioning.sizes import SIZES, Size
-from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
+from lightning_plugins.litmodels.change_captioning.tile_pretraining import (
+    pretrained_on_tiles,
+    words_of,
+)
+from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 from lightning_plugins.metrics import ChangeCaptionScores
 from lightning_plugins.optimizers import configure_optimizers
 
@@ -73,7 +73,7 @@ class ChangeCaptioner(LightningModule):
             or of CCExpert (False), with its tokenizer. Read whenever the network is made, also
             where a checkpoint of Lightning replaces its weights then. For ``tiny``, ``tiles``: a
             minute of
-            :func:`~lightning_plugins.litmodels.change_captioning.pretraining.pretrained_on_tiles`
+            :func:`~lightning_plugins.litmodels.change_captioning.tile_pretraining.pretrained_on_tiles`
             before the first fit, kept in the user's cache.
         lora_rank: train low-rank changes of the language model's query and value projections
             (peft), the projector and the difference module, and nothing else; 0 trains everything.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.nn.change.released_names import from_released
+from lightning_plugins.nn.change.released_weights import from_released
 
 # In the order in which they are tried; None leaves the weight out. Three layouts: transformers' own
 # in memory, the one on its hub (llava-hf), and LLaVA-NeXT's (lmms-lab and the authors of CCExpert).

@@ -4,8 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from lightning_plugins.metrics.captioning.ngrams import Ngram, ngram_counts
-
 # Of the COCO evaluation: what keeps its quotients finite, kept to give the same digits.
 _TINY, _SMALL = 1e-15, 1e-9
 
@@ -43,3 +41,15 @@ def bleu(preds: Sequence[str], references: Sequence[Sequence[str]], max_n: int =
         product *= (matched[n] + _TINY) / (possible[n] + _SMALL)
         scores.append(product ** (1 / (n + 1)) * penalty)
     return scores
+
+
+Ngram = tuple[str, ...]
+
+
+def ngram_counts(words: Sequence[str], max_n: int = 4) -> Counter[Ngram]:
+    """How often each run of 1 to ``max_n`` words occurs."""
+    return Counter(
+        tuple(words[start : start + n])
+        for n in range(1, max_n + 1)
+        for start in range(len(words) - n + 1)
+    )

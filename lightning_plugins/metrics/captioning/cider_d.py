@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from lightning_plugins.metrics.captioning.ngrams import Ngram, ngram_counts
+from lightning_plugins.metrics.captioning.bleu import Ngram, ngram_counts
 
 _MAX_N, _SIGMA = 4, 6.0
 Vector = tuple[list[dict[Ngram, float]], list[float], int]

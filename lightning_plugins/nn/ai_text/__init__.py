@@ -1,6 +1,11 @@
 """Detection of AI-generated text: a robust head over any encoder, and the losses it learns by."""
 
-from lightning_plugins.nn.ai_text.methods import (
+from lightning_plugins.nn.ai_text.detector_network import (
+    DetectorNetwork,
+    MaxPoolHead,
+    ReconstructionNetwork,
+)
+from lightning_plugins.nn.ai_text.training_methods import (
     METHODS,
     SCRN,
     Flooding,
@@ -9,8 +14,6 @@ from lightning_plugins.nn.ai_text.methods import (
     RanMask,
     RDrop,
 )
-from lightning_plugins.nn.ai_text.network import DetectorNetwork, MaxPoolHead
-from lightning_plugins.nn.ai_text.reconstruction import ReconstructionNetwork
 
 __all__ = [
     "METHODS",

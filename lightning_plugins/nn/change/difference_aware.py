@@ -5,9 +5,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-
-from lightning_plugins.nn.change.expert_layer import ChangeExpertLayer
-from lightning_plugins.nn.change.sine_positions import sine_positions
+from torch.nn.functional import scaled_dot_product_attention
 
 _RELEASED_DIM = 1152
 
@@ -21,7 +19,7 @@ class DifferenceAwareIntegration(nn.Module):
 
     - change initialisation: ``A' = A sigmoid(W1 [A; B])``, ``B' = B sigmoid(W1 [B; A])``,
       ``D = W2 [A'; B'; A' - B']``, made anew before each layer and added to the layer's change;
-    - ``num_layers`` :class:`~lightning_plugins.nn.change.expert_layer.ChangeExpertLayer`;
+    - ``num_layers`` :class:`~lightning_plugins.nn.change.difference_aware.ChangeExpertLayer`;
     - adaptive weighting: ``g_k = sigmoid(W4 gelu(W3 mean over tokens [A_k; B_k; D_k]))``, one
       number a pair and level; the fused features are ``sum_k g_k X_k / (sum_k g_k + 1e-6)``;
     - output: the last level of each image plus its fused features.
@@ -146,3 +144,120 @@ class ChangeInitialization(nn.Module):
 
 def _weighted_mean(levels: Tensor, weights: Tensor) -> Tensor:
     return (levels * weights).sum(dim=0) / (weights.sum(dim=0) + 1e-6)
+
+
+class ChangeExpertLayer(nn.Module):
+    """Tokens of the change attend to both images, then each image attends to the change.
+
+    One residual of the released code is unusual and kept: a refined image is its *query*, with
+    positions and flag added, plus what it attends to, without a norm.
+
+    Args:
+        dim: channels of a token.
+        num_heads: heads of each attention.
+        hidden_dim: width of the feed-forward part.
+        keep_unused: also hold the norm that the released code declares and never applies.
+    """
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, keep_unused: bool) -> None:
+        super().__init__()
+        self.change_attention = Attention(dim, num_heads)
+        self.change_to_images = Attention(dim, num_heads)
+        self.images_to_change = Attention(dim, num_heads)
+        self.feed_forward = nn.Sequential(
+            nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim)
+        )
+        self.norm_change = nn.LayerNorm(dim)
+        self.norm_images = nn.LayerNorm(dim)
+        self.norm_feed_forward = nn.LayerNorm(dim)
+        if keep_unused:
+            self.norm_unused = nn.LayerNorm(dim)
+        # DifferenceAwareIntegration.reset_parameters fills these.
+        self.flag_before = nn.Parameter(torch.empty(1, dim))
+        self.flag_after = nn.Parameter(torch.empty(1, dim))
+        self.flag_change = nn.Parameter(torch.empty(1, dim))
+
+    def forward(
+        self, change: Tensor, before: Tensor, after: Tensor, positions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Refined ``(change, before, after)``.
+
+        Args:
+            change: tokens of the change ``(batch, tokens, dim)``.
+            before: tokens of the first image, of that shape.
+            after: tokens of the second image, of that shape.
+            positions: embedding of the places ``(tokens, dim)``.
+        """
+        placed = change + positions
+        change = self.norm_change(change + self.change_attention(placed, placed, change))
+
+        placed_before = before + positions + self.flag_before
+        placed_after = after + positions + self.flag_after
+        placed = change + positions + self.flag_change
+        attended = self.change_to_images(
+            placed,
+            torch.cat([placed_before, placed_after, placed], dim=1),
+            torch.cat([before, after, change], dim=1),
+        )
+        change = self.norm_images(change + attended)
+        change = self.norm_feed_forward(change + self.feed_forward(change))
+
+        placed = (change + positions + self.flag_change).repeat(2, 1, 1)
+        images = torch.cat([before, after])
+        placed_images = torch.cat([placed_before, placed_after])
+        attended = self.images_to_change(
+            placed_images,
+            torch.cat([placed_images, placed], dim=1),
+            torch.cat([images, change.repeat(2, 1, 1)], dim=1),
+        )
+        before, after = (placed_images + attended).chunk(2)
+        return change, before, after
+
+
+class Attention(nn.Module):
+    """Multi-head softmax attention with projections of queries, keys, values and output."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.queries = nn.Linear(dim, dim)
+        self.keys = nn.Linear(dim, dim)
+        self.values = nn.Linear(dim, dim)
+        self.output = nn.Linear(dim, dim)
+
+    def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """What ``queries`` ``(batch, tokens, dim)`` find among ``(batch, others, dim)``."""
+        attended = scaled_dot_product_attention(
+            self._heads(self.queries(queries)),
+            self._heads(self.keys(keys)),
+            self._heads(self.values(values)),
+        )
+        return self.output(attended.transpose(1, 2).flatten(2))
+
+    def _heads(self, tokens: Tensor) -> Tensor:
+        return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+def sine_positions(num_tokens: int, dim: int, device: torch.device | None = None) -> Tensor:
+    """Embedding ``(num_tokens, dim)`` of a square grid's cells, row by row.
+
+    The form of DETR (Carion et al., arXiv 2005.12872, appendix A.4): the first half of the channels
+    is for the row, the second for the column; sine and cosine alternate. Places are the centres of
+    the cells, scaled to (0, 2 pi), so grids of all sizes cover the same range.
+
+    Raises:
+        ValueError: a grid that is not square, or ``dim`` that 4 does not divide.
+    """
+    side = math.isqrt(num_tokens)
+    if side * side != num_tokens:
+        raise ValueError(f"num_tokens={num_tokens}: expected a square grid of tokens")
+    if dim % 4:
+        raise ValueError(f"dim={dim}: expected a multiple of 4")
+    half = dim // 2
+    centres = (torch.arange(side, dtype=torch.float32, device=device) + 0.5) / (side + 1e-6)
+    pair = torch.arange(half, device=device).div(2, rounding_mode="floor")
+    angles = centres[:, None] * 2 * math.pi / 10000 ** (2 * pair / half)
+    axis = torch.stack([angles[:, 0::2].sin(), angles[:, 1::2].cos()], dim=2).flatten(1)
+    rows = axis[:, None].expand(side, side, half)
+    columns = axis[None].expand(side, side, half)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1)

@@ -9,11 +9,10 @@ from lightning.pytorch import Trainer
 from marker_corpus import write_marker_corpus
 
 from lightning_plugins.datamodules import AITextDataModule
-from lightning_plugins.datamodules.ai_text import hub
 from lightning_plugins.datamodules.ai_text.datamodule import given_texts
-from lightning_plugins.datamodules.ai_text.files import read_samples
-from lightning_plugins.datamodules.ai_text.parts import cleaned, leak_report, split_by_source
-from lightning_plugins.datamodules.ai_text.sample import Sample
+from lightning_plugins.datamodules.ai_text.dataset_readers import hub_samples, read_samples
+from lightning_plugins.datamodules.ai_text.splits import cleaned, leak_report, split_by_source
+from lightning_plugins.datamodules.ai_text.text_sample import Sample
 
 
 def numbered(count, start=0):
@@ -205,11 +204,11 @@ def test_hc3_and_raid_come_by_datasets(monkeypatch):
         ],
     }
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config, split: rows[name])
-    human, machine = hub.hub_samples("hc3")
+    human, machine = hub_samples("hc3")
     assert (human.text, human.label, human.generator) == ("because", 0, "human")
     assert (machine.label, machine.generator, machine.domain) == (1, "chatgpt", "finance")
     assert human.source == machine.source
-    (generation,) = hub.hub_samples("raid")
+    (generation,) = hub_samples("raid")
     assert (generation.label, generation.source, generation.generator) == (1, "7", "gpt4")
 
 

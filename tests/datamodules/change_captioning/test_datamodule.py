@@ -10,8 +10,8 @@ pytest.importorskip("PIL")
 from PIL import Image
 
 from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
-from lightning_plugins.datamodules.change_captioning.pairs import ImagePairs, read_pair
-from lightning_plugins.datamodules.change_captioning.records import PairRecord, read_captions
+from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord, read_captions
+from lightning_plugins.datamodules.change_captioning.image_pairs import ImagePairs, read_pair
 
 
 def save(path, colour, size=(8, 8), mode="RGB"):

@@ -7,11 +7,11 @@ import pytest
 from marker_corpus import TINY
 
 from lightning_plugins.assets import asset_path
-from lightning_plugins.litmodels.ai_text.masking import mask_words
 from lightning_plugins.litmodels.ai_text.tokenization import (
     HashedWords,
     PretrainedTokenizer,
     first_windows,
+    mask_words,
 )
 
 TEXT = "One fine  day, the naïve cat sat — on 12 mats; " * 4

@@ -19,7 +19,7 @@ from lightning_plugins.litmodels.change_captioning import (
     ChangeCaptioner,
 )
 from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
-from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
+from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ import pytest
 from caption_corpora import made_corpus, published_corpus
 
 from lightning_plugins.metrics.captioning.english_stemmer import stem
-from lightning_plugins.metrics.captioning.meteor import meteor, tokenized
-from lightning_plugins.metrics.captioning.meteor_alignment import align
+from lightning_plugins.metrics.captioning.meteor import align, meteor, tokenized
 from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
 
 

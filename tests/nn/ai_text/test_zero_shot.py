@@ -5,8 +5,7 @@ import math
 import pytest
 import torch
 
-from lightning_plugins.nn.ai_text.logistic import LogisticCalibration
-from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, token_criteria
+from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, LogisticCalibration, token_criteria
 
 
 def criteria(probabilities, targets, mask=None):

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lightning_plugins.nn.change import DifferenceAwareIntegration
-from lightning_plugins.nn.change.released_names import from_released
-from lightning_plugins.nn.change.sine_positions import sine_positions
+from lightning_plugins.nn.change.difference_aware import sine_positions
+from lightning_plugins.nn.change.released_weights import from_released
 
 RELEASED_CODE = "LIGHTNING_PLUGINS_CCEXPERT_CODE"
 

@@ -15,14 +15,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from lightning_plugins.assets.cache import cache_folder
-from lightning_plugins.datamodules.change_captioning.generator import VERSION, tile_pair
-from lightning_plugins.datamodules.change_captioning.render import CLASSES
-from lightning_plugins.datamodules.change_captioning.scene import QUADRANTS, Scene
-from lightning_plugins.datamodules.change_captioning.sentences import captions_of
+from lightning_plugins.datamodules.change_captioning.change_sentences import captions_of
+from lightning_plugins.datamodules.change_captioning.synthetic_tiles import (
+    CLASSES,
+    VERSION,
+    tile_pair,
+)
+from lightning_plugins.datamodules.change_captioning.tile_scene import QUADRANTS, Scene
 from lightning_plugins.litmodels.change_captioning.network import build_network
+from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES
 from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
-from lightning_plugins.litmodels.change_captioning.sizes import SIZES
-from lightning_plugins.litmodels.change_captioning.words import WordTokenizer
+from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.optimizers import WarmupCosine
 

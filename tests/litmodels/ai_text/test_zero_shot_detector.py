@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import one_hot
 
-from lightning_plugins.litmodels.ai_text.zero_shot import BASELINES, ZeroShotDetector
+from lightning_plugins.litmodels.ai_text.zero_shot_detector import BASELINES, ZeroShotDetector
 from lightning_plugins.nn.ai_text.zero_shot import CRITERIA
 
 

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.nn.ai_text.logistic import LogisticCalibration
-from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, token_criteria
+from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, LogisticCalibration, token_criteria
 
 # The criteria that go into the probability, by the name of the baseline.
 BASELINES: dict[str, tuple[str, ...]] = {

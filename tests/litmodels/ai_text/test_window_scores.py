@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import torch
 
-from lightning_plugins.litmodels.ai_text.scoring import WindowScorer
 from lightning_plugins.litmodels.ai_text.tokenization import Window
+from lightning_plugins.litmodels.ai_text.window_scores import WindowScorer
 
 TEXTS = [(1, 5, 6, 2), (1, 5, 7, 2), (1, 5, 2)]
 

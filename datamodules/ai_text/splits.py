@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from lightning_plugins.datamodules.ai_text.sample import (
+from lightning_plugins.datamodules.ai_text.text_sample import (
     Sample,
     hash_of,
     normalised,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lightning_plugins.datamodules.change_captioning.records import PairRecord
+from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
 
 CaptionMode = Literal["flatten", "random", "first"]
 

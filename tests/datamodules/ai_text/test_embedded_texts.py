@@ -4,8 +4,11 @@ import json
 
 import pytest
 
-from lightning_plugins.datamodules.ai_text import embedded
-from lightning_plugins.datamodules.ai_text.continuations import BATCH_SIZE, write_pairs
+from lightning_plugins.datamodules.ai_text.embedded_texts import (
+    BATCH_SIZE,
+    embedded_samples,
+    write_pairs,
+)
 from lightning_plugins.datamodules.ai_text.human_prose import (
     Passage,
     manual_paragraphs,
@@ -66,13 +69,13 @@ def test_a_killed_call_goes_on_and_ends_with_the_same_file(tmp_path, torn):
 
 def test_both_texts_of_a_passage_are_a_pair_of_its_source(tmp_path):
     write_pairs(tmp_path / "a.jsonl", PASSAGES, Echo)
-    human, machine = embedded.embedded_samples(tmp_path / "a.jsonl")[:2]
+    human, machine = embedded_samples(tmp_path / "a.jsonl")[:2]
     assert (human.label, machine.label) == (0, 1)
     assert human.pair == machine.pair == "0"
     assert human.source == machine.source == "source0"
     assert (human.generator, machine.generator) == ("human", "smollm2-t0.7")
     with pytest.raises(FileNotFoundError, match=r"prepare_data\(\) first"):
-        embedded.embedded_samples(tmp_path / "b.jsonl")
+        embedded_samples(tmp_path / "b.jsonl")
 
 
 def test_speeches_are_prose_of_the_plays():

@@ -1,6 +1,6 @@
 """Five sentences about a change, in grammatical English."""
 
-from lightning_plugins.datamodules.change_captioning.scene import Event
+from lightning_plugins.datamodules.change_captioning.tile_scene import Event
 
 NO_CHANGE = (
     "the scene is the same as before",

@@ -10,10 +10,13 @@ pytest.importorskip("PIL")
 
 from PIL import Image
 
-from lightning_plugins.datamodules.change_captioning.generator import generated_folder
-from lightning_plugins.datamodules.change_captioning.render import CLASSES, render
-from lightning_plugins.datamodules.change_captioning.scene import QUADRANTS, draw_pair
-from lightning_plugins.datamodules.change_captioning.sentences import NO_CHANGE, captions_of
+from lightning_plugins.datamodules.change_captioning.change_sentences import NO_CHANGE, captions_of
+from lightning_plugins.datamodules.change_captioning.synthetic_tiles import (
+    CLASSES,
+    generated_folder,
+    render,
+)
+from lightning_plugins.datamodules.change_captioning.tile_scene import QUADRANTS, draw_pair
 
 SIZES = {"train": 6, "val": 2, "test": 2}
 PAIRS = [draw_pair(np.random.default_rng(seed)) for seed in range(300)]

@@ -17,8 +17,7 @@ from lightning_plugins.nn.ai_text import (
     RDrop,
     ReconstructionNetwork,
 )
-from lightning_plugins.nn.ai_text.network import Output
-from lightning_plugins.nn.ai_text.reconstruction import masked_mean
+from lightning_plugins.nn.ai_text.detector_network import Output, masked_mean
 
 LOG3 = math.log(3)
 # Log-odds of AI: P(AI) of the first pass is 3/4 and 1/2, of the second 1/4 and 1/2.

@@ -7,9 +7,9 @@ from typing import Literal
 from torch import Tensor
 from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-from lightning_plugins.nn.ai_text.network import Output
-from lightning_plugins.nn.ai_text.reconstruction import (
+from lightning_plugins.nn.ai_text.detector_network import (
     Noise,
+    Output,
     ReconstructionNetwork,
     check_reconstruction,
 )

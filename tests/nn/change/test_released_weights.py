@@ -4,7 +4,7 @@ import torch
 from released_difference import released_weights
 
 from lightning_plugins.nn.change import DifferenceAwareIntegration
-from lightning_plugins.nn.change.released_names import from_released
+from lightning_plugins.nn.change.released_weights import from_released
 
 
 def test_all_names_find_a_place_and_no_place_stays_empty():

@@ -8,9 +8,13 @@ pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
 from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
-from lightning_plugins.datamodules.change_captioning.scene import House, Scene
-from lightning_plugins.litmodels.change_captioning import ChangeCaptioner, captioner, pretraining
-from lightning_plugins.litmodels.change_captioning.pretraining import (
+from lightning_plugins.datamodules.change_captioning.tile_scene import House, Scene
+from lightning_plugins.litmodels.change_captioning import (
+    ChangeCaptioner,
+    captioner,
+    tile_pretraining,
+)
+from lightning_plugins.litmodels.change_captioning.tile_pretraining import (
     Pretraining,
     pretrained_on_tiles,
     words_of,
@@ -32,14 +36,14 @@ def made(cache):
 def test_the_answer_names_what_there_is_most_of_in_each_quarter():
     houses = (House(0, 0, 8, 8, 0), House(1, 1, 8, 8, 0), House(3, 0, 8, 8, 0))
     scene = Scene("sand", houses, trees=((1, 0), (0, 3)), ponds=((2, 2),))
-    assert pretraining._contents(scene) == "house trees house pond"
-    assert pretraining._contents(Scene("sand")) == "nothing nothing nothing nothing"
+    assert tile_pretraining._contents(scene) == "house trees house pond"
+    assert tile_pretraining._contents(Scene("sand")) == "nothing nothing nothing nothing"
 
 
 def test_shares_are_those_of_the_labels_patch_by_patch():
-    tiles = pretraining._Tiles.drawn(SHORT)
+    tiles = tile_pretraining._Tiles.drawn(SHORT)
     assert tiles.images.shape == (6, 2, 3, 64, 64)
-    labels = pretraining.tile_pair((0, 3, 4)).labels[1]
+    labels = tile_pretraining.tile_pair((0, 3, 4)).labels[1]
     for patch in (0, 5, 15):
         row, column = divmod(patch, 4)
         part = torch.from_numpy(labels)[16 * row :, 16 * column :][:16, :16]
@@ -51,7 +55,7 @@ def test_it_is_made_once_and_named_by_its_plan(cache, made, monkeypatch):
     def never(*_):
         raise AssertionError("made again")
 
-    monkeypatch.setattr(pretraining, "_pretrain", never)
+    monkeypatch.setattr(tile_pretraining, "_pretrain", never)
     assert pretrained_on_tiles(cache, SHORT) == made
     with pytest.raises(AssertionError, match="made again"):
         pretrained_on_tiles(cache, Pretraining(num_pairs=7))
@@ -151,7 +155,7 @@ def test_a_tiny_network_has_tiles_or_nothing_and_no_low_rank_training_on_them():
 @pytest.mark.timeout(900)  # a minute of one core, which others may share
 def test_at_full_length_it_names_what_it_sees(tmp_path):
     plan = Pretraining()
-    tiles = pretraining._Tiles.drawn(Pretraining(num_pairs=32, seed=77))
+    tiles = tile_pretraining._Tiles.drawn(Pretraining(num_pairs=32, seed=77))
     folder = pretrained_on_tiles(tmp_path, plan)
     words = captioner.WordTokenizer(words_of(folder))
     network = captioner.build_network("tiny", "none").eval()

@@ -11,14 +11,14 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
 from lightning_plugins.callbacks.sharded import refuse_sharded
-from lightning_plugins.nn.moe.losses import expert_load
-from lightning_plugins.nn.moe.paths import (
+from lightning_plugins.nn.moe.routing import Routing
+from lightning_plugins.nn.moe.routing_statistics import (
+    expert_load,
     load_entropy,
     num_unique_paths,
     paths_of,
     routing_accuracy,
 )
-from lightning_plugins.nn.moe.routing import Routing
 from lightning_plugins.reports.curves import curve_picture
 from lightning_plugins.reports.domain_map import domain_map_picture
 from lightning_plugins.reports.to_loggers import send_picture

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.induction.fresh import FreshDataModule
+from lightning_plugins.datamodules.generated import FreshDataModule
 from lightning_plugins.nn.induction.ngrams import context_numbers
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.induction.fresh import FreshDataModule
+from lightning_plugins.datamodules.generated import FreshDataModule
 
 
 class RepeatedSequenceDataModule(FreshDataModule):

@@ -7,8 +7,12 @@ from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 from torch.utils.data import Dataset
 
-from lightning_plugins.datamodules.manifolds.embedding import Embedding, EmbeddingName
-from lightning_plugins.datamodules.manifolds.manifolds import ManifoldName, build_manifold
+from lightning_plugins.datamodules.manifolds.manifolds import (
+    Embedding,
+    EmbeddingName,
+    ManifoldName,
+    build_manifold,
+)
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.nn.moe.targets import ON_CUBES, TargetName, build_target
 

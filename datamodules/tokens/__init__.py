@@ -1,6 +1,6 @@
 """Packed tokens of text for language models."""
 
+from lightning_plugins.datamodules.tokens.corpus import HubCorpus
 from lightning_plugins.datamodules.tokens.datamodule import TokenDataModule
-from lightning_plugins.datamodules.tokens.hub_corpus import HubCorpus
 
 __all__ = ["HubCorpus", "TokenDataModule"]

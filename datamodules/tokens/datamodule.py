@@ -9,17 +9,16 @@ from torch.utils.data import Dataset
 
 from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
-from lightning_plugins.datamodules.tokens.corpus import Corpus, shakespeare, text_files
-from lightning_plugins.datamodules.tokens.hub_corpus import HubCorpus
-from lightning_plugins.datamodules.tokens.hugging_face_tokenizer import HuggingFaceTokenizer
-from lightning_plugins.datamodules.tokens.prepared import PreparedTokens, prepare
-from lightning_plugins.datamodules.tokens.tokenizer import (
+from lightning_plugins.datamodules.tokens.corpus import Corpus, HubCorpus, shakespeare, text_files
+from lightning_plugins.datamodules.tokens.preparation import PreparedTokens, prepare
+from lightning_plugins.datamodules.tokens.token_file import DocumentWindows, TokenWindows
+from lightning_plugins.datamodules.tokens.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
+    HuggingFaceTokenizer,
     Tokenizer,
     sha256_of,
 )
-from lightning_plugins.datamodules.tokens.windows import DocumentWindows, TokenWindows
 
 
 class TokenDataModule(LightningDataModule):

@@ -1,8 +1,7 @@
 """Tasks on which induction heads form."""
 
 from lightning_plugins.litmodels.induction.markov import InContextMarkov
-from lightning_plugins.litmodels.induction.mixture import InductionMixture
-from lightning_plugins.litmodels.induction.regression import InductionRegression
+from lightning_plugins.litmodels.induction.mixture import InductionMixture, InductionRegression
 from lightning_plugins.litmodels.induction.repeats import InContextRepeats
 
 __all__ = ["InContextMarkov", "InContextRepeats", "InductionMixture", "InductionRegression"]

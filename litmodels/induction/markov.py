@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.litmodels.induction.logged_steps import is_logged
+from lightning_plugins.litmodels.induction.base import is_logged
 from lightning_plugins.nn.induction.ngrams import in_context_ngram, ngram_name
 from lightning_plugins.nn.induction.transformer import Positions, TokenTransformer
 from lightning_plugins.optimizers import configure_optimizers

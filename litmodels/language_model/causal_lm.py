@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
-from lightning_plugins.litmodels.language_model.packing import (
+from lightning_plugins.litmodels.language_model.network import (
     Batch,
     inputs_and_targets,
     keeps_documents_apart,
+    scale_residual_projections,
 )
-from lightning_plugins.litmodels.language_model.residual_scaling import scale_residual_projections
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
 

@@ -10,18 +10,17 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MaxMetric
 
-from lightning_plugins.nn.moe.circle_construction import construct_on_circle
-from lightning_plugins.nn.moe.cube_construction import (
+from lightning_plugins.nn.moe.constructions import (
     RouteBy,
     SeparablePieces,
+    construct_on_circle,
     construct_on_cube,
 )
 from lightning_plugins.nn.moe.dispatch import Backend
 from lightning_plugins.nn.moe.experts import Experts
-from lightning_plugins.nn.moe.gates import GateName
-from lightning_plugins.nn.moe.losses import load_balancing_loss, router_z_loss
 from lightning_plugins.nn.moe.network import Arrangement, MoENetwork, RoutedStep
-from lightning_plugins.nn.moe.routing import GateWeighting, Routing
+from lightning_plugins.nn.moe.routing import GateName, GateWeighting, Routing
+from lightning_plugins.nn.moe.routing_statistics import load_balancing_loss, router_z_loss
 from lightning_plugins.nn.moe.targets import SineCosine, Target
 from lightning_plugins.optimizers import configure_optimizers
 

@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_plugins.datamodules import ImageDataModule, ResumableDataLoader
-from lightning_plugins.datamodules.cutout import Cutout
+from lightning_plugins.datamodules.image import Cutout
 from lightning_plugins.litmodels import ImageClassifier
 
 pytest.importorskip("sklearn")

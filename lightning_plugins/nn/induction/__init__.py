@@ -4,10 +4,9 @@ from lightning_plugins.nn.induction.constructions import (
     ConstructedInductionHead,
     SeparatedSimilarity,
 )
-from lightning_plugins.nn.induction.dynamics import MixtureDynamics, Trajectory
-from lightning_plugins.nn.induction.mixture import MixtureTransformer
+from lightning_plugins.nn.induction.mixture import MixtureDynamics, MixtureTransformer, Trajectory
+from lightning_plugins.nn.induction.ngrams import bilinear, four_gram, in_context_n_gram
 from lightning_plugins.nn.induction.phases import Phases, find_phases
-from lightning_plugins.nn.induction.targets import bilinear, four_gram, in_context_n_gram
 
 __all__ = [
     "ConstructedInductionHead",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plugins.nn.induction.mixture import forgetting_weights
-from lightning_plugins.nn.induction.targets import Similarity
+from lightning_plugins.nn.induction.ngrams import Similarity
 
 
 class ConstructedInductionHead(nn.Module):

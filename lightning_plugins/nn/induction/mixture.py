@@ -1,8 +1,14 @@
-"""The two-layer transformer of six numbers on which the transition can be computed by hand."""
+"""The six-parameter transformer of the mixed target, and its gradient flow in closed form."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 FIRST_LAYER = ("p1", "w1")
@@ -82,3 +88,167 @@ def forgetting_weights(p: Tensor, length: int) -> Tensor:
     back = place[1:, None] - place
     logits = torch.where(back > 0, -p * (back - 1), -torch.inf)
     return nn.functional.pad(torch.softmax(logits, dim=-1), (0, 0, 1, 0))
+
+
+Array = NDArray[np.float64]
+LARGEST_W_STAR = 2**-0.25
+"""From here on ``E exp(w*⁴ x²)`` of a standard normal ``x`` diverges, and the induction loss has no
+expansion in ``1/N``."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """The flow at ``times``: the four numbers of the second layer, and the two losses."""
+
+    times: Array
+    p2: Array
+    v1: Array
+    k: Array
+    v2: Array
+    four_gram_loss: Array
+    induction_loss: Array
+
+
+@dataclass(frozen=True)
+class MixtureDynamics:
+    """Gradient flow of the second layer on top of an ideal first one (``y_s = x_{s-1}``).
+
+    With ``N = L - 2``, ``c1 = α/(1+α)``, ``c2 = 1/(1+α)`` the loss ``½ E‖f - f*‖²`` on standard
+    normal tokens falls apart into
+
+    * the 4-gram loss ``½ (c1² - 2 c1 v1 a + v1² S)`` with ``a = (1-u)/(1-u^N)``,
+      ``S = (1-u)/(1+u)·(1+u^N)/(1-u^N)``, ``u = e^{-p2}``: exact for every ``N``;
+    * the induction loss
+      ``1/(2N)·[c2² (1-2w*⁴)^{-½} - 2 c2 v2 (1-2k²w*²)^{-½} + v2² (1-2k⁴)^{-½}]``: to leading order
+      in ``1/N``, for ``w* < 2^{-¼} ≈ 0.841``.
+
+    Both were derived anew here for the setting of Wang et al. (arXiv 2410.11474); tests compare
+    them with Monte Carlo and with finite differences. Time is learning rate times steps of plain
+    gradient descent.
+
+    Args:
+        length: tokens ``L``, at least 4.
+        alpha: ``α*``, weight of the 4-gram against the induction part, > 0.
+        w_star: ``w*`` of the target, in (0, 2^{-¼}).
+
+    Raises:
+        ValueError: an argument outside its range.
+    """
+
+    length: int
+    alpha: float
+    w_star: float
+
+    def __post_init__(self) -> None:
+        if self.length < 4:
+            raise ValueError(f"length={self.length}: expected at least 4 tokens")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha={self.alpha}: expected a number above 0")
+        if not 0 < self.w_star < LARGEST_W_STAR:
+            raise ValueError(
+                f"w_star={self.w_star}: the closed form of the induction loss holds for "
+                f"0 < w_star < 2**-0.25 = {LARGEST_W_STAR:.4f}; train without the reference, or "
+                "choose a smaller one"
+            )
+
+    @property
+    def num_sources(self) -> int:
+        """``N``: tokens that the second layer can read."""
+        return self.length - 2
+
+    @cached_property
+    def weights(self) -> tuple[float, float]:
+        """``c1`` and ``c2``: what the target gives to the 4-gram and to the induction part."""
+        return self.alpha / (1 + self.alpha), 1 / (1 + self.alpha)
+
+    def four_gram_loss(self, p2: Any, v1: Any) -> Any:
+        """Population loss of the positional head; arrays or numbers, ``p2 > 0``."""
+        c1, _ = self.weights
+        a, s, _, _ = self._positional_moments(np.asarray(p2, np.float64))
+        return 0.5 * (c1**2 - 2 * c1 * v1 * a + v1**2 * s)
+
+    def induction_loss(self, k: Any, v2: Any) -> Any:
+        """Population loss of the content head, to leading order in ``1/N``; ``k < 2^{-¼}``."""
+        _, c2 = self.weights
+        w = self.w_star
+        inside = (
+            c2**2 * (1 - 2 * w**4) ** -0.5
+            - 2 * c2 * v2 * (1 - 2 * k**2 * w**2) ** -0.5
+            + v2**2 * (1 - 2 * k**4) ** -0.5
+        )
+        return inside / (2 * self.num_sources)
+
+    def flow(self, p2: float, v1: float, k: float, v2: float) -> tuple[float, float, float, float]:
+        """Minus the gradient of the whole loss with respect to ``p2, v1, k, v2``."""
+        c1, c2 = self.weights
+        w, n = self.w_star, self.num_sources
+        a, s, a_slope, s_slope = self._positional_moments(np.asarray(p2, np.float64))
+        cross, own = 1 - 2 * k**2 * w**2, 1 - 2 * k**4
+        return (
+            float(c1 * v1 * a_slope - 0.5 * v1**2 * s_slope),
+            float(c1 * a - v1 * s),
+            (2 * c2 * v2 * k * w**2 * cross**-1.5 - 2 * v2**2 * k**3 * own**-1.5) / n,
+            (c2 * cross**-0.5 - v2 * own**-0.5) / n,
+        )
+
+    def solve(self, times: "Sequence[float] | Array", sigma_init: float) -> Trajectory:
+        """The flow at ``times`` from ``p2 = v1 = k = v2 = sigma_init`` at time 0.
+
+        Args:
+            times: not decreasing, from 0 on, in float64 or Python numbers.
+            sigma_init: > 0, below ``w*``.
+
+        Raises:
+            ValueError: an argument outside its range, or times in half precision, in which the
+                steps of the emergence cannot be told apart.
+            ImportError: without scipy.
+        """
+        try:
+            from scipy.integrate import solve_ivp  # type: ignore[import-untyped]
+        except ImportError as error:
+            raise ImportError(
+                'the reference needs scipy: pip install "lightning-plugins[report]"'
+            ) from error
+        if not 0 < sigma_init < self.w_star:
+            raise ValueError(f"sigma_init={sigma_init}: expected above 0, below w_star")
+        dtype = str(getattr(times, "dtype", "float64"))
+        if dtype.endswith("float16"):
+            raise ValueError(f"times of dtype {dtype}: the flow needs float64, give such times")
+        grid = np.asarray(times, np.float64)
+        if grid.ndim != 1 or not len(grid) or grid[0] < 0 or (np.diff(grid) < 0).any():
+            raise ValueError("times: expected numbers from 0 on that do not decrease")
+        solution = solve_ivp(
+            lambda _, state: self.flow(*state),
+            (0.0, max(float(grid[-1]), 1e-12)),
+            [sigma_init] * 4,
+            method="LSODA",  # fast at first, slow for the rest
+            t_eval=grid,
+            rtol=1e-9,
+            atol=1e-12,
+        )
+        if not solution.success:
+            raise RuntimeError(f"the flow was not solved: {solution.message}")
+        p2, v1, k, v2 = solution.y
+        return Trajectory(
+            grid, p2, v1, k, v2, self.four_gram_loss(p2, v1), self.induction_loss(k, v2)
+        )
+
+    def plateau_estimate(self, sigma_init: float) -> float:
+        """Time until ``k = w*/2`` if ``k`` grew from ``sigma_init`` at its first rate all the way.
+
+        ``N (1+α)²/(2 w*²) · ln(w*/(2σ))``: linear in the length and in ``log 1/σ``. The flow takes
+        more or less by a factor that tends to 1 as ``σ`` goes to 0.
+        """
+        _, c2 = self.weights
+        rate = 2 * c2**2 * self.w_star**2 / self.num_sources
+        return math.log(self.w_star / (2 * sigma_init)) / rate
+
+    def _positional_moments(self, p: Array) -> tuple[Array, Array, Array, Array]:
+        """``a``, ``S`` and their slopes in ``p2``, without cancellation at small ``p2``."""
+        n = self.num_sources
+        one, all_ = -np.expm1(-p), -np.expm1(-n * p)  # 1 - u, 1 - u^N
+        tanh, coth = np.tanh(p / 2), (2 - all_) / all_
+        a = one / all_
+        a_slope = (np.exp(-p) * all_ - n * np.exp(-n * p) * one) / all_**2
+        s_slope = 0.5 * (1 - tanh**2) * coth - 2 * n * tanh * np.exp(-n * p) / all_**2
+        return a, tanh * coth, a_slope, s_slope

@@ -1,20 +1,24 @@
 """Mixtures of experts: the layer, its gates, back-ends and losses, and constructions by formula."""
 
-from lightning_plugins.nn.moe.circle_construction import construct_on_circle
-from lightning_plugins.nn.moe.cube_construction import SeparablePieces, construct_on_cube
+from lightning_plugins.nn.moe.constructions import (
+    SeparablePieces,
+    construct_on_circle,
+    construct_on_cube,
+)
 from lightning_plugins.nn.moe.dispatch import dispatch
 from lightning_plugins.nn.moe.experts import Experts
-from lightning_plugins.nn.moe.gates import CosineGate, build_gate
 from lightning_plugins.nn.moe.layer import MoELayer
-from lightning_plugins.nn.moe.losses import expert_load, load_balancing_loss, router_z_loss
 from lightning_plugins.nn.moe.network import MoENetwork, RoutedStep
-from lightning_plugins.nn.moe.paths import (
+from lightning_plugins.nn.moe.routing import CosineGate, Routing, build_gate, route
+from lightning_plugins.nn.moe.routing_statistics import (
+    expert_load,
+    load_balancing_loss,
     load_entropy,
     num_unique_paths,
     paths_of,
+    router_z_loss,
     routing_accuracy,
 )
-from lightning_plugins.nn.moe.routing import Routing, route
 from lightning_plugins.nn.moe.targets import Bumps, SineCosine, Target, build_target
 
 __all__ = [

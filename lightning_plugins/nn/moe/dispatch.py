@@ -7,8 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_plugins.nn.moe.experts import ExpertLinear
-from lightning_plugins.nn.moe.grouped_linear import grouped_mm, supports_grouped_mm
+from lightning_plugins.nn.moe.experts import ExpertLinear, grouped_mm, supports_grouped_mm
 from lightning_plugins.nn.moe.routing import Routing
 
 Backend = Literal["auto", "dense", "loop", "grouped_mm"]

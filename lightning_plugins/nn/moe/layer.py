@@ -5,8 +5,14 @@ from torch import Tensor, nn
 
 from lightning_plugins.nn.moe.dispatch import Backend, dense_linear, dispatch, resolve_backend
 from lightning_plugins.nn.moe.experts import Activation, Experts
-from lightning_plugins.nn.moe.gates import GateName, build_gate
-from lightning_plugins.nn.moe.routing import GATE_WEIGHTINGS, GateWeighting, Routing, route
+from lightning_plugins.nn.moe.routing import (
+    GATE_WEIGHTINGS,
+    GateName,
+    GateWeighting,
+    Routing,
+    build_gate,
+    route,
+)
 
 
 class MoELayer(nn.Module):

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lightning_plugins.datamodules import ManifoldDataModule
-from lightning_plugins.datamodules.manifolds.embedding import Embedding
-from lightning_plugins.datamodules.manifolds.manifolds import build_manifold
+from lightning_plugins.datamodules.manifolds.manifolds import Embedding, build_manifold
 
 MANIFOLDS = [("circle", 1), ("torus", 2), ("sphere", 2), ("swiss_roll", 2), ("cube", 3)]
 EMBEDDINGS = ("zero_pad", "rotated", "nonlinear")

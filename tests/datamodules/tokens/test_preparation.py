@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from lightning_plugins.datamodules.tokens.corpus import text_files
-from lightning_plugins.datamodules.tokens.prepared import PreparedTokens, prepare
+from lightning_plugins.datamodules.tokens.preparation import PreparedTokens, prepare
 from lightning_plugins.datamodules.tokens.statistics import StatisticsOfText, entropy_bits
 from lightning_plugins.datamodules.tokens.token_file import read_token_file
-from lightning_plugins.datamodules.tokens.tokenizer import ByteTokenizer
+from lightning_plugins.datamodules.tokens.tokenizers import ByteTokenizer
 
 TEXTS = [f"document {index} " * 20 for index in range(10)]
 CHUNK_CHARACTERS = 3 * len(TEXTS[0])  # of the ten documents, shards of 3, 3, 3 and 1
@@ -22,8 +22,8 @@ _PREPARE = """
 import os, signal, sys
 from pathlib import Path
 from lightning_plugins.datamodules.tokens.corpus import text_files
-from lightning_plugins.datamodules.tokens.prepared import prepare
-from lightning_plugins.datamodules.tokens.tokenizer import ByteTokenizer
+from lightning_plugins.datamodules.tokens.preparation import prepare
+from lightning_plugins.datamodules.tokens.tokenizers import ByteTokenizer
 
 folder, corpus, kill_at, chunk_characters = sys.argv[1:]
 

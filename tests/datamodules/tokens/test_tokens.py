@@ -7,9 +7,9 @@ import torch
 
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.datamodules.tokens.corpus import TextCorpus, shakespeare, text_files
-from lightning_plugins.datamodules.tokens.prepared import PreparedTokens
+from lightning_plugins.datamodules.tokens.preparation import PreparedTokens
 from lightning_plugins.datamodules.tokens.token_file import read_token_file, write_token_file
-from lightning_plugins.datamodules.tokens.tokenizer import (
+from lightning_plugins.datamodules.tokens.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
     sha256_of,

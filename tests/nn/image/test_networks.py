@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from lightning_plugins.nn.image import build_image_network
-from lightning_plugins.nn.image.resnet20 import ZeroPaddedShortcut
+from lightning_plugins.nn.image.residual_networks import ZeroPaddedShortcut
 
 COLOUR = {"in_channels": 3, "image_size": 32}
 GREY = {"in_channels": 1, "image_size": 8}

@@ -1,9 +1,19 @@
+"""The six-parameter transformer, its closed-form losses and its gradient flow."""
+
+import builtins
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from lightning_plugins.nn.induction import MixtureTransformer
+from lightning_plugins.nn.induction import (
+    MixtureDynamics,
+    MixtureTransformer,
+    bilinear,
+    four_gram,
+    in_context_n_gram,
+)
 
 
 def by_the_formula(network, x):
@@ -61,3 +71,114 @@ def test_mistakes_are_named():
         MixtureTransformer(0)
     with pytest.raises(ValueError, match="length=3"):
         MixtureTransformer()(torch.zeros(1, 3))
+
+
+STATES = [(0.3, 0.2, 0.05, 0.1), (1.0, 0.4, 0.2, 0.3), (2.0, 0.5, 0.35, 0.45)]
+
+
+def monte_carlo(dynamics, p2, v1, k, v2, sequences=24_000):
+    """The two losses of the network itself on fresh sequences, in float64, and standard errors."""
+    network = MixtureTransformer().double()
+    network.idealize_first_layer()
+    with torch.no_grad():
+        for name, value in {"p2": p2, "v1": v1, "k": k, "v2": v2}.items():
+            getattr(network, name).fill_(value)
+    generator = torch.Generator().manual_seed(1)
+    weight = dynamics.w_star**2 * torch.eye(1, dtype=torch.float64)
+    squares = []
+    with torch.no_grad():
+        for _ in range(sequences // 2000):
+            tokens = torch.randn(2000, dynamics.length, generator=generator, dtype=torch.float64)
+            found = network(tokens)
+            c1, c2 = dynamics.weights
+            induction = in_context_n_gram(tokens[..., None], bilinear(weight))[:, 0]
+            targets = (c1 * four_gram(tokens), c2 * induction)
+            pairs = zip(found, targets, strict=True)
+            squares.append(torch.stack([0.5 * (one - other) ** 2 for one, other in pairs]))
+    return torch.cat(squares, dim=1).mean(dim=1).tolist()
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_closed_forms_are_the_losses_of_the_network_within_5_percent(state):
+    dynamics = MixtureDynamics(length=200, alpha=1.0, w_star=0.49)
+    p2, v1, k, v2 = state
+    four_gram_loss, induction_loss = monte_carlo(dynamics, *state)
+    assert four_gram_loss == pytest.approx(dynamics.four_gram_loss(p2, v1), rel=0.05)
+    assert induction_loss == pytest.approx(dynamics.induction_loss(k, v2), rel=0.05)
+
+
+@pytest.mark.parametrize("state", [*STATES, (1e-4, 1e-4, 1e-4, 1e-4), (30.0, 0.5, 0.48, 0.5)])
+def test_the_flow_is_minus_the_gradient_of_the_losses(state):
+    dynamics = MixtureDynamics(length=12, alpha=0.7, w_star=0.6)
+
+    def loss(values):
+        p2, v1, k, v2 = values
+        return float(dynamics.four_gram_loss(p2, v1) + dynamics.induction_loss(k, v2))
+
+    for place, slope in enumerate(dynamics.flow(*state)):
+        step = 1e-5 * max(state[place], 0.01)
+        up, down = list(state), list(state)
+        up[place] += step
+        down[place] -= step
+        expected = -(loss(up) - loss(down)) / (2 * step)
+        assert slope == pytest.approx(expected, rel=1e-4, abs=1e-8)
+
+
+def test_the_learned_state_is_a_minimum_and_the_flow_gets_there():
+    dynamics = MixtureDynamics(length=40, alpha=1.0, w_star=0.49)
+    flow = dynamics.solve([0, 4000], sigma_init=0.01)
+    assert flow.k[-1] == pytest.approx(0.49, abs=1e-4)
+    assert flow.v2[-1] == pytest.approx(0.5, abs=1e-4)
+    assert dynamics.induction_loss(0.49, 0.5) == pytest.approx(0, abs=1e-15)
+    # Late, the positional head follows p2 = ½ ln(2 c1² t) with the loss 1/(4t).
+    assert flow.p2[-1] == pytest.approx(0.5 * math.log(0.5 * 4000), rel=0.01)
+    assert flow.four_gram_loss[-1] == pytest.approx(1 / 16_000, rel=0.03)
+
+
+def half_time(length, sigma):
+    dynamics = MixtureDynamics(length, 1.0, 0.49)
+    times = np.linspace(0, 2 * dynamics.plateau_estimate(sigma), 4001)
+    flow = dynamics.solve(times, sigma)
+    return float(np.interp(0.245, flow.k, times)) / dynamics.plateau_estimate(sigma)
+
+
+def test_the_plateau_is_linear_in_length_and_in_log_sigma():
+    ratios = [half_time(length, 1e-4) for length in (40, 400, 4000)]
+    assert max(ratios) / min(ratios) < 1.02
+    far, farther = half_time(400, 1e-2), half_time(400, 1e-8)
+    assert abs(farther - 1) < 0.02 < abs(far - 1)
+
+
+@pytest.mark.parametrize("w_star", [0.841, 1.0, 0.0, -0.1, math.nan])
+def test_outside_its_validity_it_is_refused_with_the_bound(w_star):
+    with pytest.raises(ValueError, match=r"w_star.*2\*\*-0\.25 = 0\.8409"):
+        MixtureDynamics(40, 1.0, w_star)
+
+
+def test_half_precision_times_and_other_mistakes_are_named():
+    dynamics = MixtureDynamics(40, 1.0, 0.49)
+    with pytest.raises(ValueError, match=r"float16.*float64"):
+        dynamics.solve(np.arange(3, dtype=np.float16), 0.01)
+    with pytest.raises(ValueError, match=r"bfloat16.*float64"):
+        dynamics.solve(torch.arange(3, dtype=torch.bfloat16), 0.01)
+    with pytest.raises(ValueError, match="do not decrease"):
+        dynamics.solve([0, 2, 1], 0.01)
+    with pytest.raises(ValueError, match=r"sigma_init=0\.5"):
+        dynamics.solve([0, 1], 0.5)
+    with pytest.raises(ValueError, match="length=3"):
+        MixtureDynamics(3, 1.0, 0.49)
+    with pytest.raises(ValueError, match="alpha=0"):
+        MixtureDynamics(40, 0, 0.49)
+
+
+def test_without_scipy_the_command_is_said(monkeypatch):
+    original = builtins.__import__
+
+    def without_scipy(name, *args, **kwargs):
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without_scipy)
+    with pytest.raises(ImportError, match=r'pip install "lightning-plugins\[report\]"'):
+        MixtureDynamics(40, 1.0, 0.49).solve([0, 1], 0.01)

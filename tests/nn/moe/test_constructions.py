@@ -16,7 +16,7 @@ from lightning_plugins.nn.moe import (
     num_unique_paths,
     paths_of,
 )
-from lightning_plugins.nn.moe.spline import interpolating_spline
+from lightning_plugins.nn.moe.constructions import interpolating_spline
 
 GATES = ("affine", "linear")
 

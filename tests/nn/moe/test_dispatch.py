@@ -5,7 +5,7 @@ import torch
 
 from lightning_plugins.nn.moe import MoELayer, Routing, dispatch
 from lightning_plugins.nn.moe.dispatch import BACKENDS, resolve_backend
-from lightning_plugins.nn.moe.grouped_linear import (
+from lightning_plugins.nn.moe.experts import (
     grouped_mm,
     supports_grouped_mm,
     traces_grouped_mm,

@@ -9,7 +9,7 @@ from torch.utils.data import default_collate
 
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
-from lightning_plugins.litmodels.language_model.packing import (
+from lightning_plugins.litmodels.language_model.network import (
     inputs_and_targets,
     keeps_documents_apart,
 )

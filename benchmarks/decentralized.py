@@ -40,9 +40,9 @@ from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition
 from lightning_plugins.nn.image import build_image_network
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy, simulate
 from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
 from lightning_plugins.strategies.peers import FixedPeers
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete, RandomMatching
 

@@ -9,8 +9,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Topology
 

@@ -3,7 +3,7 @@
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins.strategies.simulated import SimulatedDecentralizedStrategy
+from lightning_plugins.strategies.decentralized_simulated import SimulatedDecentralizedStrategy
 
 
 def refuse_simulated_agents(trainer: Trainer, setting: str, remedy: str) -> None:

@@ -9,7 +9,7 @@ from lightning_plugins.claims.claim import Cell, Experiment, Scale
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightning_plugins.strategies.rounds import Communication
+    from lightning_plugins.strategies.communication import Communication
 
 _SETTINGS: dict[str, Any] = {
     "agents": 16,
@@ -152,7 +152,7 @@ def _shares(partition: Any, labels: "Tensor", agents: int, epoch: int, seed: int
 
 
 def _communication(settings: dict[str, Any], seed: int) -> "Communication":
-    from lightning_plugins.strategies.rounds import Communication
+    from lightning_plugins.strategies.communication import Communication
     from lightning_plugins.strategies.schedule import Schedule
     from lightning_plugins.strategies.topologies import Complete, RandomPull, Topology
 

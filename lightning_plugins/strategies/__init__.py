@@ -3,9 +3,9 @@
 from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_plugins.strategies.decentralized import DecentralizedStrategy
+from lightning_plugins.strategies.decentralized_simulated import SimulatedDecentralizedStrategy
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.simulate import Simulated, simulate
-from lightning_plugins.strategies.simulated import SimulatedDecentralizedStrategy
 
 __all__ = [
     "CommLedger",

@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_plugins.strategies.flat_buffers import are_finite, mixed
-from lightning_plugins.strategies.mergeable import (
+from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
-    Mergeable,
+    CommunicatedTensors,
     OptimizerState,
-    mergeable_buffers,
-    mergeable_parameters,
+    are_finite,
+    communicated_buffers,
+    communicated_parameters,
+    mixed,
     reset_state,
 )
+from lightning_plugins.strategies.communication import Communication, Round
 from lightning_plugins.strategies.outer_optimizer import OuterState
 from lightning_plugins.strategies.peers import Peers
-from lightning_plugins.strategies.rounds import Communication, Round
 
 
 class Agent:
@@ -74,7 +75,7 @@ class Agent:
             ValueError: models of different shapes.
         """
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        self._check_alike(Mergeable(self.module, True).flat.fingerprint)
+        self._check_alike(CommunicatedTensors(self.module, True).flat.fingerprint)
         if shared_init:
             self.peers.broadcast(list(tensors.values()), "start")
         self._remember_start()
@@ -83,7 +84,9 @@ class Agent:
     @torch.no_grad()
     def is_alike(self, kind: str = "control") -> bool:
         """Whether all agents have the same parameters, as far as sums of them tell."""
-        sums = torch.stack([t.double().sum() for t in mergeable_parameters(self.module).values()])
+        sums = torch.stack(
+            [t.double().sum() for t in communicated_parameters(self.module).values()]
+        )
         of_all = self.peers.gather(sums, kind)
         return all(torch.equal(part, of_all[0]) for part in of_all)
 
@@ -109,8 +112,8 @@ class Agent:
 
     def merge(self, steps: int) -> None:
         """Give every agent the mean of all, or the outer optimizer's step on it."""
-        mergeable = Mergeable(self.module, self.buffers == "mix")
-        own = mergeable_parameters(self.module) | mergeable_buffers(self.module)
+        mergeable = CommunicatedTensors(self.module, self.buffers == "mix")
+        own = communicated_parameters(self.module) | communicated_buffers(self.module)
         self.before_merge = {name: tensor.detach().clone() for name, tensor in own.items()}
         means = self._checked_mean(mergeable, "merge")
         self._commit(mergeable, self._outer.step(means) if self._outer else means)
@@ -133,7 +136,7 @@ class Agent:
     @torch.no_grad()
     def consensus_distance(self, means: Sequence[Tensor]) -> Tensor:
         """``1/n sum_i ||x_i - x̄||^2`` over the parameters, whose ``means`` are given."""
-        own = mergeable_parameters(self.module).values()
+        own = communicated_parameters(self.module).values()
         squared = sum(
             ((x.double() - mean.double()) ** 2).sum() for x, mean in zip(own, means, strict=True)
         )
@@ -186,7 +189,7 @@ class Agent:
         if self._reference is not None:
             self._reference = self._parameters_flat()
 
-    def _checked_mean(self, mergeable: Mergeable, kind: str) -> list[Tensor]:
+    def _checked_mean(self, mergeable: CommunicatedTensors, kind: str) -> list[Tensor]:
         flats = mergeable.flat.pack()
         if len(self.peers.agents) == 1:
             return flats
@@ -195,7 +198,7 @@ class Agent:
 
     def _commit(
         self,
-        mergeable: Mergeable,
+        mergeable: CommunicatedTensors,
         result: Sequence[Tensor],
         received: Any = None,
     ) -> None:
@@ -237,9 +240,9 @@ class Agent:
         if other:
             self.peers.lose(dict.fromkeys(other, "a model of another shape"))
 
-    def _mergeable(self) -> Mergeable:
+    def _mergeable(self) -> CommunicatedTensors:
         averaged = self.optimizers if self.optimizer_state == "average" else ()
-        return Mergeable(self.module, self.buffers != "local", averaged)
+        return CommunicatedTensors(self.module, self.buffers != "local", averaged)
 
     def _remember_start(self) -> None:
         mergeable = self._mergeable()
@@ -251,7 +254,7 @@ class Agent:
             self._reference = self._parameters_flat()
 
     def _parameters_flat(self) -> list[Tensor]:
-        return Mergeable(self.module, False).flat.pack()
+        return CommunicatedTensors(self.module, False).flat.pack()
 
     def _has_drifted(self) -> bool:
         assert self._reference is not None

@@ -16,32 +16,35 @@ from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import optimizer_steps, optimizers_to_device
 from lightning_plugins.strategies.agent import Agent
-from lightning_plugins.strategies.agent_data import Data, agents_loader
-from lightning_plugins.strategies.agent_files import AgentFiles
-from lightning_plugins.strategies.agent_processes import (
-    AgentProcesses,
-    OnPeerFailure,
-    StartMethod,
-)
+from lightning_plugins.strategies.agent_checkpoints import AgentCheckpoints
+from lightning_plugins.strategies.agent_dataloaders import Data, agents_loader
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
-from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.living_peers import LivingPeers
-from lightning_plugins.strategies.mergeable import (
+from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
     OptimizerState,
-    mergeable_buffers,
-    mergeable_parameters,
+    communicated_buffers,
+    communicated_parameters,
 )
-from lightning_plugins.strategies.refusals import check_arguments, check_loaders, check_trainer
-from lightning_plugins.strategies.reporting import write_report
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.configuration_checks import (
+    check_arguments,
+    check_loaders,
+    check_trainer,
+)
+from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers
+from lightning_plugins.strategies.ledger import CommLedger, write_report
+from lightning_plugins.strategies.process_per_agent import (
+    OnPeerFailure,
+    ProcessPerAgentStrategy,
+    StartMethod,
+)
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 
 CHECKPOINT_KEY = "decentralized"
 RECALIBRATION_BATCHES = 32
 
 
-class DecentralizedStrategy(AgentProcesses):
+class DecentralizedStrategy(ProcessPerAgentStrategy):
     """Each process is an agent: it trains its own parameters on its own data, and they gossip.
 
     All agents start from the same weights. After a round's optimizer step they mix their weights
@@ -184,7 +187,7 @@ class DecentralizedStrategy(AgentProcesses):
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
         self.communication.check(len(self.peers.agents), self._total_steps)
-        if isinstance(self.peers, LivingPeers):
+        if isinstance(self.peers, FaultTolerantPeers):
             self.peers.reduce_metrics_of(self._module)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -201,7 +204,7 @@ class DecentralizedStrategy(AgentProcesses):
         taken = self._module.trainer.global_step + 1
         if taken % len(self.optimizers) == 0:
             steps = taken // len(self.optimizers)
-            if isinstance(self.peers, LivingPeers):
+            if isinstance(self.peers, FaultTolerantPeers):
                 self.peers.steps = steps
             meeting = self.agent.after_step(steps, self._total_steps)
             if meeting is not None and meeting.kind == "merge":
@@ -226,14 +229,14 @@ class DecentralizedStrategy(AgentProcesses):
 
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
         """What a merge now would give, by name: parameters and floating-point buffers."""
-        tensors = mergeable_parameters(self._module) | mergeable_buffers(self._module)
+        tensors = communicated_parameters(self._module) | communicated_buffers(self._module)
         means = self.agent.mean(list(tensors.values()), kind)
         return dict(zip(tensors, means, strict=True))
 
     def consensus_distance(self, merged: dict[str, Tensor]) -> Tensor:
         """Mean squared distance of the agents from ``merged``."""
         return self.agent.consensus_distance(
-            [merged[name] for name in mergeable_parameters(self._module)]
+            [merged[name] for name in communicated_parameters(self._module)]
         )
 
     def averaged(self, tensors: list[Tensor], kind: str = "measurement") -> list[Tensor]:
@@ -273,7 +276,7 @@ class DecentralizedStrategy(AgentProcesses):
             if "optimizer_states" in checkpoint:
                 own = {CHECKPOINT_KEY: {"agent": self.agent.state_dict()}, **checkpoint}
                 own[CHECKPOINT_KEY]["ledger"] = self.ledger.state_dict()
-                AgentFiles(filepath).write(save, self.global_rank, own)
+                AgentCheckpoints(filepath).write(save, self.global_rank, own)
             if self.save_merged:
                 checkpoint = {**checkpoint, "state_dict": self._mean_of(checkpoint["state_dict"])}
                 label["weights"] = "merged"
@@ -282,8 +285,8 @@ class DecentralizedStrategy(AgentProcesses):
             label["agents"] = list(self.peers.agents) if self._peers else []
             content = {**checkpoint, CHECKPOINT_KEY: label}
             self.checkpoint_io.save_checkpoint(content, filepath, storage_options=storage_options)
-            if label["save"] and AgentFiles(filepath).folder.exists():
-                AgentFiles(filepath).keep_only(str(label["save"]))
+            if label["save"] and AgentCheckpoints(filepath).folder.exists():
+                AgentCheckpoints(filepath).keep_only(str(label["save"]))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
         """This agent's own state where it is there, and else the merged model for all."""
@@ -294,7 +297,7 @@ class DecentralizedStrategy(AgentProcesses):
         is_own = label.get("save") and label["world_size"] == self.world_size
         own = None
         if is_own:
-            path = AgentFiles(checkpoint_path).path(label["save"], self.global_rank)
+            path = AgentCheckpoints(checkpoint_path).path(label["save"], self.global_rank)
             own = path if os.path.exists(path) else None
         self._is_resuming = self.reduce_boolean_decision(own is not None)
         if self._is_resuming:
@@ -312,7 +315,7 @@ class DecentralizedStrategy(AgentProcesses):
         """Remove the checkpoint and the agents' files."""
         super().remove_checkpoint(filepath)
         if self.is_global_zero:
-            AgentFiles(filepath).remove()
+            AgentCheckpoints(filepath).remove()
 
     def teardown(self) -> None:
         """Let go of the agent."""
@@ -360,9 +363,9 @@ class DecentralizedStrategy(AgentProcesses):
         Of what is about to be saved rather than of the model, because callbacks such as weight
         averaging save other weights than the model has.
         """
-        mergeable = mergeable_parameters(self._module)
+        mergeable = communicated_parameters(self._module)
         if self.buffers != "local":
-            mergeable |= mergeable_buffers(self._module)
+            mergeable |= communicated_buffers(self._module)
         names = [name for name in mergeable if isinstance(state_dict.get(name), Tensor)]
         means = self.agent.mean([state_dict[name] for name in names], "checkpoint")
         return {**state_dict, **dict(zip(names, means, strict=True))}

@@ -1,8 +1,17 @@
 """What communication cost: bytes, messages, rounds and waiting time by agent and kind."""
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass
+from pathlib import Path
 from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.strategies.communicated_tensors import communicated_parameters
+
+REPORT_NAME = "communication.json"
 
 KINDS = ("start", "gossip", "merge", "checkpoint", "measurement", "control")
 """Sharing the initial weights, as DDP does too; mixing during training; the merge at its end; the
@@ -147,3 +156,21 @@ def ring_all_reduce_bytes(payload_bytes: int, num_agents: int) -> float:
     Workstations, J. Parallel Distrib. Comput. 69 (2009). DDP does one a step.
     """
     return 2 * (num_agents - 1) / num_agents * payload_bytes
+
+
+def write_report(
+    ledger: CommLedger, module: LightningModule, steps: int, num_agents: int
+) -> dict[str, Any]:
+    """Write ``communication.json`` of all agents' books, on the first agent.
+
+    Returns:
+        What it holds: :meth:`CommLedger.report`.
+    """
+    trainer = module.trainer
+    model_bytes = sum(tensor.nbytes for tensor in communicated_parameters(module).values())
+    report = ledger.report(model_bytes, steps, num_agents)
+    folder = trainer.log_dir  # asks the other agents, so all of them come here
+    if trainer.is_global_zero and folder is not None:
+        text = json.dumps(report, indent=2) + "\n"
+        write_text_atomically(Path(folder) / REPORT_NAME, text)
+    return report

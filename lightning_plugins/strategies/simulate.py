@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.func import grad_and_value, vmap
 from torch.optim import Optimizer
 
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.stacked_agents import StackedAgents
 
 Parameters = dict[str, Tensor]

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_plugins.strategies.flat_buffers import are_finite, mixed
+from lightning_plugins.strategies.communicated_tensors import are_finite, mixed
+from lightning_plugins.strategies.communication import Communication, Round
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
 from lightning_plugins.strategies.outer_optimizer import OuterState
-from lightning_plugins.strategies.rounds import Communication, Round
 from lightning_plugins.strategies.topologies import MixingPlan
 
 

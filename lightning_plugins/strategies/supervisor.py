@@ -22,7 +22,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from lightning_plugins.strategies.living_peers import STORE_VARIABLE, host_meeting_point
+from lightning_plugins.strategies.fault_tolerant_peers import STORE_VARIABLE, host_meeting_point
 
 _GRACE_SECONDS = 10.0
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import MergedEvaluation
-from lightning_plugins.callbacks.merged_evaluation_copy import copied_module
+from lightning_plugins.callbacks.merged_evaluation import copied_module
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
 

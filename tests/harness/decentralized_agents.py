@@ -16,10 +16,10 @@ import torch.distributed as dist
 from torch import nn
 
 from lightning_plugins.strategies.agent import Agent
+from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, host_meeting_point
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.living_peers import LivingPeers, host_meeting_point
 from lightning_plugins.strategies.peers import FixedPeers
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import (
     Complete,
@@ -159,7 +159,7 @@ def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds
     store = dist.TCPStore(address[0], int(address[1]), is_master=False)
     ledger = CommLedger()
     timeout = timedelta(seconds=timeout_seconds)
-    peers = LivingPeers(agent, ledger, timeout, store, num_agents)
+    peers = FaultTolerantPeers(agent, ledger, timeout, store, num_agents)
     module = network()
     communication = Communication(topology, Schedule(), seed=5)
     one = Agent(module, peers, communication)

@@ -12,7 +12,7 @@ import decentralized_agents as harness
 from torch import nn
 
 from lightning_plugins.strategies.agent import Agent
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.schedule import Schedule
 
 AGENTS, ROUNDS = 4, 6

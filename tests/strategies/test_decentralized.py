@@ -4,8 +4,8 @@ import decentralized_trainers as harness
 import pytest
 import torch
 
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete, RandomPull, Ring
 

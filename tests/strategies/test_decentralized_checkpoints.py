@@ -6,8 +6,8 @@ import torch
 from decentralized_trainers import Classifier, KillAll
 from lightning.pytorch import Callback
 
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete, RandomPull
 
@@ -161,7 +161,7 @@ def test_unmerged_checkpoints_hold_the_first_agents_weights_and_say_so(ran, fold
 
 
 def test_a_path_that_is_on_no_file_system_is_refused():
-    from lightning_plugins.strategies.agent_files import AgentFiles
+    from lightning_plugins.strategies.agent_checkpoints import AgentCheckpoints
 
     with pytest.raises(ValueError, match="give a path on it"):
-        AgentFiles("s3://bucket/last.ckpt")
+        AgentCheckpoints("s3://bucket/last.ckpt")

@@ -8,8 +8,8 @@ from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.simulate import simulate
 from lightning_plugins.strategies.topologies import Complete, RandomMatching, RandomPull, Ring

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.supervisor import Supervisor, main
 from lightning_plugins.strategies.topologies import RandomMatching

@@ -9,7 +9,7 @@ from uuid import uuid4
 import torch
 
 
-class AgentFiles:
+class AgentCheckpoints:
     """``X.ckpt.agents/<save>.agent<k>.pt`` beside ``X.ckpt``.
 
     Every save has a name of its own, which ``X.ckpt`` knows: a run that is killed while it saves

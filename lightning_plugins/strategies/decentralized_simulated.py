@@ -20,16 +20,18 @@ from lightning_plugins._lightning_compat import (
     optimizer_steps,
     training_loader_anew,
 )
-from lightning_plugins.strategies.agent_data import Data, agents_loader
-from lightning_plugins.strategies.agent_loaders import AgentLoaders
-from lightning_plugins.strategies.agent_rows import AgentRows
+from lightning_plugins.strategies.agent_dataloaders import AgentDataLoaders, Data, agents_loader
+from lightning_plugins.strategies.agent_switcher import AgentSwitcher
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
+from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState, reset_state
+from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.configuration_checks import (
+    check_arguments,
+    check_loaders,
+    check_trainer,
+)
 from lightning_plugins.strategies.decentralized import CHECKPOINT_KEY, RECALIBRATION_BATCHES
-from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
-from lightning_plugins.strategies.mergeable import Buffers, OptimizerState, reset_state
-from lightning_plugins.strategies.refusals import check_arguments, check_loaders, check_trainer
-from lightning_plugins.strategies.reporting import write_report
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes, write_report
 from lightning_plugins.strategies.stacked_agents import StackedAgents, mixed_rows
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 
@@ -98,7 +100,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         """What real agents would have sent, once a run has ended: :meth:`CommLedger.report`."""
         self._turn = 0
         self._before_merge: list[dict[str, Tensor]] | None = None
-        self._rows: AgentRows | None = None
+        self._rows: AgentSwitcher | None = None
         self._agents: StackedAgents | None = None
         self._resumed: dict[str, Any] | None = None
         self._total_steps = math.inf
@@ -148,7 +150,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
                 "simulated agents need automatic optimization with one optimizer; take "
                 "strategy='decentralized' for anything else"
             )
-        self._rows = AgentRows(self._module, self.optimizers, self.num_agents)
+        self._rows = AgentSwitcher(self._module, self.optimizers, self.num_agents)
         self._agents = StackedAgents(
             self._rows.parameters.matrices, self.communication, self.ledger, self.wire_dtype
         )
@@ -174,7 +176,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         lengths = [sized_len(loader) for loader in loaders]
         batches = [math.inf if length is None else float(length) for length in lengths]
         check_loaders(range(self.num_agents), batches)
-        return AgentLoaders(loaders)
+        return AgentDataLoaders(loaders)
 
     def on_train_start(self) -> None:
         """Refuse a schedule that the run cannot keep."""
@@ -304,7 +306,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         super().teardown()
 
     @property
-    def rows(self) -> AgentRows:
+    def rows(self) -> AgentSwitcher:
         """The agents' weights, while they train."""
         assert self._rows is not None, "there are no agents outside of fit"
         return self._rows

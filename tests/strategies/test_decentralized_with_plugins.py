@@ -10,7 +10,7 @@ from sam_by_hand import at_the_worst_point, loss_of
 
 from lightning_plugins.callbacks import LateSAM
 from lightning_plugins.optimizers import SGDPower
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete
 

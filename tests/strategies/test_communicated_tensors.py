@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_plugins.strategies.flat_buffers import FlatBuffers, are_finite, mixed
+from lightning_plugins.strategies.communicated_tensors import FlatBuffers, are_finite, mixed
 from lightning_plugins.strategies.topologies import RandomMatching, StaticExponential
 
 

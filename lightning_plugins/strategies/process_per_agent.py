@@ -14,15 +14,15 @@ from lightning_plugins._lightning_compat import (
     leave_samplers_alone,
     process_launcher,
 )
+from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, meeting_point
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.living_peers import LivingPeers, meeting_point
 from lightning_plugins.strategies.peers import FixedPeers, Peers
 
 OnPeerFailure = Literal["raise", "drop"]
 StartMethod = Literal["popen", "spawn", "fork"]
 
 
-class AgentProcesses(ParallelStrategy):
+class ProcessPerAgentStrategy(ParallelStrategy):
     """One process an agent, under any launcher, with the collectives that Lightning calls.
 
     Args:
@@ -125,7 +125,7 @@ class AgentProcesses(ParallelStrategy):
         if self._peers is not None:
             return
         if self.on_peer_failure == "drop":
-            self._peers = LivingPeers(
+            self._peers = FaultTolerantPeers(
                 self.global_rank,
                 self.ledger,
                 self.timeout,

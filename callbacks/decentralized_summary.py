@@ -3,8 +3,7 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation
-from lightning_plugins.callbacks.merged_evaluation_copy import copied_module
+from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation, copied_module
 from lightning_plugins.strategies.topologies import Complete
 
 

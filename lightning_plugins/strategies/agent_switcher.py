@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_plugins.strategies.mergeable import mergeable_buffers, mergeable_parameters
+from lightning_plugins.strategies.communicated_tensors import (
+    communicated_buffers,
+    communicated_parameters,
+)
 
 
-class AgentRows:
+class AgentSwitcher:
     """The agents' weights as rows of matrices, and a module whose tensors are views of one row.
 
     Args:
@@ -24,8 +27,8 @@ class AgentRows:
         self.module = module
         self.optimizers = optimizers
         self.num_agents = num_agents
-        self.parameters = _Matrices(mergeable_parameters(module), num_agents)
-        self.buffers = _Matrices(mergeable_buffers(module), num_agents)
+        self.parameters = _Matrices(communicated_parameters(module), num_agents)
+        self.buffers = _Matrices(communicated_buffers(module), num_agents)
         self._owners = _owners_of_buffers(module)
         # Counters and what is not saved: each agent has its own copy.
         self._others = [

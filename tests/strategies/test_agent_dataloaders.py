@@ -18,7 +18,7 @@ from torch.utils.data import (
 
 from lightning_plugins.datamodules import DirichletPartition, ResumableDataLoader
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
-from lightning_plugins.strategies.agent_data import PartitionSampler, agents_loader
+from lightning_plugins.strategies.agent_dataloaders import PartitionSampler, agents_loader
 
 SAMPLES = TensorDataset(torch.arange(24.0), torch.arange(24) % 3)
 PARTITION = DirichletPartition(1.0, 6, seed=3)

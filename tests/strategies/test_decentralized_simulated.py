@@ -18,10 +18,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_plugins.callbacks import CommunicationSchedule, ExactResume, MergedEvaluation
 from lightning_plugins.datamodules import DirichletPartition
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
-from lightning_plugins.strategies.agent_loaders import AgentLoaders
+from lightning_plugins.strategies.agent_dataloaders import AgentDataLoaders
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
-from lightning_plugins.strategies.rounds import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import (
     Complete,
@@ -240,12 +240,12 @@ def test_loaders_without_a_length_end_merged_or_are_refused_where_a_schedule_nee
 
 
 def test_streams_that_end_apart_are_refused_with_the_agents_and_the_remedy():
-    loaders = AgentLoaders([range(3), range(2), range(2)])
+    loaders = AgentDataLoaders([range(3), range(2), range(2)])
     batches = iter(loaders)
     assert [next(batches), next(batches)] == [[0, 0, 0], [1, 1, 1]]
     with pytest.raises(ValueError, match=r"agents \[1, 2\] have 2 .* trainer\.limit_train_batches"):
         next(batches)
-    assert list(AgentLoaders([range(2), range(2)])) == [[0, 0], [1, 1]]
+    assert list(AgentDataLoaders([range(2), range(2)])) == [[0, 0], [1, 1]]
 
 
 @pytest.mark.parametrize(

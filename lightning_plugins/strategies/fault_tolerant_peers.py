@@ -27,7 +27,7 @@ class DroppedError(RuntimeError):
     """The other agents went on without this one."""
 
 
-class LivingPeers(Peers):
+class FaultTolerantPeers(Peers):
     """The agents that live, agreed on after each operation through a store outside of them.
 
     An operation is tried on a gloo group of the living. Each agent then posts whether it went well

@@ -9,9 +9,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_plugins._lightning_compat import callbacks_of
-from lightning_plugins.strategies.agent_data import Partition
+from lightning_plugins.strategies.agent_dataloaders import Partition
 from lightning_plugins.strategies.batch_norm import normalizations
-from lightning_plugins.strategies.mergeable import Buffers, OptimizerState
+from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState
 
 
 def check_arguments(data: Any, buffers: str, optimizer_state: str, wire: str) -> None:

@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_plugins.datamodules import DirichletPartition
 from lightning_plugins.strategies import DecentralizedStrategy
-from lightning_plugins.strategies.rounds import Communication
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import ExplicitMatrix, Hierarchical, Ring
 

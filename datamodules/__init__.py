@@ -1,32 +1,39 @@
 """LightningDataModules, one a task, each with an embedded default."""
 
-from lightning_plugins.datamodules.ai_text import AITextDataModule
-from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
-from lightning_plugins.datamodules.digits import DigitsDataModule
-from lightning_plugins.datamodules.image import ImageDataModule
-from lightning_plugins.datamodules.induction import (
-    InductionMixtureDataModule,
-    MarkovChainDataModule,
-    RepeatedSequenceDataModule,
-)
-from lightning_plugins.datamodules.interactions import InteractionDataModule
-from lightning_plugins.datamodules.manifolds import ManifoldDataModule
-from lightning_plugins.datamodules.partition import DirichletPartition
-from lightning_plugins.datamodules.resumable import ResumableDataLoader
-from lightning_plugins.datamodules.tokens import HubCorpus, TokenDataModule
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AITextDataModule",
-    "ChangeCaptionDataModule",
-    "DigitsDataModule",
-    "DirichletPartition",
-    "HubCorpus",
-    "ImageDataModule",
-    "InductionMixtureDataModule",
-    "InteractionDataModule",
-    "ManifoldDataModule",
-    "MarkovChainDataModule",
-    "RepeatedSequenceDataModule",
-    "ResumableDataLoader",
-    "TokenDataModule",
-]
+from lightning_plugins._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .ai_text import AITextDataModule as AITextDataModule
+    from .change_captioning import ChangeCaptionDataModule as ChangeCaptionDataModule
+    from .digits import DigitsDataModule as DigitsDataModule
+    from .image import ImageDataModule as ImageDataModule
+    from .induction import InductionMixtureDataModule as InductionMixtureDataModule
+    from .induction import MarkovChainDataModule as MarkovChainDataModule
+    from .induction import RepeatedSequenceDataModule as RepeatedSequenceDataModule
+    from .interactions import InteractionDataModule as InteractionDataModule
+    from .manifolds import ManifoldDataModule as ManifoldDataModule
+    from .partition import DirichletPartition as DirichletPartition
+    from .resumable import ResumableDataLoader as ResumableDataLoader
+    from .tokens import HubCorpus as HubCorpus
+    from .tokens import TokenDataModule as TokenDataModule
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "AITextDataModule": "ai_text",
+            "ChangeCaptionDataModule": "change_captioning",
+            "DigitsDataModule": "digits",
+            "DirichletPartition": "partition",
+            "HubCorpus": "tokens",
+            "ImageDataModule": "image",
+            "InductionMixtureDataModule": "induction",
+            "InteractionDataModule": "interactions",
+            "ManifoldDataModule": "manifolds",
+            "MarkovChainDataModule": "induction",
+            "RepeatedSequenceDataModule": "induction",
+            "ResumableDataLoader": "resumable",
+            "TokenDataModule": "tokens",
+        },
+    )

@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_plugins.mistakes import Mistake, told_in_one_line
+from lightning_plugins.errors import UserError, user_errors_in_one_line
 
 _USAGE = """\
 usage: lightning-plugins COMMAND ... [--debug]
@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         return _dispatch(*arguments)
-    except Mistake as mistake:
+    except UserError as mistake:
         if debug:
             raise mistake.__cause__ or mistake from None
         print(f"lightning-plugins: {mistake}", file=sys.stderr)
@@ -52,7 +52,7 @@ def _dispatch(command: str, *rest: str) -> int:
         run([command, *arguments])
         return 0
     # These answer without loading torch.
-    with told_in_one_line():
+    with user_errors_in_one_line():
         if command == "recipes":
             from lightning_plugins.recipes.command import main as recipes
 
@@ -75,7 +75,7 @@ def _problem_of(options: list[str]) -> str | None:
     try:
         with quiet():
             instantiate(options)
-    except Mistake as mistake:
+    except UserError as mistake:
         return str(mistake)
     return None
 

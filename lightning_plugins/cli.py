@@ -21,14 +21,18 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-# Imported so that the parser knows their classes by bare name: `--model ImageClassifier`.
-import lightning_plugins.callbacks
-import lightning_plugins.datamodules
-import lightning_plugins.litmodels
-import lightning_plugins.strategies  # noqa: F401
-from lightning_plugins.mistakes import told_in_one_line
+from lightning_plugins._lazy import load_exports
+from lightning_plugins.errors import user_errors_in_one_line
 from lightning_plugins.optimizers.configuration import configure_optimizers, scheduler_config
 from lightning_plugins.recipes import load_recipe
+
+# jsonargparse finds a class by its bare name (`--model ImageClassifier`) once it is imported.
+load_exports(
+    *(
+        f"lightning_plugins.{folder}"
+        for folder in ("callbacks", "datamodules", "litmodels", "optimizers", "strategies")
+    )
+)
 
 
 class PluginCLIMixin:
@@ -114,13 +118,13 @@ def run(arguments: list[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Raises:
-        Mistake: what can be mended in the command or its configuration, before the first batch.
+        UserError: what can be mended in the command or its configuration, before the first batch.
     """
     # Said before the classes are built, so it would stand above a one-line error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     strict = {"exit_on_error": False, "allow_abbrev": False}
     cli = PluginCLI.__new__(PluginCLI)  # held here, so that a failed construction can be asked
-    with told_in_one_line(lambda: _has_begun(cli), lambda: _known_names(cli, arguments[0])):
+    with user_errors_in_one_line(lambda: _has_begun(cli), lambda: _known_names(cli, arguments[0])):
         cli.__init__(  # type: ignore[misc]
             LightningModule,
             LightningDataModule,
@@ -136,9 +140,9 @@ def instantiate(options: list[str]) -> None:
     """Build the trainer, model and data that ``options`` describe, without memory or a run.
 
     Raises:
-        Mistake: what is wrong with the options, in one line.
+        UserError: what is wrong with the options, in one line.
     """
-    with told_in_one_line(), torch.device("meta"):
+    with user_errors_in_one_line(), torch.device("meta"):
         PluginCLI(
             LightningModule,
             LightningDataModule,

@@ -1,31 +1,35 @@
 """LightningModules, one folder a task."""
 
-from lightning_plugins.litmodels.ai_text import AITextDetector
-from lightning_plugins.litmodels.change_captioning import ChangeCaptioner
-from lightning_plugins.litmodels.image import ImageClassifier
-from lightning_plugins.litmodels.induction import (
-    InContextMarkov,
-    InContextRepeats,
-    InductionMixture,
-    InductionRegression,
-)
-from lightning_plugins.litmodels.language_model import CausalLM
-from lightning_plugins.litmodels.mixture_of_experts import MoERegressor
-from lightning_plugins.litmodels.recommendation import (
-    InfluencePathPlanner,
-    SequentialRecommender,
-)
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AITextDetector",
-    "CausalLM",
-    "ChangeCaptioner",
-    "ImageClassifier",
-    "InContextMarkov",
-    "InContextRepeats",
-    "InductionMixture",
-    "InductionRegression",
-    "InfluencePathPlanner",
-    "MoERegressor",
-    "SequentialRecommender",
-]
+from lightning_plugins._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .ai_text import AITextDetector as AITextDetector
+    from .change_captioning import ChangeCaptioner as ChangeCaptioner
+    from .image import ImageClassifier as ImageClassifier
+    from .induction import InContextMarkov as InContextMarkov
+    from .induction import InContextRepeats as InContextRepeats
+    from .induction import InductionMixture as InductionMixture
+    from .induction import InductionRegression as InductionRegression
+    from .language_model import CausalLM as CausalLM
+    from .mixture_of_experts import MoERegressor as MoERegressor
+    from .recommendation import InfluencePathPlanner as InfluencePathPlanner
+    from .recommendation import SequentialRecommender as SequentialRecommender
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "AITextDetector": "ai_text",
+            "CausalLM": "language_model",
+            "ChangeCaptioner": "change_captioning",
+            "ImageClassifier": "image",
+            "InContextMarkov": "induction",
+            "InContextRepeats": "induction",
+            "InductionMixture": "induction",
+            "InductionRegression": "induction",
+            "InfluencePathPlanner": "recommendation",
+            "MoERegressor": "mixture_of_experts",
+            "SequentialRecommender": "recommendation",
+        },
+    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.datamodules.file_errors import told_of
+from lightning_plugins.datamodules.file_error_context import file_error_context
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def read_captions(folder: Path) -> list[PairRecord]:
 
 
 def _json(file: Path) -> Any:
-    with told_of(file):
+    with file_error_context(file):
         text = file.read_text(encoding="utf-8")
     try:
         if file.suffix == ".jsonl":

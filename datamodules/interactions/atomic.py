@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_plugins.datamodules.file_errors import told_of
+from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -29,7 +29,7 @@ def read_atomic(folder: Path) -> InteractionTable | None:
         names = ", ".join(file.name for file in files)
         raise ValueError(f"{folder} holds several data sets ({names}): keep one a folder")
     facts = _facts(files[0].with_suffix(".item"))
-    with told_of(files[0]):
+    with file_error_context(files[0]):
         columns = _columns(files[0])
         for name in ("user_id", "item_id", "timestamp"):
             if name not in columns:
@@ -47,7 +47,7 @@ def read_atomic(folder: Path) -> InteractionTable | None:
 def _facts(path: Path) -> dict[str, Item]:
     if not path.is_file():
         return {}
-    with told_of(path):
+    with file_error_context(path):
         columns = _columns(path)
         if "item_id" not in columns:
             raise ValueError(f"{path} has no column item_id: has {', '.join(columns)}")

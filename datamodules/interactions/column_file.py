@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_plugins.datamodules.file_errors import told_of
+from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -31,7 +31,7 @@ def read_column_file(path: Path, columns: Mapping[str, str]) -> InteractionTable
     if unknown:
         allowed = ", ".join((*_REQUIRED, *_OPTIONAL))
         raise ValueError(f"columns has {', '.join(sorted(unknown))}: expected among {allowed}")
-    with told_of(path):
+    with file_error_context(path):
         return _table(path, columns)
 
 

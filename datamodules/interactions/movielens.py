@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_plugins.datamodules.file_errors import told_of
+from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
@@ -63,7 +63,7 @@ def _read_latest(folder: Path) -> InteractionTable:
 
 
 def _table(path: Path, rows: Iterable[Sequence[str]], facts: dict[str, Item]) -> InteractionTable:
-    with told_of(path):
+    with file_error_context(path):
         columns = list(zip(*rows, strict=True))
         if not columns:
             raise ValueError("it holds no rating")
@@ -90,7 +90,7 @@ def _lines(path: Path, separator: str, width: int | None = None) -> Iterator[lis
 
 
 def _csv_rows(path: Path, width: int) -> Iterator[list[str]]:
-    with told_of(path), path.open(encoding="utf-8", newline="") as file:
+    with file_error_context(path), path.open(encoding="utf-8", newline="") as file:
         rows = csv.reader(file)
         next(rows, None)  # the header
         yield from _of_width(path, rows, width)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from lightning_plugins.assets import inert_backend
+from lightning_plugins.assets import metadata_only_backend
 from lightning_plugins.assets.catalogue import Asset
 
 _TRIES = 3
@@ -76,7 +76,7 @@ def _try_once(
         command += ["--only-binary", ":all:"]
     else:
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
-        environment["PYTHONPATH"] = str(_show_inert_backend(working_folder))
+        environment["PYTHONPATH"] = str(_show_metadata_only_backend(working_folder))
     command += ["--dest", str(target), "--requirement", str(requirements), *pip_arguments]
     code, output = _run(command, environment, working_folder, timeout_seconds)
     if code is None:
@@ -88,11 +88,11 @@ def _try_once(
     return None
 
 
-def _show_inert_backend(working_folder: Path) -> Path:
+def _show_metadata_only_backend(working_folder: Path) -> Path:
     folder = working_folder / "backend"
     (folder / "setuptools").mkdir(parents=True, exist_ok=True)
     (folder / "setuptools" / "__init__.py").touch()
-    shutil.copyfile(inert_backend.__file__, folder / "setuptools" / "build_meta.py")
+    shutil.copyfile(metadata_only_backend.__file__, folder / "setuptools" / "build_meta.py")
     return folder
 
 

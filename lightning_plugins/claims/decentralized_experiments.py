@@ -71,7 +71,7 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
 
     from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition
     from lightning_plugins.nn.image import build_image_network
-    from lightning_plugins.strategies.simulate import simulate
+    from lightning_plugins.strategies.simulation import simulate
 
     settings = {**_SETTINGS, **config, **config["overrides"]}
     agents, steps_a_round = settings["agents"], settings["steps_a_round"]

@@ -1,40 +1,51 @@
 """Optimizers and schedules, and how a LightningModule gets them from YAML."""
 
-from lightning_plugins.optimizers.adam_mini import AdamMini
-from lightning_plugins.optimizers.blockwise import (
-    Blockwise,
-    BlockwiseAdamMini,
-    BlockwiseAdamW,
-    BlockwiseLion,
-)
-from lightning_plugins.optimizers.blockwise_schedule import BlockwiseSchedule
-from lightning_plugins.optimizers.configuration import build_optimizer, configure_optimizers
-from lightning_plugins.optimizers.gradpower import AdamWPower, GradPower, SGDPower, gradpower
-from lightning_plugins.optimizers.lion import Lion
-from lightning_plugins.optimizers.muon_adamw import MuonAdamW, MuonPower
-from lightning_plugins.optimizers.parameter_names import register_names
-from lightning_plugins.optimizers.sign_power import sign_power_
-from lightning_plugins.optimizers.warmup_cosine import WarmupCosine
-from lightning_plugins.optimizers.warmup_stable_decay import WarmupStableDecay
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "AdamMini",
-    "AdamWPower",
-    "Blockwise",
-    "BlockwiseAdamMini",
-    "BlockwiseAdamW",
-    "BlockwiseLion",
-    "BlockwiseSchedule",
-    "GradPower",
-    "Lion",
-    "MuonAdamW",
-    "MuonPower",
-    "SGDPower",
-    "WarmupCosine",
-    "WarmupStableDecay",
-    "build_optimizer",
-    "configure_optimizers",
-    "gradpower",
-    "register_names",
-    "sign_power_",
-]
+from lightning_plugins._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .adam_mini import AdamMini as AdamMini
+    from .blockwise import Blockwise as Blockwise
+    from .blockwise import BlockwiseAdamMini as BlockwiseAdamMini
+    from .blockwise import BlockwiseAdamW as BlockwiseAdamW
+    from .blockwise import BlockwiseLion as BlockwiseLion
+    from .blockwise_schedule import BlockwiseSchedule as BlockwiseSchedule
+    from .configuration import build_optimizer as build_optimizer
+    from .configuration import configure_optimizers as configure_optimizers
+    from .grad_power import AdamWPower as AdamWPower
+    from .grad_power import GradPower as GradPower
+    from .grad_power import SGDPower as SGDPower
+    from .grad_power import gradpower as gradpower
+    from .lion import Lion as Lion
+    from .muon_adamw import MuonAdamW as MuonAdamW
+    from .muon_adamw import MuonPower as MuonPower
+    from .parameter_names import register_names as register_names
+    from .sign_power import sign_power_ as sign_power_
+    from .warmup_cosine import WarmupCosine as WarmupCosine
+    from .warmup_stable_decay import WarmupStableDecay as WarmupStableDecay
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "AdamMini": "adam_mini",
+            "AdamWPower": "grad_power",
+            "Blockwise": "blockwise",
+            "BlockwiseAdamMini": "blockwise",
+            "BlockwiseAdamW": "blockwise",
+            "BlockwiseLion": "blockwise",
+            "BlockwiseSchedule": "blockwise_schedule",
+            "GradPower": "grad_power",
+            "Lion": "lion",
+            "MuonAdamW": "muon_adamw",
+            "MuonPower": "muon_adamw",
+            "SGDPower": "grad_power",
+            "WarmupCosine": "warmup_cosine",
+            "WarmupStableDecay": "warmup_stable_decay",
+            "build_optimizer": "configuration",
+            "configure_optimizers": "configuration",
+            "gradpower": "grad_power",
+            "register_names": "parameter_names",
+            "sign_power_": "sign_power",
+        },
+    )

@@ -15,7 +15,7 @@ from lightning_plugins.optimizers.block_presets import BLOCKS
 from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 from lightning_plugins.optimizers.blockwise_checkpoint import as_groups_of, as_one_group
 from lightning_plugins.optimizers.lion import Lion
-from lightning_plugins.optimizers.unhooked import unhooked_step
+from lightning_plugins.optimizers.step_without_hooks import step_without_hooks
 
 DEFAULT_MULTIPLIERS: dict[str, float] = {
     "embedding": 10.0,
@@ -92,7 +92,7 @@ class Blockwise(Optimizer):
                 loss = closure()
         lr = {group["name"]: group["lr"] for group in self.param_groups}
         deferred = _slices_at_another_rate(self._fused, lr)
-        unhooked_step(self, Blockwise)(self)
+        step_without_hooks(self, Blockwise)(self)
         with torch.no_grad():
             for now, before, own, whole in deferred:
                 moved = before + own / whole * (now - before)

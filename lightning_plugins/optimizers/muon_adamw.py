@@ -7,7 +7,7 @@ import torch
 from torch.optim import AdamW, Muon, Optimizer
 
 from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
-from lightning_plugins.optimizers.gradpower import SignPowerStep
+from lightning_plugins.optimizers.grad_power import SignPowerStep
 
 _HIDDEN = ("qk", "vo", "ffn")
 

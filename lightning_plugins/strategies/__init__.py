@@ -1,29 +1,53 @@
 """Lightning strategies; importing this registers ``Trainer(strategy="decentralized")``."""
 
+from typing import TYPE_CHECKING
+
 from lightning.pytorch.strategies import StrategyRegistry
 
-from lightning_plugins.strategies.decentralized import DecentralizedStrategy
-from lightning_plugins.strategies.decentralized_simulated import SimulatedDecentralizedStrategy
-from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.simulate import Simulated, simulate
+from lightning_plugins._lazy import lazy_exports
 
-__all__ = [
-    "CommLedger",
-    "DecentralizedStrategy",
-    "Simulated",
-    "SimulatedDecentralizedStrategy",
-    "simulate",
-]
+if TYPE_CHECKING:
+    from .decentralized import DecentralizedStrategy as DecentralizedStrategy
+    from .decentralized_simulated import (
+        SimulatedDecentralizedStrategy as SimulatedDecentralizedStrategy,
+    )
+    from .ledger import CommLedger as CommLedger
+    from .simulation import Simulated as Simulated
+    from .simulation import simulate as simulate
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "CommLedger": "ledger",
+            "DecentralizedStrategy": "decentralized",
+            "Simulated": "simulation",
+            "SimulatedDecentralizedStrategy": "decentralized_simulated",
+            "simulate": "simulation",
+        },
+    )
+
+
+def _decentralized() -> "DecentralizedStrategy":
+    from lightning_plugins.strategies.decentralized import DecentralizedStrategy
+
+    return DecentralizedStrategy()
+
+
+def _simulated() -> "SimulatedDecentralizedStrategy":
+    from lightning_plugins.strategies.decentralized_simulated import SimulatedDecentralizedStrategy
+
+    return SimulatedDecentralizedStrategy()
+
 
 StrategyRegistry.register(
     "decentralized",
-    DecentralizedStrategy,
-    description="A model in each process; they gossip along random pairs and merge at the end",
+    _decentralized,
+    description="One model per process; the processes gossip in random pairs and merge at the end",
     override=True,
 )
 StrategyRegistry.register(
     "decentralized_simulated",
-    SimulatedDecentralizedStrategy,
+    _simulated,
     description="16 agents take turns in one process",
     override=True,
 )

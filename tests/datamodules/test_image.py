@@ -256,7 +256,7 @@ def test_columns_that_are_not_unique_or_not_there_are_told(monkeypatch, saved_da
         ImageDataModule("someone/digits", image_column="photo", label_column="second").setup()
 
 
-def test_a_dataset_that_is_neither_cached_nor_reachable_is_told_in_one_line(monkeypatch):
+def test_a_dataset_that_is_neither_cached_nor_reachable_is_user_errors_in_one_line(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

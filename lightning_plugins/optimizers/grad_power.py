@@ -11,7 +11,7 @@ from lightning.pytorch.cli import OptimizerCallable
 from torch.optim import SGD, AdamW, Optimizer
 
 from lightning_plugins.optimizers.sign_power import sign_power_
-from lightning_plugins.optimizers.unhooked import unhooked_step
+from lightning_plugins.optimizers.step_without_hooks import step_without_hooks
 
 
 class _PowerType(type):
@@ -61,7 +61,7 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         for group in self.param_groups:
             gradients = (q.grad for q in group["params"] if q.grad is not None)
             sign_power_(gradients, group["p"], self._floor, self._compile)
-        unhooked_step(self, SignPowerStep)(self)
+        step_without_hooks(self, SignPowerStep)(self)
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

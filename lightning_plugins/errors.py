@@ -21,16 +21,16 @@ _GIVEN = re.compile(r"Given value: (.*)")
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
 
-class Mistake(Exception):
+class UserError(Exception):
     """What the command line answers with one line and exit code 2; its cause is the error."""
 
 
 @contextmanager
-def told_in_one_line(
+def user_errors_in_one_line(
     unless: Callable[[], bool] = lambda: False,
     known_names: Callable[[], Iterable[str]] = tuple,
 ) -> Iterator[None]:
-    """Turn errors that a user can mend into a :class:`Mistake`.
+    """Turn errors that a user can mend into a :class:`UserError`.
 
     Args:
         unless: asked when an error comes; the error stays as it is where this is true, as in a
@@ -40,10 +40,10 @@ def told_in_one_line(
     try:
         yield
     except Exception as error:
-        if unless() or not _is_mistake(error):
+        if unless() or not _is_user_error(error):
             raise
         text = one_line(error)
-        raise Mistake(text + _near_names(text, known_names)) from error
+        raise UserError(text + _near_names(text, known_names)) from error
 
 
 def one_line(error: BaseException) -> str:
@@ -94,7 +94,7 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _is_mistake(error: BaseException) -> bool:
+def _is_user_error(error: BaseException) -> bool:
     # By name, because lightning and pytorch_lightning each have the class and importing is slow.
     is_misconfiguration = any(
         c.__name__ == "MisconfigurationException" for c in type(error).__mro__

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
 from lightning_plugins.strategies.schedule import Schedule
-from lightning_plugins.strategies.simulate import simulate
+from lightning_plugins.strategies.simulation import simulate
 from lightning_plugins.strategies.topologies import Complete, RandomMatching, RandomPull, Ring
 
 AGENTS, STEPS = 5, 12

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @contextmanager
-def told_of(path: Path) -> Iterator[None]:
+def file_error_context(path: Path) -> Iterator[None]:
     """Make an error in what ``path`` holds a ``ValueError`` that names it.
 
     Raises:

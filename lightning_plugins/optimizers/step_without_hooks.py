@@ -6,7 +6,7 @@ from typing import Any
 from torch.optim import Optimizer
 
 
-def unhooked_step(optimizer: Optimizer, mixin: type[Optimizer]) -> Callable[[Optimizer], Any]:
+def step_without_hooks(optimizer: Optimizer, mixin: type[Optimizer]) -> Callable[[Optimizer], Any]:
     """The ``step`` that ``super()`` would find in ``mixin``, below the wrapper that runs hooks.
 
     PyTorch puts the wrapper on ``step`` once a class was instantiated. It runs the hooks that are

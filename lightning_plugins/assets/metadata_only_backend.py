@@ -11,7 +11,7 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 
-class _InertBackend:
+class _MetadataOnlyBackend:
     """The hooks of PEP 517 that ``pip download`` calls, in the source archive's folder."""
 
     def get_requires_for_build_wheel(self, config_settings: object = None) -> list[str]:
@@ -32,4 +32,4 @@ class _InertBackend:
         return folder.name
 
 
-__legacy__ = _InertBackend()
+__legacy__ = _MetadataOnlyBackend()

@@ -69,7 +69,7 @@ def _dispatch(command: str, *rest: str) -> int:
 
 
 def _problem_of(options: list[str]) -> str | None:
-    from lightning_plugins.claims.recipe_run import quiet
+    from lightning_plugins.claims.measurements.recipe_run import quiet
     from lightning_plugins.cli import instantiate  # with torch, which most commands do not need
 
     try:

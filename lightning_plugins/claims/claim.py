@@ -1,21 +1,21 @@
-"""What a paper claims, and the experiment that re-measures it, as plain data."""
+"""A paper's claims and the experiments that measure them again, as plain data."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, NotRequired, TypedDict
 
-from lightning_plugins.claims.canonical import canonical_json
-from lightning_plugins.claims.near_names import suggestion
+from lightning_plugins.claims.fingerprints import canonical_json
 from lightning_plugins.claims.rules import Rule
 
 
 class Cell(TypedDict):
     """Result of one (arm, seed).
 
-    ``metrics`` holds one number a name (NaN where a run diverged), ``series`` a list of numbers
-    a name (a curve over steps or epochs). The metric ``on_grid_edge`` is reserved: 1.0 says that
-    the arm's tuned value was the best at the edge of its grid, and makes every claim about that
-    arm inconclusive.
+    ``metrics`` maps names to numbers (NaN if a run diverged), ``series`` maps names to lists of
+    numbers (a curve over steps or epochs). The metric ``on_grid_edge`` is reserved: 1.0 means that
+    the arm's tuned value was the best one at the edge of its grid. Every claim about that arm is
+    then inconclusive.
     """
 
     metrics: dict[str, float]
@@ -24,14 +24,14 @@ class Cell(TypedDict):
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of an experiment is run.
+    """The size at which an experiment is run.
 
     Args:
-        seeds: the seeds; arms are compared seed by seed.
-        overrides: merged into the ``overrides`` of every arm.
-        arms: per arm, changes of its whole configuration at this scale (a different ``recipe``,
-            or ``overrides`` that win over the two others).
-        only: the arms that this scale runs; empty means all of them.
+        seeds: The seeds; arms are compared seed by seed.
+        overrides: Values that are merged into the ``overrides`` of every arm.
+        arms: Changes to the whole configuration of single arms at this scale: another ``recipe``,
+            or ``overrides`` that take precedence over those of the arm and of the scale.
+        only: The arms that run at this scale; empty means all arms.
     """
 
     seeds: tuple[int, ...]
@@ -46,14 +46,14 @@ class Scale:
 
 @dataclass(frozen=True)
 class Experiment:
-    """Arms that differ in one thing, run over the same seeds.
+    """Arms that differ in one thing and run with the same seeds.
 
     Args:
-        name: name within the paper.
-        arms: name -> plain-data configuration; ``recipe`` and ``overrides`` for a Lightning run.
-        scales: name (``smoke``, ``cpu``, ``paper``) -> :class:`Scale`.
-        run: ``run(config, seed) -> Cell``; must import torch inside, and be a module-level
-            function so that worker processes can import it.
+        name: Name within the paper.
+        arms: Name -> configuration as plain data; ``recipe`` and ``overrides`` for a Lightning run.
+        scales: Name (``smoke``, ``cpu``, ``paper``) -> :class:`Scale`.
+        run: ``run(config, seed) -> Cell``, a module-level function, so that worker processes can
+            import it; it imports torch inside.
     """
 
     name: str
@@ -75,10 +75,10 @@ class Experiment:
                 canonical_json(self.config(arm, scale_name))
 
     def scale(self, name: str) -> Scale:
-        """The scale of that name.
+        """Return the scale with that name.
 
         Raises:
-            ValueError: naming the scales that exist.
+            ValueError: If there is none; lists the scales that exist.
         """
         if name not in self.scales:
             raise ValueError(
@@ -88,28 +88,21 @@ class Experiment:
         return self.scales[name]
 
     def at(self, scale: str) -> "Experiment":
-        """This experiment with only the arms that a scale of its own runs."""
+        """Return this experiment with only the arms that run at the scale."""
         chosen = self.scale(scale)
         arms = {
             arm: config for arm, config in self.arms.items() if arm in (chosen.only or self.arms)
         }
-        return replace(
-            self,
-            arms=arms,
-            scales={
-                scale: replace(
-                    chosen, arms={arm: change for arm, change in chosen.arms.items() if arm in arms}
-                )
-            },
-        )
+        changes = {arm: change for arm, change in chosen.arms.items() if arm in arms}
+        return replace(self, arms=arms, scales={scale: replace(chosen, arms=changes)})
 
     def config(self, arm: str, scale: str) -> dict[str, Any]:
-        """The resolved configuration of an arm at a scale.
+        """Return the resolved configuration of an arm at a scale.
 
         Raises:
-            ValueError: if arm and scale set the same override to different values and
-                ``Scale.arms`` does not say which holds: neither order would be obvious, and a
-                rival that is quietly shortened is worse than an error.
+            ValueError: If arm and scale set the same override to different values and
+                ``Scale.arms`` does not decide between them. Neither order would be obvious, and an
+                error is better than a rival that trains for fewer steps than it should.
         """
         chosen = self.scale(scale)
         config = dict(self.arms[arm])
@@ -120,24 +113,24 @@ class Experiment:
             if own[key] != chosen.overrides[key]:
                 raise ValueError(
                     f"arm {arm!r} sets {key!r} to {own[key]!r} and scale {scale!r} to "
-                    f"{chosen.overrides[key]!r}; say which in Scale.arms[{arm!r}]['overrides']"
+                    f"{chosen.overrides[key]!r}; decide in Scale.arms[{arm!r}]['overrides']"
                 )
         return {**config, **special, "overrides": {**own, **chosen.overrides, **final}}
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One headline claim of a paper and the rule that judges it, written before the run.
+    """One main claim of a paper and the rule that judges it, written before the run.
 
     Args:
-        name: short name, unique in the paper.
-        statement: the claim in a sentence.
-        paper_figure: what the paper reports, as text with its unit.
-        source: table, figure or section of the paper.
-        experiment: name of the experiment that measures it.
-        rule: how it is judged (:mod:`lightning_plugins.claims.rules`).
-        in_paper_regime: whether the experiment has the paper's data, model and length.
-        regime: the regime in words ("26k parameters, digits, 5 seeds").
+        name: Short name, unique within the paper; part of the rule's hash.
+        statement: The claim in one sentence.
+        paper_figure: The value that the paper reports, as text with its unit.
+        source: Table, figure or section of the paper.
+        experiment: Name of the experiment that measures the claim.
+        rule: How the claim is judged (:mod:`lightning_plugins.claims.rules`).
+        in_paper_regime: Whether the experiment uses the paper's data, model and training length.
+        regime: Data, model and training length in words ("26k parameters, digits, 5 seeds").
     """
 
     name: str
@@ -151,13 +144,33 @@ class Claim:
 
     @property
     def rule_sha256(self) -> str:
-        """Hash of the rule under this claim's name."""
+        """Hash of the rule and this claim's name."""
         return self.rule.sha256(self.name)
+
+
+def claims_on(
+    experiment: str,
+    regime: str,
+    *rows: tuple[str, str, Rule, str, str],
+    in_paper_regime: bool = False,
+) -> tuple[Claim, ...]:
+    """Build the claims that one experiment measures in one regime from a table.
+
+    Args:
+        experiment: Name of the experiment.
+        regime: Data, model and training length in words.
+        rows: One row per claim: name, statement, rule, the paper's figure, and its source.
+        in_paper_regime: Whether the experiment uses the paper's data, model and training length.
+    """
+    return tuple(
+        Claim(name, statement, figure, source, experiment, rule, in_paper_regime, regime)
+        for name, statement, rule, figure, source in rows
+    )
 
 
 @dataclass(frozen=True)
 class Column:
-    """A metric shown in the table of arms: its label and a format such as ``.2f``."""
+    """A metric in the table of arms, with its label and a format such as ``.2f``."""
 
     metric: str
     label: str
@@ -173,20 +186,20 @@ class Column:
             ) from error
 
     def show(self, value: float) -> str:
-        """The value in this column's format."""
+        """Return the value in this column's format."""
         return format(value, self.format)
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The figure at the head of a paper's report, and what follows from it.
+    """The figure at the top of a paper's report, and the conclusions drawn from it.
 
     Args:
-        experiment: of which all arms are shown.
-        metric: that is shown, with its interval over seeds.
-        title: of the figure.
-        caption: what is to be known to read it.
-        conclusions: names of the claims whose verdicts say what follows.
+        experiment: The experiment; all of its arms are shown.
+        metric: The metric, shown with its interval over seeds.
+        title: Title of the figure.
+        caption: What the reader must know to interpret the figure.
+        conclusions: Names of the claims whose verdicts are listed as conclusions.
     """
 
     experiment: str
@@ -198,10 +211,10 @@ class Overview:
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper: its experiments, its claims, the columns of its table.
+    """A paper: its experiments, its claims, and the columns of its table.
 
-    ``next_steps`` are said after a run: what to try with what was just seen. ``overview`` stands at
-    the head of the report.
+    ``next_steps`` are commands or code to try, printed after a run. ``overview`` is the figure at
+    the top of the report.
     """
 
     name: str
@@ -241,10 +254,10 @@ class Paper:
                     )
 
     def at(self, scale: str) -> "Paper":
-        """This paper with only the experiments and arms that a scale runs, and their claims.
+        """Return this paper with only the experiments, arms and claims of a scale.
 
         Raises:
-            ValueError: no experiment has the scale; names those that exist.
+            ValueError: If no experiment has the scale; lists the scales that exist.
         """
         experiments = tuple(one.at(scale) for one in self.experiments if scale in one.scales)
         if not experiments:
@@ -265,10 +278,16 @@ class Paper:
         return replace(self, experiments=experiments, claims=claims, overview=shown)
 
     def experiment(self, name: str) -> Experiment:
-        """The experiment of that name."""
+        """Return the experiment with that name."""
         return next(one for one in self.experiments if one.name == name)
 
     def column(self, metric: str) -> Column:
-        """The column of that metric, or a plain one where the table does not show it."""
+        """Return the column of a metric, or a plain one if the table does not show the metric."""
         found = (column for column in self.columns if column.metric == metric)
         return next(found, Column(metric, metric))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'late-sam'?"``, or an empty string without a similar name."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

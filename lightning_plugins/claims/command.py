@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning_plugins.claims.claim import Paper
-from lightning_plugins.claims.published import (
+from lightning_plugins.claims.papers import PAPERS, load_paper
+from lightning_plugins.claims.published_runs import (
     PAPER_SCALE,
     has_published_runs,
     published_lines,
     published_runs,
 )
-from lightning_plugins.claims.registry import PAPERS, load_paper
 from lightning_plugins.claims.runner import BACKENDS, run_paper
 
 OUTPUT = Path("runs/reproduce")
@@ -70,9 +70,9 @@ def _show_published(papers: Sequence[Paper], problem_of: ProblemOf | None) -> in
 
 
 def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
-    from lightning_plugins.claims.evidence import report_of
-    from lightning_plugins.claims.terminal import paper_lines
+    from lightning_plugins.claims.reporting import report_of
     from lightning_plugins.reports import write_report
+    from lightning_plugins.reports.terminal import paper_lines
 
     results = [
         run_paper(

@@ -1,4 +1,4 @@
-"""A verdict and everything it rests on."""
+"""A verdict on one claim and the numbers that it rests on."""
 
 import math
 from collections.abc import Sequence
@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from lightning_plugins.claims.statistics import SIGNIFICANCE, holm
+from lightning_plugins.reports.report_data import ContrastEvidence
 
 
 class Verdict(StrEnum):
-    """What an experiment says about a claim; :meth:`Judgement.decided` states when."""
+    """Outcome of an experiment for a claim; :meth:`Judgement.decided` defines each."""
 
     SUPPORTED = "supported"
     NOT_SUPPORTED = "not supported"
@@ -18,47 +19,29 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One paired contrast of a rule, in the metric's unit.
-
-    Args:
-        label: which arms, in words ("sgd - late_sam").
-        differences: seed -> contrast.
-        estimate: mean of the contrast.
-        interval: its t interval.
-        margin: half width of the equivalence margin around zero, or None.
-    """
-
-    label: str
-    differences: dict[int, float]
-    estimate: float
-    interval: tuple[float, float]
-    margin: float | None = None
-
-
-@dataclass(frozen=True)
 class Judgement:
-    """A rule applied to numbers.
+    """The result of applying a rule to measured values.
 
     Args:
-        verdict: see :meth:`decided`.
-        estimate: mean of the rule's headline contrast, in the metric's unit.
-        interval: its t interval at ``confidence``.
-        confidence: 0.95, or 0.90 for equivalence (the interval that TOST inverts).
-        favours: whether the estimate lies on the claim's side.
-        p_for: two-sided p of the evidence for the claim (1 where the estimate is against it).
-        p_against: the same for the evidence against it.
-        p: ``p_for`` if ``favours`` else ``p_against``; after :func:`holm_adjusted` both, and so
-            this, are adjusted over the claims of the paper.
-        n: pairs (seeds with a finite value in every arm compared); the fewest over the contrasts.
-        dropped: seeds that some arm has and that were left out (missing or not finite).
-        minimal_detectable_effect: of the headline contrast, at 80 % power, two-sided 5 %.
-        comparisons: the contrasts, the headline first.
-        ratio_label, ratio, ratio_interval: the estimate as a ratio where the rule has one
-            ("share recovered"), with Fieller's interval at ``confidence``; else None.
-        note: what stands in the way of a verdict, or what a reader must know; may be empty.
-        blocked: the rule cannot decide (too few pairs, a grid's edge).
-        regime: the regime of the claim in words.
+        verdict: Outcome, see :meth:`decided`.
+        estimate: Mean of the rule's main contrast, in the metric's unit.
+        interval: t interval of ``estimate`` at ``confidence``.
+        confidence: 0.95, or 0.90 for equivalence (the interval that corresponds to TOST).
+        favours: Whether the estimate supports the claim.
+        p_for: Two-sided p value of the evidence for the claim; 1 if the estimate is against it.
+        p_against: The same for the evidence against the claim.
+        n: Number of pairs (seeds with a finite value in every compared arm); the minimum over
+            the contrasts.
+        dropped: Seeds that were left out because a value was missing or not finite.
+        minimal_detectable_effect: Smallest effect on the main contrast that is detected with
+            80 % power at a two-sided level of 5 %.
+        comparisons: The contrasts, the main one first.
+        ratio_label: Name of the ratio, such as "share recovered"; empty without one.
+        ratio: The estimate as a ratio, for rules that define one.
+        ratio_interval: Fieller's interval of ``ratio`` at ``confidence``.
+        note: Why there is no verdict, or a remark for the reader; may be empty.
+        blocked: Whether the rule cannot decide (too few pairs, best value on a grid's edge).
+        regime: Data, model and training length of the measurement, in words.
     """
 
     verdict: Verdict
@@ -71,7 +54,7 @@ class Judgement:
     n: int
     dropped: int
     minimal_detectable_effect: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[ContrastEvidence, ...]
     ratio_label: str = ""
     ratio: float | None = None
     ratio_interval: tuple[float, float] | None = None
@@ -81,15 +64,15 @@ class Judgement:
 
     @property
     def p(self) -> float:
-        """The p value behind the verdict's direction."""
+        """``p_for`` if ``favours``, otherwise ``p_against``; :func:`holm_adjusted` adjusts both."""
         return self.p_for if self.favours else self.p_against
 
     def decided(self, in_paper_regime: bool = True) -> "Judgement":
-        """The same judgement with its verdict computed from ``p_for`` and ``p_against``.
+        """Return a copy with the verdict computed from ``p_for`` and ``p_against``.
 
         * *inconclusive* if ``blocked``, or if neither p value is at most 0.05;
-        * *not supported* if ``p_against`` is at most 0.05, and then, outside the paper's regime,
-          *not reproduced at this scale*;
+        * *not supported* if ``p_against`` is at most 0.05; outside the paper's regime this
+          verdict is *not reproduced at this scale*;
         * *supported* if ``p_for`` is at most 0.05 and ``p_against`` is not.
         """
         against = Verdict.NOT_SUPPORTED if in_paper_regime else Verdict.NOT_REPRODUCED
@@ -105,10 +88,10 @@ class Judgement:
 
 
 def holm_adjusted(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """The judgements of one paper with ``p_for`` and ``p_against`` each adjusted by Holm.
+    """Adjust ``p_for`` and ``p_against`` over all claims of one paper by Holm's method.
 
-    Claims that could not be judged count in the family (their p is 1): the family is the list
-    written down before the run. Verdicts are left for :meth:`Judgement.decided`.
+    Claims that could not be judged count as p = 1: the family is the list of claims that was
+    written before the run. Verdicts are not updated; call :meth:`Judgement.decided` afterwards.
     """
     p_for = holm([one.p_for for one in judgements])
     p_against = holm([one.p_against for one in judgements])

@@ -1,16 +1,15 @@
-"""What a run of a paper's experiments left behind, and the verdicts it allows."""
+"""The results of running a paper's experiments, and the verdicts that follow from them."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from lightning_plugins.claims.cache import CellRecord
 from lightning_plugins.claims.claim import Claim, Paper
 from lightning_plugins.claims.judgement import Judgement, holm_adjusted
+from lightning_plugins.claims.result_store import CellRecord
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell that raised: its error in one line."""
+    """A cell that raised an exception, with the error in one line."""
 
     experiment: str
     arm: str
@@ -22,8 +21,9 @@ class Failure:
 class ClaimResult:
     """A claim with its judgement.
 
-    ``rule_changed``: results in the same folder were seen under another version of the claim's
-    rule, or before the claim was written. ``seconds``: wall time of the cells the verdict rests on.
+    ``rule_changed`` is True if results in the same folder were computed under another version of
+    the claim's rule, or before the claim was written. ``seconds`` is the wall time of the cells
+    that the verdict depends on.
     """
 
     claim: Claim
@@ -34,11 +34,12 @@ class ClaimResult:
 
 @dataclass(frozen=True)
 class Results:
-    """The cells of one paper at one scale; ``reused`` of the records were found finished.
+    """The cells of one paper at one scale.
 
-    ``rules_seen`` has (experiment, arm, claim -> hash of its rule) of the cells that were there
-    before the run, those of other sources and versions too: a rule is part of our sources, so
-    that after a change of it none of the old cells is among the records.
+    ``reused`` counts the records that were finished before this run. ``rules_seen`` lists
+    (experiment, arm, claim -> hash of its rule) of the cells that were stored before the run,
+    including those of other sources and versions. A rule is part of our sources, so after a
+    change of a rule none of the old cells is among the records.
     """
 
     paper: Paper
@@ -50,7 +51,7 @@ class Results:
     rules_seen: tuple[tuple[str, str, dict[str, str]], ...] = ()
 
     def of_arm(self, experiment: str, arm: str) -> list[CellRecord]:
-        """The finished cells of an arm, by seed."""
+        """Return the finished cells of an arm, sorted by seed."""
         found = [
             record
             for record in self.records
@@ -59,7 +60,7 @@ class Results:
         return sorted(found, key=lambda record: record.identity.seed)
 
     def values(self, experiment: str) -> dict[str, dict[int, dict[str, float]]]:
-        """arm -> seed -> metrics; a seed whose run failed has no metrics."""
+        """Return arm -> seed -> metrics; the metrics of a failed seed are empty."""
         values: dict[str, dict[int, dict[str, float]]] = {}
         for arm in self.paper.experiment(experiment).arms:
             values[arm] = {one.identity.seed: one.metrics for one in self.of_arm(experiment, arm)}
@@ -69,7 +70,7 @@ class Results:
         return values
 
     def judge(self) -> list[ClaimResult]:
-        """Every claim of the paper, judged by its rule, Holm-adjusted over the paper's claims."""
+        """Judge every claim of the paper by its rule, with Holm's method over the claims."""
         claims = self.paper.claims
         judged = [claim.rule.judge(self.values(claim.experiment)) for claim in claims]
         return [
@@ -78,7 +79,7 @@ class Results:
         ]
 
     def _result(self, claim: Claim, judgement: Judgement) -> ClaimResult:
-        records: Sequence[CellRecord] = [
+        records = [
             record for arm in claim.rule.arms for record in self.of_arm(claim.experiment, arm)
         ]
         return ClaimResult(

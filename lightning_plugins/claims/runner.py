@@ -1,20 +1,31 @@
-"""Runs a paper's cells, one process a core, and keeps each the moment it is finished."""
+"""Runs a paper's cells, one process per core, and stores each cell as soon as it is finished."""
 
+import copy
+import os
+import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-from lightning_plugins.claims.cache import CellIdentity, CellRecord, ResultStore
-from lightning_plugins.claims.claim import Paper
-from lightning_plugins.claims.near_names import suggestion
+from lightning_plugins.claims.claim import Cell, Paper, suggestion
+from lightning_plugins.claims.fingerprints import source_sha256, versions
+from lightning_plugins.claims.result_store import (
+    CellIdentity,
+    CellRecord,
+    ResultStore,
+    checked_cell,
+)
 from lightning_plugins.claims.results import Failure, Results
-from lightning_plugins.claims.sources import source_sha256, versions
-from lightning_plugins.claims.worker import CellTask, run_cell
+from lightning_plugins.reports.atomic import write_text_atomically
 
 BACKENDS = ("loky", "dask", "ray")
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def run_paper(
@@ -26,27 +37,27 @@ def run_paper(
     fresh: bool = False,
     echo: Callable[[str], None] = print,
 ) -> Results:
-    """Run every (experiment, arm, seed) of a paper at a scale that is not finished already.
+    """Run every (experiment, arm, seed) of a paper at a scale that is not finished yet.
 
-    Each worker process computes with one thread and writes its cell to ``output/cells`` itself,
-    so that a killed run, started again, computes only what is missing. With ``jobs=1`` the cells
-    run in this process, one after the other.
+    Each worker process computes with one thread and writes its cell to ``output/cells`` itself.
+    An interrupted run that is started again computes only the missing cells. With ``jobs=1`` the
+    cells run one after the other in this process.
 
     Args:
-        paper: the paper.
-        scale: a scale of the paper; experiments and arms that it does not run are left out.
-        output: folder of the results.
-        jobs: processes; None means one a core.
-        backend: ``loky`` on this machine; ``dask`` or ``ray`` on a cluster that is set up.
-        fresh: compute finished cells again.
-        echo: called with each line of progress.
+        paper: The paper.
+        scale: A scale of the paper; experiments and arms without this scale are skipped.
+        output: Folder for the results.
+        jobs: Number of processes; None means one per core.
+        backend: ``loky`` on this machine; ``dask`` or ``ray`` on a configured cluster.
+        fresh: Whether to compute finished cells again.
+        echo: Called with each progress line.
 
     Returns:
-        The cells, and in place of a cell that raised its error in one line.
+        The cells; for a cell that raised an exception, the error in one line.
 
     Raises:
-        ValueError: for an unknown scale or backend, or ``jobs`` below 1.
-        ImportError: naming what to install for the backend.
+        ValueError: For an unknown scale or backend, or ``jobs`` below 1.
+        ImportError: If the backend is not installed; names the package to install.
     """
     if backend not in BACKENDS:
         raise ValueError(
@@ -89,6 +100,70 @@ def run_paper(
     )
 
 
+@dataclass(frozen=True)
+class CellTask:
+    """Everything that a worker process needs to compute one cell."""
+
+    run: Callable[[dict[str, Any], int], Cell]
+    identity: CellIdentity
+    rules: dict[str, str]
+    store: ResultStore
+
+    def failure(self, error: str) -> Failure:
+        """Return this cell as a failure."""
+        return Failure(self.identity.experiment, self.identity.arm, self.identity.seed, error)
+
+
+def run_cell(task: CellTask) -> CellRecord | Failure:
+    """Compute a cell with one thread and store it.
+
+    An exception (or the ``SystemExit`` of a command line) becomes a :class:`Failure`; its
+    traceback is written next to the cells.
+    """
+    started = time.monotonic()
+    trace = task.store.path(task.identity).with_suffix(".error.txt")
+    try:
+        with _one_thread():
+            config = copy.deepcopy(task.identity.config)
+            metrics, series = checked_cell(task.run(config, task.identity.seed))
+    except (Exception, SystemExit) as error:
+        write_text_atomically(trace, traceback.format_exc())
+        lines = str(error).strip().splitlines()
+        return task.failure(f"{type(error).__name__}: {lines[0] if lines else ''} ({trace})")
+    record = CellRecord(
+        identity=task.identity,
+        metrics=metrics,
+        series=series,
+        rules=task.rules,
+        seconds=time.monotonic() - started,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+    task.store.save(record)
+    trace.unlink(missing_ok=True)
+    return record
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Use one compute thread, as every worker process does, so that ``jobs`` changes no result."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+        if torch and threads:
+            torch.set_num_threads(threads)
+
+
 def _tasks(paper: Paper, scale: str, store: ResultStore) -> list[CellTask]:
     installed = versions()
     tasks = []
@@ -125,26 +200,22 @@ def _outcomes(
         return
     waiting = {task.identity.key: task for task in tasks}
     try:
-        for done in _parallel(tasks, jobs, backend):
-            waiting.pop(done.key, None)
-            yield done.outcome
+        for key, outcome in _parallel(tasks, jobs, backend):
+            waiting.pop(key, None)
+            yield outcome
     except BrokenExecutor:
         for task in waiting.values():
             stored = task.store.load(task.identity)
             yield stored or task.failure("its worker process was killed (out of memory?)")
 
 
-@dataclass(frozen=True)
-class _Done:
-    key: str
-    outcome: CellRecord | Failure
+def _run_keyed(task: CellTask) -> tuple[str, CellRecord | Failure]:
+    return task.identity.key, run_cell(task)
 
 
-def _run_keyed(task: CellTask) -> _Done:
-    return _Done(task.identity.key, run_cell(task))
-
-
-def _parallel(tasks: Sequence[CellTask], jobs: int | None, backend: str) -> Iterator[_Done]:
+def _parallel(
+    tasks: Sequence[CellTask], jobs: int | None, backend: str
+) -> Iterator[tuple[str, CellRecord | Failure]]:
     try:
         import joblib  # type: ignore[import-untyped]
     except ImportError as error:
@@ -154,19 +225,19 @@ def _parallel(tasks: Sequence[CellTask], jobs: int | None, backend: str) -> Iter
     with ExitStack() as stack:
         limits = {}
         if backend == "loky":
-            # Sets OMP_NUM_THREADS and its kin before the worker starts, so before torch loads.
+            # Sets OMP_NUM_THREADS and similar before the worker starts, so before torch loads.
             limits = {"inner_max_num_threads": 1}
             jobs = min(jobs or joblib.cpu_count(), len(tasks))
         else:
             _connect(backend, stack)
         stack.enter_context(joblib.parallel_config(backend=backend, n_jobs=jobs or -1, **limits))
-        as_they_come = "list" if backend == "ray" else "generator_unordered"
-        parallel = joblib.Parallel(batch_size=1, return_as=as_they_come)
+        order = "list" if backend == "ray" else "generator_unordered"
+        parallel = joblib.Parallel(batch_size=1, return_as=order)
         yield from parallel(joblib.delayed(_run_keyed)(task) for task in tasks)
 
 
 def _connect(backend: str, stack: ExitStack) -> None:
-    """Make the cluster known to joblib; addresses come from the cluster's own configuration."""
+    """Connect joblib to the cluster; addresses come from the cluster's own configuration."""
     try:
         if backend == "dask":
             from dask.distributed import Client  # type: ignore[import-not-found]

@@ -1,6 +1,6 @@
 """The only place that writes HTML or imports matplotlib."""
 
-from lightning_plugins.reports.evidence import (
+from lightning_plugins.reports.report_data import (
     ClaimEvidence,
     ContrastEvidence,
     PaperEvidence,

@@ -4,7 +4,7 @@ import io
 import math
 from typing import TYPE_CHECKING
 
-from lightning_plugins.reports.evidence import ClaimEvidence
+from lightning_plugins.reports.report_data import ClaimEvidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

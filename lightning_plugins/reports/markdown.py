@@ -4,14 +4,14 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from lightning_plugins.reports.evidence import (
+from lightning_plugins.reports.page import SUMMARY_HEADER
+from lightning_plugins.reports.report_data import (
     RULE_CHANGED,
     ArmInterval,
     ClaimEvidence,
     OverviewEvidence,
     Report,
 )
-from lightning_plugins.reports.page import SUMMARY_HEADER
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
 _LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")

@@ -3,8 +3,8 @@
 import math
 
 from lightning_plugins.reports.curves import matplotlib_classes
-from lightning_plugins.reports.evidence import OverviewEvidence
 from lightning_plugins.reports.figures import ACCENT, FAINT, INK, dress, encoded, literal
+from lightning_plugins.reports.report_data import OverviewEvidence
 
 
 def overview_figure(overview: OverviewEvidence, theme: str = "light", kind: str = "svg") -> bytes:

@@ -3,7 +3,11 @@
 import base64
 from collections.abc import Callable, Iterable
 
-from lightning_plugins.reports.evidence import (
+from lightning_plugins.reports.figures import paired_figure
+from lightning_plugins.reports.html import Element, document
+from lightning_plugins.reports.overview import overview_figure
+from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
+from lightning_plugins.reports.report_data import (
     RULE_CHANGED,
     ClaimEvidence,
     OverviewEvidence,
@@ -11,10 +15,6 @@ from lightning_plugins.reports.evidence import (
     Report,
     Table,
 )
-from lightning_plugins.reports.figures import paired_figure
-from lightning_plugins.reports.html import Element, document
-from lightning_plugins.reports.overview import overview_figure
-from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
 from lightning_plugins.reports.style import CSS
 
 _VERDICT_CLASS = {

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from lightning_plugins.reports.atomic import write_text_atomically
-from lightning_plugins.reports.evidence import Report
 from lightning_plugins.reports.markdown import markdown_page
 from lightning_plugins.reports.page import html_page
 from lightning_plugins.reports.raw_rows import rows_as_csv
+from lightning_plugins.reports.report_data import Report
 
 
 def write_report(report: Report, folder: str | Path) -> Path:

@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 
 from lightning_plugins.claims import Column, Experiment, Scale, Superiority, load_paper
-from lightning_plugins.claims.canonical import canonical_json
+from lightning_plugins.claims.fingerprints import canonical_json
 
 
 def run(config, seed):

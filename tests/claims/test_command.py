@@ -4,15 +4,15 @@ from types import ModuleType
 
 import pytest
 
-from lightning_plugins.claims import command, registry
-from lightning_plugins.claims.terminal import aligned
-from lightning_plugins.reports.evidence import Table
+from lightning_plugins.claims import command, papers
+from lightning_plugins.reports.report_data import Table
+from lightning_plugins.reports.terminal import aligned
 
 
 @pytest.fixture
 def registered(synthetic, monkeypatch):
-    monkeypatch.setattr(registry, "PAPERS", {"synthetic": "synthetic_claims"})
-    monkeypatch.setattr(command, "PAPERS", registry.PAPERS)
+    monkeypatch.setattr(papers, "PAPERS", {"synthetic": "synthetic_claims"})
+    monkeypatch.setattr(command, "PAPERS", papers.PAPERS)
     return synthetic
 
 
@@ -127,9 +127,9 @@ def test_a_module_without_a_paper_is_refused(monkeypatch):
     empty = ModuleType("empty_paper")
     empty.paper = lambda: None
     monkeypatch.setitem(sys.modules, "empty_paper", empty)
-    monkeypatch.setitem(registry.PAPERS, "empty", "empty_paper")
+    monkeypatch.setitem(papers.PAPERS, "empty", "empty_paper")
     with pytest.raises(ValueError, match="must return a Paper"):
-        registry.load_paper("empty")
+        papers.load_paper("empty")
 
 
 def test_help_needs_neither_torch_nor_scipy(start_python):

@@ -9,7 +9,7 @@ import pytest
 
 from lightning_plugins.claims import Superiority
 from lightning_plugins.claims import runner as runner_module
-from lightning_plugins.claims.evidence import paper_evidence
+from lightning_plugins.claims.reporting import paper_evidence
 from lightning_plugins.claims.runner import run_paper
 
 # In a process of its own a test has the hash of the sources that the tests' process has, so that

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_plugins.claims.registry import PAPERS, load_paper
+from lightning_plugins.claims.papers import PAPERS, load_paper
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "results_index.py"
 spec = importlib.util.spec_from_file_location("results_index", SCRIPT)

@@ -3,7 +3,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lightning_plugins.reports.evidence import (
+from lightning_plugins.reports.report_data import (
     ClaimEvidence,
     ContrastEvidence,
     PaperEvidence,

@@ -7,16 +7,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from lightning_plugins.reports.evidence import (
+from lightning_plugins.reports.html import Element
+from lightning_plugins.reports.markdown import markdown_page
+from lightning_plugins.reports.page import html_page
+from lightning_plugins.reports.report_data import (
     RULE_CHANGED,
     ArmInterval,
     OverviewEvidence,
     Report,
     Table,
 )
-from lightning_plugins.reports.html import Element
-from lightning_plugins.reports.markdown import markdown_page
-from lightning_plugins.reports.page import html_page
 
 HOSTILE = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
 

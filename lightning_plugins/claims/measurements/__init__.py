@@ -1,0 +1,1 @@
+"""What one run of an experiment trains and measures, one module per paper."""

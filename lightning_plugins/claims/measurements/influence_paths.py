@@ -1,0 +1,77 @@
+"""What one run of the experiments on influence paths does and measures."""
+
+import contextlib
+import io
+import time
+from typing import Any
+
+from lightning_plugins.claims.claim import Cell
+
+_PER_SEED = 100  # networks of different seeds have no seed in common
+_QUIET: dict[str, Any] = {
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "logger": False,
+}
+
+
+def run_planner(config: dict[str, Any], seed: int) -> Cell:
+    """Means over users of what a planner's paths are worth, by evaluators of this seed.
+
+    Users, targets, backbone and evaluators are those of the seed, for every planner. Networks are
+    trained once a seed and kept in the user's cache, under the hash of our sources.
+    """
+    from lightning.pytorch import Trainer
+
+    from lightning_plugins.assets.cache import cache_folder
+    from lightning_plugins.claims.fingerprints import source_sha256
+    from lightning_plugins.claims.measurements.recipe_run import quiet
+    from lightning_plugins.datamodules import InteractionDataModule
+    from lightning_plugins.litmodels import InfluencePathPlanner
+    from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
+
+    started = time.perf_counter()
+    settings = config["overrides"]
+    data = InteractionDataModule(predict_users=settings["users"], seed=seed)
+    data.setup()
+    folder = cache_folder().parent / "recommenders" / source_sha256()[:16]
+
+    def fitted(network: Any, number: int) -> str:
+        epochs = settings["epochs"]
+        return str(fitted_checkpoint(data, network, _PER_SEED * seed + number, folder, epochs))
+
+    with quiet(), contextlib.redirect_stdout(io.StringIO()):
+        planner = _planner(config)
+        if planner.needs is not None:
+            planner.checkpoint = fitted(planner.needs, 4)
+        module = InfluencePathPlanner(
+            backbone=fitted("sasrec", 1),
+            evaluators={"gru4rec": fitted("gru4rec", 3), "sasrec": fitted("sasrec", 2)},
+            planners={"": planner},
+            user_model=_user_model(config),
+            seed=seed,
+        )
+        Trainer(accelerator="cpu", devices=1, enable_checkpointing=False, **_QUIET).predict(
+            module, datamodule=data, return_predictions=False
+        )
+    metrics = {name.removeprefix("/"): value for name, value in module.table.means().items()}
+    return {"metrics": {**metrics, "seconds": time.perf_counter() - started}}
+
+
+def _planner(config: dict[str, Any]) -> Any:
+    from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
+    from lightning_plugins.litmodels.recommendation.planners import (
+        LanguageModelTrie,
+        default_planners,
+    )
+
+    if config["planner"] == "smollm2":
+        return LanguageModelTrie(LocalModel("smollm2"))
+    return default_planners()[config["planner"]]
+
+
+def _user_model(config: dict[str, Any]) -> Any:
+    from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
+
+    rank = config.get("accepted_rank")
+    return None if rank is None else TakesTheLikely(rank)

@@ -12,14 +12,11 @@ from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins.attacks.image import ThreatModel
-from lightning_plugins.attacks.image.evaluation import withstand
-from lightning_plugins.attacks.image.pgd import check_iterations
-from lightning_plugins.callbacks.attacked_module import (
-    threat_model,
-    under_attack,
-)
-from lightning_plugins.callbacks.batch_element import element_of
-from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.attacks.image.gradient_attacks import check_iterations
+from lightning_plugins.attacks.image.robust_accuracy import withstand
+from lightning_plugins.callbacks.batches import element_of, pixel_normalization
+from lightning_plugins.callbacks.extra_passes import under_attack
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 
 
 class AdversarialEvaluation(Callback):
@@ -171,7 +168,8 @@ class AdversarialEvaluation(Callback):
                 return
             images, labels = images[:left], labels[:left]
         self._samples[dataloader_idx] += len(images)
-        threat = threat_model(trainer, self.eps, self.norm, self.mean, self.std, self.clamp)
+        mean, std = pixel_normalization(trainer, self.mean, self.std)
+        threat = ThreatModel(self.eps, self.norm, mean, std, self.clamp)
         generator = torch.Generator(pl_module.device).manual_seed(self.seed + batch_idx)
         with under_attack(trainer, pl_module), _without_half_precision(trainer):
             natural, robust = withstand(

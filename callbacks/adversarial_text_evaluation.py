@@ -18,8 +18,8 @@ from lightning_plugins.attacks.text import (
     attack_texts,
     still_misled,
 )
-from lightning_plugins.callbacks.batch_element import element_of
-from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.callbacks.batches import element_of
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.metrics.attack_scores import AttackScores
 
 ATTACKS = {

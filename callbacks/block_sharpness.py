@@ -3,28 +3,31 @@
 import math
 from collections import defaultdict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.callbacks.measured_curves import (
+    MeasuredCurves,
+    log_measurement,
+    log_picture,
+)
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.optimizers.block_presets import BLOCKS
 from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 from lightning_plugins.reports.curves import compared_curves_picture
-from lightning_plugins.reports.to_loggers import send_picture
 
 # Multiplier = (sharpness of norms / sharpness of the block) to this power. Our fit to the paper's
 # four multipliers and the sharpness that is read off its chart for LLaMA 0.25B: 0.71.
 _EXPONENT = 0.7
 
 
-class BlockSharpness(Callback):
+class BlockSharpness(MeasuredCurves):
     """Estimates how sharp the loss is in each type of block, and draws it over the run.
 
     For a block with n parameters the estimate is B·‖g‖²/n, with g the gradient of the mean loss
@@ -61,11 +64,10 @@ class BlockSharpness(Callback):
     ) -> None:
         if every_n_steps < 1:
             raise ValueError(f"every_n_steps={every_n_steps}: expected at least 1")
+        super().__init__()
         self.every_n_steps = every_n_steps
         self.patterns = patterns
         self.preset = preset
-        self.steps: list[int] = []
-        self.values: dict[str, list[float]] = {}
         self._parameters: list[BlockParameter] = []
         self._batch_size = 0
 
@@ -76,8 +78,7 @@ class BlockSharpness(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work; begin a new curve with a new run."""
         self.check(trainer)
-        if stage == "fit" and trainer.global_step == 0:
-            self.steps, self.values = [], {}
+        super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Sort the parameters into blocks."""
@@ -104,25 +105,25 @@ class BlockSharpness(Callback):
         measured = _mean_squares(parameters)
         if measured:
             values = {block: self._batch_size * value for block, value in measured.items()}
-            self._record(trainer, values)
+            self._append(trainer.global_step, values)
+            log_measurement(
+                trainer, {f"block_sharpness/{block}": value for block, value in values.items()}
+            )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the curves and suggest multipliers."""
         self._parameters = []
-        # Outside the condition, because asking for the folder is a collective operation.
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        if not (trainer.is_global_zero and self.steps):
+        if not self.steps:
             return
         suggested = self.suggested_multipliers()
         if suggested:
             listed = ", ".join(f"{block}: {value:.1f}" for block, value in suggested.items())
             rank_zero_info(f"BlockSharpness suggests multipliers: {{{listed}}}")
-        try:
-            picture = compared_curves_picture(self.steps, self.values, "B·‖g‖²/n")
-        except ImportError as error:
-            rank_zero_warn(f"the sharpness of the blocks was not drawn: {error}")
-            return
-        send_picture("block_sharpness", picture, trainer.loggers, folder)
+        log_picture(
+            trainer,
+            "block_sharpness",
+            lambda: compared_curves_picture(self.steps, self.values, "B·‖g‖²/n"),
+        )
 
     def suggested_multipliers(self) -> dict[str, float]:
         """Learning-rate multipliers from the measured sharpness, relative to the norms'.
@@ -140,31 +141,8 @@ class BlockSharpness(Callback):
             return {}
         return {block: (means["norm"] / mean) ** _EXPONENT for block, mean in means.items()}
 
-    def state_dict(self) -> dict[str, Any]:
-        """What was measured so far, so that a resumed run draws the whole curve."""
-        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the curve."""
-        self.steps = list(state_dict["steps"])
-        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
-
     def _looks(self, trainer: Trainer) -> bool:
         return trainer.global_step % self.every_n_steps == 0
-
-    def _record(self, trainer: Trainer, measured: dict[str, float]) -> None:
-        if self.steps[-1:] != [trainer.global_step]:
-            self.steps.append(trainer.global_step)
-        for block in {**self.values, **measured}:
-            curve = self.values.setdefault(block, [])
-            curve += [math.nan] * (len(self.steps) - len(curve))
-            curve[-1] = measured.get(block, curve[-1])
-        metrics = {f"block_sharpness/{block}": value for block, value in measured.items()}
-        # On every rank, because each checks what ModelCheckpoint monitors.
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step)
 
 
 @torch.no_grad()

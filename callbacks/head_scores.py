@@ -1,8 +1,5 @@
 """Which heads a transformer grows, and when."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,12 +9,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import metrics_untouched
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
 from lightning_plugins.callbacks.attention_access import AttentionAccess, without_head
-from lightning_plugins.callbacks.log_silenced import log_silenced
-from lightning_plugins.callbacks.sharded import refuse_sharded
-from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.callbacks.extra_passes import while_measuring
+from lightning_plugins.callbacks.measured_curves import log_measurement, log_picture
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.induction.head_patterns import (
     PATTERNS,
     Rows,
@@ -25,9 +20,7 @@ from lightning_plugins.nn.induction.head_patterns import (
     copying_score,
     repeated_probe,
 )
-from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.reports.heat_map import heat_map_picture
-from lightning_plugins.reports.to_loggers import send_picture
 
 Scores = dict[str, list[list[float]]]
 """Score -> layer -> head."""
@@ -151,15 +144,7 @@ class HeadScores(Callback):
         """Measure the end of the run, and draw the heat map."""
         if self.steps[-1:] != [trainer.global_step]:
             self._record(trainer, pl_module)
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
-        if not trainer.is_global_zero:
-            return
-        try:
-            picture = heat_map_picture(self.steps, self.curves())
-        except ImportError as error:
-            rank_zero_warn(f"the head scores were not drawn: {error}")
-            return
-        send_picture("head_scores", picture, trainer.loggers, folder)
+        log_picture(trainer, "head_scores", lambda: heat_map_picture(self.steps, self.curves()))
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
         """Score -> head, such as ``1.0`` for the first one of the second layer -> value a step."""
@@ -184,7 +169,7 @@ class HeadScores(Callback):
         """
         access = AttentionAccess(pl_module)
         tokens = self._probe(access).to(pl_module.device)
-        with _untouched(pl_module, self.seed):
+        with torch.no_grad(), while_measuring(pl_module, self.seed):
             patterns = [pattern.float() for pattern in access.patterns(tokens)]
             scores: Scores = {
                 name: [
@@ -248,15 +233,11 @@ class HeadScores(Callback):
             f"heads/{name}": max(value for layer in layers for value in layer)
             for name, layers in scores.items()
         }
-        # On every rank, because each checks what ModelCheckpoint monitors.
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step)
+        log_measurement(trainer, metrics)
 
     def _heads(self, access: AttentionAccess, pl_module: LightningModule) -> list[int]:
         tokens = self._probe(access).to(pl_module.device)
-        with _untouched(pl_module, self.seed):
+        with torch.no_grad(), while_measuring(pl_module, self.seed):
             found = [pattern.shape[1] for pattern in access.patterns(tokens[:1])]
         if not found:
             raise MisconfigurationException(
@@ -280,19 +261,3 @@ class HeadScores(Callback):
                 "HeadScores a vocab_size"
             )
         return repeated_probe(self.num_sequences, self.period, vocab_size, self.seed)
-
-
-@contextmanager
-def _untouched(pl_module: LightningModule, seed: int) -> Iterator[None]:
-    cuda = [pl_module.device] if pl_module.device.type == "cuda" else []
-    with (
-        torch.no_grad(),
-        evaluation_mode(pl_module),
-        buffers_untouched(pl_module),
-        metrics_untouched(pl_module),
-        log_silenced(pl_module),
-        torch.random.fork_rng(cuda),
-        seeded(seed),
-        torch.compiler.set_stance("force_eager"),
-    ):
-        yield

@@ -10,15 +10,10 @@ from torch import Tensor
 
 from lightning_plugins._lightning_compat import replace_batches
 from lightning_plugins.attacks.image import ThreatModel, fgsm, pgd
-from lightning_plugins.attacks.image.pgd import check_iterations
-from lightning_plugins.callbacks.attacked_module import (
-    attack_loss,
-    threat_model,
-    under_attack,
-)
-from lightning_plugins.callbacks.batch_element import element_of, with_element
-from lightning_plugins.callbacks.phase import Phase
-from lightning_plugins.callbacks.phase_callback import PhaseCallback
+from lightning_plugins.attacks.image.gradient_attacks import check_iterations
+from lightning_plugins.callbacks.batches import element_of, pixel_normalization, with_element
+from lightning_plugins.callbacks.extra_passes import classification_loss, under_attack
+from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
 
 
 class LateAdversarialTraining(PhaseCallback):
@@ -136,7 +131,8 @@ class LateAdversarialTraining(PhaseCallback):
         if self._threat is not None:
             return
         element_of(batch, self.label_key, "label_key")
-        threat = threat_model(trainer, self.eps, self.norm, self.mean, self.std, self.clamp)
+        mean, std = pixel_normalization(trainer, self.mean, self.std)
+        threat = ThreatModel(self.eps, self.norm, mean, std, self.clamp)
         threat.check(element_of(batch, self.input_key, "input_key"))
         self._threat = threat
 
@@ -168,7 +164,7 @@ class LateAdversarialTraining(PhaseCallback):
             return batch
         images = element_of(batch, self.input_key, "input_key")
         labels = element_of(batch, self.label_key, "label_key")
-        loss = attack_loss(pl_module)
+        loss = classification_loss(pl_module)
         with under_attack(trainer, pl_module):
             adversarial = self._attacked(trainer, lambda x: loss(x, labels), images)
             # Two more forward passes, so only where a logger takes the value.

@@ -13,10 +13,9 @@ from lightning_plugins._lightning_compat import (
     uses_static_graph,
     wrap_closures,
 )
-from lightning_plugins.callbacks.phase import Phase
-from lightning_plugins.callbacks.phase_callback import PhaseCallback
 from lightning_plugins.callbacks.sam_closure import SAMClosures
-from lightning_plugins.callbacks.simulated_agents import refuse_simulated_agents
+from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
+from lightning_plugins.callbacks.unsupported_strategies import refuse_simulated_agents
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
 if TYPE_CHECKING:

@@ -3,18 +3,21 @@
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins.callbacks.measured_curves import (
+    MeasuredCurves,
+    log_measurement,
+    log_picture,
+)
 from lightning_plugins.nn.induction.phases import Phases, find_phases
+from lightning_plugins.reports.curves import Picture
 from lightning_plugins.reports.phase_bands import phase_picture
-from lightning_plugins.reports.to_loggers import send_picture
 
 _NAMES = {
     "partial learning": ("start", "partial_learning_end"),
@@ -24,7 +27,7 @@ _NAMES = {
 }
 
 
-class PhaseDetector(Callback):
+class PhaseDetector(MeasuredCurves):
     """Finds partial learning, plateau, emergence and convergence of a run, and draws them.
 
     Partial learning ends where the lazy metric falls to ``partial_share`` of its first value; the
@@ -71,20 +74,14 @@ class PhaseDetector(Callback):
             raise ValueError(f"partial_share={partial_share}: expected a share in (0, 1)")
         if smoothing < 1 or smoothing % 2 == 0:
             raise ValueError(f"smoothing={smoothing}: expected an odd number of points")
+        super().__init__()
         self.lazy = lazy
         self.progress = progress
         self.drawn = tuple(drawn)
         self.partial_share = partial_share
         self.smoothing = smoothing
-        self.steps: list[int] = []
-        self.values: dict[str, list[float]] = {}
         self.phases: Phases | None = None
         self.predicted: Phases | None = None
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin new curves with a new run."""
-        if stage == "fit" and trainer.global_step == 0:
-            self.steps, self.values = [], {}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -103,13 +100,10 @@ class PhaseDetector(Callback):
                 f"PhaseDetector: {type(pl_module).__name__} does not log {', '.join(missing)} in "
                 f"training; it logs {', '.join(sorted(logged)) or 'nothing'}"
             )
-        self.steps.append(step)
-        for name in names:
-            self.values.setdefault(name, []).append(float(logged[name]))
+        self._append(step, {name: float(logged[name]) for name in names})
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the phases, log them, and draw them."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
         if not self.steps:
             rank_zero_warn("PhaseDetector saw no logged step: reduce log_every_n_steps")
             return
@@ -122,24 +116,12 @@ class PhaseDetector(Callback):
         if reference and {self.lazy, self.progress} <= reference.keys():
             self.predicted = self._found(reference[self.lazy], reference[self.progress])
         found = _reached("phases", self.phases) | _reached("phases_predicted", self.predicted)
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in found.items()})
+        log_measurement(trainer, found)
         rank_zero_info(
             f"phases, in optimizer steps: {_listed(_reached('', self.phases)) or 'none reached'}"
             + (f"; predicted: {_listed(_reached('', self.predicted))}" if self.predicted else "")
         )
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(found, step=trainer.global_step)
-            self._draw(trainer, reference, folder)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was logged so far."""
-        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the curves."""
-        self.steps = list(state_dict["steps"])
-        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+        log_picture(trainer, "phases", lambda: self._picture(reference))
 
     def _found(self, lazy: Sequence[float], progress: Sequence[float]) -> Phases:
         return find_phases(self.steps, lazy, progress, self.partial_share)
@@ -154,18 +136,11 @@ class PhaseDetector(Callback):
             rank_zero_warn(f"the phases have no reference: {error}")
             return {}
 
-    def _draw(
-        self, trainer: Trainer, reference: Mapping[str, Sequence[float]], folder: Path
-    ) -> None:
+    def _picture(self, reference: Mapping[str, Sequence[float]]) -> Picture:
         assert self.phases is not None
         shown = {name: reference[name] for name in self.values if name in reference}
         bands = _bands(self.phases, self.steps[0], self.steps[-1])
-        try:
-            picture = phase_picture(self.steps, self.values, shown, bands)
-        except ImportError as error:
-            rank_zero_warn(f"the phases were not drawn: {error}")
-            return
-        send_picture("phases", picture, trainer.loggers, folder)
+        return phase_picture(self.steps, self.values, shown, bands)
 
 
 def running_median(values: Sequence[float], width: int) -> list[float]:

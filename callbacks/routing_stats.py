@@ -1,16 +1,15 @@
 """How a mixture of experts uses its experts, over the run and over the domain."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 
-from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins.callbacks.measured_curves import MeasuredCurves, log_picture
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.moe.routing import Routing
 from lightning_plugins.nn.moe.routing_statistics import (
     expert_load,
@@ -19,14 +18,13 @@ from lightning_plugins.nn.moe.routing_statistics import (
     paths_of,
     routing_accuracy,
 )
-from lightning_plugins.reports.curves import curve_picture
+from lightning_plugins.reports.curves import Picture, curve_picture
 from lightning_plugins.reports.domain_map import domain_map_picture
-from lightning_plugins.reports.to_loggers import send_picture
 
 _MOST_TOKENS = 20_000
 
 
-class RoutingStats(Callback):
+class RoutingStats(MeasuredCurves):
     """Measures in each validation where the gates send the validation samples.
 
     It asks the module for ``routings(batch)``, one :class:`lightning_plugins.nn.moe.Routing` a
@@ -58,8 +56,7 @@ class RoutingStats(Callback):
     """
 
     def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.values: dict[str, list[float]] = {}
+        super().__init__()
         self._routings: list[list[Routing]] = []
         self._inputs: list[Tensor] = []
         self._num_seen = 0
@@ -78,8 +75,7 @@ class RoutingStats(Callback):
                 f"RoutingStats needs {type(pl_module).__name__}.routings(batch), which gives one "
                 "lightning_plugins.nn.moe.Routing a layer with a gate"
             )
-        if stage == "fit" and trainer.global_step == 0:
-            self.steps, self.values = [], {}
+        super().setup(trainer, pl_module, stage)
 
     def on_validation_batch_end(
         self,
@@ -117,36 +113,15 @@ class RoutingStats(Callback):
         for name, value in (measured or {}).items():
             pl_module.log(f"routing/{name}", value, rank_zero_only=False)
         if trainer.state.fn == "fit" and measured:
-            self._record(trainer.global_step, measured)
+            self._append(trainer.global_step, measured)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the curves and the map."""
-        # Outside the condition, because asking for the folder is a collective operation.
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         last, self._last = self._last, None
-        if not (trainer.is_global_zero and self.steps):
+        if not self.steps:
             return
-        try:
-            picture = curve_picture(self.steps, self.values, {})
-            send_picture("routing", picture, trainer.loggers, folder)
-            chart = getattr(trainer.datamodule, "chart", None)  # type: ignore[attr-defined]
-            if chart is not None and last is not None:
-                inputs, paths = last
-                names, piece = paths.unique(dim=0, return_inverse=True)
-                title = f"{len(names)} paths at step {self.steps[-1]}"
-                picture = domain_map_picture(chart(inputs).numpy(), piece.numpy(), title)
-                send_picture("routing_domain", picture, trainer.loggers, folder)
-        except ImportError as error:
-            rank_zero_warn(f"the routing was not drawn: {error}")
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was measured so far, so that a resumed run draws the whole curve."""
-        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the curve."""
-        self.steps = list(state_dict["steps"])
-        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+        log_picture(trainer, "routing", lambda: curve_picture(self.steps, self.values, {}))
+        log_picture(trainer, "routing_domain", lambda: self._domain_map(trainer, last))
 
     def _measured(self, trainer: Trainer) -> dict[str, float]:
         layers = [_joined(parts) for parts in zip(*self._routings, strict=True)]
@@ -168,11 +143,14 @@ class RoutingStats(Callback):
                     rank_zero_warn(f"routing/accuracy was not measured: {error}")
         return values
 
-    def _record(self, step: int, measured: dict[str, float]) -> None:
-        self.steps.append(step)
-        for name, value in measured.items():
-            curve = self.values.setdefault(name, [])
-            curve += [math.nan] * (len(self.steps) - 1 - len(curve)) + [value]
+    def _domain_map(self, trainer: Trainer, last: tuple[Tensor, Tensor] | None) -> Picture | None:
+        chart = getattr(trainer.datamodule, "chart", None)  # type: ignore[attr-defined]
+        if chart is None or last is None:
+            return None
+        inputs, paths = last
+        names, piece = paths.unique(dim=0, return_inverse=True)
+        title = f"{len(names)} paths at step {self.steps[-1]}"
+        return domain_map_picture(chart(inputs).numpy(), piece.numpy(), title)
 
 
 def _joined(parts: tuple[Routing, ...]) -> Routing:

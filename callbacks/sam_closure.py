@@ -11,13 +11,11 @@ from torch import Tensor
 
 from lightning_plugins._lightning_compat import (
     Passes,
-    metrics_untouched,
     no_gradient_synchronization,
     passes_of,
     steps_the_optimizer,
 )
-from lightning_plugins.callbacks.log_silenced import log_silenced
-from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.callbacks.extra_passes import no_side_effects
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
@@ -120,7 +118,7 @@ class SAMClosures:
         module = self.module
         random_state = RandomState.capture(self._cuda_devices())
         try:
-            with buffers_untouched(module), metrics_untouched(module), log_silenced(module):
+            with no_side_effects(module):
                 scaler = getattr(self.trainer.precision_plugin, "scaler", None)
                 scale = 1.0 if scaler is None else scaler.get_scale()
                 yield self.perturbation.perturb(scale, scaler is not None) / scale

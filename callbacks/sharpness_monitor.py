@@ -4,31 +4,29 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import callbacks_of, metrics_untouched
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.callbacks.fixed_subset import Part, fixed_subset
-from lightning_plugins.callbacks.log_silenced import log_silenced
-from lightning_plugins.callbacks.measured_loss import measured_loss
-from lightning_plugins.callbacks.sharded import refuse_sharded
+from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.callbacks.batches import SubsetBatch, fixed_subset
+from lightning_plugins.callbacks.extra_passes import batch_loss, while_measuring
+from lightning_plugins.callbacks.measured_curves import (
+    MeasuredCurves,
+    log_measurement,
+    log_picture,
+)
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.curvature import at_least_single_precision, measure_sharpness
-from lightning_plugins.nn.buffers import buffers_untouched
-from lightning_plugins.nn.random_state import seeded
-from lightning_plugins.reports.curves import curve_picture
-from lightning_plugins.reports.to_loggers import send_picture
+from lightning_plugins.reports.curves import Picture, curve_picture
 
 
-class SharpnessMonitor(Callback):
+class SharpnessMonitor(MeasuredCurves):
     """Measures the largest eigenvalues of the loss's Hessian, and draws them over the run.
 
     On a fixed subset of the data, in evaluation mode, in single precision (double, where the
@@ -111,6 +109,7 @@ class SharpnessMonitor(Callback):
             raise ValueError(f"split={split!r}: expected 'train' or 'val'")
         if mode not in ("eval", "train"):
             raise ValueError(f"mode={mode!r}: expected 'eval' or 'train'")
+        super().__init__()
         self.every_n_epochs = every_n_epochs
         self.max_share = max_share
         self.top_k = top_k
@@ -122,9 +121,7 @@ class SharpnessMonitor(Callback):
         self.mode = mode
         self.loss = loss
         self.seed = seed
-        self.steps: list[int] = []
-        self.values: dict[str, list[float]] = {}
-        self._parts: list[Part] = []
+        self._subset: list[SubsetBatch] = []
         self._began = 0.0
         self._spent = 0.0
         self._last_took = 0.0
@@ -136,8 +133,7 @@ class SharpnessMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse what cannot work; begin a new curve with a new run."""
         self.check(trainer)
-        if stage == "fit" and trainer.global_step == 0:
-            self.steps, self.values = [], {}
+        super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the subset and compute its loss once, while a mistake costs nothing."""
@@ -146,9 +142,9 @@ class SharpnessMonitor(Callback):
         loader: Any = trainer.train_dataloader if self.split == "train" else trainer.val_dataloaders
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
-        self._parts = fixed_subset(trainer, loader, self.num_samples, self.batch_size, self.seed)
+        self._subset = fixed_subset(trainer, loader, self.num_samples, self.batch_size, self.seed)
         loss, _, batches = self._problem(pl_module)
-        with torch.no_grad(), self._untouched(pl_module):
+        with torch.no_grad(), self._measuring(pl_module):
             value = loss(*batches[0])
         if not isinstance(value, Tensor) or value.ndim:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -170,20 +166,8 @@ class SharpnessMonitor(Callback):
         """Measure the end of the run, and draw the curve."""
         if self.steps[-1:] != [trainer.global_step]:
             self._record(trainer, pl_module)
-        self._parts = []
-        # Outside the condition, because asking for the folder is a collective operation.
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
-        if trainer.is_global_zero:
-            self._draw(trainer, folder)
-
-    def state_dict(self) -> dict[str, Any]:
-        """What was measured so far, so that a resumed run draws the whole curve."""
-        return {"steps": list(self.steps), "values": {k: list(v) for k, v in self.values.items()}}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the curve."""
-        self.steps = list(state_dict["steps"])
-        self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
+        self._subset = []
+        log_picture(trainer, "sharpness", lambda: self._picture(trainer))
 
     def _refuse_module(self, trainer: Trainer, pl_module: LightningModule) -> None:
         dimension = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
@@ -210,20 +194,12 @@ class SharpnessMonitor(Callback):
         measured = trainer.strategy.broadcast(measured)
         if measured is None:
             return
-        self.steps.append(trainer.global_step)
-        for name, value in measured.items():
-            missing = len(self.steps) - 1 - len(self.values.setdefault(name, []))
-            self.values[name] += [math.nan] * missing + [value]
-        metrics = {f"sharpness/{name}": value for name, value in measured.items()}
-        # On every rank, because each checks what ModelCheckpoint monitors.
-        trainer.callback_metrics.update({k: torch.tensor(v) for k, v in metrics.items()})
-        if trainer.is_global_zero:
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step=trainer.global_step)
+        self._append(trainer.global_step, measured)
+        log_measurement(trainer, {f"sharpness/{name}": value for name, value in measured.items()})
 
     def _measured(self, pl_module: LightningModule) -> dict[str, float]:
         loss, parameters, batches = self._problem(pl_module)
-        with self._untouched(pl_module):
+        with self._measuring(pl_module):
             return measure_sharpness(
                 loss,
                 parameters,
@@ -238,29 +214,20 @@ class SharpnessMonitor(Callback):
         self, pl_module: LightningModule
     ) -> tuple[Callable[..., Tensor], list[Tensor], list[tuple[Any, ...]]]:
         """The loss, its parameters, and batches of (one row a sample, batch of any kind)."""
-        loss, parameters = at_least_single_precision(pl_module, measured_loss(pl_module, self.loss))
-        batches = [(torch.empty(part.num_samples, 0), part.batch) for part in self._parts]
+        loss, parameters = at_least_single_precision(pl_module, batch_loss(pl_module, self.loss))
+        batches = [(torch.empty(part.num_samples, 0), part.batch) for part in self._subset]
         return lambda _, batch: loss(batch), parameters, batches
 
     @contextmanager
-    def _untouched(self, pl_module: LightningModule) -> Iterator[None]:
-        cuda = [pl_module.device] if pl_module.device.type == "cuda" else []
-        with (
-            evaluation_mode(pl_module),
-            buffers_untouched(pl_module),
-            metrics_untouched(pl_module),
-            log_silenced(pl_module),
-            torch.random.fork_rng(cuda),
-            seeded(self.seed),
-            torch.compiler.set_stance("force_eager"),  # compiled code has no second derivative
-        ):
+    def _measuring(self, pl_module: LightningModule) -> Iterator[None]:
+        with while_measuring(pl_module, self.seed):
             if self.mode == "train":
                 for module in pl_module.modules():
                     if isinstance(module, _BatchNorm):
                         module.training = True
             yield
 
-    def _draw(self, trainer: Trainer, folder: Path) -> None:
+    def _picture(self, trainer: Trainer) -> Picture:
         marks: dict[str, int] = {}
         for callback in callbacks_of(trainer):
             step = getattr(callback, "first_active_step", None)
@@ -268,9 +235,4 @@ class SharpnessMonitor(Callback):
                 name = type(callback).__name__
                 marks[f"{name} ({step})" if name in marks else name] = step
         shown = {name: c for name, c in self.values.items() if name != "trace_standard_error"}
-        try:
-            picture = curve_picture(self.steps, shown, marks)
-        except ImportError as error:
-            rank_zero_warn(f"the sharpness curve was not drawn: {error}")
-            return
-        send_picture("sharpness", picture, trainer.loggers, folder)
+        return curve_picture(self.steps, shown, marks)

@@ -13,8 +13,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import finds_unused_parameters
-from lightning_plugins.callbacks.sharded import refuse_sharded
-from lightning_plugins.callbacks.simulated_agents import refuse_simulated_agents
+from lightning_plugins.callbacks.unsupported_strategies import (
+    refuse_sharded,
+    refuse_simulated_agents,
+)
 
 
 @dataclass

@@ -1,1 +1,1 @@
-"""Attacks on inputs, one a file, without Lightning."""
+"""Attacks on the inputs of networks, without Lightning."""

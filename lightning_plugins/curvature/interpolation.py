@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.nn.module_state import buffers_untouched
 
 Weights = Mapping[str, Tensor]
 

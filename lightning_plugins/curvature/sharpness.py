@@ -1,14 +1,13 @@
-"""The measures of sharpness of one set of weights, together."""
+"""Sharpness of one set of weights: eigenvalues, trace, and the loss in SAM's neighbourhood."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_plugins.curvature.hessian import HessianOperator
 from lightning_plugins.curvature.lanczos import largest_eigenvalues
-from lightning_plugins.curvature.sam_gap import sam_gap
 from lightning_plugins.curvature.trace import hutch_plus_plus_trace
 
 
@@ -22,24 +21,26 @@ def measure_sharpness(
     rho: float = 0.05,
     seed: int = 0,
 ) -> dict[str, float]:
-    """Eigenvalues and trace of the Hessian of the mean loss, and SAM's gap.
+    """Compute eigenvalues and trace of the Hessian of the mean loss, and SAM's gap.
 
     Args:
-        loss: ``loss(*batch)``, the scalar mean loss of a batch, twice differentiable.
-        parameters: the entries of w, all of one dtype and on one device.
-        batches: tuples whose first element is a tensor with one row a sample; weighted by it.
-        top_k: largest eigenvalues.
-        trace_probes: products for Hutch++; 0 leaves the trace out, else at least 3.
-        rho: radius of the gap; 0 leaves it out.
-        seed: of the random vectors.
+        loss: A function ``loss(*batch)`` that returns the scalar mean loss of a batch; twice
+            differentiable.
+        parameters: The tensors that make up w, all of one dtype and on one device.
+        batches: Tuples whose first element is a tensor with one row per sample; batches are
+            weighted by the number of rows.
+        top_k: The number of largest eigenvalues.
+        trace_probes: The number of products for Hutch++, at least 3; 0 omits the trace.
+        rho: The radius of the gap; 0 omits it.
+        seed: The seed of the random vectors.
 
     Returns:
-        ``lambda_max``, ``lambda_2`` and so on; ``sam_gap``; ``trace`` and its
-        ``trace_standard_error``. All NaN where a Hessian-vector product is not finite; an
-        eigenvalue is, where fewer different ones exist.
+        ``lambda_max``, ``lambda_2`` and so on; ``sam_gap``; ``trace`` and
+        ``trace_standard_error``. All values are NaN if a Hessian-vector product is not finite. An
+        eigenvalue is NaN if fewer than ``top_k`` different ones exist.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
     operator = HessianOperator(loss, parameters, batches)
 
@@ -55,7 +56,7 @@ def measure_sharpness(
     measured = dict.fromkeys(names, math.nan)
     try:
         found = largest_eigenvalues(product, operator.dimension, top_k, **vectors)  # type: ignore[arg-type]
-        # Fewer than top_k, where the operator has fewer different eigenvalues.
+        # Not strict: the operator may have fewer than top_k different eigenvalues.
         measured.update(zip(names[:top_k], found.values.tolist(), strict=False))
         if trace_probes:
             trace = hutch_plus_plus_trace(product, operator.dimension, trace_probes, **vectors)  # type: ignore[arg-type]
@@ -66,6 +67,53 @@ def measure_sharpness(
     if rho:
         measured["sam_gap"] = sam_gap(loss, parameters, batches, rho)
     return measured
+
+
+def sam_gap(
+    loss: Callable[..., Tensor],
+    parameters: Iterable[Tensor],
+    batches: Sequence[tuple[Tensor, ...]],
+    rho: float = 0.05,
+) -> float:
+    """Compute ``L(w + rho * g / ||g||) - L(w)``, L the mean loss over all batches, g its gradient.
+
+    The gap is the rise of the loss at the first-order worst point within ``rho``. It needs no
+    assumption on scale or curvature, and SAM minimizes it (Foret et al., arXiv 2010.01412, eq. 2).
+    The weights are restored bit for bit, and ``.grad`` is not changed.
+
+    Args:
+        loss: A function ``loss(*batch)`` that returns the scalar mean loss of a batch.
+        parameters: The tensors that make up w.
+        batches: Tuples of tensors whose first dimension counts samples; batches are weighted by it.
+        rho: The radius, above 0.
+
+    Raises:
+        ValueError: ``rho`` is not positive, or there is no batch.
+    """
+    if not rho > 0:
+        raise ValueError(f"rho={rho}: expected a radius above 0, for example 0.05")
+    if not batches:
+        raise ValueError("batches is empty: expected at least one batch of samples")
+    weights = list(parameters)
+    samples = sum(len(batch[0]) for batch in batches)
+    before, gradient = 0.0, [torch.zeros_like(weight) for weight in weights]
+    with torch.enable_grad():
+        for batch in batches:
+            share = len(batch[0]) / samples
+            value = loss(*batch)
+            parts = torch.autograd.grad(value, weights, allow_unused=True, materialize_grads=True)
+            torch._foreach_add_(gradient, parts, alpha=share)
+            before += share * float(value.detach())
+    norm = torch.stack([part.double().norm() for part in gradient]).norm()
+    originals = [weight.detach().clone() for weight in weights]
+    with torch.no_grad():
+        try:
+            for weight, part in zip(weights, gradient, strict=True):
+                weight.add_(part * (rho / (norm + 1e-12)).to(part.dtype))
+            after = sum(float(loss(*batch)) * len(batch[0]) / samples for batch in batches)
+        finally:
+            torch._foreach_copy_(weights, originals)
+    return after - before
 
 
 class _NotFiniteError(ArithmeticError):

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
 from lightning_plugins.litmodels.ai_text.detection_metrics import (
     FALSE_POSITIVE_RATES,
     ReportedScores,
@@ -30,6 +29,7 @@ from lightning_plugins.litmodels.ai_text.window_scores import (
     scans_of,
 )
 from lightning_plugins.nn.ai_text import METHODS, DetectorNetwork
+from lightning_plugins.nn.module_state import evaluation_mode
 from lightning_plugins.optimizers import configure_optimizers
 
 Batch = dict[str, Any]

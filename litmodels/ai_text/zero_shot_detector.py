@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
 from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, LogisticCalibration, token_criteria
+from lightning_plugins.nn.module_state import evaluation_mode
 
 # The criteria that go into the probability, by the name of the baseline.
 BASELINES: dict[str, tuple[str, ...]] = {

@@ -16,7 +16,7 @@ from lightning_plugins.reports.captioned_pairs import (
     captions_page,
     contact_sheet,
 )
-from lightning_plugins.reports.to_loggers import send_picture
+from lightning_plugins.reports.send_picture import send_picture
 
 
 class CaptionPictures(Callback):

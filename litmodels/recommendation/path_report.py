@@ -21,7 +21,7 @@ from lightning_plugins.reports.guided_paths import (
     guided_paths_page,
     guided_paths_picture,
 )
-from lightning_plugins.reports.to_loggers import send_picture
+from lightning_plugins.reports.send_picture import send_picture
 
 _SHOWN_OF_HISTORY = 5
 

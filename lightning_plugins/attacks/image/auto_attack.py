@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.attacks.image.evaluation import RobustAccuracy, is_right
+from lightning_plugins.attacks.image.robust_accuracy import RobustAccuracy, is_right
 from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
+from lightning_plugins.nn.module_state import evaluation_mode
 from lightning_plugins.nn.random_state import seeded
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.attacks.image.evaluation import Network, is_right, withstand
-from lightning_plugins.attacks.image.pgd import climb, pgd
+from lightning_plugins.attacks.image.gradient_attacks import climb, pgd
 from lightning_plugins.attacks.image.random_search import random_search
+from lightning_plugins.attacks.image.robust_accuracy import Network, is_right, withstand
 from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
+from lightning_plugins.nn.module_state import evaluation_mode
 
 _LOSS_MAY_FALL = 0.05  # of the whole rise: sign steps go to and fro at the boundary
 _ACCURACY_MAY_STAY = 0.01

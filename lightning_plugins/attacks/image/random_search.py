@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_plugins.attacks.image.input_gradient import Loss
+from lightning_plugins.attacks.image.gradient_attacks import Loss
 from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
 
 

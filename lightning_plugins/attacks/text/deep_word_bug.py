@@ -3,7 +3,6 @@
 import random
 from dataclasses import dataclass
 
-from lightning_plugins.attacks.text.attack import WordAttack
 from lightning_plugins.attacks.text.characters import (
     deletions,
     edit_distance,
@@ -11,7 +10,7 @@ from lightning_plugins.attacks.text.characters import (
     substitutions,
     swaps,
 )
-from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
 from lightning_plugins.attacks.text.words import Words
 
 

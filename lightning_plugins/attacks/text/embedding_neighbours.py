@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.attacks.text.attack import WordAttack
-from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
 from lightning_plugins.attacks.text.words import Words
 
 

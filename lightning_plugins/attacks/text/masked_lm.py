@@ -4,10 +4,8 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_plugins.attacks.text.attack import WordAttack
-from lightning_plugins.attacks.text.search import Questions, Search, by_importance
-from lightning_plugins.attacks.text.stop_words import STOP_WORDS
-from lightning_plugins.attacks.text.words import Words
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
+from lightning_plugins.attacks.text.words import STOP_WORDS, Words
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from lightning_plugins.attacks.text.attack import WordAttack
 from lightning_plugins.attacks.text.characters import deletions, insertions, keyboard_slips, swaps
-from lightning_plugins.attacks.text.search import Questions, Search, over_all_words
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, over_all_words
 from lightning_plugins.attacks.text.words import Words
 
 

@@ -3,8 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
-from lightning_plugins.attacks.text.attack import WordAttack
-from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
 from lightning_plugins.attacks.text.wordnet import WordNet
 from lightning_plugins.attacks.text.words import Words
 

@@ -3,9 +3,8 @@
 import random
 from dataclasses import dataclass
 
-from lightning_plugins.attacks.text.attack import WordAttack
 from lightning_plugins.attacks.text.characters import deletions, insertions, look_alikes, swaps
-from lightning_plugins.attacks.text.search import Questions, Search, by_importance
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
 from lightning_plugins.attacks.text.words import Words
 
 

@@ -236,7 +236,7 @@ def test_an_undefined_gradient_moves_nothing():
         ({"restarts": 0}, "restarts=0"),
         ({"step_size": 0.0}, r"step_size=0\.0"),
         ({"restarts": 2, "random_start": False}, "restarts=2: without random_start"),
-        ({"restarts": 2}, r"loss has shape \(\): restarts"),
+        ({"restarts": 2}, r"loss has shape \(\): several restarts"),
         ({"clamp": (1.0, 0.0)}, r"clamp=\(1\.0, 0\.0\)"),
         ({"mean": [0.5]}, "expected both or neither"),
         ({"mean": [0.5, 0.5], "std": [1.0]}, "expected one of each a channel"),

@@ -161,7 +161,7 @@ def test_text_attack_gets_rows_of_two_probabilities(detector):
         (lambda: attack_texts(DeepWordBug(), list, ["a"], []), "labels has 0 entries"),
         (lambda: attack_texts(DeepWordBug(), list, ["a"], [2]), r"labels has \[2\]"),
         (lambda: attack_texts(DeepWordBug(), list, ["a"], [1], at_once=0), "at_once=0"),
-        (lambda: attack_texts(DeepWordBug(), lambda t: [], ["a"], [1]), "victim gave 0 scores"),
+        (lambda: attack_texts(DeepWordBug(), lambda t: [], ["a"], [1]), "victim returned 0 scores"),
     ],
 )
 def test_a_wrong_argument_is_named(wrong, message):

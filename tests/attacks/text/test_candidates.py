@@ -18,8 +18,7 @@ from lightning_plugins.attacks.text.characters import (
     substitutions,
     swaps,
 )
-from lightning_plugins.attacks.text.stop_words import STOP_WORDS
-from lightning_plugins.attacks.text.words import Words
+from lightning_plugins.attacks.text.words import STOP_WORDS, Words
 
 LETTERS = string.ascii_letters
 

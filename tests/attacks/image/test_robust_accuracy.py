@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
 from lightning_plugins.attacks.image import (
     auto_attack_accuracy,
     check_gradient_masking,
@@ -110,23 +109,6 @@ def test_what_is_no_classifier_or_no_data_is_refused():
         robust_accuracy(Margin(), [], 0.1)
     with pytest.raises(ValueError, match=r"logits have shape \(64, 1, 4, 4\)"):
         robust_accuracy(lambda x: x, [(images, labels)], 0.1)
-
-
-def test_evaluation_mode_comes_back_exactly_also_after_an_error():
-    class KeepsItsMode(nn.Dropout):
-        def train(self, mode=True):
-            raise AssertionError("must not be asked")
-
-    network = nn.Sequential(KeepsItsMode(), nn.BatchNorm1d(2), nn.Sequential(nn.Dropout()))
-    network[1].training = False
-
-    def fail():
-        assert not any(module.training for module in network.modules())
-        raise RuntimeError("on purpose")
-
-    with pytest.raises(RuntimeError, match="on purpose"), evaluation_mode(network):
-        fail()
-    assert [module.training for module in network.modules()] == [True, True, False, True, True]
 
 
 def test_a_sound_network_passes_every_check(digits):

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.attacks.evaluation_mode import evaluation_mode
-from lightning_plugins.attacks.image.pgd import check_iterations, climb
+from lightning_plugins.attacks.image.gradient_attacks import check_iterations, climb
 from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
+from lightning_plugins.nn.module_state import evaluation_mode
 
 Network = Callable[[Tensor], Tensor]
 

@@ -1,29 +1,64 @@
-"""Greedy searches for the words whose change misleads a detector."""
+"""The base class of attacks that replace words, and the greedy searches that they share."""
 
 import math
+import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from lightning_plugins.attacks.text.stop_words import STOP_WORDS
-from lightning_plugins.attacks.text.words import Words
+from lightning_plugins.attacks.text.words import STOP_WORDS, Words
 
-# A search yields texts and is sent their scores; so many searches can share one batch.
+# A search yields texts and receives their scores, so that many searches can share one batch.
 Search = Generator[list[str], Sequence[float], Words]
 Propose = Callable[[Words, int], list[str]]
 UNKNOWN = "[UNK]"
 
 
+@dataclass(frozen=True)
+class WordAttack:
+    """Base class of attacks on a text's words.
+
+    Args:
+        max_queries: The largest number of texts that are scored for one attacked text, including
+            the clean text; at least 1. None means no limit.
+        max_word_share: The share of a text's words that may be changed, in [0, 1]; rounded down,
+            but at least one word unless it is 0.
+
+    Raises:
+        ValueError: An argument is outside its range.
+    """
+
+    max_queries: int | None = None
+    max_word_share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_queries is not None and self.max_queries < 1:
+            raise ValueError(f"max_queries={self.max_queries}: expected at least 1, or None")
+        if not 0 <= self.max_word_share <= 1:
+            raise ValueError(f"max_word_share={self.max_word_share}: expected a share in [0, 1]")
+
+    def max_words(self, words: Words) -> int:
+        """Return the number of words of a text that may be changed."""
+        return max(int(self.max_word_share * len(words)), 1) if self.max_word_share else 0
+
+    def search(
+        self, words: Words, clean_score: float, questions: "Questions", randomness: random.Random
+    ) -> Search:
+        """Yield lists of texts, receive their scores, and return the adversarial text."""
+        raise NotImplementedError
+
+
 @dataclass
 class Questions:
-    """What a search may ask, and what it hears: how wrong the detector is.
+    """The queries of one search: its budget, and the meaning of the scores.
 
     Attributes:
-        label: of the text: 0 human, 1 AI.
-        threshold: the detector says AI where the score is above it.
-        max_queries: texts that may be scored, the clean one included; None is no limit.
-        max_words: words that may be changed.
-        asked: texts scored so far.
+        label: The class of the text: 0 human, 1 AI.
+        threshold: The detector predicts AI if the score is above this value.
+        max_queries: The largest number of scored texts, including the clean one; None means no
+            limit.
+        max_words: The largest number of changed words.
+        asked: The number of texts scored so far.
     """
 
     label: int
@@ -33,20 +68,20 @@ class Questions:
     asked: int = field(default=0)
 
     def wrongness(self, score: float) -> float:
-        """Probability of the class that the text is not of."""
+        """Return the probability of the wrong class."""
         return 1 - score if self.label else score
 
     def misleads(self, score: float) -> bool:
-        """Whether the detector takes the text for the other class."""
+        """Return whether the detector predicts the wrong class."""
         return (score > self.threshold) != bool(self.label)
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more may be asked."""
+        """Whether the budget of queries is used up."""
         return self.max_queries is not None and self.asked >= self.max_queries
 
     def ask(self, texts: list[str]) -> Generator[list[str], Sequence[float], list[float]]:
-        """Scores of as many of ``texts`` as may still be asked."""
+        """Return the scores of the first texts, as many as the budget allows."""
         if self.max_queries is not None:
             texts = texts[: max(self.max_queries - self.asked, 0)]
         if not texts:
@@ -64,9 +99,10 @@ def by_importance(
 ) -> Search:
     """Change words in the order of their importance; keep the best change of each if it helps.
 
-    The importance of a word is how wrong the detector is without it: with ``unknown`` ``[UNK]``
-    stands in its place, with ``delete`` nothing. ``saliency`` multiplies the softmax of the first
-    with the most that a change of the word alone achieves (Ren et al., PWWS, ACL 2019).
+    The importance of a word is the probability of the wrong class without the word. ``unknown``
+    replaces the word by ``[UNK]``, ``delete`` by nothing. ``saliency`` multiplies the softmax of
+    the importance by ``unknown`` with the largest gain from a change of this word alone (Ren et
+    al., PWWS, ACL 2019).
 
     Source: Gao et al., DeepWordBug, arXiv 1801.04354; the search is TextAttack's
     ``GreedyWordSwapWIR``.
@@ -88,7 +124,7 @@ def by_importance(
 
 
 def over_all_words(words: Words, propose: Propose, questions: Questions) -> Search:
-    """In each step ask every change of every word, and keep the best even if it is no better.
+    """In each step, try every change of every word and keep the best, even if it does not help.
 
     Source: TextAttack's ``GreedySearch``.
     """
@@ -112,7 +148,7 @@ def over_all_words(words: Words, propose: Propose, questions: Questions) -> Sear
 
 
 def changeable(words: Words) -> list[int]:
-    """Places of words that are no stop words."""
+    """Return the positions of all words that are not stop words."""
     return [i for i, word in enumerate(words.words) if word.lower() not in STOP_WORDS]
 
 
@@ -124,9 +160,9 @@ def _ranked(
     ranking: str,
 ) -> Generator[list[str], Sequence[float], list[int]]:
     places = changeable(words)
-    stand_in = "" if ranking == "delete" else UNKNOWN
-    scores = yield from questions.ask([words.replaced(i, stand_in).text for i in places])
-    # Where the budget ends within the ranking, only words that were asked for are ranked.
+    replacement = "" if ranking == "delete" else UNKNOWN
+    scores = yield from questions.ask([words.replaced(i, replacement).text for i in places])
+    # If the budget ends during the ranking, only the scored words are ranked.
     importance = [questions.wrongness(score) for score in scores]
     places = places[: len(scores)]
     if ranking == "saliency" and importance:
@@ -134,11 +170,12 @@ def _ranked(
         weights = [math.exp(x - highest) for x in importance]
         candidates = [[words.replaced(i, w).text for w in propose(words, i)] for i in places]
         scores = yield from questions.ask([text for texts in candidates for text in texts])
-        heard = iter(scores)
+        remaining = iter(scores)
         total = sum(weights)
         importance = []
         for weight, texts in zip(weights, candidates, strict=True):
-            # zip stops at the shorter: what the budget did not allow to ask is not heard.
-            gains = [questions.wrongness(s) - wrongness for _, s in zip(texts, heard, strict=False)]
+            # Not strict: texts beyond the budget have no score.
+            pairs = zip(texts, remaining, strict=False)
+            gains = [questions.wrongness(score) - wrongness for _, score in pairs]
             importance.append(weight / total * max(gains, default=0.0))
     return [place for _, place in sorted(zip((-x for x in importance), places, strict=True))]

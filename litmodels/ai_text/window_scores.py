@@ -1,4 +1,4 @@
-"""Probabilities that texts are written by AI, each as if it were asked alone."""
+"""Scores of the windows of texts: their computation, and their report for a reader."""
 
 import hashlib
 import json
@@ -16,41 +16,27 @@ from torch import Tensor
 
 from lightning_plugins.litmodels.ai_text.tokenization import Window
 from lightning_plugins.nn.ai_text import DetectorNetwork
+from lightning_plugins.reports.atomic import write_text_atomically
 
-
-def padded(windows: Sequence[Window], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """``input_ids`` and ``attention_mask``, each ``(windows, longest)``."""
-    longest = max(len(window.ids) for window in windows)
-    ids = [[*window.ids, *[pad_id] * (longest - len(window.ids))] for window in windows]
-    mask = [[1] * len(w.ids) + [0] * (longest - len(w.ids)) for w in windows]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def stream_of(*key: object) -> int:
-    """A seed below 2**63 that is a function of ``key``, the same in every process."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") >> 1
-
-
-def randomness_of(*key: object) -> random.Random:
-    """A generator that is a function of ``key``."""
-    return random.Random(stream_of(*key))
+_BAR_WIDTH = 20
+_EXCERPT_WIDTH = 48
+_NUM_PRINTED = 10
 
 
 @dataclass(frozen=True)
 class WindowScorer:
-    """Scores windows in batches of similar length.
+    """Computes the scores of windows in batches of similar length.
 
-    The noise of a window is a function of (seed, draw, the window's tokens), so its score does not
-    depend on the windows beside it. Noise comes behind the encoder, which reads a window once,
-    however many draws there are.
+    The noise of a window depends on the seed, the draw and the window's tokens alone, so its score
+    does not depend on the other windows. The noise enters after the encoder, which therefore reads
+    each window once for any number of draws.
 
     Args:
-        network: that scores.
-        pad_id: number of the padding token.
-        batch_size: windows a forward pass.
-        draws: of the noise; 0 is no noise.
-        seed: of the noise.
+        network: The network of a detector.
+        pad_id: Id of the padding token.
+        batch_size: Windows per forward pass.
+        draws: Number of noise draws; 0 disables the noise.
+        seed: Seed of the noise.
     """
 
     network: DetectorNetwork
@@ -60,7 +46,7 @@ class WindowScorer:
     seed: int
 
     def __call__(self, windows: Sequence[Window], device: torch.device) -> Tensor:
-        """Probabilities of AI, float32 ``(draws, windows)`` on the CPU; without noise one row."""
+        """Return probabilities of AI, float32 ``(max(draws, 1), windows)`` on the CPU."""
         noise_dim = self.network.noise_dim
         draws = 1 if noise_dim is None else max(self.draws, 1)
         order = sorted(range(len(windows)), key=lambda place: len(windows[place].ids))
@@ -80,24 +66,42 @@ class WindowScorer:
         return scores
 
     def _noise(self, window: Window, draw: int, noise_dim: int) -> Tensor:
-        generator = torch.Generator().manual_seed(stream_of(self.seed, draw, window.ids))
+        generator = torch.Generator().manual_seed(seed_of(self.seed, draw, window.ids))
         return torch.randn(len(window.ids), noise_dim, generator=generator)
 
 
+def padded(windows: Sequence[Window], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return ``input_ids`` and ``attention_mask``, each ``(windows, longest)``."""
+    longest = max(len(window.ids) for window in windows)
+    ids = [[*window.ids, *[pad_id] * (longest - len(window.ids))] for window in windows]
+    mask = [[1] * len(w.ids) + [0] * (longest - len(w.ids)) for w in windows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
 def mean_over_windows(scores: Tensor, windows: Sequence[Window], num_texts: int) -> Tensor:
-    """Scores ``(draws, texts)`` of those of windows ``(draws, windows)``, weighted by tokens."""
-    of_text = torch.tensor([window.text for window in windows])
+    """Average scores of windows ``(draws, windows)`` to scores of texts ``(draws, texts)``.
+
+    Each window is weighted by its number of tokens.
+    """
+    text_of_window = torch.tensor([window.text for window in windows])
     tokens = torch.tensor([float(len(window.ids)) for window in windows])
-    total = torch.zeros(len(scores), num_texts).index_add_(1, of_text, scores * tokens)
-    return total / torch.zeros(num_texts).index_add_(0, of_text, tokens)
+    total = torch.zeros(len(scores), num_texts).index_add_(1, text_of_window, scores * tokens)
+    return total / torch.zeros(num_texts).index_add_(0, text_of_window, tokens)
 
 
-_BAR = 20
-_EXCERPT = 48
+def seed_of(*key: object) -> int:
+    """Return a seed below 2**63 that depends on ``key`` alone, and is equal in every process."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def generator_of(*key: object) -> random.Random:
+    """Return a random generator that is seeded with ``key``."""
+    return random.Random(seed_of(*key))
 
 
 class ScannedWindow(NamedTuple):
-    """A stretch of a text: the characters from ``start`` to ``end``, and its score."""
+    """The characters from ``start`` to ``end`` of a text, and their score."""
 
     start: int
     end: int
@@ -105,13 +109,13 @@ class ScannedWindow(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """A text and what a detector says of it.
+    """A text with its score and the scores of its windows.
 
     Attributes:
-        text: as it was given.
-        score: probability that AI wrote it.
-        thresholds: scores above which at most 1 % and 5 % of human texts lay.
-        windows: in the order of the text.
+        text: The text.
+        score: Probability that AI wrote it.
+        thresholds: Scores that at most 1 % and 5 % of the human validation texts exceeded.
+        windows: Its windows, in the order of the text.
     """
 
     text: str
@@ -121,16 +125,16 @@ class Scan(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What the thresholds make of the score, in words."""
+        """The result of comparing the score with the thresholds, in words."""
         if not math.isfinite(self.thresholds[1]):
-            return "no threshold: the detector saw no validation"
+            return "no threshold: the detector was not validated"
         for threshold, rate in zip(self.thresholds, ("1 %", "5 %"), strict=True):
             if self.score > threshold:
                 return f"AI, at {rate} false positives (threshold {threshold:.3f})"
         return f"not AI, at 5 % false positives (threshold {self.thresholds[1]:.3f})"
 
     def as_record(self) -> dict[str, object]:
-        """Plain data, without the text."""
+        """Return the scan without its text as plain data, for JSON."""
         return {
             "score": self.score,
             "verdict": self.verdict,
@@ -139,14 +143,14 @@ class Scan(NamedTuple):
         }
 
     def __str__(self) -> str:
-        """The verdict, and a line with a bar for each window."""
+        """Return the verdict, and a line with a bar for each window."""
         lines = [f"score {self.score:.3f}: {self.verdict}"]
         for window in self.windows:
-            bar = "█" * round(_BAR * window.score)
+            bar = "█" * round(_BAR_WIDTH * window.score)
             excerpt = " ".join(self.text[window.start : window.end].split())
-            if len(excerpt) > _EXCERPT:
-                excerpt = excerpt[: _EXCERPT - 1] + "…"
-            lines.append(f"  {window.score:.3f} {bar:<{_BAR}} {excerpt}")
+            if len(excerpt) > _EXCERPT_WIDTH:
+                excerpt = excerpt[: _EXCERPT_WIDTH - 1] + "…"
+            lines.append(f"  {window.score:.3f} {bar:<{_BAR_WIDTH}} {excerpt}")
         return "\n".join(lines)
 
 
@@ -154,31 +158,28 @@ def scans_of(
     texts: Sequence[str],
     scores: Sequence[float],
     windows: Sequence[Window],
-    scores_of_windows: Tensor,
+    window_scores: Tensor,
     thresholds: Sequence[float],
 ) -> list[Scan]:
-    """One scan a text; ``thresholds`` are those at 1 % and 5 %."""
-    found: list[list[ScannedWindow]] = [[] for _ in texts]
-    for window, score in zip(windows, scores_of_windows.tolist(), strict=True):
-        found[window.text].append(ScannedWindow(window.start, window.end, score))
-    one, five = thresholds
+    """Return one scan per text; ``thresholds`` are those at 1 % and 5 % false positives."""
+    scanned: list[list[ScannedWindow]] = [[] for _ in texts]
+    for window, score in zip(windows, window_scores.tolist(), strict=True):
+        scanned[window.text].append(ScannedWindow(window.start, window.end, score))
+    at_one_percent, at_five_percent = thresholds
     return [
-        Scan(text, score, (one, five), tuple(of_text))
-        for text, score, of_text in zip(texts, scores, found, strict=True)
+        Scan(text, score, (at_one_percent, at_five_percent), tuple(of_text))
+        for text, score, of_text in zip(texts, scores, scanned, strict=True)
     ]
 
 
-_SHOWN = 10
-
-
 class ScanWriter(BasePredictionWriter):
-    """Shows the scans of ``predict``, and writes them if a folder is given, a line of JSON each.
+    """Prints the scans of ``predict``, and writes them to a folder, one JSON object per line.
 
-    Each process writes a file of its own: ``scans.jsonl``, and from the second rank on
-    ``scans_1.jsonl`` and so on. Of many texts the first ten are shown.
+    Each process writes its own file: rank 0 writes ``scans.jsonl``, rank 1 writes
+    ``scans_1.jsonl``, and so on. Only the first ten scans are printed.
 
     Args:
-        folder: where the files go; made if it is not there. None writes none.
+        folder: Folder of the files, created if it does not exist. None writes no file.
     """
 
     def __init__(self, folder: str | None = None) -> None:
@@ -192,16 +193,13 @@ class ScanWriter(BasePredictionWriter):
         predictions: Sequence[Any],
         batch_indices: Sequence[Any],
     ) -> None:
-        """Show and write the scans of this process."""
+        """Print and write the scans of this process."""
         scans = [scan for batch in predictions for scan in batch]
-        print("\n".join(str(scan) for scan in scans[:_SHOWN]))
+        print("\n".join(str(scan) for scan in scans[:_NUM_PRINTED]))
         if self.folder is None:
             return
         lines = [json.dumps(scan.as_record()) for scan in scans]
-        self.folder.mkdir(parents=True, exist_ok=True)
         rank = trainer.global_rank
         file = self.folder / (f"scans_{rank}.jsonl" if rank else "scans.jsonl")
-        partial = file.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        partial.replace(file)
+        write_text_atomically(file, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} scans in {file}")

@@ -1,4 +1,4 @@
-"""Detection of AI-generated text by any causal language model, without training it."""
+"""Detection of AI-generated text with a causal language model that is not trained for it."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, LogisticCalibration, token_criteria
 from lightning_plugins.nn.module_state import evaluation_mode
 
-# The criteria that go into the probability, by the name of the baseline.
+# The criteria from which each baseline computes the probability.
 BASELINES: dict[str, tuple[str, ...]] = {
     "log_likelihood": ("log_likelihood",),
     "rank": ("rank",),
@@ -21,23 +21,24 @@ BASELINES: dict[str, tuple[str, ...]] = {
 
 
 class ZeroShotDetector:
-    """Scores texts by how a language model reads them; a few labelled texts set the scale.
+    """Scores texts by a language model's probabilities, calibrated on a few labelled texts.
 
     Source: the metric-based baselines of arXiv 2406.01179 with logistic regression, and
-    Fast-DetectGPT; formulas at :func:`lightning_plugins.nn.ai_text.zero_shot.token_criteria`.
+    Fast-DetectGPT. The formulas are those of
+    :func:`lightning_plugins.nn.ai_text.zero_shot.token_criteria`.
 
     Args:
-        network: from int64 tokens ``(batch, length)`` to logits, as a tensor or with ``logits``:
-            our ``CausalLM``, or a causal language model of transformers.
-        encode: from a text to its tokens, such as the ``encode`` of a tokenizer of transformers or
-            ``lambda text: list(text.encode())`` for a model of bytes.
+        network: A causal language model that maps int64 tokens ``(batch, length)`` to logits, as a
+            tensor or as an object with ``logits``: our ``CausalLM``, or a model of transformers.
+        encode: A function from a text to its tokens, such as the ``encode`` of a tokenizer of
+            transformers, or ``lambda text: list(text.encode())`` for a model of bytes.
         baseline: ``log_likelihood``, ``rank``, ``log_rank``, ``entropy``, ``gltr`` or
             ``fast_detect_gpt``.
-        max_length: tokens that are read of a text, at least 2.
-        batch_size: texts a forward pass.
+        max_length: Tokens to read from each text, at least 2.
+        batch_size: Texts per forward pass.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
 
     Example::
 
@@ -71,13 +72,13 @@ class ZeroShotDetector:
 
     @torch.no_grad()
     def criteria(self, texts: Sequence[str]) -> Tensor:
-        """All criteria of texts, float32 ``(texts, len(CRITERIA))`` on the CPU.
+        """Compute all criteria of texts, float32 ``(texts, len(CRITERIA))`` on the CPU.
 
-        Texts of one token and empty ones have zeros, for nothing is predicted in them.
+        A text of fewer than two tokens has no predicted token, and all its criteria are 0.
         """
         tokens = [list(self._encode(text))[: self._max_length] for text in texts]
         found = torch.zeros(len(texts), len(CRITERIA))
-        # Similar lengths side by side waste little on padding.
+        # Batches of similar lengths need little padding.
         order = sorted(
             (place for place, ids in enumerate(tokens) if len(ids) > 1),
             key=lambda place: len(tokens[place]),
@@ -89,21 +90,21 @@ class ZeroShotDetector:
         return found
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> None:
-        """Learn the scale from texts with labels, 0 human and 1 AI.
+        """Fit the calibration on labelled texts (0 human, 1 AI).
 
         Raises:
-            ValueError: texts of one class only.
+            ValueError: All labels are equal.
         """
         self._calibration = LogisticCalibration(self._features(texts), torch.tensor(labels))
 
     def score(self, texts: Sequence[str]) -> list[float]:
-        """Probabilities that texts are written by AI.
+        """Return the probabilities that texts are written by AI.
 
         Raises:
-            ValueError: before :meth:`fit`.
+            ValueError: :meth:`fit` was not called.
         """
         if self._calibration is None:
-            raise ValueError("the detector has no scale yet: call fit with labelled texts first")
+            raise ValueError("the detector is not calibrated: call fit with labelled texts first")
         return self._calibration(self._features(texts)).tolist()
 
     def _features(self, texts: Sequence[str]) -> Tensor:
@@ -112,7 +113,7 @@ class ZeroShotDetector:
 
     def _of_batch(self, tokens: list[list[int]]) -> Tensor:
         longest = max(len(ids) for ids in tokens)
-        # Padding stands behind: a causal model does not see it, so any token will do.
+        # Padding on the right does not affect a causal model, so its value does not matter.
         padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in tokens])
         lengths = torch.tensor([len(ids) for ids in tokens])
         mask = torch.arange(1, longest) < lengths.unsqueeze(1)

@@ -1,4 +1,4 @@
-"""Detection of AI-generated text: a robust head over any encoder, and the losses it learns by."""
+"""Detection of AI-generated text: a robust head on any encoder, and its training losses."""
 
 from lightning_plugins.nn.ai_text.detector_network import (
     DetectorNetwork,

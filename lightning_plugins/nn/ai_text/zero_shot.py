@@ -1,4 +1,4 @@
-"""Criteria by which a causal language model tells its own kind of text, without training."""
+"""Zero-shot criteria of AI-generated text, and their calibration to a probability."""
 
 from itertools import pairwise
 
@@ -21,25 +21,26 @@ _GLTR_BOUNDS = (0, 10, 100, 1000, None)
 
 @torch.no_grad()
 def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
-    r"""The criteria of each text, in the order of ``CRITERIA``.
+    r"""Compute the criteria of each text, in the order of ``CRITERIA``.
 
-    With :math:`p_t` the model's distribution of token :math:`x_t` given the ones before:
+    :math:`p_t` is the model's distribution of token :math:`x_t` given the tokens before it.
 
     - ``log_likelihood``: mean of :math:`\log p_t(x_t)`;
-    - ``rank`` and ``log_rank``: mean of the rank of :math:`x_t` among all tokens, 1 the most
-      probable, and of its logarithm;
+    - ``rank`` and ``log_rank``: mean of the rank of :math:`x_t` among all tokens (1 is the most
+      probable), and of the logarithm of the rank;
     - ``entropy``: mean entropy of :math:`p_t`;
-    - ``gltr_…``: shares of the tokens that are among the 10, then 100, then 1000 most probable, and
-      the rest (Gehrmann et al., GLTR, arXiv 1906.04043);
-    - ``fast_detect_gpt``: :math:`\sum_t (\log p_t(x_t) - \mu_t) / \sqrt{\sum_t \sigma_t^2}` with
-      mean and variance of :math:`\log p_t` under :math:`p_t`: the analytic conditional probability
-      curvature of Bao et al., Fast-DetectGPT, arXiv 2310.05130, where the model that scores is also
-      the one that samples.
+    - ``gltr_…``: shares of the tokens with rank 1 to 10, 11 to 100, 101 to 1000, and above
+      (Gehrmann et al., GLTR, arXiv 1906.04043);
+    - ``fast_detect_gpt``: :math:`\sum_t (\log p_t(x_t) - \mu_t) / \sqrt{\sum_t \sigma_t^2}`, where
+      :math:`\mu_t` and :math:`\sigma_t^2` are the mean and variance of :math:`\log p_t` under
+      :math:`p_t`. This is the analytic conditional probability curvature of Bao et al.,
+      Fast-DetectGPT, arXiv 2310.05130, with one model for scoring and sampling.
 
     Args:
         logits: ``(batch, length, vocab_size)``.
-        targets: int64 ``(batch, length)``, the token that each position predicts.
-        mask: ``(batch, length)``, 1 where there is a token. A text without one has zeros.
+        targets: int64 ``(batch, length)``, the next token at each position.
+        mask: ``(batch, length)``, 1 at tokens and 0 at padding. The criteria of a text without
+            tokens are 0.
 
     Returns:
         float32 ``(batch, len(CRITERIA))``.
@@ -47,7 +48,7 @@ def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     mask = mask.float()
     log_probabilities = logits.float().log_softmax(dim=-1)
     probabilities = log_probabilities.exp()
-    # 0 * -inf of a token that the model excludes is 0.
+    # A token with probability 0 contributes 0, although 0 * -inf is NaN.
     weighted = torch.where(probabilities > 0, probabilities * log_probabilities, 0.0)
     mean = weighted.sum(dim=-1)
     square = torch.where(probabilities > 0, weighted * log_probabilities, 0.0).sum(dim=-1)
@@ -71,29 +72,29 @@ def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
 
 
 class LogisticCalibration:
-    """A probability of AI from features, by penalised maximum likelihood.
+    """Logistic regression from features to the probability of AI.
 
-    Features are standardised first; what is minimised is the sum of the cross-entropies plus half
-    the squared norm of the weights, not of the bias. It is solved by Newton's method in float64,
-    to the machine's precision: the objective is strictly convex.
+    The features are standardised. The objective is the sum of the cross-entropies plus half the
+    squared norm of the weights without the bias. It is strictly convex, and Newton's method in
+    float64 solves it to machine precision.
 
     Args:
         features: ``(texts, features)``.
         labels: ``(texts,)`` of 0 and 1, each at least once.
 
     Raises:
-        ValueError: one class only, or features that are not finite.
+        ValueError: All labels are equal, or a feature is not finite.
     """
 
     def __init__(self, features: Tensor, labels: Tensor) -> None:
         features, labels = features.double(), labels.double()
         if not (0 < labels.sum() < len(labels)):
-            raise ValueError("labels are of one class: expected texts of people and of machines")
+            raise ValueError("all labels are of one class: expected human and AI texts")
         if not features.isfinite().all():
-            raise ValueError("features are not finite")
+            raise ValueError("features: expected finite values, got NaN or infinity")
         self._mean = features.mean(dim=0)
         spread = features.std(dim=0, correction=0)
-        self._spread = torch.where(spread > 0, spread, 1.0)  # a constant feature says nothing
+        self._spread = torch.where(spread > 0, spread, 1.0)  # a constant feature becomes 0
         inputs = self._inputs(features)
         penalty = torch.ones(inputs.shape[1], dtype=torch.float64)
         penalty[-1] = 0
@@ -108,7 +109,7 @@ class LogisticCalibration:
                 break
 
     def __call__(self, features: Tensor) -> Tensor:
-        """Probabilities of AI, float32 ``(texts,)``."""
+        """Return the probabilities of AI, float32 ``(texts,)``."""
         return (self._inputs(features.double()) @ self._weights).sigmoid().float()
 
     def _inputs(self, features: Tensor) -> Tensor:

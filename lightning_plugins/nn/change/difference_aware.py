@@ -1,4 +1,4 @@
-"""Difference-aware integration: features of two images that know of each other's change."""
+"""The difference-aware integration module of CCExpert and its layers."""
 
 import math
 from collections.abc import Sequence
@@ -11,34 +11,36 @@ _RELEASED_DIM = 1152
 
 
 class DifferenceAwareIntegration(nn.Module):
-    """Adds to the features of an image pair what differs between the two, at several depths.
+    """Adds features of the difference between two images to the features of each image.
 
-    Wang et al., CCExpert (arXiv 2411.11360), as their released code computes it. With the tokens
-    ``A_k``, ``B_k`` of the pair at each level ``k`` of a vision network, and weights that all
-    levels share:
+    Source: Wang et al., CCExpert (arXiv 2411.11360), as computed by their released code. The inputs
+    are the tokens ``A_k``, ``B_k`` of the pair at several levels ``k`` of a vision network. All
+    levels share the weights.
 
-    - change initialisation: ``A' = A sigmoid(W1 [A; B])``, ``B' = B sigmoid(W1 [B; A])``,
-      ``D = W2 [A'; B'; A' - B']``, made anew before each layer and added to the layer's change;
-    - ``num_layers`` :class:`~lightning_plugins.nn.change.difference_aware.ChangeExpertLayer`;
-    - adaptive weighting: ``g_k = sigmoid(W4 gelu(W3 mean over tokens [A_k; B_k; D_k]))``, one
-      number a pair and level; the fused features are ``sum_k g_k X_k / (sum_k g_k + 1e-6)``;
-    - output: the last level of each image plus its fused features.
+    - Change initialisation: ``A' = A sigmoid(W1 [A; B])``, ``B' = B sigmoid(W1 [B; A])``,
+      ``D = W2 [A'; B'; A' - B']``. It is computed again before each layer and added to the change
+      tokens.
+    - Refinement by ``num_layers``
+      :class:`~lightning_plugins.nn.change.difference_aware.ChangeExpertLayer`.
+    - Adaptive weighting: ``g_k = sigmoid(W4 gelu(W3 mean over tokens [A_k; B_k; D_k]))``, one
+      number per pair and level. The fused features are ``sum_k g_k X_k / (sum_k g_k + 1e-6)``.
+    - Output: the last level of each image plus its fused features.
 
-    The shape of the images' features does not change, so a projector and a language model trained
-    on features of single images still fit.
+    The shape of the images' features does not change, so they fit a projector and a language model
+    that were trained on features of single images.
 
     Args:
-        dim: channels of a token; a multiple of 4 and of ``num_heads``.
-        num_layers: expert layers.
-        num_heads: heads of each attention; None is one head for 128 channels, as released.
-        zero_gate: multiply the fused features by a weight a channel that begins at 0, so that the
-            first step's output is the last level, bit for bit. The released code has no gate: its
-            output is changed from the start, and its first stage of training exists to absorb that.
-        keep_unused: also hold the parameters that the released code declares and that nothing
-            depends on (6.6 M at ``dim=1152``); with them DDP needs ``find_unused_parameters``.
+        dim: Channels of a token; a multiple of 4 and of ``num_heads``.
+        num_layers: Number of expert layers.
+        num_heads: Heads of each attention; None for one head per 128 channels, as released.
+        zero_gate: Multiply the fused features by one weight per channel, initially 0, so that the
+            output of a new module is the last level, bit for bit. The released code has no gate:
+            its output differs from the start, and its first training stage adapts to that.
+        keep_unused: Also create the parameters that the released code declares but does not use
+            (6.6 M at ``dim=1152``); with them DDP requires ``find_unused_parameters``.
 
     Raises:
-        ValueError: an argument outside its range, or levels that do not fit each other.
+        ValueError: An argument is outside its range, or the levels have different shapes.
     """
 
     def __init__(
@@ -70,11 +72,11 @@ class DifferenceAwareIntegration(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the initial weights of the released code; the gate, if there is one, is 0.
+        """Draw the initial weights of the released code, and set the gate to 0.
 
-        That code's standard deviation of 0.02 is for 1152 channels. A layer of fewer channels adds
-        up fewer weights, so they are larger here in turn: with 0.02 and 64 channels each layer
-        would shrink what it passes on to a sixth, and little of the change would reach the output.
+        The released standard deviation of 0.02 is meant for 1152 channels. A layer of fewer
+        channels sums fewer products, so its weights are scaled up here. With 0.02 and 64 channels,
+        each layer would reduce its input to a sixth, and the change would hardly reach the output.
         """
         std = 0.02 * math.sqrt(_RELEASED_DIM / self.dim)
         for module in self.modules():
@@ -92,18 +94,22 @@ class DifferenceAwareIntegration(nn.Module):
     def forward(
         self, before: Sequence[Tensor], after: Sequence[Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features of the first image, of the second, and of the change, ``(batch, tokens, dim)``.
+        """Compute the features of the first image, the second image and the change.
 
         Args:
-            before: the first image's tokens at each level, ``(batch, tokens, dim)`` each, of a
-                square grid, the last level last.
-            after: the second image's, likewise.
+            before: Tokens of the first image at each level, ``(batch, tokens, dim)`` each, in a
+                square grid; the last level is last.
+            after: Tokens of the second image, likewise.
+
+        Returns:
+            Three tensors ``(batch, tokens, dim)``.
         """
         shapes = {tuple(level.shape) for level in (*before, *after)}
         if len(before) != len(after) or len(shapes) != 1:
             raise ValueError(
                 f"levels of shapes {[tuple(level.shape) for level in before]} and "
-                f"{[tuple(level.shape) for level in after]}: expected as many levels of one shape"
+                f"{[tuple(level.shape) for level in after]}: expected the same number of levels "
+                "for both images, all of one shape"
             )
         num_levels, tokens = len(before), before[0].shape[1]
         positions = sine_positions(tokens, self.dim, before[0].device).to(before[0].dtype)
@@ -128,7 +134,7 @@ class DifferenceAwareIntegration(nn.Module):
 
 
 class ChangeInitialization(nn.Module):
-    """First tokens of the change, out of two images' tokens ``(batch, tokens, dim)``."""
+    """Initial tokens of the change, from the tokens of both images ``(batch, tokens, dim)``."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -136,7 +142,7 @@ class ChangeInitialization(nn.Module):
         self.mixing = nn.Linear(3 * dim, dim)
 
     def forward(self, before: Tensor, after: Tensor) -> Tensor:
-        """Tokens of the change ``(batch, tokens, dim)``."""
+        """Return tokens of the change ``(batch, tokens, dim)``."""
         first = before * self.relevance(torch.cat([before, after], dim=-1)).sigmoid()
         second = after * self.relevance(torch.cat([after, before], dim=-1)).sigmoid()
         return self.mixing(torch.cat([first, second, first - second], dim=-1))
@@ -147,16 +153,16 @@ def _weighted_mean(levels: Tensor, weights: Tensor) -> Tensor:
 
 
 class ChangeExpertLayer(nn.Module):
-    """Tokens of the change attend to both images, then each image attends to the change.
+    """Refines the tokens of the change by attention to both images, and the images in turn.
 
-    One residual of the released code is unusual and kept: a refined image is its *query*, with
-    positions and flag added, plus what it attends to, without a norm.
+    An unusual residual of the released code is kept: a refined image is its *query*, including
+    positions and flag, plus the attention output, without a norm.
 
     Args:
-        dim: channels of a token.
-        num_heads: heads of each attention.
-        hidden_dim: width of the feed-forward part.
-        keep_unused: also hold the norm that the released code declares and never applies.
+        dim: Channels of a token.
+        num_heads: Heads of each attention.
+        hidden_dim: Hidden size of the feed-forward part.
+        keep_unused: Also create the norm that the released code declares and never applies.
     """
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, keep_unused: bool) -> None:
@@ -172,7 +178,7 @@ class ChangeExpertLayer(nn.Module):
         self.norm_feed_forward = nn.LayerNorm(dim)
         if keep_unused:
             self.norm_unused = nn.LayerNorm(dim)
-        # DifferenceAwareIntegration.reset_parameters fills these.
+        # Initialised by DifferenceAwareIntegration.reset_parameters.
         self.flag_before = nn.Parameter(torch.empty(1, dim))
         self.flag_after = nn.Parameter(torch.empty(1, dim))
         self.flag_change = nn.Parameter(torch.empty(1, dim))
@@ -180,13 +186,13 @@ class ChangeExpertLayer(nn.Module):
     def forward(
         self, change: Tensor, before: Tensor, after: Tensor, positions: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Refined ``(change, before, after)``.
+        """Return the refined ``(change, before, after)``.
 
         Args:
-            change: tokens of the change ``(batch, tokens, dim)``.
-            before: tokens of the first image, of that shape.
-            after: tokens of the second image, of that shape.
-            positions: embedding of the places ``(tokens, dim)``.
+            change: Tokens of the change ``(batch, tokens, dim)``.
+            before: Tokens of the first image, of the same shape.
+            after: Tokens of the second image, of the same shape.
+            positions: Position embedding ``(tokens, dim)``.
         """
         placed = change + positions
         change = self.norm_change(change + self.change_attention(placed, placed, change))
@@ -226,7 +232,7 @@ class Attention(nn.Module):
         self.output = nn.Linear(dim, dim)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """What ``queries`` ``(batch, tokens, dim)`` find among ``(batch, others, dim)``."""
+        """Attend from ``queries`` ``(batch, tokens, dim)`` to keys ``(batch, others, dim)``."""
         attended = scaled_dot_product_attention(
             self._heads(self.queries(queries)),
             self._heads(self.keys(keys)),
@@ -239,14 +245,14 @@ class Attention(nn.Module):
 
 
 def sine_positions(num_tokens: int, dim: int, device: torch.device | None = None) -> Tensor:
-    """Embedding ``(num_tokens, dim)`` of a square grid's cells, row by row.
+    """Return the sine position embedding ``(num_tokens, dim)`` of a square grid, row by row.
 
-    The form of DETR (Carion et al., arXiv 2005.12872, appendix A.4): the first half of the channels
-    is for the row, the second for the column; sine and cosine alternate. Places are the centres of
-    the cells, scaled to (0, 2 pi), so grids of all sizes cover the same range.
+    It has the form of DETR (Carion et al., arXiv 2005.12872, appendix A.4): the first half of the
+    channels encodes the row, the second half the column; sine and cosine alternate. Positions are
+    the centres of the cells, scaled to (0, 2 pi), so grids of all sizes cover the same range.
 
     Raises:
-        ValueError: a grid that is not square, or ``dim`` that 4 does not divide.
+        ValueError: The grid is not square, or ``dim`` is not a multiple of 4.
     """
     side = math.isqrt(num_tokens)
     if side * side != num_tokens:

@@ -1,4 +1,4 @@
-"""Names of the parameters in the released CCExpert checkpoints, and here."""
+"""Conversion of the difference module's weights from the released CCExpert checkpoints."""
 
 import re
 from collections.abc import Mapping
@@ -31,14 +31,14 @@ _RENAMED = (
 
 
 def from_released(weights: Mapping[str, Tensor], keep_unused: bool = False) -> dict[str, Tensor]:
-    """Weights of a released difference module under the names of ``DifferenceAwareIntegration``.
+    """Rename the weights of a released module to the names of ``DifferenceAwareIntegration``.
 
-    The target is one without a gate (``zero_gate=False``).
+    They fit a module without a gate (``zero_gate=False``).
 
     Args:
-        weights: by the released names, such as ``layers.0.norm1.weight``, without the prefix
-            ``model.vision_resampler.`` that they have in a whole checkpoint.
-        keep_unused: for a module made with ``keep_unused``; else those weights are left out.
+        weights: Weights by their released names, such as ``layers.0.norm1.weight``, without the
+            prefix ``model.vision_resampler.`` of a whole checkpoint.
+        keep_unused: Keep the weights that only a module with ``keep_unused=True`` has.
     """
     renamed = {_renamed(name): tensor for name, tensor in weights.items()}
     return {name: tensor for name, tensor in renamed.items() if keep_unused or "unused" not in name}
@@ -47,7 +47,7 @@ def from_released(weights: Mapping[str, Tensor], keep_unused: bool = False) -> d
 def _renamed(name: str) -> str:
     for pattern, replacement in _RENAMED:
         name = re.sub(pattern, replacement, name)
-    if name.startswith("unused_attention"):  # torch.nn.MultiheadAttention in both
+    if name.startswith("unused_attention"):  # a torch.nn.MultiheadAttention in both
         return name
     return re.sub(
         r"\.(q_proj|k_proj|v_proj|out_proj)\.", lambda found: f".{_PROJECTIONS[found[1]]}.", name

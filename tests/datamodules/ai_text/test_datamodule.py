@@ -1,4 +1,4 @@
-"""Texts in parts: what is left out, cut, kept together, and refused."""
+"""The DataModule of texts: cleaning, splitting, reading of formats, and errors."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def data(tmp_path):
     return found
 
 
-def test_parts_share_no_source_and_have_their_shares(data):
+def test_parts_have_their_shares_and_no_common_source(data):
     parts = {part: data.samples(part) for part in ("train", "val", "test")}
     sources = [{one.source for one in samples} for samples in parts.values()]
     assert sum(map(len, sources)) == len(set().union(*sources))
@@ -44,7 +44,7 @@ def test_a_batch_has_texts_labels_domains_and_generators(data):
     assert [by_text[text] for text in batch["text"]] == batch["label"].tolist()
 
 
-def test_parts_depend_on_the_split_seed_and_the_order_on_the_seed(tmp_path):
+def test_the_split_depends_on_split_seed_and_the_order_on_seed(tmp_path):
     write_marker_corpus(tmp_path / "texts.jsonl", count=120)
 
     def first(**seeds):
@@ -57,7 +57,7 @@ def test_parts_depend_on_the_split_seed_and_the_order_on_the_seed(tmp_path):
     assert first()[1] != first(seed=1)[1]
 
 
-def test_texts_of_a_pair_are_cut_to_one_length_and_short_ones_go_with_their_pair():
+def test_texts_of_a_pair_are_cut_to_one_length_and_removed_together_if_too_short():
     samples = [
         Sample(numbered(50), 0, "a", pair="1"),
         Sample(numbered(35, 100), 1, "a", pair="1"),
@@ -72,7 +72,7 @@ def test_texts_of_a_pair_are_cut_to_one_length_and_short_ones_go_with_their_pair
     assert skipped[0].text == "word2 word3 word4"
 
 
-def test_duplicates_and_contradictions_are_left_out():
+def test_duplicates_and_contradictory_texts_are_removed():
     same, other = numbered(30), numbered(30, 100)
     samples = [
         Sample(same, 0, "a"),
@@ -86,16 +86,16 @@ def test_duplicates_and_contradictions_are_left_out():
     assert (cleaning.duplicates, cleaning.contradictory) == (1, 2)
 
 
-def test_the_report_counts_what_training_and_test_share():
+def test_the_report_counts_the_overlap_of_training_and_test():
     train = [Sample(numbered(12), 0, "a"), Sample(numbered(12, 50), 1, "a")]
     test = [Sample(numbered(8, 4), 0, "b"), Sample(numbered(7, 54), 1, "b")]
     _, cleaning = cleaned([*train, *test], 1, 40, 0)
     report = leak_report({"train": train, "val": [], "test": test}, cleaning)
-    assert report.overlapping == 1  # seven words in a row are too few
+    assert report.overlapping == 1  # seven consecutive words are too few
     assert report.shared_sources == 0
     assert report.texts["train"] == (1, 1)
     assert report.mean_words["test"] == (8.0, 7.0)
-    assert "1 test texts share 8 words in a row" in str(report)
+    assert "1 test texts share 8 consecutive words" in str(report)
 
 
 def test_every_part_has_every_domain():
@@ -112,13 +112,13 @@ def pairs_file(folder, domain, generator, count=20):
             f"{prompt} {generator}{i} {domain} {numbered(40, 100 * i + 50)}" for i in range(count)
         ],
     }
-    # The prompt differs by pair, as in the published files.
+    # Each pair has its own prompt, as in the published files.
     for texts in content.values():
         texts[:] = [f"{i}opening {text}" for i, text in enumerate(texts)]
     (folder / f"{domain}_{generator}.raw_data.json").write_text(json.dumps(content))
 
 
-def test_pairs_lose_their_common_opening_and_settings_are_chosen_by_pattern(tmp_path):
+def test_the_common_opening_of_pairs_is_removed_and_patterns_select_samples(tmp_path):
     for domain, generator in (("news", "m1"), ("news", "m2"), ("papers", "m1")):
         pairs_file(tmp_path, domain, generator)
     samples = read_samples(tmp_path)
@@ -138,15 +138,15 @@ def test_pairs_lose_their_common_opening_and_settings_are_chosen_by_pattern(tmp_
     }
     assert {s.domain for s in data.samples("val")} == {"news"}
     assert {s.domain for s in data.samples("test")} == {"papers"}
-    # One human text that several generators went on from is one source, in one part.
+    # One human text that several generators continued is one source, in one part.
     whole = AITextDataModule(str(tmp_path))
     whole.setup()
     assert whole.leak_report.shared_sources == 0
-    with pytest.raises(ValueError, match=r"train_on=\['news/m9'\].*0 AI.*news/m1"):
+    with pytest.raises(ValueError, match=r"train_on=\['news/m9'\].*0 AI.*available: .*news/m1"):
         AITextDataModule(str(tmp_path), train_on=["news/m9"]).setup()
 
 
-def test_records_of_seqxgpt_and_rows_of_raid_are_understood(tmp_path):
+def test_records_of_seqxgpt_rows_of_raid_and_labels_of_scrn_are_read(tmp_path):
     lines = [{"text": "a b", "label": "human"}, {"text": "c d", "label": "gpt3re"}]
     (tmp_path / "x_lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
     (tmp_path / "raid.csv").write_text(
@@ -165,7 +165,7 @@ def test_records_of_seqxgpt_and_rows_of_raid_are_understood(tmp_path):
     assert read_samples(tmp_path / "raid.csv")[0].source == "s1"
 
 
-def test_an_id_of_a_record_is_no_source_of_its_text(tmp_path):
+def test_the_id_of_a_record_is_not_its_source(tmp_path):
     opening = "the river had risen in the night and by morning"
     lines = [{"id": n, "text": f"{opening} {n}", "label": n} for n in (0, 1)]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
@@ -174,7 +174,7 @@ def test_an_id_of_a_record_is_no_source_of_its_text(tmp_path):
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\u0085"])
-def test_a_text_may_hold_any_line_end_that_json_leaves_as_it_is(tmp_path, separator):
+def test_a_text_may_contain_line_separators_that_json_does_not_escape(tmp_path, separator):
     text = f"a b{separator}c d"
     line = json.dumps({"text": text, "label": 0}, ensure_ascii=False)
     (tmp_path / "x.jsonl").write_text(f"{line}\r\n{line}\n", "utf-8")
@@ -182,7 +182,7 @@ def test_a_text_may_hold_any_line_end_that_json_leaves_as_it_is(tmp_path, separa
     assert given_texts(str(tmp_path / "x.jsonl")) == [text, text]
 
 
-def test_hc3_and_raid_come_by_datasets(monkeypatch):
+def test_hc3_and_raid_are_loaded_with_datasets(monkeypatch):
     datasets = pytest.importorskip("datasets")
     rows = {
         "Hello-SimpleAI/HC3": [
@@ -222,14 +222,14 @@ def test_hc3_and_raid_come_by_datasets(monkeypatch):
         ("a.json", '{"original": ["a"]}', "KeyError: 'sampled'"),
     ],
 )
-def test_a_file_in_no_such_form_is_named(tmp_path, name, content, message):
+def test_the_error_names_a_file_of_an_unknown_format(tmp_path, name, content, message):
     (tmp_path / name).write_text(content)
     with pytest.raises(ValueError, match=message) as caught:
         read_samples(tmp_path)
     assert name in str(caught.value)
 
 
-def test_a_missing_path_is_named(tmp_path):
+def test_the_error_names_a_missing_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         AITextDataModule(str(tmp_path / "nowhere")).setup()
     with pytest.raises(ValueError, match=r"has no \.jsonl"):
@@ -248,7 +248,7 @@ def test_texts_to_predict_come_from_a_file_or_standard_input(tmp_path, monkeypat
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
     assert given_texts("-") == ["from a pipe"]
     (tmp_path / "empty.txt").write_text(" \n")
-    with pytest.raises(ValueError, match="no text"):
+    with pytest.raises(ValueError, match="contains no text"):
         given_texts(str(tmp_path / "empty.txt"))
     data = AITextDataModule(predict_path=str(tmp_path / "a.jsonl"))
     data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
@@ -263,12 +263,12 @@ def test_texts_to_predict_come_from_a_file_or_standard_input(tmp_path, monkeypat
         ({"min_words": 0}, "min_words=0"),
         ({"max_words": 20}, "max_words=20"),
         ({"val_share": 0.0}, r"val_share=0\.0"),
-        ({"test_share": 0.8}, "something left to train on"),
+        ({"test_share": 0.8}, r"val_share \+ test_share below 1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"num_pairs": 9}, "num_pairs=9"),
         ({"skip_words": -1}, "skip_words=-1"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments, message):
+def test_the_error_names_an_argument_outside_its_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         AITextDataModule(**arguments)

@@ -1,4 +1,4 @@
-"""The embedded default with a writer that counts: resumed, whole or absent, and without traces."""
+"""The embedded data set: its passages, and its generation, which resumes after an interruption."""
 
 import json
 
@@ -22,17 +22,17 @@ PASSAGES = [
 
 
 class Echo:
-    """Goes on with the prompt's last word, and dies after some calls."""
+    """A writer that repeats the prompt's last word, and can fail after some calls."""
 
-    def __init__(self, calls=None, dies_after=None):
+    def __init__(self, calls=None, fails_after=None):
         self.calls = [] if calls is None else calls
-        self.dies_after = dies_after
+        self.fails_after = fails_after
 
     def num_tokens(self, text):
         return len(text.split())
 
     def continuations(self, prompts, temperature, new_tokens, seed):
-        if self.dies_after is not None and len(self.calls) >= self.dies_after:
+        if self.fails_after is not None and len(self.calls) >= self.fails_after:
             raise KeyboardInterrupt
         self.calls.append((len(prompts), temperature, seed))
         return [f"{prompt.split()[-1]} {temperature} {seed}\n and  cut" for prompt in prompts]
@@ -42,7 +42,7 @@ def records(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_pairs_have_no_prompt_and_no_cut_word(tmp_path):
+def test_pairs_contain_neither_the_prompt_nor_a_cut_word(tmp_path):
     write_pairs(tmp_path / "a.jsonl", PASSAGES, Echo)
     found = records(tmp_path / "a.jsonl")
     assert [record["place"] for record in found] == list(range(len(PASSAGES)))
@@ -53,10 +53,10 @@ def test_pairs_have_no_prompt_and_no_cut_word(tmp_path):
 
 
 @pytest.mark.parametrize("torn", ["", '{"place": 3, "do'])
-def test_a_killed_call_goes_on_and_ends_with_the_same_file(tmp_path, torn):
+def test_an_interrupted_call_resumes_and_writes_the_same_file(tmp_path, torn):
     write_pairs(tmp_path / "whole.jsonl", PASSAGES, Echo)
     with pytest.raises(KeyboardInterrupt):
-        write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: Echo(dies_after=2))
+        write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: Echo(fails_after=2))
     assert not (tmp_path / "a.jsonl").exists()
     with (tmp_path / "a.partial").open("a") as file:
         file.write(torn)
@@ -64,10 +64,10 @@ def test_a_killed_call_goes_on_and_ends_with_the_same_file(tmp_path, torn):
     write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: Echo(calls))
     assert len(calls) == 2  # of four: two temperatures of 48 texts each
     assert (tmp_path / "a.jsonl").read_text() == (tmp_path / "whole.jsonl").read_text()
-    write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: pytest.fail("there is nothing to do"))
+    write_pairs(tmp_path / "a.jsonl", PASSAGES, lambda: pytest.fail("the file exists"))
 
 
-def test_both_texts_of_a_passage_are_a_pair_of_its_source(tmp_path):
+def test_the_human_and_the_ai_text_of_a_passage_are_a_pair_with_its_source(tmp_path):
     write_pairs(tmp_path / "a.jsonl", PASSAGES, Echo)
     human, machine = embedded_samples(tmp_path / "a.jsonl")[:2]
     assert (human.label, machine.label) == (0, 1)
@@ -78,7 +78,7 @@ def test_both_texts_of_a_passage_are_a_pair_of_its_source(tmp_path):
         embedded_samples(tmp_path / "b.jsonl")
 
 
-def test_speeches_are_prose_of_the_plays():
+def test_speeches_are_prose():
     try:
         found = list(speeches(60))
     except FileNotFoundError as error:
@@ -86,19 +86,19 @@ def test_speeches_are_prose_of_the_plays():
     assert len(found) > 350
     assert len({one.source for one in found}) > 25
     assert all("\n" not in one.text and len(one.text.split()) >= 60 for one in found)
-    # Verse, which begins every line with a capital, is not among them.
+    # Every line of this speech in verse begins with a capital.
     assert not any("Friends, Romans, countrymen" in one.text for one in found)
 
 
 @pytest.mark.slow
-def test_manuals_have_enough_paragraphs_of_many_modules():
+def test_the_manuals_have_enough_paragraphs_from_many_modules():
     found = list(manual_paragraphs(60))
     assert len({one.text for one in found}) > 300
     assert len({one.source for one in found}) > 80
 
 
 @pytest.mark.slow
-def test_smollm2_goes_on_alike_with_one_seed():
+def test_smollm2_writes_the_same_continuations_with_the_same_seed():
     from lightning_plugins.nn.ai_text.smollm2 import SmolLM2
 
     try:

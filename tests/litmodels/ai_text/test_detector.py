@@ -1,4 +1,4 @@
-"""A detector's scores, thresholds and training."""
+"""Scores, thresholds, logging and training of AITextDetector."""
 
 import json
 import random
@@ -49,21 +49,21 @@ def detector(request):
         return tiny_detector(request.param, method_options=options, inference_noise=1)
 
 
-def test_scores_depend_neither_on_their_neighbours_nor_on_padding(detector):
+def test_scores_do_not_depend_on_the_batch_or_on_padding(detector):
     alone = [detector.score([text])[0] for text in TEXTS]
     assert detector.score(TEXTS) == pytest.approx(alone, abs=1e-5)
     assert detector.score(TEXTS[::-1]) == pytest.approx(alone[::-1], abs=1e-5)
     assert all(0 <= score <= 1 for score in alone)
 
 
-def test_the_released_behaviour_lets_a_score_depend_on_padding():
+def test_without_mask_padding_scores_depend_on_padding_as_in_the_released_code():
     torch.manual_seed(0)
     detector = tiny_detector("scrn", mask_padding=False)
     alone = [detector.score([text])[0] for text in TEXTS]
     assert detector.score(TEXTS) != pytest.approx(alone, abs=1e-4)
 
 
-def test_scores_are_those_of_evaluation_and_leave_everything_as_it_was(detector):
+def test_scoring_in_training_mode_uses_no_dropout_and_changes_no_state(detector):
     detector.train()
     state = torch.get_rng_state()
     python_state = random.getstate()
@@ -74,7 +74,7 @@ def test_scores_are_those_of_evaluation_and_leave_everything_as_it_was(detector)
     assert random.getstate() == python_state
 
 
-def test_noise_off_is_the_same_for_every_seed_and_noise_on_is_not():
+def test_scores_depend_on_the_seed_only_with_noise():
     torch.manual_seed(0)
     off, on = tiny_detector("scrn"), tiny_detector("scrn", inference_noise=1)
     on.load_state_dict(off.state_dict())
@@ -83,7 +83,7 @@ def test_noise_off_is_the_same_for_every_seed_and_noise_on_is_not():
     assert torch.equal(on.probabilities(TEXTS, seed=1), on.probabilities(TEXTS, seed=1))
 
 
-def test_k_samples_are_the_mean_of_k_draws():
+def test_inference_noise_k_averages_k_draws():
     torch.manual_seed(0)
     one = tiny_detector("scrn", inference_noise=1)
     many = tiny_detector("scrn", inference_noise=100)
@@ -95,19 +95,19 @@ def test_k_samples_are_the_mean_of_k_draws():
     assert (draws.std(dim=0) > 0).all()
 
 
-def test_a_long_text_is_the_mean_of_its_windows_by_tokens():
+def test_the_score_of_a_long_text_is_the_mean_of_its_windows_weighted_by_tokens():
     torch.manual_seed(0)
     detector = tiny_detector()
     words = [*marker_corpus(1, length=40)[0]["text"].split(), *["moreover"] * 31, *["cloud"] * 10]
     first, second, last = words[:31], words[31:62], words[62:]
     scores = detector.score([" ".join(part) for part in (first, second, last)])
-    weights = [len(part) + 1 for part in (first, second, last)]  # with the start
+    weights = [len(part) + 1 for part in (first, second, last)]  # and the start token
     expected = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
     assert len(last) > 0
     assert detector.score([" ".join(words)])[0] == pytest.approx(expected, abs=1e-5)
 
 
-def test_both_passes_are_one_forward_of_both_copies(monkeypatch):
+def test_the_two_passes_of_training_are_one_forward_pass_of_two_copies(monkeypatch):
     torch.manual_seed(0)
     detector = tiny_detector("scrn")
     detector.log = detector.log_dict = lambda *args, **kwargs: None
@@ -121,11 +121,11 @@ def test_both_passes_are_one_forward_of_both_copies(monkeypatch):
     assert not torch.equal(*epsilon.chunk(2))
     loss.backward()
     unused = [n for n, p in detector.network.named_parameters() if p.grad is None]
-    assert not unused  # DDP would stop at one
+    assert not unused  # DDP raises an error for unused parameters
 
 
 def losses_of(batch, method):
-    """The detector after some steps on markers, and the names of the parts of its loss."""
+    """Return a detector after some steps on the marker corpus, and the logged names."""
     torch.manual_seed(0)
     detector = tiny_detector(method, method_options=METHODS[method])
     logged = {}
@@ -133,7 +133,7 @@ def losses_of(batch, method):
     detector.log_dict = lambda values, **_: logged.update(values)
     optimizer = torch.optim.Adam(detector.parameters(), lr=0.01)
     samples, generator = marker_corpus(256), torch.Generator().manual_seed(0)
-    # SCRN has to learn first that noise is to be small.
+    # SCRN needs more steps, because it first has to learn a small variance.
     for _ in range(120 if method == "scrn" else 60):
         chosen = torch.randint(len(samples), (batch,), generator=generator)
         loss = detector.training_step(batch_of([samples[i] for i in chosen]), 0)
@@ -153,7 +153,7 @@ def losses_of(batch, method):
         ("scrn", {"classification", "calibration", "reconstruction"}),
     ],
 )
-def test_each_method_learns_the_markers(method, terms):
+def test_each_method_learns_the_markers_and_logs_its_losses(method, terms):
     detector, logged = losses_of(16, method)
     assert logged == {"train/loss"} | {f"train/{term}_loss" for term in terms}
     samples = batch_of(marker_corpus(seed=1))
@@ -163,7 +163,7 @@ def test_each_method_learns_the_markers(method, terms):
         assert binary_auroc(scores, samples["label"]) > 0.95, noise
 
 
-def test_two_runs_with_one_seed_agree_and_another_differs(tmp_path):
+def test_runs_with_the_same_seed_are_equal_and_with_another_seed_differ(tmp_path):
     def trained(seed):
         seed_everything(seed, verbose=False)
         module = AITextDetector(method="scrn", method_options=SMALL_SCRN, **TINY, **FAST)
@@ -175,7 +175,7 @@ def test_two_runs_with_one_seed_agree_and_another_differs(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["ranmask", "scrn"])
-def test_a_killed_run_resumes_bit_for_bit(tmp_path, method):
+def test_an_interrupted_run_resumes_bit_for_bit(tmp_path, method):
     def run(folder, ckpt_path=None):
         seed_everything(0 if ckpt_path is None else 99, verbose=False)
         module = AITextDetector(method=method, method_options=METHODS[method], **TINY, **FAST)
@@ -192,7 +192,7 @@ def test_a_killed_run_resumes_bit_for_bit(tmp_path, method):
         assert torch.equal(resumed[name], weight), name
 
 
-def test_the_thresholds_are_those_of_the_validation_and_travel_in_the_checkpoint(tmp_path):
+def test_the_thresholds_of_the_validation_are_stored_in_the_checkpoint(tmp_path):
     seed_everything(0, verbose=False)
     data = MarkerData()
     module = AITextDetector(method="plain", **TINY, **FAST)
@@ -211,7 +211,7 @@ def test_the_thresholds_are_those_of_the_validation_and_travel_in_the_checkpoint
     assert loaded.score(TEXTS) == module.score(TEXTS)
 
 
-def test_what_is_reported_is_of_the_scores_of_all_loaders(tmp_path):
+def test_test_metrics_are_computed_over_all_dataloaders(tmp_path):
     module = tiny_detector()
     parts = [marker_corpus(seed=2), marker_corpus(count=20, seed=3)]
     loaders = [DataLoader(part, batch_size=16) for part in parts]
@@ -232,7 +232,7 @@ def test_what_is_reported_is_of_the_scores_of_all_loaders(tmp_path):
     assert found == {name: pytest.approx(x.item(), abs=1e-5) for name, x in expected.items()}
 
 
-def test_domains_are_told_apart_within_and_generators_from_all_people(tmp_path):
+def test_auroc_compares_within_a_domain_and_a_generator_with_all_human_texts(tmp_path):
     module = tiny_detector()
     samples = [
         sample | {"domain": "ab"[place % 3 > 0], "generator": ("human", "m")[sample["label"]]}
@@ -255,14 +255,14 @@ def test_domains_are_told_apart_within_and_generators_from_all_people(tmp_path):
         assert found[name] == pytest.approx(value.item(), abs=1e-5)
 
 
-def test_predict_scans_each_text_and_its_windows(tmp_path, capsys):
+def test_predict_prints_and_writes_the_scores_of_each_text_and_its_windows(tmp_path, capsys):
     module = tiny_detector()
     module.thresholds.copy_(torch.tensor([0.0, 0.0]))
     trainer = quiet_trainer(tmp_path, callbacks=[ScanWriter(str(tmp_path / "scans"))])
     (scans,) = trainer.predict(module, DataLoader(TEXTS, batch_size=len(TEXTS)))
     assert [scan.score for scan in scans] == pytest.approx(module.score(TEXTS), abs=1e-6)
     *_, last = scans
-    assert len(last.windows) == 7  # 200 words, 31 a window
+    assert len(last.windows) == 7  # 200 words, 31 per window
     parts = [last.text[window.start : window.end] for window in last.windows]
     assert [window.score for window in last.windows] == pytest.approx(module.score(parts), abs=1e-5)
     assert last.verdict == "AI, at 1 % false positives (threshold 0.000)"
@@ -272,7 +272,7 @@ def test_predict_scans_each_text_and_its_windows(tmp_path, capsys):
     assert [json.loads(line)["score"] for line in lines] == [scan.score for scan in scans]
 
 
-def test_attacks_within_a_run_draw_fresh_noise(tmp_path):
+def test_attacks_during_a_test_run_draw_new_noise(tmp_path):
     torch.manual_seed(0)
     module = tiny_detector("scrn", inference_noise=True)
     asked, plain = [], module.probabilities
@@ -287,7 +287,7 @@ def test_attacks_within_a_run_draw_fresh_noise(tmp_path):
     assert len(set(seeds)) == len(seeds) > 3
 
 
-def test_embeddings_can_stay_as_they_are(tmp_path):
+def test_train_embeddings_false_freezes_the_embeddings(tmp_path):
     module = AITextDetector(method="plain", train_embeddings=False, **TINY, **FAST)
     module.configure_model()
     before = module.network.encoder.get_input_embeddings().weight.clone()
@@ -308,6 +308,6 @@ def test_embeddings_can_stay_as_they_are(tmp_path):
         ({"pretrained": False}, "tokenizer=None"),
     ],
 )
-def test_a_wrong_argument_is_named(arguments, message):
+def test_the_error_names_an_argument_outside_its_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         AITextDetector(**arguments)

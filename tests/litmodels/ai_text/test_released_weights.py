@@ -1,4 +1,4 @@
-"""Checkpoints with the names that the authors published."""
+"""Loading of checkpoints with the parameter names that the authors of SCRN published."""
 
 import pytest
 import torch
@@ -43,7 +43,7 @@ def detector():
 
 
 @pytest.mark.parametrize("suffix", [".bin", ".safetensors"])
-def test_published_weights_give_the_scores_of_the_detector_they_are_of(detector, suffix, tmp_path):
+def test_a_detector_with_published_weights_returns_the_same_scores(detector, suffix, tmp_path):
     path = str(tmp_path / f"model{suffix}")
     save = torch.save if suffix == ".bin" else save_file
     save(published(detector), path)
@@ -53,7 +53,7 @@ def test_published_weights_give_the_scores_of_the_detector_they_are_of(detector,
     assert other.score(texts) == detector.score(texts)
 
 
-def test_other_weights_are_refused_by_name(detector, tmp_path):
+def test_the_error_names_an_unknown_or_a_missing_weight(detector, tmp_path):
     path = str(tmp_path / "model.bin")
     torch.save({**published(detector), "lm_head.bias": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match=r"lm_head\.bias"):

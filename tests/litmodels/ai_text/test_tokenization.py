@@ -1,4 +1,4 @@
-"""Texts as windows, and masked words."""
+"""Windows of texts, and masking of words."""
 
 import random
 from itertools import pairwise
@@ -40,7 +40,7 @@ def test_windows_cover_a_text_without_overlap(build):
     assert of_text[-1].end == len(TEXT.rstrip())
 
 
-def test_a_changed_letter_makes_another_token_and_case_counts():
+def test_hashed_words_distinguish_letters_and_case():
     words = HashedWords(10_000)
     ids = [words.windows([text], 8)[0].ids for text in ("river", "rivver", "River", "river")]
     assert len(set(ids)) == 3
@@ -48,7 +48,7 @@ def test_a_changed_letter_makes_another_token_and_case_counts():
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.0, 0), (0.3, 3), (0.5, 5)])
-def test_a_share_of_the_words_is_masked_and_white_space_stays(share, expected):
+def test_the_share_of_words_is_masked_and_white_space_is_preserved(share, expected):
     text = "a b  c d\te f\ng h i j"
     masked = mask_words(text, share, "<m>", random.Random(0))
     assert masked.count("<m>") == expected
@@ -58,7 +58,7 @@ def test_a_share_of_the_words_is_masked_and_white_space_stays(share, expected):
     assert [c for c in masked if c.isspace()] == [c for c in text if c.isspace()]
 
 
-def test_masks_come_from_the_generator_alone():
+def test_masks_depend_on_the_generator_alone():
     draws = {mask_words("a b c d e f g h", 0.3, "_", random.Random(seed)) for seed in range(20)}
     assert len(draws) > 5
     assert mask_words("a b c", 0.5, "_", random.Random(1)) == mask_words(

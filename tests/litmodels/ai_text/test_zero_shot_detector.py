@@ -1,4 +1,4 @@
-"""Zero-shot detection by a language model whose probabilities are known."""
+"""Zero-shot detection with a language model of known probabilities."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from lightning_plugins.nn.ai_text.zero_shot import CRITERIA
 
 
 def repeats(tokens):
-    """A model of bytes that expects each token again, and small ones more than large ones."""
+    """A byte model that predicts the previous token again, and prefers small token ids."""
     return 4.0 * one_hot(tokens, 256).float() - 0.01 * torch.arange(256)
 
 
@@ -20,16 +20,16 @@ def encode(text):
 LIKELY, UNLIKELY = ["aaaa", "bbbbbbb", "aabbb"], ["abcd", "xyzzy", "hello there"]
 
 
-# Without entropy: this model is about as sure of everything.
+# Without entropy, which is nearly constant for this model.
 @pytest.mark.parametrize("baseline", sorted(set(BASELINES) - {"entropy"}))
-def test_it_learns_which_side_its_own_kind_of_text_is_on(baseline):
+def test_each_baseline_separates_likely_from_unlikely_texts_after_fit(baseline):
     detector = ZeroShotDetector(repeats, encode, baseline)
     detector.fit(LIKELY + UNLIKELY, [1, 1, 1, 0, 0, 0])
     scores = detector.score(["aaaaaa", "abcdef"])
     assert scores[0] > 0.5 > scores[1]
 
 
-def test_criteria_depend_neither_on_neighbours_nor_on_padding():
+def test_criteria_do_not_depend_on_the_batch_or_on_padding():
     texts = [*LIKELY, "", "a", *UNLIKELY, "ünïcödé 🌍" * 20]
     together = ZeroShotDetector(repeats, encode, batch_size=4).criteria(texts)
     alone = [ZeroShotDetector(repeats, encode).criteria([text]) for text in texts]
@@ -37,18 +37,18 @@ def test_criteria_depend_neither_on_neighbours_nor_on_padding():
     assert not together[3:5].any()
 
 
-def test_only_the_first_tokens_are_read():
+def test_only_the_first_max_length_tokens_are_read():
     short = ZeroShotDetector(repeats, encode, max_length=4)
     torch.testing.assert_close(short.criteria(["aaaabcd"]), short.criteria(["aaaa"]))
 
 
-def test_the_likelihood_is_that_of_the_next_token():
+def test_the_likelihood_is_computed_on_the_next_token():
     found = ZeroShotDetector(repeats, encode).criteria(["aab"])[0, CRITERIA.index("log_likelihood")]
     again = repeats(torch.tensor([97])).log_softmax(-1)[0]
     assert found.item() == pytest.approx((again[97] + again[98]).item() / 2)
 
 
-def test_wrong_use_is_told():
+def test_errors_name_the_argument_or_the_missing_call():
     with pytest.raises(ValueError, match=r"baseline='gltr2'.*gltr"):
         ZeroShotDetector(repeats, encode, "gltr2")
     with pytest.raises(ValueError, match="max_length=1"):

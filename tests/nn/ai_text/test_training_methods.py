@@ -1,4 +1,4 @@
-"""The losses and the network against closed forms on small numbers."""
+"""The losses and the network, compared with closed forms on small numbers."""
 
 import math
 from types import SimpleNamespace
@@ -20,12 +20,12 @@ from lightning_plugins.nn.ai_text import (
 from lightning_plugins.nn.ai_text.detector_network import Output, masked_mean
 
 LOG3 = math.log(3)
-# Log-odds of AI: P(AI) of the first pass is 3/4 and 1/2, of the second 1/4 and 1/2.
+# P(AI) of the two texts is 3/4 and 1/2 in the first pass, 1/4 and 1/2 in the second.
 TWO_PASSES = torch.tensor([[0.0, LOG3], [0, 0], [LOG3, 0], [0, 0]])
 LABELS = torch.tensor([1, 0])
 # The probabilities of the labels are 3/4, 1/2 and 1/4, 1/2.
 CLASSIFICATION = (math.log(4 / 3) + math.log(2) + math.log(4) + math.log(2)) / 4
-# KL of (1/4, 3/4) and (3/4, 1/4) is log(3) / 2 either way; of the second text 0; mean of the two.
+# KL of (1/4, 3/4) and (3/4, 1/4) is log(3) / 2 in both directions, that of the second text is 0.
 CALIBRATION = LOG3 / 4
 
 
@@ -61,9 +61,9 @@ def test_r_drop_adds_the_mean_of_both_divergences():
     assert terms["loss"].item() == pytest.approx(CLASSIFICATION + 2 * CALIBRATION)
 
 
-def test_the_divergence_is_not_that_of_swapped_arguments():
-    # KL is not symmetric here, so that 0.5 [KL(p||q) + KL(q||p)] = (p - q) (logit p - logit q) / 2
-    # tells it from twice one direction.
+def test_the_calibration_loss_is_the_mean_of_both_directions():
+    # KL is not symmetric here: 0.5 [KL(p||q) + KL(q||p)] = (p - q) (logit p - logit q) / 2 differs
+    # from KL in one direction.
     a, b = 2.0, -0.5
     p, q = torch.sigmoid(torch.tensor([a, b])).tolist()
     logits = torch.tensor([[0, a], [0, b]])
@@ -71,7 +71,7 @@ def test_the_divergence_is_not_that_of_swapped_arguments():
     assert terms["calibration_loss"].item() == pytest.approx((p - q) * (a - b) / 2)
 
 
-def test_no_gradient_of_the_calibration_is_stopped():
+def test_the_calibration_loss_has_gradients_in_both_passes():
     a, b = (torch.tensor(x, requires_grad=True) for x in (1.0, -1.0))
     logits = torch.stack([torch.stack([a * 0, a]), torch.stack([b * 0, b])])
     RDrop().loss(Output(logits, None), torch.tensor([1]))["calibration_loss"].backward()
@@ -79,13 +79,13 @@ def test_no_gradient_of_the_calibration_is_stopped():
     assert a.grad.item() > 0
 
 
-def test_scrn_weighs_its_terms_as_published():
+def test_scrn_weights_its_terms_as_published():
     terms = SCRN().loss(Output(TWO_PASSES, torch.tensor(3.0)), LABELS)
     expected = CLASSIFICATION + 0.5 * CALIBRATION + 0.01 * (3.0 + 3.0)
     assert terms["loss"].item() == pytest.approx(expected)
 
 
-def test_the_ablations_leave_out_one_term_each():
+def test_each_ablation_removes_one_term():
     without_calibration = SCRN(calibration_weight=0)
     loss = without_calibration.loss(Output(TWO_PASSES, torch.tensor(3.0)), LABELS)["loss"]
     assert loss.item() == pytest.approx(CLASSIFICATION + 0.06)
@@ -102,7 +102,7 @@ def test_ranmask_votes_or_averages():
     torch.testing.assert_close(RanMask().combined(copies[:1]), copies[0])
 
 
-def test_the_reconstruction_loss_is_its_formula():
+def test_the_reconstruction_loss_equals_its_formula():
     # With unit weights and h = 2: s = mu = v = 2, z = 2 + e, h' = 2 + e exp(1).
     network = one_dimensional(beta=0.5)
     restored, loss = network(torch.full((1, 1, 1), 2.0), torch.full((1, 1, 1), 0.25))
@@ -118,7 +118,7 @@ def test_without_noise_the_mean_is_decoded():
 
 
 @pytest.mark.parametrize(("noise", "dim"), [("scalar", 1), ("vector", 3)])
-def test_scalar_noise_is_the_same_in_all_latent_dimensions(noise, dim):
+def test_scalar_noise_is_equal_in_all_latent_dimensions(noise, dim):
     network = one_dimensional(noise, latent_dim=3)
     assert network.noise_dim == dim
     epsilon = torch.arange(1.0, dim + 1).view(1, 1, dim) / 10
@@ -127,8 +127,8 @@ def test_scalar_noise_is_the_same_in_all_latent_dimensions(noise, dim):
     assert restored.item() == pytest.approx(total)
 
 
-def test_gradients_reach_the_representation_that_is_the_target():
-    # Of the error alone, at z = mu: h' = 0 here, so that its gradient is 2 h.
+def test_gradients_flow_to_the_representation_that_is_reconstructed():
+    # With beta = 0 and h' = 0 the loss is h^2, whose gradient is 2 h.
     network = one_dimensional(beta=0.0)
     with torch.no_grad():
         network.restore.weight.zero_()
@@ -137,12 +137,12 @@ def test_gradients_reach_the_representation_that_is_the_target():
     assert hidden.grad.item() == pytest.approx(3.0)
 
 
-def test_the_sizes_are_those_of_the_released_code():
+def test_the_numbers_of_parameters_equal_the_released_code():
     assert sum(p.numel() for p in SCRN().reconstruction(768).parameters()) == 1_313_537
     assert sum(p.numel() for p in MaxPoolHead(768).parameters()) == 592_130
 
 
-def test_padding_counts_neither_in_the_mean_nor_in_the_largest():
+def test_padding_is_excluded_from_the_mean_and_the_maximum():
     values = torch.tensor([[1.0, 3.0], [5.0, math.nan]])
     mask = torch.tensor([[1, 1], [1, 0]])
     assert masked_mean(values, mask).item() == pytest.approx(3.0)
@@ -154,12 +154,12 @@ def test_padding_counts_neither_in_the_mean_nor_in_the_largest():
 
 
 class Embedding(torch.nn.Module):
-    """An encoder that reads each token by itself."""
+    """An encoder without interaction between tokens."""
 
     def __init__(self):
         super().__init__()
         self.table = torch.nn.Embedding(10, 4)
-        self.table.weight.data[0] = 5.0  # padding would be the largest
+        self.table.weight.data[0] = 5.0  # padding has the maximum
 
     def forward(self, input_ids, attention_mask):
         return SimpleNamespace(last_hidden_state=self.table(input_ids))
@@ -175,7 +175,7 @@ def seeded_network(reconstruction, mask_padding=True):
 
 
 @pytest.mark.parametrize("reconstruct", [False, True])
-def test_padding_changes_neither_logits_nor_loss_unless_it_is_asked_to(reconstruct):
+def test_padding_changes_logits_and_loss_only_without_mask_padding(reconstruct):
     method = SCRN(reconstruct=reconstruct, latent_dim=3, width=3)
     ids, mask = torch.tensor([[1, 2, 3, 0, 0]]), torch.tensor([[1, 1, 1, 0, 0]])
     for mask_padding in (True, False):
@@ -190,7 +190,7 @@ def test_padding_changes_neither_logits_nor_loss_unless_it_is_asked_to(reconstru
             assert padded.reconstruction_loss is None
 
 
-def test_the_loss_of_two_copies_behind_each_other_is_the_mean_of_both():
+def test_the_loss_of_two_concatenated_copies_is_the_mean_of_their_losses():
     network, noise = seeded_network(SCRN(latent_dim=3, width=3).reconstruction)
     ids = torch.tensor([[1, 2, 3, 4, 5]])
     one = torch.ones_like(ids)
@@ -216,6 +216,6 @@ def test_the_loss_of_two_copies_behind_each_other_is_the_mean_of_both():
         ("scrn", {"beta": -1}, "beta=-1"),
     ],
 )
-def test_a_wrong_value_is_named(method, options, message):
+def test_the_error_names_an_option_outside_its_range(method, options, message):
     with pytest.raises(ValueError, match=message):
         METHODS[method](**options)

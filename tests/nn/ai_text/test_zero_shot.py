@@ -1,4 +1,4 @@
-"""The criteria against their definitions, and the regression against its conditions."""
+"""The zero-shot criteria against their definitions, and the optimality of the calibration."""
 
 import math
 
@@ -15,7 +15,7 @@ def criteria(probabilities, targets, mask=None):
     return dict(zip(CRITERIA, found[0].tolist(), strict=True))
 
 
-def test_the_criteria_of_two_tokens_are_their_definitions():
+def test_the_criteria_of_two_tokens_equal_their_definitions():
     found = criteria([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]], [0, 2])
     assert found["log_likelihood"] == pytest.approx((math.log(0.5) + math.log(0.1)) / 2)
     assert found["rank"] == pytest.approx((1 + 3) / 2)
@@ -51,20 +51,20 @@ def test_ranks_fall_into_the_buckets_of_gltr(rank, bucket):
     assert found["rank"] == rank
 
 
-def test_padding_does_not_count_and_nothing_is_zero():
+def test_padding_is_excluded_and_a_text_without_tokens_has_zeros():
     alone = criteria([[0.5, 0.25, 0.25]], [1])
     padded = criteria([[0.5, 0.25, 0.25], [0.7, 0.2, 0.1]], [1, 2], mask=[1, 0])
     assert padded == pytest.approx(alone)
     assert set(criteria([[0.5, 0.5]], [1], mask=[0]).values()) == {0.0}
 
 
-def test_an_excluded_token_makes_nothing_infinite():
+def test_a_token_of_probability_zero_gives_finite_criteria():
     found = criteria([[0.5, 0.5, 0.0]], [0])
     assert found["entropy"] == pytest.approx(math.log(2))
     assert all(math.isfinite(value) for value in found.values())
 
 
-def test_the_curvature_is_standard_normal_for_tokens_of_the_model():
+def test_the_curvature_is_standard_normal_for_tokens_sampled_from_the_model():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(200, 50, 20, generator=generator)
     flat = logits.softmax(-1).flatten(0, 1)
@@ -76,7 +76,7 @@ def test_the_curvature_is_standard_normal_for_tokens_of_the_model():
     assert found.std() == pytest.approx(1, abs=0.15)
 
 
-def test_the_regression_fulfils_its_conditions_and_ranks_by_its_feature():
+def test_the_calibration_fulfils_the_optimality_conditions():
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(2, (200,), generator=generator)
     features = torch.randn(200, 2, generator=generator) + labels.unsqueeze(1) * torch.tensor(
@@ -85,7 +85,7 @@ def test_the_regression_fulfils_its_conditions_and_ranks_by_its_feature():
     features[:, 1] = 3.0  # constant
     calibration = LogisticCalibration(features, labels)
     scores = calibration(features)
-    # Of the bias: predicted and true numbers agree. Of the weight: its gradient is -w.
+    # For the bias, the predicted sum equals the true sum; for the weight, the gradient equals w.
     assert scores.sum().item() == pytest.approx(labels.sum().item(), rel=1e-5)
     standard = (features[:, 0] - features[:, 0].mean()) / features[:, 0].std(correction=0)
     odds = scores.double().logit()
@@ -94,11 +94,11 @@ def test_the_regression_fulfils_its_conditions_and_ranks_by_its_feature():
     assert residual.item() == pytest.approx(weight.item(), rel=1e-3)
 
 
-def test_separated_classes_stay_finite_and_one_class_is_refused():
+def test_separable_classes_give_finite_scores_and_one_class_raises_an_error():
     features = torch.tensor([[0.0], [1.0]])
     scores = LogisticCalibration(features, torch.tensor([0, 1]))(features)
     assert 0 < scores[0] < 0.5 < scores[1] < 1
     with pytest.raises(ValueError, match="one class"):
         LogisticCalibration(features, torch.tensor([1, 1]))
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="expected finite values"):
         LogisticCalibration(features / 0, torch.tensor([0, 1]))

@@ -1,4 +1,4 @@
-"""The difference-aware module against its formulas written out, and against the released code."""
+"""The difference-aware module against explicit formulas and against the released code."""
 
 import importlib.util
 import math
@@ -27,7 +27,7 @@ def make(seed=0, **arguments):
     return DifferenceAwareIntegration(dim=16, num_heads=2, **arguments)
 
 
-def test_positions_are_the_formula_of_detr():
+def test_positions_equal_the_formula_of_detr():
     found = sine_positions(9, 8)
     for row in range(3):
         for column in range(3):
@@ -41,7 +41,7 @@ def test_positions_are_the_formula_of_detr():
 
 
 def attention_by_hand(attention, queries, keys, values):
-    """One head after the other, with the softmax written out."""
+    """Compute the attention head by head, with an explicit softmax."""
     projected = [attention.queries(queries), attention.keys(keys), attention.values(values)]
     width = queries.shape[-1] // attention.num_heads
     heads = []
@@ -53,7 +53,7 @@ def attention_by_hand(attention, queries, keys, values):
 
 
 def one_level_by_hand(module, a, b):
-    """Refined (change, a, b) of one level, step by step as the paper's module is specified."""
+    """Compute the refined (change, a, b) of one level, step by step as specified in the paper."""
     pe = sine_positions(a.shape[1], a.shape[2])
     change = None
     for layer in module.layers:
@@ -85,7 +85,7 @@ def one_level_by_hand(module, a, b):
     return change, a, b
 
 
-def test_it_is_the_published_formulas_written_out_level_by_level():
+def test_the_module_equals_the_published_formulas():
     module = make(zero_gate=False)
     before, after = pair_of_levels()
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_it_is_the_published_formulas_written_out_level_by_level():
         torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_at_the_start_the_gate_leaves_the_last_level_bit_for_bit_and_still_learns():
+def test_a_new_gated_module_returns_the_last_level_bit_for_bit_and_its_gate_has_gradients():
     module = make(zero_gate=True)
     before, after = pair_of_levels()
     a, b, _ = module(before, after)
@@ -115,13 +115,13 @@ def test_at_the_start_the_gate_leaves_the_last_level_bit_for_bit_and_still_learn
 
 
 @pytest.mark.parametrize(("dim", "expected"), [(288, 0.04), (72, 0.08)])
-def test_initial_weights_of_fewer_channels_keep_the_gain_that_0_02_has_at_1152(dim, expected):
+def test_initial_weights_scale_with_the_number_of_channels(dim, expected):
     module = DifferenceAwareIntegration(dim, num_layers=1, num_heads=4)
     for layer in (module.change_initialization.mixing, module.layers[0].images_to_change.output):
         assert float(layer.weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
 
-def test_every_parameter_gets_a_gradient_when_the_unused_are_dropped():
+def test_without_the_unused_parameters_every_parameter_has_a_gradient():
     module = make(zero_gate=False)
     before, after = pair_of_levels()
     a, b, _ = module(before, after)
@@ -129,7 +129,7 @@ def test_every_parameter_gets_a_gradient_when_the_unused_are_dropped():
     assert [name for name, p in module.named_parameters() if p.grad is None] == []
 
 
-def test_the_order_of_a_pair_matters_and_the_pairs_of_a_batch_do_not_mix():
+def test_the_order_of_a_pair_matters_and_pairs_do_not_affect_each_other():
     module = make(zero_gate=False).eval()
     before, after = pair_of_levels()
     a, b, change = module(before, after)
@@ -140,7 +140,7 @@ def test_the_order_of_a_pair_matters_and_the_pairs_of_a_batch_do_not_mix():
         torch.testing.assert_close(whole[:1], single)
 
 
-def test_it_has_the_sizes_of_the_released_module():
+def test_the_numbers_of_parameters_equal_the_released_module():
     with torch.device("meta"):
         whole = DifferenceAwareIntegration(zero_gate=False, keep_unused=True)
         lean = DifferenceAwareIntegration(zero_gate=False)
@@ -158,24 +158,24 @@ def test_it_has_the_sizes_of_the_released_module():
         ({"dim": 16, "num_layers": 0}, "num_layers=0"),
     ],
 )
-def test_a_wrong_size_is_named(arguments, message):
+def test_the_error_names_a_size_outside_its_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         DifferenceAwareIntegration(**arguments)
 
 
-def test_levels_that_do_not_fit_are_named():
+def test_levels_of_different_shapes_raise_an_error():
     before, after = pair_of_levels()
-    with pytest.raises(ValueError, match="as many levels of one shape"):
+    with pytest.raises(ValueError, match="the same number of levels for both images"):
         make()(before, after[:2])
     with pytest.raises(ValueError, match="num_tokens=8: expected a square grid"):
         make()([level[:, :8] for level in before], [level[:, :8] for level in after])
 
 
 @pytest.mark.skipif(
-    RELEASED_CODE not in os.environ, reason=f"{RELEASED_CODE} names no cc_expert.py"
+    RELEASED_CODE not in os.environ, reason=f"set {RELEASED_CODE} to the path of cc_expert.py"
 )
 @pytest.mark.parametrize("keep_unused", [False, True])
-def test_it_computes_what_the_released_code_computes(keep_unused):
+def test_the_outputs_equal_those_of_the_released_code(keep_unused):
     spec = importlib.util.spec_from_file_location("cc_expert", os.environ[RELEASED_CODE])
     released = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(released)

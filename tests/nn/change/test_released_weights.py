@@ -1,4 +1,4 @@
-"""Names of released checkpoints reach the parameters that they belong to."""
+"""Conversion of the parameter names of released checkpoints."""
 
 import torch
 from released_difference import released_weights
@@ -7,7 +7,7 @@ from lightning_plugins.nn.change import DifferenceAwareIntegration
 from lightning_plugins.nn.change.released_weights import from_released
 
 
-def test_all_names_find_a_place_and_no_place_stays_empty():
+def test_released_names_map_one_to_one_to_the_parameters():
     weights = released_weights(8, 2)
     whole = DifferenceAwareIntegration(8, zero_gate=False, keep_unused=True)
     whole.load_state_dict(from_released(weights, keep_unused=True), strict=True)

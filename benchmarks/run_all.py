@@ -22,7 +22,7 @@ import venv
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 
 FOLDER = Path(__file__).parent
 RATIO = re.compile(

@@ -20,7 +20,7 @@ from lightning_plugins.nn.induction.head_patterns import (
     copying_score,
     repeated_probe,
 )
-from lightning_plugins.reports.heat_map import heat_map_picture
+from lightning_plugins.reports.run_pictures import heat_map_picture
 
 Scores = dict[str, list[list[float]]]
 """Score -> layer -> head."""

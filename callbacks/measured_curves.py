@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_plugins.reports.curves import Picture
+from lightning_plugins.reports.drawing import Picture
 from lightning_plugins.reports.send_picture import send_picture
 
 

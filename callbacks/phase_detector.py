@@ -16,8 +16,8 @@ from lightning_plugins.callbacks.measured_curves import (
     log_picture,
 )
 from lightning_plugins.nn.induction.phases import Phases, find_phases
-from lightning_plugins.reports.curves import Picture
-from lightning_plugins.reports.phase_bands import phase_picture
+from lightning_plugins.reports.drawing import Picture
+from lightning_plugins.reports.run_pictures import phase_picture
 
 _NAMES = {
     "partial learning": ("start", "partial_learning_end"),

@@ -18,8 +18,7 @@ from lightning_plugins.nn.moe.routing_statistics import (
     paths_of,
     routing_accuracy,
 )
-from lightning_plugins.reports.curves import Picture, curve_picture
-from lightning_plugins.reports.domain_map import domain_map_picture
+from lightning_plugins.reports.run_pictures import Picture, curve_picture, domain_map_picture
 
 _MOST_TOKENS = 20_000
 

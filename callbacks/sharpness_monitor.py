@@ -23,7 +23,7 @@ from lightning_plugins.callbacks.measured_curves import (
 )
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.curvature import at_least_single_precision, measure_sharpness
-from lightning_plugins.reports.curves import Picture, curve_picture
+from lightning_plugins.reports.run_pictures import Picture, curve_picture
 
 
 class SharpnessMonitor(MeasuredCurves):

@@ -9,15 +9,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_plugins.datamodules.interactions.k_core import k_core
-from lightning_plugins.datamodules.interactions.source import read_interactions
-from lightning_plugins.datamodules.interactions.split import (
+from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable, k_core
+from lightning_plugins.datamodules.interactions.readers import read_interactions
+from lightning_plugins.datamodules.interactions.splits import (
     Question,
     Split,
     leave_last_out,
     split_by_time,
 )
-from lightning_plugins.datamodules.interactions.table import InteractionTable
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.nn.recommendation import Catalogue, Item
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_plugins.datamodules.file_error_context import file_error_context
-from lightning_plugins.datamodules.interactions.table import InteractionTable
+from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable
 from lightning_plugins.nn.recommendation import Item
 
 _TITLE_AND_YEAR = re.compile(r"(?P<title>.*\S)\s*\((?P<year>\d{4})\)\s*$")

@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_plugins.claims.claim import Cell
 from lightning_plugins.claims.fingerprints import sha256_of
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 
 _FORMAT = 1
 

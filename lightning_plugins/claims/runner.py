@@ -22,7 +22,7 @@ from lightning_plugins.claims.result_store import (
     checked_cell,
 )
 from lightning_plugins.claims.results import Failure, Results
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 
 BACKENDS = ("loky", "dask", "ray")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")

@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 
 from lightning_plugins.recipes.packaged import list_recipes, load_recipe
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 
 
 def main(argv: list[str]) -> int:

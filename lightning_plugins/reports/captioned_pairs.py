@@ -6,15 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lightning_plugins.reports.curves import Picture, matplotlib_classes, rendered
-from lightning_plugins.reports.figures import INK, literal
-from lightning_plugins.reports.html import Element, document
-from lightning_plugins.reports.style import CSS
+from lightning_plugins.reports.drawing import (
+    INK,
+    Picture,
+    literal,
+    new_figure,
+    rendered,
+    require_matplotlib,
+)
+from lightning_plugins.reports.html import Element, page
 
 _COLUMNS = ("before", "after", "difference")
-_CSS = f"""{CSS}
-.pair img {{ width: 11rem; max-width: 30%; aspect-ratio: 1; image-rendering: pixelated;
-  margin: 0 .6rem .4rem 0; border-radius: 4px; }}
+_CSS = """
+.pair img { width: 11rem; max-width: 30%; aspect-ratio: 1; image-rendering: pixelated;
+  margin: 0 .6rem .4rem 0; border-radius: 4px; }
 """
 
 
@@ -46,15 +51,7 @@ def captions_page(title: str, pairs: Sequence[CaptionedPair]) -> str:
     Raises:
         ImportError: if matplotlib is missing.
     """
-    head = Element(
-        "head",
-        Element("meta", charset="utf-8"),
-        Element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        Element("title", title),
-        Element("style", _CSS),
-    )
-    body = Element("body", Element("h1", title), *map(_section, pairs))
-    return document(Element("html", head, body, lang="en"))
+    return page(title, *map(_section, pairs), css=_CSS)
 
 
 def contact_sheet(pairs: Sequence[CaptionedPair]) -> Picture:
@@ -63,9 +60,7 @@ def contact_sheet(pairs: Sequence[CaptionedPair]) -> Picture:
     Raises:
         ImportError: if matplotlib is missing.
     """
-    Figure, FigureCanvasAgg = matplotlib_classes()
-    figure = Figure(figsize=(10.5, 1.75 * len(pairs)), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure = new_figure(10.5, 1.75 * len(pairs))
     rows = figure.subplots(len(pairs), 4, squeeze=False, width_ratios=(1, 1, 1, 3.4))
     for place, (row, pair) in enumerate(zip(rows, pairs, strict=True)):
         for axes, name in zip(row, _COLUMNS, strict=False):
@@ -78,7 +73,7 @@ def contact_sheet(pairs: Sequence[CaptionedPair]) -> Picture:
         row[-1].text(0, 0.5, literal(said), va="center", fontsize=9, wrap=True, color=INK["light"])
         for axes in row:
             axes.set_axis_off()
-    return rendered(figure, canvas)
+    return rendered(figure)
 
 
 def _section(pair: CaptionedPair) -> Element:
@@ -103,7 +98,7 @@ def _section(pair: CaptionedPair) -> Element:
 
 
 def _png_uri(array: Any) -> str:
-    matplotlib_classes()  # says what to install where it is missing
+    require_matplotlib()
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()

@@ -2,8 +2,15 @@
 
 import math
 
-from lightning_plugins.reports.curves import matplotlib_classes
-from lightning_plugins.reports.figures import ACCENT, FAINT, INK, dress, encoded, literal
+from lightning_plugins.reports.drawing import (
+    ACCENT,
+    FAINT,
+    INK,
+    dress,
+    encoded,
+    literal,
+    new_figure,
+)
 from lightning_plugins.reports.report_data import OverviewEvidence
 
 
@@ -21,9 +28,7 @@ def overview_figure(overview: OverviewEvidence, theme: str = "light", kind: str 
     Raises:
         ImportError: if matplotlib is missing.
     """
-    Figure, FigureCanvasAgg = matplotlib_classes()
-    figure = Figure(figsize=(8.4, 1.0 + 0.32 * len(overview.arms)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.4, 1.0 + 0.32 * len(overview.arms))
     axes = figure.subplots()
     for place, arm in enumerate(overview.arms):
         axes.plot(arm.values, [place] * len(arm.values), "o", color=FAINT[theme], markersize=4)

@@ -3,8 +3,8 @@
 import base64
 from collections.abc import Callable, Iterable
 
-from lightning_plugins.reports.figures import paired_figure
-from lightning_plugins.reports.html import Element, document
+from lightning_plugins.reports.claim_figures import paired_figure
+from lightning_plugins.reports.html import Element, page
 from lightning_plugins.reports.overview import overview_figure
 from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
 from lightning_plugins.reports.report_data import (
@@ -15,7 +15,6 @@ from lightning_plugins.reports.report_data import (
     Report,
     Table,
 )
-from lightning_plugins.reports.style import CSS
 
 _VERDICT_CLASS = {
     "supported": "supported",
@@ -27,16 +26,8 @@ SUMMARY_HEADER = ("paper", "claim", "the paper's figure", "ours", "verdict", "n"
 
 def html_page(report: Report) -> str:
     """The report as HTML: no external resource, no script, readable on light and dark."""
-    head = Element(
-        "head",
-        Element("meta", charset="utf-8"),
-        Element("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        Element("title", report.title),
-        Element("style", CSS),
-    )
-    body = Element(
-        "body",
-        Element("h1", report.title),
+    return page(
+        report.title,
         Element("p", "Made by ", Element("code", report.command), class_="soft"),
         Element("p", report.generated, class_="soft"),
         _summary(report),
@@ -44,7 +35,6 @@ def html_page(report: Report) -> str:
         Element("h2", "Environment"),
         _definitions(report.environment.items()),
     )
-    return document(Element("html", head, body, lang="en"))
 
 
 def _summary(report: Report) -> Element:

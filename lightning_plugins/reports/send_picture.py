@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.reports.atomic import write_bytes_atomically
-from lightning_plugins.reports.curves import Picture
+from lightning_plugins.reports.drawing import Picture
+from lightning_plugins.reports.writer import write_bytes_atomically
 
 
 def send_picture(name: str, picture: Picture, loggers: Iterable[Any], folder: Path) -> list[str]:

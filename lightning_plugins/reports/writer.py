@@ -1,8 +1,9 @@
-"""Writes a report to a folder."""
+"""Writes reports, and other files, atomically."""
 
+import os
 from pathlib import Path
+from uuid import uuid4
 
-from lightning_plugins.reports.atomic import write_text_atomically
 from lightning_plugins.reports.markdown import markdown_page
 from lightning_plugins.reports.page import html_page
 from lightning_plugins.reports.raw_rows import rows_as_csv
@@ -10,10 +11,13 @@ from lightning_plugins.reports.report_data import Report
 
 
 def write_report(report: Report, folder: str | Path) -> Path:
-    """Write ``report.html``, ``report.md`` and ``rows/PAPER.csv``; the path of the first.
+    """Write ``report.html``, ``report.md`` and ``rows/PAPER.csv``.
+
+    Returns:
+        The path of ``report.html``.
 
     Raises:
-        ImportError: if matplotlib is missing; nothing is written then.
+        ImportError: matplotlib is not installed. Nothing is written in this case.
     """
     html, markdown = html_page(report), markdown_page(report)
     path = Path(folder) / "report.html"
@@ -23,3 +27,26 @@ def write_report(report: Report, folder: str | Path) -> Path:
     write_text_atomically(path, html)
     write_text_atomically(path.with_suffix(".md"), markdown)
     return path
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write the text in UTF-8 with :func:`write_bytes_atomically`."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write to a temporary file in the same folder, then rename it to ``path``.
+
+    An interrupted write leaves the previous file unchanged. The permissions follow the umask.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:80]}.{uuid4().hex}")
+    try:
+        with temporary.open("xb") as file:  # tempfile would restrict the file to this user
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 from lightning_plugins.strategies.communicated_tensors import communicated_parameters
 
 REPORT_NAME = "communication.json"

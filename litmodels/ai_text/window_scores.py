@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_plugins.litmodels.ai_text.tokenization import Window
 from lightning_plugins.nn.ai_text import DetectorNetwork
-from lightning_plugins.reports.atomic import write_text_atomically
+from lightning_plugins.reports.writer import write_text_atomically
 
 _BAR_WIDTH = 20
 _EXCERPT_WIDTH = 48

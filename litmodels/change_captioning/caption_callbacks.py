@@ -10,13 +10,13 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins.reports.atomic import write_text_atomically
 from lightning_plugins.reports.captioned_pairs import (
     CaptionedPair,
     captions_page,
     contact_sheet,
 )
 from lightning_plugins.reports.send_picture import send_picture
+from lightning_plugins.reports.writer import write_text_atomically
 
 
 class CaptionPictures(Callback):

@@ -6,7 +6,7 @@ from lightning_plugins.litmodels.recommendation.influence_paths import (
 )
 from lightning_plugins.litmodels.recommendation.item_text_model import ItemTextModel
 from lightning_plugins.litmodels.recommendation.path_report import InfluencePathReport
-from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
+from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 
 __all__ = [
     "InfluencePath",

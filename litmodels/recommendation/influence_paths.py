@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
-from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
 from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
+from lightning_plugins.litmodels.recommendation.model_cache import fitted_checkpoint
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
 from lightning_plugins.litmodels.recommendation.planners import (
     Knowledge,
@@ -18,22 +18,24 @@ from lightning_plugins.litmodels.recommendation.planners import (
     Sessions,
     default_planners,
 )
-from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
+from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 from lightning_plugins.litmodels.recommendation.user_models import (
     TakesEverything,
     UserModel,
 )
-from lightning_plugins.metrics.coherence import (
+from lightning_plugins.metrics.recommendation_paths import (
     co_consumption_vectors,
     genre_jaccard,
+    genre_variety,
+    increase_of_interest,
+    increment_of_rank,
+    new_genre_share,
     vector_cosine,
 )
-from lightning_plugins.metrics.diversity import genre_variety, new_genre_share
-from lightning_plugins.metrics.influence import increase_of_interest, increment_of_rank
 from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
+from lightning_plugins.nn.recommendation.catalogue import text_vectors
+from lightning_plugins.nn.recommendation.item_network import unpadded
 from lightning_plugins.nn.recommendation.path_scores import path_scores
-from lightning_plugins.nn.recommendation.sequences import unpadded
-from lightning_plugins.nn.recommendation.text_vectors import text_vectors
 
 
 class InfluencePath(NamedTuple):  # Lightning refuses frozen dataclasses as predictions
@@ -69,7 +71,8 @@ class InfluencePathPlanner(LightningModule):
 
     Of the path with its target: ``genres`` (Jaccard of neighbours), ``text`` (TF-IDF cosine) and
     ``together`` (cosine over the users who took both). Of the path: ``variety`` and ``new genres``
-    (:mod:`lightning_plugins.metrics.diversity`), ``taken``, the accepted share, and ``reached``,
+    (see :mod:`lightning_plugins.metrics.recommendation_paths`), ``taken``, the accepted share, and
+    ``reached``,
     the share of paths on which the planner wanted the target itself before the end (never one that
     chooses from a list, where the target is not). In a closed loop ``target``: the share of users
     who take the target when it is offered after the path. With a judge ``accepted by LM`` and

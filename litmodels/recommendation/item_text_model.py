@@ -16,7 +16,7 @@ from lightning_plugins.litmodels.recommendation.language.prompts import (
     one_line,
 )
 from lightning_plugins.nn.recommendation import Catalogue
-from lightning_plugins.nn.recommendation.sequences import unpadded
+from lightning_plugins.nn.recommendation.item_network import unpadded
 from lightning_plugins.optimizers import configure_optimizers
 
 _END = "<end>"

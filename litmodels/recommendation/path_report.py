@@ -12,16 +12,16 @@ from lightning_plugins.litmodels.recommendation.influence_paths import (
     InfluencePath,
     InfluencePathPlanner,
 )
-from lightning_plugins.nn.recommendation.sequences import padded, unpadded
-from lightning_plugins.reports.atomic import write_text_atomically
-from lightning_plugins.reports.frontier import frontier_picture
-from lightning_plugins.reports.guided_paths import (
+from lightning_plugins.nn.recommendation.item_network import padded, unpadded
+from lightning_plugins.reports.recommendation_paths import (
     GuidedPath,
     GuidedStep,
+    frontier_picture,
     guided_paths_page,
     guided_paths_picture,
 )
 from lightning_plugins.reports.send_picture import send_picture
+from lightning_plugins.reports.writer import write_text_atomically
 
 _SHOWN_OF_HISTORY = 5
 

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_plugins.datamodules.ai_text.dataset_readers import read_samples
 from lightning_plugins.datamodules.change_captioning.caption_files import read_captions
-from lightning_plugins.datamodules.interactions.source import read_interactions
+from lightning_plugins.datamodules.interactions.readers import read_interactions
 from lightning_plugins.datamodules.tokens.token_file import read_token_file, write_token_file
 from lightning_plugins.simulators.fiber_laser import load_spectroscopy
 from lightning_plugins.simulators.fiber_laser.design_file import load_design, read_design_text

@@ -6,10 +6,10 @@ import re
 import pytest
 
 from lightning_plugins.reports import write_report
-from lightning_plugins.reports.atomic import write_text_atomically
-from lightning_plugins.reports.figures import paired_figure
+from lightning_plugins.reports.claim_figures import paired_figure
 from lightning_plugins.reports.markdown import markdown_page
 from lightning_plugins.reports.raw_rows import rows_as_csv, rows_as_json
+from lightning_plugins.reports.writer import write_text_atomically
 
 
 def test_a_report_is_two_pages_and_the_raw_rows_of_each_paper(evidence, tmp_path):
@@ -87,10 +87,10 @@ def test_a_missing_value_leaves_the_others(evidence):
     assert b"<svg" in paired_figure(evidence.claim(arms=arms))
 
 
-def test_without_matplotlib_nothing_is_written_and_the_extra_is_named(
+def test_without_matplotlib_nothing_is_written_and_the_error_names_it(
     evidence, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "lightning-plugins\[report\]"'):
+    with pytest.raises(ImportError, match=r"pictures require matplotlib: pip install"):
         write_report(evidence.report(), tmp_path)
     assert not os.listdir(tmp_path)

@@ -28,7 +28,7 @@ def run_planner(config: dict[str, Any], seed: int) -> Cell:
     from lightning_plugins.claims.measurements.recipe_run import quiet
     from lightning_plugins.datamodules import InteractionDataModule
     from lightning_plugins.litmodels import InfluencePathPlanner
-    from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
+    from lightning_plugins.litmodels.recommendation.model_cache import fitted_checkpoint
 
     started = time.perf_counter()
     settings = config["overrides"]

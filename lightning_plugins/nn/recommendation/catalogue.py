@@ -1,10 +1,16 @@
-"""What is known of the items that can be recommended."""
+"""The items that can be recommended, and vectors of their text."""
 
+import math
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 @dataclass(frozen=True)
@@ -12,9 +18,9 @@ class Item:
     """One item.
 
     Args:
-        title: as people write it, without the year.
-        year: of its release, where known.
-        genres: or other attributes that items share.
+        title: The title, without the year.
+        year: Year of release, if known.
+        genres: Genres, or other attributes that items can share.
     """
 
     title: str
@@ -26,10 +32,10 @@ class Item:
 
 
 class Catalogue(Sequence[Item]):
-    """Items by their number, 1 to ``num_items``; number 0 is padding and no item.
+    """Items by number, from 1 to ``num_items``. Number 0 is padding, not an item.
 
     Args:
-        items: item 1, item 2 and so on.
+        items: Items in the order of their numbers, starting with item 1.
     """
 
     def __init__(self, items: Sequence[Item]) -> None:
@@ -38,7 +44,7 @@ class Catalogue(Sequence[Item]):
 
     @property
     def num_items(self) -> int:
-        """Items, without the padding."""
+        """Number of items, without the padding."""
         return len(self._items) - 1
 
     def __len__(self) -> int:
@@ -48,10 +54,37 @@ class Catalogue(Sequence[Item]):
         return self._items[number]
 
     def genre_indicators(self) -> Tensor:
-        """Which genres each item has: bool ``(num_items + 1, genres)``."""
+        """Return which genres each item has: bool ``(num_items + 1, genres)``."""
         column = {genre: place for place, genre in enumerate(self.genres)}
         indicators = torch.zeros(len(self), len(self.genres), dtype=torch.bool)
         for number, item in enumerate(self._items):
             for genre in item.genres:
                 indicators[number, column[genre]] = True
         return indicators
+
+
+def text_vectors(catalogue: Catalogue) -> Tensor:
+    r"""Return TF-IDF vectors of unit length, ``(num_items + 1, words)``.
+
+    The words are those of titles and genres. The weight of a word is
+    :math:`\log((1 + n) / (1 + n_w)) + 1`, where :math:`n_w` of the :math:`n` items have it. Genres
+    count as separate words. An item without words has the zero vector. The inner product of two
+    vectors is their cosine.
+    """
+    words = [Counter(_words(item)) for item in catalogue]
+    item_counts = Counter(word for counts in words for word in counts)
+    column = {word: place for place, word in enumerate(sorted(item_counts))}
+    weight = {
+        word: math.log((1 + catalogue.num_items) / (1 + count)) + 1
+        for word, count in item_counts.items()
+    }
+    vectors = torch.zeros(len(catalogue), len(column))
+    for number, counts in enumerate(words):
+        for word, count in counts.items():
+            vectors[number, column[word]] = count * weight[word]
+    return normalize(vectors, dim=1)
+
+
+def _words(item: Item) -> list[str]:
+    # The prefix distinguishes the genre Drama from the word "drama" in a title.
+    return _WORD.findall(item.title.lower()) + [f"genre {genre}" for genre in item.genres]

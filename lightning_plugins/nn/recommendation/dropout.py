@@ -1,4 +1,4 @@
-"""Dropout that is not most of the work of a small network on a processor."""
+"""Dropout that is fast for small networks on a CPU."""
 
 import torch
 from torch import Tensor, nn
@@ -6,14 +6,15 @@ from torch.nn.functional import dropout
 
 
 class Dropout(nn.Module):
-    """Sets elements to zero with probability ``p`` in training, and scales the others to make up.
+    """Sets elements to zero with probability ``p`` in training, and rescales the other elements.
 
-    On a processor PyTorch draws a number for each element, one after another, which is a third of a
-    small SASRec's training. Here eight elements share one: each compares a byte of it, so that the
-    probability is that of the nearest multiple of 1/256, and the scale goes with it.
+    On a CPU, PyTorch draws one random number per element sequentially. This takes a third of the
+    training time of a small SASRec. Here eight elements share one 64-bit number, and each element
+    is compared with one byte. The effective probability is therefore the nearest multiple of 1/256;
+    the scale uses the effective probability.
 
     Args:
-        p: probability, in [0, 1).
+        p: Dropout probability, in [0, 1).
     """
 
     def __init__(self, p: float) -> None:
@@ -21,7 +22,7 @@ class Dropout(nn.Module):
         self.p = p
 
     def forward(self, values: Tensor) -> Tensor:
-        """``values`` with some elements at zero in training, and as they are in evaluation."""
+        """Return ``values`` with dropout in training, unchanged in evaluation."""
         if not self.training or self.p == 0:
             return values
         if values.device.type != "cpu":

@@ -11,14 +11,14 @@ class GRU4Rec(ItemNetwork):
     Source: Hidasi et al., arXiv 1511.06939, here with tied embeddings and the full softmax.
 
     Args:
-        num_items: items, numbered from 1.
-        dim: of embeddings and states.
-        layers: of recurrent units.
-        max_length: items of a history that are looked at, the latest.
-        dropout: probability, in [0, 1).
+        num_items: Number of items. Items are numbered from 1.
+        dim: Size of embeddings and states.
+        layers: Number of recurrent layers.
+        max_length: Maximum length of a history. Only the latest items are used.
+        dropout: Dropout probability, in [0, 1).
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -36,6 +36,6 @@ class GRU4Rec(ItemNetwork):
         self.projection = nn.Linear(dim, dim)
 
     def encode(self, items: Tensor) -> Tensor:
-        """States ``(batch, length, dim)``, each of what came up to and with its item."""
+        """Return states ``(batch, length, dim)``; each depends on its item and those before it."""
         states, _ = self.recurrence(self.dropout(self.item_embedding(items)))
         return self.projection(self.dropout(states))

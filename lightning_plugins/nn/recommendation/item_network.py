@@ -1,5 +1,6 @@
-"""What next-item networks share: item embeddings that are also the output weights."""
+"""The base class of next-item networks, and the conversion of item lists to its input."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,19 +13,20 @@ NetworkName = Literal["sasrec", "gru4rec", "irn"]
 
 
 class ItemNetwork(nn.Module):
-    """Scores every item as a user's next one; a leaf adds :meth:`encode`.
+    """Scores every item as a user's next one. Abstract: a subclass implements :meth:`encode`.
 
-    Sequences are int64 item numbers ``(batch, length)`` in the order of time, 0 after their end.
-    Trained with the full softmax at all positions, so that scores are logits of probabilities.
+    Sequences are int64 item numbers ``(batch, length)`` in chronological order, padded with 0 at
+    the end. The item embeddings are also the output weights. Training uses the full softmax at all
+    positions, so scores are logits of probabilities.
 
     Args:
-        num_items: items, numbered from 1.
-        dim: of embeddings and states.
-        max_length: items of a history that are looked at, the latest.
-        dropout: probability, in [0, 1).
+        num_items: Number of items. Items are numbered from 1.
+        dim: Size of embeddings and states.
+        max_length: Maximum length of a history. Only the latest items are used.
+        dropout: Dropout probability, in [0, 1).
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(self, num_items: int, dim: int, max_length: int, dropout: float) -> None:
@@ -43,30 +45,63 @@ class ItemNetwork(nn.Module):
         self.dropout = Dropout(dropout)
 
     def encode(self, items: Tensor) -> Tensor:
-        """States ``(batch, length, dim)``, each of what came up to and with its item."""
+        """Return states ``(batch, length, dim)``; each depends on its item and those before it."""
         raise NotImplementedError
 
     def state(self, items: Tensor) -> Tensor:
-        """The state ``(batch, dim)`` after the last item of each sequence."""
-        last = (items > 0).sum(dim=1).clamp(min=1) - 1
-        return self.encode(items)[torch.arange(len(items), device=items.device), last]
+        """Return the state ``(batch, dim)`` after the last item of each sequence."""
+        return last_states(self.encode(items), items)
 
     def logits(self, states: Tensor) -> Tensor:
-        """Logits ``(..., num_items + 1)`` of states ``(..., dim)``; padding has minus infinity."""
+        """Return logits ``(..., num_items + 1)`` of states ``(..., dim)``; padding has -inf."""
         return pad(states @ self.item_embedding.weight[1:].T, (1, 0), value=-torch.inf)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Logits ``(batch, num_items + 1)`` of the next item."""
+        """Return logits ``(batch, num_items + 1)`` of the next item."""
         return self.logits(self.state(items))
 
     def loss(self, sequences: Tensor) -> Tensor:
-        """Mean cross-entropy in nats of each item given those before it.
+        """Return the mean cross-entropy in nats of each item, given the items before it.
 
         Args:
-            sequences: ``(batch, length + 1)``, ``length`` at most ``max_length``.
+            sequences: Item numbers ``(batch, length + 1)``, with ``length`` at most ``max_length``.
         """
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
+        return self._cross_entropy(self.encode(inputs), targets)
+
+    def _cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
         is_target = targets > 0
-        # Padding is left out before the product with all items, which is most of the work.
-        states = self.encode(inputs)[is_target]
-        return cross_entropy(states @ self.item_embedding.weight[1:].T, targets[is_target] - 1)
+        # Padding is removed before the product with all items, which dominates the cost.
+        logits = states[is_target] @ self.item_embedding.weight[1:].T
+        return cross_entropy(logits, targets[is_target] - 1)
+
+
+def last_states(states: Tensor, items: Tensor) -> Tensor:
+    """Return the state ``(batch, dim)`` at the last item of each sequence.
+
+    Args:
+        states: States ``(batch, length, dim)``.
+        items: Item numbers ``(batch, length)``, padded with 0 at the end.
+    """
+    last = (items > 0).sum(dim=1).clamp(min=1) - 1
+    return states[torch.arange(len(items), device=items.device), last]
+
+
+def padded(
+    sequences: Sequence[Sequence[int]], max_length: int, device: torch.device | None = None
+) -> Tensor:
+    """Return the latest ``max_length`` items of each sequence, padded with 0 at the end.
+
+    Returns:
+        int64 ``(sequences, max_length)``.
+    """
+    rows = torch.zeros(len(sequences), max_length, dtype=torch.int64)
+    for row, sequence in zip(rows, sequences, strict=True):
+        latest = sequence[-max_length:]
+        row[: len(latest)] = torch.tensor(latest, dtype=torch.int64)
+    return rows.to(device)
+
+
+def unpadded(rows: Tensor) -> list[list[int]]:
+    """Return the item numbers of each row, without zeros."""
+    return [[item for item in row if item] for row in rows.tolist()]

@@ -1,4 +1,4 @@
-"""What a next-item network thinks of a path of recommendations and of its target."""
+"""Scores of recommendation paths and their targets by a next-item network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,23 +6,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_plugins.nn.recommendation.item_network import ItemNetwork
-from lightning_plugins.nn.recommendation.sequences import padded
+from lightning_plugins.nn.recommendation.item_network import ItemNetwork, padded
 
 Paths = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
 class PathScores:
-    """Of paths p between histories h and targets t; tensors ``(paths,)``.
+    """Scores of paths p between histories h and targets t, tensors ``(paths,)``.
 
     Args:
-        log_prob_before: log P(t | h), nats.
-        log_prob_after: log P(t | h + p), nats.
-        rank_before: place of t after h among the items of neither h nor p, 1 is best.
-        rank_after: the same after h + p. Both rank the same items, so that a path does not gain
-            places by using up what stood before the target.
-        step_log_prob: mean over the path of log P(item | h + items of the path before it), nats;
+        log_prob_before: log P(t | h) in nats.
+        log_prob_after: log P(t | h + p) in nats.
+        rank_before: Rank of t after h among the items of neither h nor p; 1 is best.
+        rank_after: Rank of t after h + p among the same items. A path therefore gains no ranks
+            merely by recommending the items that were ranked before the target.
+        step_log_prob: Mean over the path of log P(item | h + the path before the item) in nats;
             NaN for an empty path.
     """
 
@@ -42,10 +41,11 @@ def path_scores(
     Probabilities are over all items. The network sees the latest ``max_length`` items at each step.
 
     Args:
-        network: trained with the full softmax, so that its scores are logits; in evaluation mode.
-        histories: item numbers that each user took, in the order of time.
-        paths: item numbers recommended after them, without the target.
-        targets: item number of each path.
+        network: A network in evaluation mode, trained with the full softmax so that its scores are
+            logits.
+        histories: Item numbers of each user in chronological order.
+        paths: Item numbers recommended after each history, without the target.
+        targets: Item number of each target.
     """
     device = network.item_embedding.weight.device
     target = torch.tensor(targets, device=device)

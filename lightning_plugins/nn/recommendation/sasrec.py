@@ -11,21 +11,21 @@ from lightning_plugins.nn.recommendation.item_network import ItemNetwork
 class SASRec(ItemNetwork):
     """Causal self-attention over a history of items.
 
-    Blocks are pre-norm, as in the training recipe of Klenitskiy and Vasilev.
+    The blocks are pre-norm, as in the training recipe of Klenitskiy and Vasilev.
 
-    Source: Kang and McAuley, arXiv 1808.09781; the full softmax instead of one sampled negative:
-    Klenitskiy and Vasilev, arXiv 2309.07602.
+    Source: Kang and McAuley, arXiv 1808.09781. The full softmax replaces one sampled negative, as
+    in Klenitskiy and Vasilev, arXiv 2309.07602.
 
     Args:
-        num_items: items, numbered from 1.
-        dim: of embeddings and states, a multiple of ``heads``.
-        layers: blocks.
-        heads: of each block's attention.
-        max_length: items of a history that are looked at, the latest.
-        dropout: probability, in [0, 1).
+        num_items: Number of items. Items are numbered from 1.
+        dim: Size of embeddings and states, a multiple of ``heads``.
+        layers: Number of attention blocks.
+        heads: Number of attention heads per block.
+        max_length: Maximum length of a history. Only the latest items are used.
+        dropout: Dropout probability, in [0, 1).
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -38,36 +38,44 @@ class SASRec(ItemNetwork):
         dropout: float = 0.3,
     ) -> None:
         super().__init__(num_items, dim, max_length, dropout)
+        for name, value in {"layers": layers, "heads": heads}.items():
+            if value < 1:
+                raise ValueError(f"{name}={value}: expected at least 1")
+        if dim % heads:
+            raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
         self.position_embedding = nn.Embedding(max_length, dim)
         nn.init.normal_(self.position_embedding.weight, std=0.02)
-        self.blocks = attention_blocks(dim, layers, heads, dropout)
+        self._add_parameters(dim, heads)
+        self.blocks = nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(dim)
 
     def encode(self, items: Tensor) -> Tensor:
-        """States ``(batch, length, dim)``, each of what came up to and with its item."""
+        """Return states ``(batch, length, dim)``; each depends on its item and those before it."""
+        return self.norm(self._attended(self._embedded(items)))
+
+    def _add_parameters(self, dim: int, heads: int) -> None:
+        """Create a subclass's parameters, before the blocks draw their initial weights."""
+
+    def _embedded(self, items: Tensor) -> Tensor:
         positions = torch.arange(items.shape[1], device=items.device)
-        states = self.dropout(self.item_embedding(items) + self.position_embedding(positions))
+        return self.item_embedding(items) + self.position_embedding(positions)
+
+    def _attended(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Apply dropout and all blocks; ``bias`` as for :meth:`AttentionBlock.forward`."""
+        states = self.dropout(states)
         for block in self.blocks:
-            states = block(states)
-        return self.norm(states)
-
-
-def attention_blocks(dim: int, layers: int, heads: int, dropout: float) -> nn.ModuleList:
-    """``layers`` blocks of attention.
-
-    Raises:
-        ValueError: an argument outside its range.
-    """
-    for name, value in {"layers": layers, "heads": heads}.items():
-        if value < 1:
-            raise ValueError(f"{name}={value}: expected at least 1")
-    if dim % heads:
-        raise ValueError(f"dim={dim}: expected a multiple of heads={heads}")
-    return nn.ModuleList(AttentionBlock(dim, heads, dropout) for _ in range(layers))
+            states = block(states, bias)
+        return states
 
 
 class AttentionBlock(nn.Module):
-    """Causal attention and a feed-forward network, each after a norm and around a residual."""
+    """Causal attention and a feed-forward network, each with a pre-norm and a residual.
+
+    Args:
+        dim: Size of the states, a multiple of ``heads``.
+        heads: Number of attention heads.
+        dropout: Dropout probability, in [0, 1).
+    """
 
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -85,11 +93,17 @@ class AttentionBlock(nn.Module):
         self.dropout = Dropout(dropout)
 
     def forward(self, states: Tensor, bias: Tensor | None = None) -> Tensor:
-        """States after the block; ``bias`` is added to the attention, and then holds causality."""
+        """Return the states after the block.
+
+        Args:
+            states: States ``(batch, length, dim)``.
+            bias: Bias that is added to the attention scores ``(batch, heads, length, length)``. It
+                must include the causal mask. None means causal attention without a bias.
+        """
         projected = self.queries_keys_values(self.attention_norm(states))
         # each (batch, heads, length, dim of a head)
         queries, keys, values = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        # Padding stands at the end, so causality alone hides it from every item.
+        # Padding is at the end, so the causal mask already hides it from every item.
         mixed = scaled_dot_product_attention(
             queries,
             keys,

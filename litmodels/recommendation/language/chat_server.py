@@ -1,5 +1,6 @@
 """Asks any server that speaks OpenAI's chat protocol."""
 
+import hashlib
 import http.client
 import json
 import os
@@ -9,10 +10,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, get_args
 
-from lightning_plugins.litmodels.recommendation.language.prompts import Messages
-from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply, ReplyCache
+from lightning_plugins.litmodels.recommendation.language.chat_model import Messages, Reply
+from lightning_plugins.reports.writer import write_text_atomically
 
 ReplyFormat = Literal["json_schema", "json_object", "text"]
 _FORMATS = get_args(ReplyFormat)
@@ -212,6 +215,36 @@ class ChatServer:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"no whole reply in {self.timeout_seconds} s")
         return b"".join(chunks)
+
+
+class ReplyCache:
+    """Stores replies as JSON files, one per request, named by the request's SHA-256.
+
+    Files are written atomically. A file that cannot be read counts as absent.
+
+    Args:
+        folder: The folder of the files.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def get(self, request: dict[str, Any]) -> Reply | None:
+        """Return the stored reply to ``request``, or None."""
+        try:
+            stored = json.loads(self._path(request).read_text("utf-8"))
+            return Reply(str(stored["reply"]["text"]), bool(stored["reply"]["is_truncated"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, request: dict[str, Any], reply: Reply) -> None:
+        """Store the reply, together with its request so that the file can be inspected."""
+        content = json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False)
+        write_text_atomically(self._path(request), content)
+
+    def _path(self, request: dict[str, Any]) -> Path:
+        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        return self.folder / key[:2] / f"{key}.json"
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

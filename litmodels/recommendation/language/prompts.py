@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Literal
 
+from lightning_plugins.litmodels.recommendation.language.chat_model import Messages
 from lightning_plugins.nn.recommendation.catalogue import Catalogue, Item
 
 PromptStyle = Literal["plain", "chain_of_thought", "tree_of_thought"]
-Messages = list[dict[str, str]]
 
 _TASK = """\
 You recommend items one after another. From the history below, work out what the user likes. Then

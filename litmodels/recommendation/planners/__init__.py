@@ -1,35 +1,28 @@
-"""Who chooses the next item of a path towards a target: one planner a file."""
+"""Planners: each chooses the next item of a path towards a target."""
 
-from lightning_plugins.litmodels.recommendation.planners.co_occurrence_path import (
-    CoOccurrencePath,
+from lightning_plugins.litmodels.recommendation.planners.baselines import (
+    NextItem,
+    Popular,
+    RandomItems,
 )
-from lightning_plugins.litmodels.recommendation.planners.default import default_planners
-from lightning_plugins.litmodels.recommendation.planners.influential_greedy import (
-    InfluentialGreedy,
-)
-from lightning_plugins.litmodels.recommendation.planners.influential_recommender import (
-    InfluentialRecommender,
-)
-from lightning_plugins.litmodels.recommendation.planners.language_model import LanguageModel
-from lightning_plugins.litmodels.recommendation.planners.language_model_choice import (
+from lightning_plugins.litmodels.recommendation.planners.constrained_language_model import (
     LanguageModelChoice,
-)
-from lightning_plugins.litmodels.recommendation.planners.language_model_score import (
     LanguageModelScore,
-)
-from lightning_plugins.litmodels.recommendation.planners.language_model_trie import (
     LanguageModelTrie,
 )
-from lightning_plugins.litmodels.recommendation.planners.next_item import NextItem
+from lightning_plugins.litmodels.recommendation.planners.language_model import LanguageModel
 from lightning_plugins.litmodels.recommendation.planners.planner import (
     Knowledge,
     Planner,
     Sessions,
 )
-from lightning_plugins.litmodels.recommendation.planners.popular import Popular
-from lightning_plugins.litmodels.recommendation.planners.random_items import RandomItems
-from lightning_plugins.litmodels.recommendation.planners.rec2inf import Rec2Inf
-from lightning_plugins.litmodels.recommendation.planners.text_bridge import TextBridge
+from lightning_plugins.litmodels.recommendation.planners.target_directed import (
+    CoOccurrencePath,
+    InfluentialGreedy,
+    InfluentialRecommender,
+    Rec2Inf,
+    TextBridge,
+)
 
 __all__ = [
     "CoOccurrencePath",
@@ -49,3 +42,18 @@ __all__ = [
     "TextBridge",
     "default_planners",
 ]
+
+
+def default_planners() -> dict[str, Planner]:
+    """Return the planners that need no language model, by label."""
+    return {
+        "random": RandomItems(),
+        "popular": Popular(),
+        "next item": NextItem(),
+        "rec2inf": Rec2Inf(),
+        "walk": CoOccurrencePath(),
+        "irn": InfluentialRecommender(),
+        "ipg": InfluentialGreedy(),
+        "text": TextBridge(),
+        "text of 200": TextBridge(shortlist=200),
+    }

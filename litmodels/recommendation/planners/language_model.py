@@ -1,29 +1,31 @@
 """A language model plans the whole path."""
 
 from collections.abc import Sequence
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lightning_plugins.litmodels.recommendation.language.plan_report import PlanReport
+from lightning_plugins.litmodels.recommendation.language.chat_model import (
+    ChatModel,
+    Messages,
+    Reply,
+)
 from lightning_plugins.litmodels.recommendation.language.prompts import (
     CORRECTION,
     LIST_REQUEST,
     LIST_SCHEMA,
-    Messages,
     PromptStyle,
     plan_request,
 )
-from lightning_plugins.litmodels.recommendation.language.replies import listed_titles
-from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
-from lightning_plugins.litmodels.recommendation.language.titles import TitleIndex
+from lightning_plugins.litmodels.recommendation.language.replies import PlanReport, listed_titles
+from lightning_plugins.litmodels.recommendation.language.title_index import TitleIndex
 from lightning_plugins.litmodels.recommendation.planners.planner import (
     Knowledge,
     Planner,
     Sessions,
 )
-from lightning_plugins.litmodels.recommendation.planners.text_bridge import TextBridge
+from lightning_plugins.litmodels.recommendation.planners.target_directed import TextBridge
 
 OnInvalid = Literal["repair", "retry", "fallback", "raise"]
 _LONGEST_QUOTED_REPLY = 20_000
@@ -33,15 +35,6 @@ _SAID = {
     "truncated": "the reply was cut off",
     "no list": "the reply has no list of titles",
 }
-
-
-class ChatModel(Protocol):
-    """What answers; ``ChatServer`` is one."""
-
-    def complete(
-        self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
-    ) -> list[Reply]:
-        """One reply to each conversation, in their order; JSON of ``schema`` where that can be."""
 
 
 class LanguageModel(Planner):

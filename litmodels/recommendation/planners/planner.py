@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
-from lightning_plugins.nn.recommendation.item_network import NetworkName
-from lightning_plugins.nn.recommendation.sequences import padded
+from lightning_plugins.nn.recommendation.item_network import NetworkName, padded
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from lightning.pytorch import seed_everything
 
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.datamodules.interactions.datamodule import Windows
-from lightning_plugins.datamodules.interactions.k_core import k_core
+from lightning_plugins.datamodules.interactions.interaction_table import k_core
 from lightning_plugins.datamodules.interactions.movielens import parsed_title
-from lightning_plugins.datamodules.interactions.split import leave_last_out, split_by_time
+from lightning_plugins.datamodules.interactions.splits import leave_last_out, split_by_time
 
 ROWS = [
     ("u", "a", 5, 3),
@@ -252,14 +252,14 @@ def test_what_is_wrong_with_a_source_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"expected ratings.dat"):
         InteractionDataModule(str(tmp_path)).setup()
     (tmp_path / "x.csv").write_text("user,film,timestamp\nu,a,1\n")
-    with pytest.raises(ValueError, match=r"no column 'item' for item: has user, film"):
+    with pytest.raises(ValueError, match=r"no column 'item' for item: it has user, film"):
         InteractionDataModule(str(tmp_path / "x.csv")).setup()
-    with pytest.raises(ValueError, match=r"columns has films: expected among"):
+    with pytest.raises(ValueError, match=r"columns has films: expected some of"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"films": "film"}).setup()
     with pytest.raises(ValueError, match=r"nothing is left with min_rating=4.0"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"item": "film"}).setup()
     (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\nu\n")
-    with pytest.raises(ValueError, match=r"a.inter:2: 1 values in 2 columns"):
+    with pytest.raises(ValueError, match=r"a.inter: row 2 has 1 values in 2 columns"):
         InteractionDataModule(str(tmp_path)).setup()
     (tmp_path / "b.inter").write_text("")
     with pytest.raises(ValueError, match=r"several data sets"):

@@ -7,8 +7,8 @@ from jsonargparse import ArgumentParser
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.litmodels import SequentialRecommender
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.language.chat_model import Reply
 from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
-from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
 from lightning_plugins.litmodels.recommendation.planners import NextItem, RandomItems, Rec2Inf
 from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely

@@ -13,10 +13,10 @@ from lightning_plugins.litmodels.recommendation import (
 )
 from lightning_plugins.litmodels.recommendation.planners import NextItem, Popular, RandomItems
 from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
-from lightning_plugins.reports.frontier import frontier_picture
-from lightning_plugins.reports.guided_paths import (
+from lightning_plugins.reports.recommendation_paths import (
     GuidedPath,
     GuidedStep,
+    frontier_picture,
     guided_paths_page,
     guided_paths_picture,
 )
@@ -48,7 +48,7 @@ def test_text_is_escaped_on_the_page_and_bars_are_shares_of_the_highest():
     assert [width in page for width in ("width: 0.1%", "width: 0.5%", "width: 100.0%")] == [
         True
     ] * 3
-    assert "refused" in page
+    assert "rejected" in page
 
 
 def test_a_picture_has_a_panel_a_path():

@@ -22,13 +22,13 @@ from lightning_plugins.litmodels.recommendation.planners import (
     TextBridge,
     default_planners,
 )
-from lightning_plugins.litmodels.recommendation.planners.co_occurrence_path import _log_transitions
+from lightning_plugins.litmodels.recommendation.planners.target_directed import log_transitions
 from lightning_plugins.litmodels.recommendation.user_models import (
     ClicksWhatItLikes,
     TakesTheLikely,
 )
 from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, InfluentialNetwork, Item
-from lightning_plugins.nn.recommendation.text_vectors import text_vectors
+from lightning_plugins.nn.recommendation.catalogue import text_vectors
 
 WORDS = ["red", "green", "blue", "old", "new"]
 
@@ -48,8 +48,8 @@ def knowledge(num_items=12, seed=0):
 def test_a_walk_knows_users_without_a_training_sequence():
     """As those who come after the time at which a split ends the training part."""
     known = knowledge()
-    steps = _log_transitions(replace(known, sequences=[[], [3], *known.sequences]))
-    torch.testing.assert_close(steps, _log_transitions(known))
+    steps = log_transitions(replace(known, sequences=[[], [3], *known.sequences]))
+    torch.testing.assert_close(steps, log_transitions(known))
 
 
 class Hostile(Planner):

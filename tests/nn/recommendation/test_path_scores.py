@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lightning_plugins.nn.recommendation import Catalogue, Item, SASRec
+from lightning_plugins.nn.recommendation.catalogue import text_vectors
+from lightning_plugins.nn.recommendation.item_network import padded, unpadded
 from lightning_plugins.nn.recommendation.path_scores import path_scores
-from lightning_plugins.nn.recommendation.sequences import padded, unpadded
-from lightning_plugins.nn.recommendation.text_vectors import text_vectors
 
 HISTORIES = [[3, 1, 4, 7, 5, 9], [2]]
 PATHS = [[6, 8], [7, 1, 3]]

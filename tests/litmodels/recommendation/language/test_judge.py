@@ -2,42 +2,11 @@
 
 import pytest
 
-from lightning_plugins.litmodels.recommendation.language.judge import PathJudge, probability
-from lightning_plugins.litmodels.recommendation.language.reply_cache import Reply
+from lightning_plugins.litmodels.recommendation.language.chat_model import Reply
+from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
 from lightning_plugins.nn.recommendation import Catalogue, Item
 
 CATALOGUE = Catalogue([Item(f"Film {number}", 1990) for number in range(1, 5)])
-
-
-@pytest.mark.parametrize(
-    ("reply", "number"),
-    [
-        ("0", 0),
-        ("1", 1),
-        ("1.0", 1),
-        ("0.65", 0.65),
-        (".7", 0.7),
-        ("0,7", 0.7),
-        ("70%", 0.7),
-        ("62.5 %", 0.625),
-        ("The mean is 0.8.", 0.8),
-        ("<think>0.1 and 0.2</think>0.15", 0.15),
-        ("**0.4**", 0.4),
-        ("0.4\n0.4", 0.4),
-        ("150%", 1),
-        ("1.2", 1),
-        ("", None),
-        ("high", None),
-        ("0.2 or 0.4", None),
-        ("-0.3", None),
-        ("7", None),
-        ("10", None),
-        ("Film 1990", None),
-        ("I'm sorry", None),
-    ],
-)
-def test_one_number_is_read_or_none(reply, number):
-    assert probability(reply) == (number if number is None else pytest.approx(number))
 
 
 class Judge:

@@ -16,7 +16,7 @@ from lightning_plugins.litmodels.recommendation.planners import (
     Sessions,
 )
 from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
-from lightning_plugins.nn.recommendation.text_vectors import text_vectors
+from lightning_plugins.nn.recommendation.catalogue import text_vectors
 
 EXAMPLE = Path(__file__).parents[4] / "examples" / "plan_with_a_server.py"
 FILMS = ["Star Wars", "Alien", "Fargo", "Heat", "Casino", "Babe", "Contact", "Twister", "Scream"]

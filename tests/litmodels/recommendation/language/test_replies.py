@@ -1,8 +1,14 @@
 """Lists in the replies of language models, good and bad."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from lightning_plugins.litmodels.recommendation.language.replies import listed_titles
+from lightning_plugins.litmodels.recommendation.language.replies import (
+    chosen_number,
+    listed_titles,
+    probability,
+)
 
 TITLES = ("The Matrix (1999)", "Fargo (1996)")
 
@@ -66,3 +72,88 @@ def test_a_bad_reply_says_what_is_wrong(reply, is_truncated, titles, problem):
 
 def test_a_flood_of_entries_is_bounded():
     assert len(listed_titles("\n".join(f"{n % 900}. Film {n}" for n in range(5000))).titles) == 200
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("0", 0),
+        ("1", 1),
+        ("1.0", 1),
+        ("0.65", 0.65),
+        (".7", 0.7),
+        ("0,7", 0.7),
+        ("70%", 0.7),
+        ("62.5 %", 0.625),
+        ("The mean is 0.8.", 0.8),
+        ("<think>0.1 and 0.2</think>0.15", 0.15),
+        ("**0.4**", 0.4),
+        ("0.4\n0.4", 0.4),
+        ("150%", 1),
+        ("1.2", 1),
+        ("", None),
+        ("high", None),
+        ("0.2 or 0.4", None),
+        ("-0.3", None),
+        ("7", None),
+        ("10", None),
+        ("Film 1990", None),
+        ("I'm sorry", None),
+    ],
+)
+def test_one_number_is_read_or_none(reply, number):
+    assert probability(reply) == (number if number is None else pytest.approx(number))
+
+
+@pytest.mark.parametrize(
+    ("reply", "number"),
+    [
+        ("4", 4),
+        ("4.", 4),
+        ("**4**", 4),
+        ("Number 4: Film (1999)", 4),
+        ("4\n4", 4),
+        ("4: 3 Ninjas (1992)", 4),
+        ("12", None),
+    ],
+)
+def test_a_number_is_read_from_every_form(reply, number):
+    assert chosen_number(reply, 9) == number
+
+
+BRACKETS = ["[", "]", "{", "}", '"', "'", "```", "```json", "(", ",", ":", "<think>", "</think>"]
+WORDS = [
+    "1.",
+    "- ",
+    "\n",
+    "Heat, The (1995)",
+    "\\",
+    "\\u00",
+    "null",
+    "NaN",
+    "1e999",
+    "\u2028",
+    "0.5",
+]
+PIECES = st.sampled_from([*BRACKETS, *WORDS])
+REPLIES = st.one_of(st.text(), st.lists(PIECES, max_size=40).map("".join))
+
+
+@settings(max_examples=300, deadline=None)
+@given(REPLIES, st.booleans())
+def test_titles_are_strings_without_line_breaks(reply, is_truncated):
+    titles = listed_titles(reply, is_truncated).titles
+    assert all(isinstance(title, str) and title.strip() for title in titles)
+    assert not any("\n" in title for title in titles)
+
+
+@settings(max_examples=300, deadline=None)
+@given(REPLIES)
+def test_a_judgement_is_a_probability_or_none(reply):
+    found = probability(reply)
+    assert found is None or 0 <= found <= 1
+
+
+def test_deep_nesting_is_no_crash():
+    listed_titles("[" * 100_000)
+    probability("[" * 100_000)

@@ -1,4 +1,4 @@
-"""Checkpoints of recommenders that are trained when they are first asked for."""
+"""Recommenders that are trained on first use and kept in the user's cache."""
 
 import copy
 import hashlib
@@ -19,7 +19,7 @@ from torchmetrics import Metric
 from lightning_plugins import __version__
 from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.assets.lock import process_lock
-from lightning_plugins.litmodels.recommendation.sequential import SequentialRecommender
+from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.nn.recommendation.item_network import NetworkName
 

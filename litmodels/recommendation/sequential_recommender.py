@@ -1,4 +1,4 @@
-"""Prediction of a user's next item."""
+"""Next-item recommendation as a LightningModule."""
 
 from collections.abc import Mapping
 from typing import Any, get_args

@@ -5,7 +5,7 @@ import torch
 
 from lightning_plugins.nn.recommendation import InfluentialNetwork, SASRec
 from lightning_plugins.nn.recommendation.dropout import Dropout
-from lightning_plugins.nn.recommendation.influential import _with_objectives
+from lightning_plugins.nn.recommendation.influential_network import _with_objectives
 
 
 @pytest.fixture

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_plugins.metrics.coherence import (
+from lightning_plugins.metrics.recommendation_paths import (
     co_consumption_vectors,
     genre_jaccard,
+    genre_variety,
+    increase_of_interest,
+    increment_of_rank,
+    new_genre_share,
     vector_cosine,
 )
-from lightning_plugins.metrics.diversity import genre_variety, new_genre_share
-from lightning_plugins.metrics.influence import increase_of_interest, increment_of_rank
 
 GENRES = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 1, 1]]).bool()
 

@@ -1,4 +1,4 @@
-"""What a recommender is trained on, and the later item that it is asked for."""
+"""Splits of each user's interactions into training sequences and evaluation questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

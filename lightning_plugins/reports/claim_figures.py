@@ -1,45 +1,42 @@
-"""Figures of paired comparisons, drawn without pyplot's global state."""
+"""The figure of a claim: its arms and its paired contrasts."""
 
-import io
 import math
+import textwrap
 from typing import TYPE_CHECKING
 
+from lightning_plugins.reports.drawing import (
+    ACCENT,
+    FAINT,
+    INK,
+    dress,
+    encoded,
+    literal,
+    new_figure,
+)
 from lightning_plugins.reports.report_data import ClaimEvidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-ACCENT = {"light": "#1f6feb", "dark": "#6cb0ff"}
-INK = {"light": "#24292f", "dark": "#d7dde4"}
-FAINT = {"light": "#b4bcc6", "dark": "#4a525c"}
-_LONGEST_NAME = 34
+_MAX_HORIZONTAL_CHARACTERS = 34
 
 
 def paired_figure(claim: ClaimEvidence, theme: str = "light", kind: str = "svg") -> bytes:
-    """Left: every seed's value in each arm, joined by seed. Right: the paired contrasts.
+    """Draw the values per seed and arm on the left, and the paired contrasts on the right.
 
     Args:
-        claim: evidence with ``arms`` and ``contrasts``.
-        theme: ``light`` or ``dark``; the background is transparent.
+        claim: Evidence with ``arms`` and ``contrasts``.
+        theme: ``light`` or ``dark``. The background is transparent.
         kind: ``svg`` or ``png``.
 
     Returns:
         The encoded image.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            'figures need matplotlib: pip install "lightning-plugins[report]"'
-        ) from error
     rows = max(len(claim.contrasts), 2)
-    figure = Figure(figsize=(8.4, max(2.7, 1.0 + 0.55 * rows)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.4, max(2.7, 1.0 + 0.55 * rows))
     left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.15))
     _draw_arms(left, claim, theme)
     _draw_contrasts(right, claim, theme)
@@ -62,9 +59,9 @@ def _draw_arms(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
             axes.plot([place - 0.22, place + 0.22], [mean, mean], color=INK[theme], linewidth=2)
     axes.set_xticks(range(len(names)), [literal(name) for name in names])
     axes.set_xlim(-0.5, len(names) - 0.5)
-    if sum(map(len, names)) > _LONGEST_NAME:
+    if sum(map(len, names)) > _MAX_HORIZONTAL_CHARACTERS:
         axes.tick_params(axis="x", labelrotation=20)
-    axes.set_title(f"{literal(claim.metric)}, one line a seed")
+    axes.set_title(f"{literal(claim.metric)}, one line per seed")
 
 
 def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
@@ -80,43 +77,11 @@ def _draw_contrasts(axes: "Axes", claim: ClaimEvidence, theme: str) -> None:
         if all(map(math.isfinite, contrast.interval)):
             axes.plot(contrast.interval, [place, place], color=color, linewidth=2.5)
         axes.plot([contrast.estimate], [place], "D", color=color, markersize=6)
-    axes.set_yticks(
-        range(len(claim.contrasts)), [_wrapped(contrast.label) for contrast in claim.contrasts]
-    )
+    labels = [_wrapped(contrast.label) for contrast in claim.contrasts]
+    axes.set_yticks(range(len(claim.contrasts)), labels)
     axes.set_ylim(max(len(claim.contrasts), 2) - 0.5, -0.5)
     axes.set_title(f"paired difference, {100 * claim.confidence:.0f} % interval")
 
 
-def dress(axes: "Axes", theme: str) -> None:
-    """Axes as in all figures of a report: no box, no background, small type."""
-    ink = INK[theme]
-    axes.patch.set_alpha(0)
-    axes.title.set_color(ink)
-    axes.title.set_fontsize(10)
-    for name, spine in axes.spines.items():
-        spine.set_visible(name in ("left", "bottom"))
-        spine.set_color(FAINT[theme])
-    axes.tick_params(colors=ink, labelsize=9, color=FAINT[theme])
-
-
-def encoded(figure: "Figure", kind: str) -> bytes:
-    """The figure as ``svg`` or ``png``, the same bytes whenever it is drawn."""
-    from matplotlib import rc_context
-
-    buffer = io.BytesIO()
-    metadata = {"Date": None} if kind == "svg" else {}
-    # Without a salt the identifiers inside an SVG would be drawn at random.
-    with rc_context({"svg.hashsalt": "lightning-plugins"}):
-        figure.savefig(buffer, format=kind, transparent=True, dpi=150, metadata=metadata)
-    return buffer.getvalue()
-
-
-def literal(text: str) -> str:
-    """Text as it stands: a dollar sign would start matplotlib's mathematics."""
-    return text.replace("$", r"\$")
-
-
 def _wrapped(text: str, width: int = 26) -> str:
-    import textwrap
-
     return literal("\n".join(textwrap.wrap(text, width)))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lightning_plugins.litmodels.recommendation.language.titles import TitleIndex, normalized
+from lightning_plugins.litmodels.recommendation.language.title_index import TitleIndex, normalized
 from lightning_plugins.nn.recommendation.catalogue import Catalogue, Item
 
 ITEMS = [

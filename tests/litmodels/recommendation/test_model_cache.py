@@ -5,16 +5,16 @@ import torch
 from lightning.pytorch import Trainer
 
 from lightning_plugins.litmodels import SequentialRecommender
-from lightning_plugins.litmodels.recommendation import fitted
-from lightning_plugins.litmodels.recommendation.fitted import fitted_checkpoint
+from lightning_plugins.litmodels.recommendation import model_cache
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.model_cache import fitted_checkpoint
 from lightning_plugins.litmodels.recommendation.planners import Popular
 from lightning_plugins.recipes import load_recipe
 
 
 @pytest.fixture(autouse=True)
 def one_epoch(monkeypatch):
-    monkeypatch.setattr(fitted, "_EPOCHS", 1)
+    monkeypatch.setattr(model_cache, "_EPOCHS", 1)
 
 
 @pytest.fixture

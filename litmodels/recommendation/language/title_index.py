@@ -1,4 +1,4 @@
-"""Finds the catalogue's item that a language model means."""
+"""Finds the catalogue item that a text names."""
 
 import difflib
 import re

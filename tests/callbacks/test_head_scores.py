@@ -291,7 +291,7 @@ def test_without_matplotlib_the_scores_stay(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
     callback = scores()
-    with pytest.warns(UserWarning, match=r'pip install "lightning-plugins\[report\]"'):
+    with pytest.warns(UserWarning, match=r'pip install "matplotlib'):
         fit(tmp_path, [callback])
     assert len(callback.scores) == 4
 

@@ -142,7 +142,7 @@ def test_without_matplotlib_the_phases_stay(tmp_path, monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
     detector = PhaseDetector()
-    with pytest.warns(UserWarning, match=r'pip install "lightning-plugins\[report\]"'):
+    with pytest.warns(UserWarning, match=r'pip install "matplotlib'):
         fit(tmp_path, [detector])
     assert detector.phases is not None
 

@@ -191,7 +191,7 @@ def test_without_matplotlib_the_metrics_stay(task, tmp_path, monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_matplotlib)
-    with pytest.warns(UserWarning, match=r'pip install "lightning-plugins\[report\]"'):
+    with pytest.warns(UserWarning, match=r'pip install "matplotlib'):
         _, trainer = task.train(tmp_path, [every_epoch()])
     assert math.isfinite(trainer.callback_metrics["sharpness/lambda_max"])
 

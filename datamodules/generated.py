@@ -1,9 +1,9 @@
-"""Data that is drawn anew for every batch, and still resumes exactly."""
+"""Batches that are generated when they are fetched, and still resume exactly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
@@ -12,43 +12,81 @@ from lightning_plugins.nn.random_state import seeded
 _HELD_OUT = {"val": 1, "test": 2}
 
 
-class FreshBatches(Dataset):
-    """Whole batches, each drawn when it is asked for.
+class GeneratedBatches(Dataset):
+    """A dataset whose items are whole batches, each generated when it is fetched.
 
     Args:
-        draw: makes a batch, from torch's global generator.
-        num_batches: in an epoch.
-        seed: where given, batch ``i`` is always the same one; else ``ResumableDataLoader``, which
-            seeds the generator from seed, epoch, rank and batch, makes every batch a new one.
+        draw: Generates a batch with torch's global generator.
+        num_batches: Batches in the dataset.
+        first_seed: Seed of batch 0; batch ``i`` uses ``first_seed + i`` and is the same at every
+            fetch. None leaves the seeding to ``ResumableDataLoader``, which derives it from seed,
+            epoch, rank and batch, so that every epoch has new batches.
     """
 
     def __init__(
-        self, draw: Callable[[], Any], num_batches: int, seed: tuple[int, ...] | None = None
+        self, draw: Callable[[], Any], num_batches: int, first_seed: int | None = None
     ) -> None:
         self.draw = draw
         self.num_batches = num_batches
-        self.seed = seed
+        self.first_seed = first_seed
 
     def __len__(self) -> int:
         return self.num_batches
 
     def __getitem__(self, index: int) -> Any:
-        if self.seed is None:
+        if self.first_seed is None:
             return self.draw()
-        # Seeds that neighbouring seeds and parts do not share, for fewer than 10^4 batches.
-        seed, part = self.seed
-        with seeded((10 * seed + part) * 10_000 + index):
+        with seeded(self.first_seed + index):
             return self.draw()
 
 
-class FreshDataModule(LightningDataModule):
-    """Online data: no sample is seen twice; validation and test are fixed by the seed.
+def training_batches(
+    trainer: Trainer | None, draw: Callable[[], Any], batches_per_epoch: int, seed: int
+) -> ResumableDataLoader:
+    """Return a loader of ``batches_per_epoch`` new batches per rank in every epoch.
 
     Args:
-        batch_size: sequences a batch on each rank.
-        steps_per_epoch: training batches of a rank in what Lightning calls an epoch.
-        eval_batches: batches of validation, and of test.
-        seed: of all data.
+        trainer: Provides rank and world size; None means a single process.
+        draw: Generates a batch with torch's global generator.
+        batches_per_epoch: Batches per rank.
+        seed: Seed of all batches.
+    """
+    world_size = trainer.world_size if trainer else 1
+    batches = GeneratedBatches(draw, batches_per_epoch * world_size)
+    return batch_loader(trainer, batches, seed)
+
+
+def batch_loader(
+    trainer: Trainer | None, batches: Dataset | Sequence[Any], seed: int = 0
+) -> ResumableDataLoader:
+    """Return a loader over a dataset whose items are already batches, in order.
+
+    Args:
+        trainer: The ranks of this Trainer share the batches; None gives each process all of them.
+        batches: Map-style dataset or list of batches.
+        seed: Seed of the generators while a batch is fetched.
+    """
+    return ResumableDataLoader.for_trainer(
+        trainer,
+        batches,  # type: ignore[arg-type]
+        1,
+        shuffle=False,
+        seed=seed,
+        collate_fn=_only_item,
+    )
+
+
+class GeneratedDataModule(LightningDataModule):
+    """Online data: training never repeats a sample; validation and test are fixed by the seed.
+
+    Args:
+        batch_size: Sequences per batch on each rank.
+        steps_per_epoch: Training batches per rank in one epoch.
+        eval_batches: Batches of the validation part, and of the test part.
+        seed: Seed of all data.
+
+    Raises:
+        ValueError: An argument is outside its range.
     """
 
     def __init__(self, batch_size: int, steps_per_epoch: int, eval_batches: int, seed: int) -> None:
@@ -69,32 +107,28 @@ class FreshDataModule(LightningDataModule):
         self.seed = seed
 
     def draw(self) -> Any:
-        """A batch, from torch's global generator."""
+        """Generate a batch with torch's global generator."""
         raise NotImplementedError
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Fresh batches."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        return self._loader(FreshBatches(self.draw, self.steps_per_epoch * world_size))
+        """Return a loader of new batches."""
+        return training_batches(self.trainer, self.draw, self.steps_per_epoch, self.seed)
 
     def val_dataloader(self) -> ResumableDataLoader:
-        """The same batches at each validation."""
+        """Return a loader of the same batches at every validation."""
         return self._held_out("val")
 
     def test_dataloader(self) -> ResumableDataLoader:
-        """Batches that neither training nor validation sees."""
+        """Return a loader of batches that occur in neither training nor validation."""
         return self._held_out("test")
 
     def _held_out(self, part: str) -> ResumableDataLoader:
-        seed = (self.seed, _HELD_OUT[part])
-        return self._loader(FreshBatches(self.draw, self.eval_batches, seed))
-
-    def _loader(self, batches: FreshBatches) -> ResumableDataLoader:
-        return ResumableDataLoader.for_trainer(
-            self.trainer, batches, 1, shuffle=False, seed=self.seed, collate_fn=_only
-        )
+        # Parts and neighbouring seeds do not overlap for fewer than 10^4 batches.
+        first_seed = (10 * self.seed + _HELD_OUT[part]) * 10_000
+        batches = GeneratedBatches(self.draw, self.eval_batches, first_seed)
+        return batch_loader(self.trainer, batches, self.seed)
 
 
-def _only(items: list[Any]) -> Any:
+def _only_item(items: list[Any]) -> Any:
     (item,) = items
     return item

@@ -1,9 +1,8 @@
-"""Image classification data with the papers' augmentations."""
+"""Image classification data with the augmentations of the papers."""
 
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -13,63 +12,62 @@ from lightning_plugins.datamodules.image_source import (
     LabelledImages,
     from_folder,
     from_hub,
-    require,
+    require_package,
 )
 from lightning_plugins.datamodules.partition import (
     DirichletPartition,
-    evaluation_loader,
+    PartitionedDataModule,
     stratified_order,
-    training_loader,
 )
-from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 _IMAGES_FOR_STATISTICS = 2000
 
 
-class ImageDataModule(LightningDataModule):
-    """CIFAR-10, CIFAR-100, Tiny ImageNet, any image dataset of the hub, or a folder of pictures.
+class ImageDataModule(PartitionedDataModule):
+    """CIFAR-10, CIFAR-100, Tiny ImageNet, any image dataset on the hub, or a folder of images.
 
     Batches are ``(images, labels)``: float32 ``(batch, in_channels, image_size, image_size)`` and
-    int64 ``(batch,)``. After ``setup`` the parts stand in ``train_dataset``, ``val_dataset`` (None
-    where there is no validation data) and ``test_dataset``, and ``num_classes``, ``mean`` and
-    ``std`` are known. A dataset with a validation part but no test part is tested on the former.
-    The test part never becomes validation data; set ``validation_fraction`` for some.
+    int64 ``(batch,)``. ``setup`` assigns the parts to ``train_dataset``, ``val_dataset`` (None if
+    there is no validation data) and ``test_dataset`` (None if there is no labelled test data), and
+    sets ``num_classes``, ``mean`` and ``std``. A dataset with a validation part but no test part is
+    tested on its validation part. The test part is never used for validation; set
+    ``validation_fraction`` to hold out training images.
 
-    Training pictures are cropped, flipped and cut out in this order. The draws come from torch's
-    global generator, which ``ResumableDataLoader`` seeds by batch, so they are reproducible.
+    The augmentation crops, flips and cuts out, in this order. It draws from torch's global
+    generator, which ``ResumableDataLoader`` seeds for every batch, so it is reproducible.
 
     Source of the default augmentation: He et al., arXiv 1512.03385, section 4.2; of cutout: DeVries
     and Taylor, arXiv 1708.04552.
 
     Args:
         dataset: ``cifar10``, ``cifar100``, ``tiny-imagenet`` or a name on the Hugging Face hub;
-            not read when ``data_dir`` is given.
-        data_dir: a folder with ``train/<class>/*.png`` beside ``test/`` or ``val/``, with Parquet
-            files, or with a saved ``DatasetDict``.
-        image_size: pixels a side, to which pictures are resized; None keeps the dataset's own.
-        in_channels: 3 for colour, 1 for grey.
-        batch_size: samples a batch on each rank.
-        crop_padding: black pixels added on each side before a random crop of the original size; 0
-            does not crop.
-        flip: mirror left and right with probability 1/2.
-        cutout: pixels a side of a square that is set to the mean colour (black without
-            ``normalize``), its centre uniform over the picture; 0 cuts nothing out.
-        cutout_probability: of cutting out.
-        validation_fraction: share of the training pictures that is held out, the same pictures
-            whatever the seed, in each class alike, in [0, 1).
-        normalize: subtract the training pictures' channel mean and divide by their standard
-            deviation: published values for the three named datasets, else estimated over 2000
-            pictures. Without it pictures are in [0, 1], as attacks want them.
-        image_column: of a hub dataset or Parquet file; None finds the only one.
-        label_column: of a hub dataset or Parquet file; None finds the only one.
-        seed: of order and augmentation.
-        num_workers: processes that fetch batches ahead.
-        partition: gives each rank a label-skewed share of its own.
+            ignored if ``data_dir`` is given.
+        data_dir: Folder with ``train/<class>/*.png`` and ``test/`` or ``val/``, with Parquet files,
+            or with a saved ``DatasetDict``.
+        image_size: Height and width in pixels after resizing; None keeps the dataset's size.
+        in_channels: 3 for colour, 1 for greyscale.
+        batch_size: Samples per batch on each rank.
+        crop_padding: Black pixels added on each side before a random crop of the original size; 0
+            disables cropping.
+        flip: Mirror images horizontally with probability 1/2.
+        cutout: Side in pixels of a square that is set to the mean colour (black without
+            ``normalize``); its centre is uniform over the image. 0 disables cutout.
+        cutout_probability: Probability of cutout for each image.
+        validation_fraction: Fraction of the training images to hold out for validation, in [0, 1):
+            stratified by class, and the same images for every seed.
+        normalize: Subtract the channel mean of the training images and divide by their standard
+            deviation: published values for the three named datasets, otherwise estimated from 2000
+            images. Without it images are in [0, 1], as the attacks require.
+        image_column: Image column of a hub dataset or Parquet file; None if there is only one.
+        label_column: Label column of a hub dataset or Parquet file; None if there is only one.
+        seed: Seed of order and augmentation.
+        num_workers: Processes that prefetch batches.
+        partition: Gives each rank a label-skewed share of its own.
 
     Raises:
-        ValueError: an argument outside its range, or data that it does not fit.
-        ImportError: in ``setup``, without ``datasets`` or ``torchvision``.
-        FileNotFoundError: in ``prepare_data``, when the data is neither here nor reachable.
+        ValueError: An argument is outside its range or does not fit the data.
+        ImportError: In ``setup``, if ``datasets`` or ``torchvision`` is missing.
+        FileNotFoundError: In ``prepare_data``, if the data is neither local nor reachable.
     """
 
     def __init__(
@@ -91,32 +89,24 @@ class ImageDataModule(LightningDataModule):
         num_workers: int = 0,
         partition: DirichletPartition | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(batch_size, seed, num_workers, partition)
         if image_size is not None and image_size < 1:
             raise ValueError(f"image_size={image_size}: expected at least 1 pixel")
         if in_channels not in (1, 3):
-            raise ValueError(f"in_channels={in_channels}: expected 3 for colour or 1 for grey")
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size}: expected at least 1")
-        for name, value in (
-            ("crop_padding", crop_padding),
-            ("cutout", cutout),
-            ("seed", seed),
-            ("num_workers", num_workers),
-        ):
+            raise ValueError(f"in_channels={in_channels}: expected 3 for colour or 1 for greyscale")
+        for name, value in {"crop_padding": crop_padding, "cutout": cutout}.items():
             if value < 0:
                 raise ValueError(f"{name}={value}: expected at least 0")
         if not 0 <= cutout_probability <= 1:
             raise ValueError(f"cutout_probability={cutout_probability}: expected 0 to 1")
         if not 0 <= validation_fraction < 1:
             raise ValueError(
-                f"validation_fraction={validation_fraction}: expected a share in [0, 1)"
+                f"validation_fraction={validation_fraction}: expected a fraction in [0, 1)"
             )
         self.dataset = dataset
         self.data_dir = data_dir
         self.image_size = image_size
         self.in_channels = in_channels
-        self.batch_size = batch_size
         self.crop_padding = crop_padding
         self.flip = flip
         self.cutout = cutout
@@ -125,21 +115,18 @@ class ImageDataModule(LightningDataModule):
         self.normalize = normalize
         self.image_column = image_column
         self.label_column = label_column
-        self.seed = seed
-        self.num_workers = num_workers
-        self.partition = partition
         self.num_classes: int | None = None
         self.mean: list[float] | None = None
         self.std: list[float] | None = None
 
     def prepare_data(self) -> None:
-        """Fetch the dataset into the local cache, where it is not a folder."""
-        require("torchvision")
+        """Download the dataset to the local cache unless it is a folder."""
+        require_package("torchvision")
         self._read()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the parts and build their transforms."""
-        require("torchvision")
+        require_package("torchvision")
         source = self._read()
         self.num_classes = source.num_classes
         size = self._size(source)
@@ -153,40 +140,24 @@ class ImageDataModule(LightningDataModule):
             self.mean, self.std = self._statistics(source.train, train, size)
         augmented = self._transform(size, is_augmented=True)
         plain = self._transform(size, is_augmented=False)
-        self.train_dataset: Dataset = TransformedImages(source.train, train, augmented, plain)
-        self._train_labels = source.train.labels[train]
-        self.val_dataset: Dataset | None = None
+        self.train_dataset = TransformedImages(source.train, train, augmented, plain)
+        self.partition_labels = source.train.labels[train]
+        self.val_dataset = None
         if len(validation):
             self.val_dataset = TransformedImages(source.train, validation, plain)
         elif source.validation is not None:
             self.val_dataset = _all(source.validation, plain)
         self.test_dataset = None if source.test is None else _all(source.test, plain)
 
-    def train_dataloader(self) -> ResumableDataLoader:
-        """Shuffled batches of augmented training pictures."""
-        return training_loader(
-            self.train_dataset,
-            self._train_labels,
-            partition=self.partition,
-            trainer=self.trainer,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            num_workers=self.num_workers,
-        )
-
-    def val_dataloader(self) -> DataLoader | list:
-        """Batches of the validation part, in order; an empty list where there is none."""
-        return [] if self.val_dataset is None else self._in_order(self.val_dataset)
-
     def test_dataloader(self) -> DataLoader:
-        """Batches of the test part, in order."""
+        """Return a loader of the test part in order.
+
+        Raises:
+            ValueError: There is no labelled test part.
+        """
         if self.test_dataset is None:
             raise ValueError(f"{self._what()} has no labelled test part: add test/<class>/*.png")
-        return self._in_order(self.test_dataset)
-
-    def predict_dataloader(self) -> DataLoader:
-        """Batches of the test part, in order."""
-        return self.test_dataloader()
+        return super().test_dataloader()
 
     def _what(self) -> str:
         return f"data_dir={self.data_dir!r}" if self.data_dir else f"dataset={self.dataset!r}"
@@ -204,7 +175,7 @@ class ImageDataModule(LightningDataModule):
         width, height = source.train.read(0).size
         if width != height:
             raise ValueError(
-                f"image_size=None: the pictures of {self._what()} are not square (the first has "
+                f"image_size=None: the images in {self._what()} are not square (the first has "
                 f"{width}x{height} pixels); set image_size"
             )
         return width
@@ -212,7 +183,7 @@ class ImageDataModule(LightningDataModule):
     def _transform(self, size: int, is_augmented: bool) -> Any:
         from torchvision.transforms import v2
 
-        # Resizing leaves pictures of this size as they are.
+        # Resizing does not change images that already have this size.
         steps: list[Any] = [v2.ToImage(), v2.Resize((size, size), antialias=True)]
         if is_augmented and self.crop_padding:
             steps.append(v2.RandomCrop(size, padding=self.crop_padding))
@@ -235,29 +206,21 @@ class ImageDataModule(LightningDataModule):
         self.mean = self.std = None
         plain = self._transform(size, is_augmented=False)
         every = -(-len(indices) // _IMAGES_FOR_STATISTICS)
-        pictures = TransformedImages(images, indices[::every], plain)
-        pixels = torch.stack([pictures[i][0] for i in range(len(pictures))])
+        sample = TransformedImages(images, indices[::every], plain)
+        pixels = torch.stack([sample[i][0] for i in range(len(sample))])
         std, mean = torch.std_mean(pixels.double(), dim=(0, 2, 3), correction=0)
-        # A channel without variation is only shifted.
+        # A constant channel is shifted, but not scaled.
         return mean.tolist(), torch.where(std > 0, std, 1.0).tolist()
-
-    def _in_order(self, dataset: Dataset) -> DataLoader:
-        return evaluation_loader(
-            dataset,
-            partition=self.partition,
-            batch_size=self.batch_size,
-            num_workers=self.num_workers,
-        )
 
 
 class TransformedImages(Dataset):
-    """``(transform(picture), label)`` of some of the pictures.
+    """Pairs ``(transform(image), label)`` for a selection of images.
 
     Args:
-        images: pictures and class numbers.
-        indices: which of them, int64 ``(num_samples,)``.
-        transform: from a Pillow picture to float32 ``(channels, height, width)``.
-        plain: the same without augmentation; None where ``transform`` has none.
+        images: Images and class numbers.
+        indices: Selected images, int64 ``(num_samples,)``.
+        transform: Maps a Pillow image to float32 ``(channels, height, width)``.
+        plain: The transform without augmentation; None if ``transform`` does not augment.
     """
 
     def __init__(
@@ -276,12 +239,12 @@ class TransformedImages(Dataset):
         return self.transform(self.images.read(index)), self.images.labels[index]
 
     def without_augmentation(self) -> "TransformedImages":
-        """The same samples, not augmented; what measures the loss asks for it."""
+        """Return the same samples without augmentation, for callbacks that measure the loss."""
         return TransformedImages(self.images, self.indices, self.plain)
 
 
 class _AsMode:
-    """Converts a Pillow picture to a mode; a class, so that worker processes can be spawned."""
+    """Converts a Pillow image to a mode; unlike a lambda, it can be sent to a worker process."""
 
     def __init__(self, mode: str) -> None:
         self._mode = mode
@@ -295,7 +258,7 @@ def _all(images: LabelledImages, transform: Any) -> TransformedImages:
 
 
 class Cutout(torch.nn.Module):
-    """Sets a square to zero, its centre uniform over the picture, clipped at the border.
+    """Sets a square with a uniformly drawn centre to zero; the image border clips it.
 
     Draws from torch's global generator.
 
@@ -303,8 +266,8 @@ class Cutout(torch.nn.Module):
     the released code of the late-phase SAM paper.
 
     Args:
-        size: pixels a side of the square.
-        probability: of applying it.
+        size: Side of the square in pixels.
+        probability: Probability of applying it.
     """
 
     def __init__(self, size: int, probability: float = 0.5) -> None:
@@ -313,7 +276,7 @@ class Cutout(torch.nn.Module):
         self.probability = probability
 
     def forward(self, image: Tensor) -> Tensor:
-        """``image`` ``(channels, height, width)`` with the square cut out, as a new tensor."""
+        """Return a copy of ``image`` ``(channels, height, width)`` with the square set to zero."""
         if torch.rand(()) >= self.probability:
             return image
         height, width = image.shape[-2:]

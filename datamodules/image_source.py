@@ -1,4 +1,4 @@
-"""Labelled images from the Hugging Face hub, or from a folder."""
+"""Reads labelled images from the Hugging Face hub or from a folder."""
 
 import importlib.util
 from collections.abc import Callable
@@ -18,15 +18,15 @@ _VALIDATION_NAMES = ("validation", "valid", "val")
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """A dataset of the papers: where it is, and what is known of it.
+    """Location and statistics of a dataset that the papers use.
 
     Attributes:
-        hub_name: on the Hugging Face hub.
-        image_column: of the pictures.
-        label_column: of the class numbers.
-        image_size: pixels a side.
-        mean: of red, green and blue over the training pictures, in [0, 1].
-        std: standard deviation of the same.
+        hub_name: Name on the Hugging Face hub.
+        image_column: Column of the images.
+        label_column: Column of the class numbers.
+        image_size: Height and width in pixels.
+        mean: Mean of red, green and blue over the training images, in [0, 1].
+        std: Standard deviation of red, green and blue over the training images.
     """
 
     hub_name: str
@@ -62,7 +62,7 @@ KNOWN_DATASETS = {
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """The pictures of one part, read one by one, with their class numbers ``(num_samples,)``."""
+    """Images of one part, read one at a time, and their class numbers ``(num_samples,)``."""
 
     read: Callable[[int], "Image"]
     labels: Tensor
@@ -70,7 +70,7 @@ class LabelledImages:
 
 @dataclass(frozen=True)
 class ImageSource:
-    """The parts of a dataset; ``validation`` and ``test`` may be absent."""
+    """The parts of a dataset; ``validation`` and ``test`` can be missing."""
 
     train: LabelledImages
     validation: LabelledImages | None
@@ -79,19 +79,19 @@ class ImageSource:
 
 
 def from_hub(name: str, image_column: str | None, label_column: str | None) -> ImageSource:
-    """Read a dataset of the Hugging Face hub, from its local cache where it is there.
+    """Read a dataset from the Hugging Face hub, or from its local cache.
 
     Args:
-        name: a key of ``KNOWN_DATASETS`` or a name on the hub.
-        image_column: of the pictures; None finds the only one.
-        label_column: of the class numbers; None finds the only one.
+        name: Key of ``KNOWN_DATASETS`` or name on the hub.
+        image_column: Column of the images; None if there is only one.
+        label_column: Column of the class numbers; None if there is only one.
 
     Raises:
-        ImportError: without the ``datasets`` package.
-        FileNotFoundError: neither in the cache nor reachable.
-        ValueError: a column that is not there or not unique, or no training part.
+        ImportError: The ``datasets`` package is missing.
+        FileNotFoundError: The dataset is neither in the cache nor reachable.
+        ValueError: A column is missing or ambiguous, or there is no training part.
     """
-    require("datasets")
+    require_package("datasets")
     import datasets
 
     known = KNOWN_DATASETS.get(name)
@@ -101,58 +101,66 @@ def from_hub(name: str, image_column: str | None, label_column: str | None) -> I
     hub_name = known.hub_name if known else name
     try:
         parts = datasets.load_dataset(hub_name)
-    # The package and its transport each have exception classes of their own for "not there".
+    # The package and its HTTP client raise different exception classes for a missing dataset.
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     else:
         return _from_parts(parts, f"dataset={name!r}", image_column, label_column)
     raise FileNotFoundError(
         f"dataset={name!r}: {hub_name} is neither in the Hugging Face cache nor reachable "
-        f"({reason}). Fetch it once where there is a network, with `hf download --repo-type "
-        f"dataset {hub_name} --local-dir FOLDER`, and set data_dir=FOLDER; or set data_dir to a "
+        f"({reason}). Download it on a machine with network access with `hf download --repo-type "
+        f"dataset {hub_name} --local-dir FOLDER` and set data_dir=FOLDER, or set data_dir to a "
         f"folder with train/<class>/*.png and test/<class>/*.png"
     )
 
 
 def from_folder(data_dir: str, image_column: str | None, label_column: str | None) -> ImageSource:
-    """Read a folder of pictures by class, or of files of the ``datasets`` package.
+    """Read a folder of images sorted by class, or of files of the ``datasets`` package.
 
-    The folder holds ``train/<class>/*.png`` (or another format that Pillow reads) beside
-    ``test/<class>`` or ``val/<class>``; or Parquet files named by part, such as
-    ``data/train-00000-of-00001.parquet``; or what ``DatasetDict.save_to_disk`` wrote.
+    The folder contains one of
+
+    * ``train/<class>/*.png`` (or another format that Pillow reads) and ``test/<class>`` or
+      ``val/<class>``,
+    * Parquet files named by part, such as ``data/train-00000-of-00001.parquet``,
+    * the output of ``DatasetDict.save_to_disk``.
 
     Raises:
-        ImportError: without ``torchvision``, or ``datasets`` for the latter two.
-        FileNotFoundError: no such folder, or nothing of these in it.
-        ValueError: test classes that are not the training classes, or a column that is not there
-            or not unique.
+        ImportError: ``torchvision`` is missing, or ``datasets`` for the latter two formats.
+        FileNotFoundError: The folder does not exist or has none of these contents.
+        ValueError: The test classes differ from the training classes, or a column is missing or
+            ambiguous.
     """
     folder = Path(data_dir)
     what = f"data_dir={data_dir!r}"
     if not folder.is_dir():
-        raise FileNotFoundError(f"{what}: there is no such folder")
+        raise FileNotFoundError(f"{what}: the folder does not exist")
     is_saved = (folder / "dataset_dict.json").is_file()
     if is_saved or any(folder.rglob("*.parquet")):
-        require("datasets")
+        require_package("datasets")
         import datasets
 
         read = datasets.load_from_disk if is_saved else datasets.load_dataset
         return _from_parts(read(str(folder)), what, image_column, label_column)
     if not (folder / "train").is_dir():
         raise FileNotFoundError(
-            f"{what}: expected train/<class>/*.png, Parquet files, or a saved DatasetDict in it"
+            f"{what}: expected train/<class>/*.png, Parquet files, or a saved DatasetDict"
         )
     return _from_class_folders(folder, what)
 
 
-def require(package: str) -> None:
-    """Say how to install ``package`` where it is missing."""
+def require_package(package: str) -> None:
+    """Raise an error with an install command if ``package`` is missing.
+
+    Raises:
+        ImportError: The package is missing.
+    """
     if importlib.util.find_spec(package) is None:
-        raise ImportError(f'image datasets need {package}: pip install "lightning-plugins[vision]"')
+        requirement = {"datasets": "datasets>=3.0"}.get(package, package)
+        raise ImportError(f'ImageDataModule requires {package}: pip install "{requirement}"')
 
 
 def _from_class_folders(folder: Path, what: str) -> ImageSource:
-    require("torchvision")
+    require_package("torchvision")
     from torchvision.datasets import ImageFolder
 
     found = {
@@ -183,15 +191,15 @@ def _from_parts(
     import datasets
 
     features = parts["train"].features
-    pictures = [n for n, f in features.items() if isinstance(f, datasets.Image)]
+    image_columns = [n for n, f in features.items() if isinstance(f, datasets.Image)]
     classes = [n for n, f in features.items() if isinstance(f, datasets.ClassLabel)]
     integers = [n for n, f in features.items() if str(getattr(f, "dtype", "")).startswith("int")]
-    images = _column(what, "image_column", image_column, pictures, list(features))
+    images = _column(what, "image_column", image_column, image_columns, list(features))
     labels = _column(what, "label_column", label_column, classes or integers, list(features))
     named = {
         name: LabelledImages(_ColumnReader(part, images), _long(part[labels]))
         for name, part in parts.items()
-        # Hidden labels, as in a competition's test part, are -1.
+        # Unpublished labels, as in the test part of a competition, are -1.
         if min(part[labels], default=-1) >= 0
     }
     if labels in classes:

@@ -1,11 +1,11 @@
-"""Label-skewed data for each agent of decentralized training."""
+"""Label-skewed shares of a dataset for the agents of decentralized training."""
 
 import math
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
@@ -15,32 +15,32 @@ Mode = Literal["resample", "fixed", "disjoint"]
 
 
 class DirichletPartition:
-    """Gives each agent equally many samples with class frequencies of its own.
+    """Gives every agent the same number of samples, with its own class frequencies.
 
-    Agent k draws class frequencies p_k ~ Dir(alpha, ..., alpha) over the classes that occur and
+    Agent k draws class frequencies p_k ~ Dir(alpha, ..., alpha) over the classes in the dataset and
     then ``samples_per_agent`` samples:
 
-    - ``resample``: the numbers of samples by class are multinomial in p_k, and samples are drawn
-      anew each epoch. A sample comes again within an epoch only when its class is used up.
+    - ``resample``: the class counts are multinomial with probabilities p_k, and new samples are
+      drawn in every epoch. A sample repeats within an epoch only after its class is exhausted.
     - ``fixed``: the first epoch's draw of ``resample``, kept for the whole run.
-    - ``disjoint``: no sample is in two agents' shares, nor twice in one. Agents take one sample
-      each in turn, of a class drawn from p_k among the classes that are left.
+    - ``disjoint``: no sample occurs in two shares, or twice in one. The agents take one sample each
+      in round-robin order, from a class drawn from p_k among the classes with remaining samples.
 
     Every draw is a function of (seed, rank, epoch), for ``disjoint`` of (seed, world size), and
-    leaves the global generators alone. Equal sizes keep the agents at equal numbers of steps.
+    does not change the global generators. Equal sizes give all agents the same number of steps.
 
     Source: ``resample`` and ``fixed`` as in the released code of Zhu et al., arXiv 2507.06542;
     ``disjoint`` is the equal-size split customary in federated learning, as in the code of Acar
     et al., Federated Learning Based on Dynamic Regularization, arXiv 2111.04263.
 
     Args:
-        alpha: concentration, above 0: small is skewed, large is near uniform.
-        samples_per_agent: samples of each agent in an epoch.
-        mode: how the samples are drawn.
-        seed: of all draws.
+        alpha: Concentration, above 0; small values are skewed, large values nearly uniform.
+        samples_per_agent: Samples per agent and epoch.
+        mode: ``resample``, ``fixed`` or ``disjoint``.
+        seed: Seed of all draws.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -60,24 +60,24 @@ class DirichletPartition:
         self.seed = seed
 
     def class_distribution(self, num_classes: int, rank: int) -> Tensor:
-        """The class frequencies ``(num_classes,)`` of agent ``rank``, float64, summing to 1."""
+        """Return the class frequencies ``(num_classes,)`` of one agent, float64, with sum 1."""
         generator = np.random.default_rng([self.seed, rank, 0])
         return torch.from_numpy(generator.dirichlet(np.full(num_classes, self.alpha)))
 
     def indices(self, labels: Tensor, rank: int, world_size: int, epoch: int = 0) -> Tensor:
-        """The samples of agent ``rank`` in ``epoch``.
+        """Return the samples of one agent in one epoch.
 
         Args:
-            labels: class numbers ``(num_samples,)`` of the whole dataset.
-            rank: of the agent among ``world_size``.
-            world_size: number of agents.
-            epoch: read in mode ``resample`` only.
+            labels: Class numbers ``(num_samples,)`` of the whole dataset.
+            rank: Number of the agent, from 0 to ``world_size - 1``.
+            world_size: Number of agents.
+            epoch: Number of the epoch; only the mode ``resample`` uses it.
 
         Returns:
             Indices ``(samples_per_agent,)`` into ``labels``, int64.
 
         Raises:
-            ValueError: fewer samples than the agents are to get, or a rank outside the world.
+            ValueError: The dataset has too few samples, or the rank is outside its range.
         """
         if not 0 <= rank < world_size:
             raise ValueError(f"rank={rank}: expected 0 <= rank < world_size={world_size}")
@@ -85,8 +85,8 @@ class DirichletPartition:
         if len(labels) < needed:
             agents = f" for each of {world_size} agents" if self.mode == "disjoint" else ""
             raise ValueError(
-                f"samples_per_agent={self.samples_per_agent}: mode {self.mode!r}{agents} needs "
-                f"{needed} samples, the dataset has {len(labels)}"
+                f"samples_per_agent={self.samples_per_agent}: mode {self.mode!r}{agents} "
+                f"requires {needed} samples, the dataset has {len(labels)}"
             )
         classes, class_of_sample = np.unique(labels.numpy(), return_inverse=True)
         members = [np.flatnonzero(class_of_sample == c) for c in range(len(classes))]
@@ -105,7 +105,7 @@ class DirichletPartition:
         )
 
     def _disjoint(self, members: list[np.ndarray], world_size: int) -> np.ndarray:
-        """Indices ``(world_size, samples_per_agent)``."""
+        """Return indices ``(world_size, samples_per_agent)``."""
         generator = np.random.default_rng([self.seed, world_size, 2])
         pools = [generator.permutation(of_class) for of_class in members]
         left = np.array([len(pool) for pool in pools])
@@ -123,19 +123,19 @@ class DirichletPartition:
 
 
 class PartitionedDataset(Dataset):
-    """One agent's share of a dataset; its samples follow the epoch.
+    """One agent's share of a dataset, which can change with the epoch.
 
-    ``ResumableDataLoader`` calls :meth:`set_epoch` before an epoch's first batch.
+    ``ResumableDataLoader`` calls :meth:`set_epoch` before the first batch of an epoch.
 
     Args:
-        dataset: map-style, shared by all agents.
-        labels: class numbers ``(num_samples,)`` of ``dataset``.
-        partition: which samples an agent gets.
-        rank: of this agent among ``world_size``.
-        world_size: number of agents.
+        dataset: Map-style dataset, shared by all agents.
+        labels: Class numbers ``(num_samples,)`` of ``dataset``.
+        partition: Selects the samples of each agent.
+        rank: Number of this agent, from 0 to ``world_size - 1``.
+        world_size: Number of agents.
 
     Raises:
-        ValueError: the dataset has too few samples for the partition.
+        ValueError: The dataset has too few samples for the partition.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class PartitionedDataset(Dataset):
         self.indices = partition.indices(labels, rank, world_size, epoch=0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw the samples of ``epoch``, where the partition draws anew."""
+        """Draw the samples of ``epoch`` if the partition changes with the epoch."""
         if self.partition.mode == "resample":
             self.indices = self.partition.indices(self.labels, self.rank, self.world_size, epoch)
 
@@ -165,72 +165,111 @@ class PartitionedDataset(Dataset):
         return self.dataset[int(self.indices[position])]
 
 
-def training_loader(
-    dataset: Dataset,
-    labels: Tensor,
-    *,
-    partition: DirichletPartition | None,
-    trainer: Trainer | None,
-    batch_size: int,
-    seed: int,
-    num_workers: int,
-) -> ResumableDataLoader:
-    """A shuffled loader: of this rank's part of each epoch, or of this agent's own share.
+class PartitionedDataModule(LightningDataModule):
+    """Loaders of a labelled dataset, with an optional label-skewed share for each rank.
+
+    Subclasses assign the attributes below in ``setup``.
 
     Args:
-        dataset: map-style.
-        labels: class numbers ``(num_samples,)`` by which ``partition`` divides.
-        partition: gives each rank a share of its own; None splits every epoch over the ranks.
-        trainer: tells rank and world size; None is one process.
-        batch_size: samples a batch on each rank.
-        seed: of order and augmentation.
-        num_workers: processes that fetch batches ahead.
+        batch_size: Samples per batch on each rank.
+        seed: Seed of the training order and the augmentation.
+        num_workers: Processes that prefetch batches.
+        partition: Gives each rank a label-skewed share of its own; None splits every epoch over the
+            ranks.
+
+    Attributes:
+        train_dataset: Training samples.
+        partition_labels: Class numbers ``(num_samples,)`` of the training samples for
+            ``partition``.
+        val_dataset: Validation samples; None if there are none.
+        test_dataset: Test samples; None if there are none.
+
+    Raises:
+        ValueError: An argument is outside its range.
     """
-    share: dict[str, Any] = {}
-    if partition is not None:
-        rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        dataset = PartitionedDataset(dataset, labels, partition, rank, world_size)
-        # The share is the agent's alone, so it is not split again; agents differ by their seeds.
-        seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
-        share = {"rank": 0, "world_size": 1}
-    return ResumableDataLoader.for_trainer(
-        trainer, dataset, batch_size, seed=seed, num_workers=num_workers, **share
-    )
 
+    train_dataset: Dataset
+    partition_labels: Tensor
+    val_dataset: Dataset | None
+    test_dataset: Dataset | None
 
-def evaluation_loader(
-    dataset: Dataset,
-    *,
-    partition: DirichletPartition | None,
-    batch_size: int,
-    num_workers: int,
-) -> DataLoader:
-    """A loader in the dataset's order: Lightning splits it over the ranks, or whole for agents.
+    def __init__(
+        self, batch_size: int, seed: int, num_workers: int, partition: DirichletPartition | None
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size}: expected at least 1")
+        for name, value in {"seed": seed, "num_workers": num_workers}.items():
+            if value < 0:
+                raise ValueError(f"{name}={value}: expected at least 0")
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_workers = num_workers
+        self.partition = partition
 
-    With a ``partition`` the ranks are agents with models of their own, and each is evaluated on
-    all samples.
-    """
-    # Lightning keeps a DistributedSampler that it finds, so this one stops it from splitting.
-    whole: DistributedSampler | None = None
-    if partition is not None:
-        whole = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=whole,
-        num_workers=num_workers,
-        # An own generator: validation must not consume the global random stream of training.
-        generator=torch.Generator(),
-    )
+    def train_dataloader(self) -> ResumableDataLoader:
+        """Return a loader of shuffled, augmented training batches."""
+        dataset, seed = self.train_dataset, self.seed
+        share: dict[str, Any] = {}
+        if self.partition is not None:
+            trainer = self.trainer
+            rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            dataset = PartitionedDataset(
+                dataset, self.partition_labels, self.partition, rank, world_size
+            )
+            # The share belongs to one agent and is not split again; the seeds of agents differ.
+            seed = int(np.random.SeedSequence([seed, rank]).generate_state(1)[0])
+            share = {"rank": 0, "world_size": 1}
+        return ResumableDataLoader.for_trainer(
+            self.trainer,
+            dataset,
+            self.batch_size,
+            seed=seed,
+            num_workers=self.num_workers,
+            **share,
+        )
+
+    def val_dataloader(self) -> DataLoader | list:
+        """Return a loader of the validation part in order; an empty list if there is none."""
+        return [] if self.val_dataset is None else self._in_order(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader:
+        """Return a loader of the test part in order.
+
+        Raises:
+            ValueError: There is no test part.
+        """
+        if self.test_dataset is None:
+            raise ValueError(f"{type(self).__name__} has no test part")
+        return self._in_order(self.test_dataset)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return a loader of the test part in order."""
+        return self.test_dataloader()
+
+    def _in_order(self, dataset: Dataset) -> DataLoader:
+        # Lightning splits a sequential loader over the ranks, but keeps a DistributedSampler. With
+        # a partition the ranks are agents with different models: each evaluates all samples.
+        every_sample = None
+        if self.partition is not None:
+            every_sample = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=every_sample,
+            num_workers=self.num_workers,
+            # A separate generator: validation must not advance the global stream of training.
+            generator=torch.Generator(),
+        )
 
 
 def stratified_order(labels: Tensor) -> np.ndarray:
-    """A fixed order of all samples in which every stretch has the classes in equal proportion.
+    """Return a fixed order of all samples whose every section has the same class proportions.
 
-    Cutting it into parts gives stratified parts of exact sizes, the same in every run: the order
-    depends on nothing but ``labels``, ``(num_samples,)``.
+    Splitting the order gives stratified parts of exact sizes. It depends only on ``labels``,
+    ``(num_samples,)``, and is therefore the same in every run.
     """
-    # RandomState's streams are frozen by NumPy's policy (NEP 19), unlike default_rng's.
+    # NumPy guarantees the streams of RandomState (NEP 19), but not those of default_rng.
     shuffled = np.random.RandomState(0).permutation(len(labels))
     position = np.empty(len(labels))
     of_shuffled = labels.numpy()[shuffled]
@@ -241,7 +280,7 @@ def stratified_order(labels: Tensor) -> np.ndarray:
 
 
 def _take(of_class: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """``count`` members at random, each as often as the others, within one."""
+    """Draw ``count`` members; the counts of any two members differ by at most one."""
     rounds = -(-count // len(of_class))
     if rounds == 0:
         return of_class[:0]
@@ -249,11 +288,11 @@ def _take(of_class: np.ndarray, count: int, generator: np.random.Generator) -> n
 
 
 def _cumulative(frequencies: np.ndarray, left: np.ndarray) -> np.ndarray:
-    """Cumulative frequencies over the classes that have samples left."""
+    """Return cumulative frequencies over the classes with remaining samples."""
     weights = np.where(left > 0, frequencies, 0.0)
     if weights.sum() <= 0:
-        # All of the agent's own classes are used up: it takes of what is left, as it occurs.
+        # All of the agent's classes are exhausted: it draws from the remaining samples.
         weights = left.astype(float)
     cumulative = np.cumsum(weights)
-    # The last entries are exactly 1, so no draw below 1 goes past the last class with weight.
+    # The last entries are exactly 1, so a draw below 1 never passes the last weighted class.
     return cumulative / cumulative[-1] if cumulative[-1] > 0 else cumulative

@@ -1,4 +1,4 @@
-"""A data loader whose order and augmentation are pure functions of (seed, epoch, rank, batch)."""
+"""A data loader with order and augmentation determined by (seed, epoch, rank, batch) alone."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -12,37 +12,38 @@ from lightning_plugins.nn.random_state import seeded
 
 
 class ResumableDataLoader:
-    """A sized, map-style data loader that resumes exactly where a checkpoint was written.
+    """A sized, map-style data loader that resumes exactly from a checkpoint.
 
     Each epoch visits a permutation drawn from (seed, epoch), split over the ranks. While a batch is
     fetched, the global random generators of Python, NumPy and torch are seeded from (seed, epoch,
-    rank, batch) and put back afterwards, so random augmentation in ``dataset[i]`` gives the same
-    picture whether or not the run was interrupted, and for every ``num_workers``.
+    rank, batch); afterwards their states are restored. Random augmentation in ``dataset[i]``
+    therefore returns the same sample in an interrupted and in an uninterrupted run, and for every
+    ``num_workers``.
 
-    Lightning calls ``state_dict`` when it writes a checkpoint and ``load_state_dict`` when it
-    resumes, and tells the epoch through ``sampler.set_epoch``. In a loop of your own, call
-    ``set_epoch`` yourself, as with ``torch.utils.data.DistributedSampler``. If the dataset has a
-    ``set_epoch`` method it is called before the epoch's first batch.
+    Lightning calls ``state_dict`` when it writes a checkpoint, ``load_state_dict`` when it resumes,
+    and ``sampler.set_epoch`` before every epoch. In a custom loop, call ``set_epoch`` yourself, as
+    with ``torch.utils.data.DistributedSampler``. If the dataset has a ``set_epoch`` method, the
+    loader calls it before the first batch of an epoch.
 
-    It is not a ``torch.utils.data.DataLoader``: Lightning would replace its sampler. Nor does it
-    show its dataset as ``dataset``: with ``overfit_batches`` Lightning would build it anew.
+    The class is not a ``torch.utils.data.DataLoader``, because Lightning would replace its sampler.
+    It has no attribute ``dataset``, because Lightning would rebuild the loader with
+    ``overfit_batches``.
 
     Args:
-        dataset: map-style, with ``__len__`` and ``__getitem__``.
-        batch_size: samples a batch on each rank.
-        shuffle: permute in each epoch; otherwise samples come in order.
-        seed: of the permutation and of the per-batch generators.
-        drop_last: leave out an incomplete last batch.
-        num_workers: processes that fetch batches ahead; 0 fetches in this process.
-        rank: of this process among ``world_size``.
-        world_size: processes that share the dataset. Every rank gets equally many samples; the
-            permutation is continued from its start to fill the last ones.
-        collate_fn: makes a batch of a list of samples.
-        pin_memory: copy batches to page-locked memory.
+        dataset: Map-style dataset with ``__len__`` and ``__getitem__``.
+        batch_size: Samples per batch on each rank.
+        shuffle: Permute the samples in each epoch; otherwise keep their order.
+        seed: Seed of the permutation and of the generators for each batch.
+        drop_last: Omit an incomplete last batch.
+        num_workers: Processes that prefetch batches; 0 loads in this process.
+        rank: Number of this process, from 0 to ``world_size - 1``.
+        world_size: Processes that share the dataset. Every rank gets the same number of samples; if
+            needed, the permutation is repeated from its start.
+        collate_fn: Combines a list of samples into a batch.
+        pin_memory: Copy batches to page-locked memory.
 
     Raises:
-        ValueError: an argument outside its range, or fewer samples than one batch with
-            ``drop_last``.
+        ValueError: An argument is outside its range, or ``drop_last`` leaves no batch.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class ResumableDataLoader:
         )
         if len(self.sampler) == 0:
             raise ValueError(
-                f"batch_size={batch_size} with drop_last leaves no batch of "
+                f"batch_size={batch_size} with drop_last=True leaves no batch of "
                 f"{len(dataset)} samples on {world_size} rank(s): "  # type: ignore[arg-type]
                 "reduce batch_size or set drop_last=False"
             )
@@ -82,7 +83,7 @@ class ResumableDataLoader:
             sampler=self.sampler,
             num_workers=num_workers,
             pin_memory=pin_memory,
-            # An own generator: creating the iterator must not consume the global random stream.
+            # A separate generator: creating the iterator must not advance the global stream.
             generator=torch.Generator().manual_seed(seed),
         )
         self._batches_taken = 0
@@ -97,14 +98,17 @@ class ResumableDataLoader:
         shuffle: bool = True,
         **options: Any,
     ) -> "ResumableDataLoader":
-        """The loader of one process of a Trainer.
+        """Build the loader for one process of a Trainer.
 
-        With ``Trainer(overfit_batches=...)`` nothing is permuted, so that every epoch has the same
+        ``Trainer(overfit_batches=...)`` disables the permutation, so that every epoch has the same
         batches.
 
         Args:
-            trainer: tells rank and world size; None is one process.
-            dataset: as of the class, and so is what follows.
+            trainer: Provides rank and world size; None means a single process.
+            dataset: Map-style dataset.
+            batch_size: Samples per batch on each rank.
+            shuffle: Permute the samples in each epoch.
+            **options: Further arguments of the class.
         """
         if trainer is not None:
             share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
@@ -113,18 +117,18 @@ class ResumableDataLoader:
         return cls(dataset, batch_size, shuffle=shuffle, **options)
 
     batch_sampler = None
-    """Lightning asks for it to see whether a validation loader shuffles; there is none."""
+    """Lightning reads this attribute to check whether a validation loader shuffles."""
 
     @property
     def batch_size(self) -> int:
-        """Samples a batch on each rank."""
+        """Samples per batch on each rank."""
         return self.sampler.batch_size
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        # Lazily: Lightning makes the iterator before it tells the epoch.
+        # A generator, because Lightning creates the iterator before it sets the epoch.
         first = self.sampler.take_first_batch()
         if hasattr(self.indexed_dataset, "set_epoch"):
             self.indexed_dataset.set_epoch(self.sampler.epoch)
@@ -135,22 +139,22 @@ class ResumableDataLoader:
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose permutation the next iteration visits."""
+        """Set the epoch that the next iteration visits."""
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were taken (the same on every rank)."""
+        """Return the epoch and the number of its batches already returned; equal on all ranks."""
         return {"epoch": self.sampler.epoch, "batches_taken": self._batches_taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue, in the stored epoch, after the batches that were taken."""
+        """Continue in the stored epoch after the batches that were already returned."""
         self.sampler.set_epoch(state["epoch"])
         self.sampler.resume_at(state["epoch"], state["batches_taken"])
         self._batches_taken = state["batches_taken"]
 
 
 class EpochBatches(Sampler):
-    """Keys ``(batch_seed, indices)`` of one rank's batches in one epoch."""
+    """Samples the keys ``(batch_seed, indices)`` of one rank's batches in one epoch."""
 
     def __init__(
         self,
@@ -180,17 +184,17 @@ class EpochBatches(Sampler):
         self._resume: tuple[int, int] | None = None
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose permutation is visited."""
+        """Set the epoch."""
         self.epoch = epoch
 
     def resume_at(self, epoch: int, batch: int) -> None:
-        """Let the next iteration start at ``batch``, if it is of ``epoch``."""
+        """Start the next iteration at ``batch`` if it visits ``epoch``."""
         self._resume = (epoch, batch)
 
     def take_first_batch(self) -> int:
-        """The batch at which an iteration that begins now starts; forgets the resume point."""
+        """Return the first batch of a new iteration and clear the resume point."""
         resume, self._resume = self._resume, None
-        # A checkpoint of a finished epoch is resumed in the next one, from its first batch.
+        # The checkpoint of a finished epoch resumes at the first batch of the next epoch.
         if resume is None or resume[0] != self.epoch or resume[1] >= len(self):
             return 0
         return resume[1]
@@ -224,7 +228,7 @@ class EpochBatches(Sampler):
 
 
 class _SeededBatches(Dataset):
-    """Fetches and collates a whole batch under generators that the key seeds."""
+    """Fetches and collates a whole batch with the generators seeded from its key."""
 
     def __init__(self, dataset: Dataset, collate_fn: Callable[[list[Any]], Any]) -> None:
         self._dataset = dataset
@@ -237,7 +241,7 @@ class _SeededBatches(Dataset):
 
 
 def _mix(*numbers: int) -> int:
-    """One 63-bit seed from several integers (splitmix64), so that neighbours are unrelated."""
+    """Combine integers into one 63-bit seed (splitmix64); similar inputs give unrelated seeds."""
     state = 0
     for number in numbers:
         state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF

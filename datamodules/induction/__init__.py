@@ -1,4 +1,4 @@
-"""Data on which induction heads form."""
+"""Data that makes induction heads form."""
 
 from lightning_plugins.datamodules.induction.markov import MarkovChainDataModule
 from lightning_plugins.datamodules.induction.mixture import InductionMixtureDataModule

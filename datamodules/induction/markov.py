@@ -1,33 +1,34 @@
-"""Sequences of Markov chains, each of a chain of its own."""
+"""Sequences of Markov chains, with a new chain for each sequence."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.generated import FreshDataModule
+from lightning_plugins.datamodules.generated import GeneratedDataModule
 from lightning_plugins.nn.induction.ngrams import context_numbers
 
 
-class MarkovChainDataModule(FreshDataModule):
-    """Each sequence is of a new chain, whose statistics can only be learned in the context.
+class MarkovChainDataModule(GeneratedDataModule):
+    """Markov chains whose statistics a model can only learn from the context.
 
-    The rows of a chain are drawn from a Dirichlet distribution, its first tokens from the
-    stationary law. Batches are int64 ``(batch, length)``. The setting of Edelman et al. (arXiv
-    2402.11004), and with ``order`` above 1 its extension to longer n-grams.
+    Each sequence comes from a new chain. The rows of its transition matrix are drawn from a
+    Dirichlet distribution, its first tokens from the stationary distribution. Batches are int64
+    ``(batch, length)``. This is the setting of Edelman et al. (arXiv 2402.11004); an ``order``
+    above 1 extends it to longer n-grams.
 
     Args:
-        num_states: tokens.
-        order: tokens that the next one depends on; 1 is a chain in the narrow sense.
-        length: tokens a sequence, more than ``order + 1``.
-        concentration: of the Dirichlet distribution; 1 is uniform.
-        batch_size: sequences a batch on each rank.
-        steps_per_epoch: training batches in what Lightning calls an epoch.
-        eval_batches: batches of validation, and of test.
-        seed: of all data.
+        num_states: Number of different tokens.
+        order: Number of previous tokens that the next token depends on; 1 is the ordinary chain.
+        length: Tokens per sequence, more than ``order + 1``.
+        concentration: Parameter of the Dirichlet distribution; 1 is uniform.
+        batch_size: Sequences per batch on each rank.
+        steps_per_epoch: Training batches per rank in one epoch.
+        eval_batches: Batches of the validation part, and of the test part.
+        seed: Seed of all data.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -59,31 +60,31 @@ class MarkovChainDataModule(FreshDataModule):
 
     @property
     def vocab_size(self) -> int:
-        """Tokens."""
+        """Number of different tokens."""
         return self.num_states
 
     def draw(self) -> Tensor:
-        """A batch, from torch's global generator."""
+        """Generate a batch with torch's global generator."""
         rows = torch.full((self.num_states,), self.concentration, dtype=torch.float64)
         contexts = (self.batch_size, self.num_states**self.order)
         chains = torch.distributions.Dirichlet(rows).sample(contexts)
-        return sampled(chains, self.length)
+        return sample_sequences(chains, self.length)
 
 
-def sampled(chains: Tensor, length: int) -> Tensor:
-    """One sequence of each chain, from its stationary law on.
+def sample_sequences(chains: Tensor, length: int) -> Tensor:
+    """Draw one sequence of each chain, starting from its stationary distribution.
 
     Args:
-        chains: ``(batch, num_states**order, num_states)``: the law of the next token for each
-            context, which is numbered as by ``context_numbers``.
-        length: tokens, at least the order.
+        chains: Distribution of the next token for each context, ``(batch, num_states**order,
+            num_states)``; contexts are numbered as in ``context_numbers``.
+        length: Tokens per sequence, at least the order.
 
     Returns:
-        int64 ``(batch, length)``, drawn with torch's global generator.
+        Sequences, int64 ``(batch, length)``, drawn with torch's global generator.
     """
     batch, num_contexts, num_states = chains.shape
     order = round(math.log(num_contexts, num_states))
-    context = torch.multinomial(stationary_law(chains), 1)
+    context = torch.multinomial(stationary_distribution(chains), 1)
     digits = [context // num_states**place % num_states for place in range(order - 1, -1, -1)]
     tokens = torch.cat(digits, dim=1)
     limits = chains.cumsum(dim=-1)[..., :-1].contiguous()
@@ -98,14 +99,21 @@ def sampled(chains: Tensor, length: int) -> Tensor:
     return torch.cat(drawn, dim=1)
 
 
-def stationary_law(chains: Tensor) -> Tensor:
-    """Of each chain's contexts, ``(batch, num_contexts)``; ``chains`` as in :func:`sampled`."""
+def stationary_distribution(chains: Tensor) -> Tensor:
+    """Compute the stationary distribution over each chain's contexts.
+
+    Args:
+        chains: As in :func:`sample_sequences`.
+
+    Returns:
+        Probabilities ``(batch, num_contexts)``.
+    """
     batch, num_contexts, num_states = chains.shape
     moves = chains.new_zeros(batch, num_contexts, num_contexts)
     context = torch.arange(num_contexts)
     for token in range(num_states):
         moves[:, context, (context * num_states + token) % num_contexts] += chains[:, :, token]
-    # The law is the one vector with Mᵀ π = π and Σ π = 1; both at once are a regular system.
+    # The only π with Mᵀ π = π and Σ π = 1; the sum of both equations is a regular system.
     system = moves.transpose(1, 2) - torch.eye(num_contexts, dtype=chains.dtype) + 1
-    law = torch.linalg.solve(system, chains.new_ones(batch, num_contexts))
-    return law.clamp(min=0)
+    probabilities = torch.linalg.solve(system, chains.new_ones(batch, num_contexts))
+    return probabilities.clamp(min=0)

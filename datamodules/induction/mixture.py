@@ -1,33 +1,33 @@
-"""Gaussian sequences whose target is part 4-gram, part induction head."""
+"""Gaussian sequences whose target combines a 4-gram and an induction head."""
 
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.generated import FreshDataModule
+from lightning_plugins.datamodules.generated import GeneratedDataModule
 from lightning_plugins.nn.induction import bilinear, four_gram, in_context_n_gram
 
 
-class InductionMixtureDataModule(FreshDataModule):
+class InductionMixtureDataModule(GeneratedDataModule):
     """Standard normal tokens and the mixed target of Wang et al. (arXiv 2410.11474).
 
     Batches are ``(tokens, target)``: float32 ``(batch, length, dim)``, and ``(batch, 2, dim)`` with
     the 4-gram part ``α/(1+α)·x_{L-2}`` and the induction part ``1/(1+α)·IH_n(x)``. ``IH_n`` matches
-    patches by ``W*``: ``w*²`` times the identity for scalar tokens, else times a rotation that the
-    seed chooses. Every training batch is new.
+    patches with ``W*``: ``w*²`` times the identity for scalar tokens, otherwise ``w*²`` times a
+    rotation drawn with the seed. Every training batch is new.
 
     Args:
-        length: tokens a sequence, ``L``; at least 4, and at least ``n + 1``.
-        alpha: weight of the 4-gram against the induction part, > 0.
+        length: Tokens per sequence, ``L``; at least 4, and at least ``n + 1``.
+        alpha: Weight of the 4-gram relative to the induction part, > 0.
         w_star: ``w*``, > 0. The reference dynamics exist below 0.841.
-        dim: of a token.
-        n: of ``IH_n``: tokens that count in a match, the one that is read included.
-        batch_size: sequences a batch on each rank.
-        steps_per_epoch: training batches in what Lightning calls an epoch.
-        eval_batches: batches of validation, and of test.
-        seed: of all data, and of the rotation.
+        dim: Dimension of a token.
+        n: Order of ``IH_n``: ``n - 1`` tokens are matched and the next one is read.
+        batch_size: Sequences per batch on each rank.
+        steps_per_epoch: Training batches per rank in one epoch.
+        eval_batches: Batches of the validation part, and of the test part.
+        seed: Seed of all data and of the rotation.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -61,19 +61,19 @@ class InductionMixtureDataModule(FreshDataModule):
         self.similarity_weight = w_star**2 * _rotation((n - 1) * dim, seed)
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """A batch, from torch's global generator."""
+        """Generate a batch with torch's global generator."""
         tokens = torch.randn(self.batch_size, self.length, self.dim)
         return tokens, self.target(tokens)
 
     def target(self, tokens: Tensor) -> Tensor:
-        """The two parts ``(batch, 2, dim)`` of tokens ``(batch, length, dim)``."""
+        """Compute the two parts ``(batch, 2, dim)`` for tokens ``(batch, length, dim)``."""
         induction = in_context_n_gram(tokens, bilinear(self.similarity_weight), self.n)
         parts = torch.stack([self.alpha * four_gram(tokens), induction], dim=1)
         return parts / (1 + self.alpha)
 
 
 def _rotation(size: int, seed: int) -> Tensor:
-    """A uniformly drawn orthogonal matrix; the number 1 for scalars."""
+    """Draw an orthogonal matrix uniformly; return the number 1 for size 1."""
     if size == 1:
         return torch.ones(1, 1)
     gaussian = torch.randn(size, size, generator=torch.Generator().manual_seed(seed))

@@ -1,29 +1,29 @@
-"""Random tokens that come again and again."""
+"""Random token sequences that repeat."""
 
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.generated import FreshDataModule
+from lightning_plugins.datamodules.generated import GeneratedDataModule
 
 
-class RepeatedSequenceDataModule(FreshDataModule):
-    """Sequences of random tokens with a random period, which an induction head continues.
+class RepeatedSequenceDataModule(GeneratedDataModule):
+    """Random tokens repeated with a random period, which an induction head can continue.
 
     Batches are ``(tokens, period)``: int64 ``(batch, length)`` and ``(batch,)``. The first
-    ``period`` tokens are uniform and cannot be predicted; the rest repeats them.
+    ``period`` tokens are uniform and cannot be predicted; the remaining tokens repeat them.
 
     Args:
-        vocab_size: tokens.
-        length: tokens a sequence.
-        min_period: shortest period; at least 2.
-        max_period: longest period; below ``length - 1``.
-        batch_size: sequences a batch on each rank.
-        steps_per_epoch: training batches in what Lightning calls an epoch.
-        eval_batches: batches of validation, and of test.
-        seed: of all data.
+        vocab_size: Number of different tokens.
+        length: Tokens per sequence.
+        min_period: Shortest period; at least 2.
+        max_period: Longest period; below ``length - 1``.
+        batch_size: Sequences per batch on each rank.
+        steps_per_epoch: Training batches per rank in one epoch.
+        eval_batches: Batches of the validation part, and of the test part.
+        seed: Seed of all data.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RepeatedSequenceDataModule(FreshDataModule):
         self.max_period = max_period
 
     def draw(self) -> tuple[Tensor, Tensor]:
-        """A batch, from torch's global generator."""
+        """Generate a batch with torch's global generator."""
         period = torch.randint(self.min_period, self.max_period + 1, (self.batch_size,))
         pool = torch.randint(self.vocab_size, (self.batch_size, self.max_period))
         place = torch.arange(self.length) % period[:, None]

@@ -1,4 +1,4 @@
-"""Points of manifolds, and functions on them."""
+"""Points on manifolds, and functions of them."""
 
 from lightning_plugins.datamodules.manifolds.datamodule import ManifoldDataModule
 

@@ -1,12 +1,12 @@
-"""Regression of functions with known structure on manifolds of known dimension."""
+"""Regression data: functions of known structure on manifolds of known dimension."""
 
-from collections.abc import Callable
+from functools import partial
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
 
+from lightning_plugins.datamodules.generated import batch_loader, training_batches
 from lightning_plugins.datamodules.manifolds.manifolds import (
     Embedding,
     EmbeddingName,
@@ -21,40 +21,40 @@ _EVALUATION_BATCH = 1024
 
 
 class ManifoldDataModule(LightningDataModule):
-    """An endless stream of ``(inputs, targets)`` from a manifold: no sample comes twice.
+    """An endless stream of ``(inputs, targets)`` from a manifold; samples never repeat.
 
     Batches are float32 ``(batch_size, in_features)`` and ``(batch_size, out_features)``. Training
-    batches are drawn when they are asked for, as a function of (seed, epoch, rank, batch), so that
-    what is measured is how well a network represents and finds the function, not how it
-    generalizes. Validation and test are the same ``evaluation_samples`` points each in every epoch.
+    batches are drawn on demand as a function of (seed, epoch, rank, batch). The error therefore
+    measures how well a network finds and represents the function, not how well it generalizes.
+    Validation and test use ``evaluation_samples`` fixed points each.
 
-    Targets with pieces (``bumps`` and the following of
-    :func:`lightning_plugins.nn.moe.targets.build_target`) are defined on the cube, which then is
-    ``[0, pieces]^intrinsic_dim``; for the others it is the unit cube.
+    Targets with pieces (``bumps`` and the following ones in
+    :func:`lightning_plugins.nn.moe.targets.build_target`) require the cube
+    ``[0, pieces]^intrinsic_dim``; for all other targets ``cube`` is the unit cube.
 
     Source: Wang and E, arXiv 2505.24205, section 6; the embeddings other than ``zero_pad`` and the
     targets other than ``sine_cosine`` and ``bumps`` are ours.
 
     Args:
         manifold: ``circle``, ``torus``, ``sphere``, ``swiss_roll`` or ``cube``.
-        intrinsic_dim: dimensions of the manifold.
-        ambient_dim: dimensions that inputs have.
+        intrinsic_dim: Dimension of the manifold.
+        ambient_dim: Dimension of the inputs.
         embedding: ``zero_pad``, ``rotated`` or ``nonlinear`` (:class:`Embedding`).
-        target: the function's name.
-        pieces: of a target that has them.
-        batch_size: samples a batch on each rank.
-        batches_per_epoch: on each rank.
-        evaluation_samples: of validation and of test.
-        seed: of everything random: target, embedding and samples. With one seed, targets and points
-            are the same in every ``ambient_dim``.
+        target: Name of the function.
+        pieces: Number of pieces, for a target that has pieces.
+        batch_size: Samples per batch on each rank.
+        batches_per_epoch: Training batches per rank.
+        evaluation_samples: Points in validation, and in test.
+        seed: Seed of target, embedding and samples. With the same seed, targets and points are the
+            same for every ``ambient_dim``.
 
     Attributes:
-        in_features: of inputs, ``ambient_dim``.
-        out_features: of targets.
-        target_function: from natural coordinates to targets.
+        in_features: Features of an input, equal to ``ambient_dim``.
+        out_features: Features of a target.
+        target_function: Maps natural coordinates to targets.
 
     Raises:
-        ValueError: an argument outside its range, or a combination that does not exist.
+        ValueError: An argument is outside its range, or the combination does not exist.
     """
 
     def __init__(
@@ -87,9 +87,9 @@ class ManifoldDataModule(LightningDataModule):
             )
         has_pieces = target in ON_CUBES
         if has_pieces and manifold != "cube":
-            raise ValueError(f"target={target!r} has pieces of a cube: set manifold='cube'")
+            raise ValueError(f"target={target!r} is defined on a cube: set manifold='cube'")
         self.manifold = build_manifold(manifold, intrinsic_dim, float(pieces if has_pieces else 1))
-        # A generator each, so that the target does not depend on how many dimensions there are.
+        # Separate generators make the target independent of the number of dimensions.
         features = self.manifold.features
         self.target_function = build_target(target, features, pieces, _generator(seed, 0))
         self.embedding = Embedding(embedding, features, ambient_dim, _generator(seed, 1))
@@ -101,83 +101,46 @@ class ManifoldDataModule(LightningDataModule):
         self.seed = seed
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Fresh batches, other ones in every epoch."""
-        world_size = self.trainer.world_size if self.trainer else 1
-        batches = DrawnBatches(self.draw, self.batch_size, self.batches_per_epoch * world_size)
-        return ResumableDataLoader.for_trainer(
-            self.trainer, batches, 1, shuffle=False, seed=self.seed, collate_fn=_only
-        )
+        """Return a loader of new batches in every epoch."""
+        draw = partial(self.draw, self.batch_size)
+        return training_batches(self.trainer, draw, self.batches_per_epoch, self.seed)
 
     def val_dataloader(self) -> ResumableDataLoader:
-        """The validation points, in order."""
+        """Return a loader of the validation points, in order."""
         return self._evaluation(2)
 
     def test_dataloader(self) -> ResumableDataLoader:
-        """The test points, in order."""
+        """Return a loader of the test points, in order."""
         return self._evaluation(3)
 
     def predict_dataloader(self) -> ResumableDataLoader:
-        """The test points, in order."""
+        """Return a loader of the test points, in order."""
         return self._evaluation(3)
 
     def draw(self, number: int, generator: Generator | None = None) -> Batch:
-        """Inputs and targets of points drawn from the manifold.
+        """Draw points on the manifold and return inputs and targets.
 
         Args:
-            number: of points.
-            generator: None draws from torch's global generator.
+            number: Number of points.
+            generator: Random generator; None uses torch's global generator.
         """
         points = self.manifold.sample(number, generator)
         return self.embedding(points), self.target_function(points)
 
     def regions(self, inputs: Tensor) -> Tensor | None:
-        """The piece of each input, int64 ``(inputs,)``; None for a target without pieces."""
+        """Return the piece of each input, int64 ``(inputs,)``, or None if there are no pieces."""
         return self.target_function.regions(self.embedding.natural(inputs.detach().cpu()))
 
     def chart(self, inputs: Tensor) -> Tensor:
-        """Two coordinates ``(inputs, 2)`` of the manifold, for pictures."""
+        """Return two coordinates ``(inputs, 2)`` on the manifold for plots."""
         return self.manifold.chart(self.embedding.natural(inputs.detach().cpu()))
 
     def _evaluation(self, stream: int) -> ResumableDataLoader:
         inputs, targets = self.draw(self.evaluation_samples, _generator(self.seed, stream))
-        batches = GivenBatches(inputs, targets, _EVALUATION_BATCH)
-        return ResumableDataLoader(batches, batch_size=1, collate_fn=_only)
-
-
-class DrawnBatches(Dataset):
-    """Whole batches, drawn from torch's global generator, which ``ResumableDataLoader`` seeds."""
-
-    def __init__(self, draw: Callable[[int], Batch], batch_size: int, number: int) -> None:
-        self.draw = draw
-        self.batch_size = batch_size
-        self.number = number
-
-    def __len__(self) -> int:
-        return self.number
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.draw(self.batch_size)
-
-
-class GivenBatches(Dataset):
-    """Consecutive batches of given inputs and targets."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor, batch_size: int) -> None:
-        pairs = zip(inputs.split(batch_size), targets.split(batch_size), strict=True)
-        self.batches = list(pairs)
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, index: int) -> Batch:
-        return self.batches[index]
+        pairs = zip(inputs.split(_EVALUATION_BATCH), targets.split(_EVALUATION_BATCH), strict=True)
+        return batch_loader(None, list(pairs))
 
 
 def _generator(seed: int, stream: int) -> Generator:
-    # Streams of one seed, and the same stream of neighbouring seeds, have nothing in common.
+    # Neither the streams of one seed nor those of neighbouring seeds coincide.
     return torch.Generator().manual_seed(4 * seed + stream)
-
-
-def _only(batches: list[Batch]) -> Batch:
-    (batch,) = batches
-    return batch

@@ -14,31 +14,30 @@ _TURN = 2 * math.pi
 
 
 class Manifold(Protocol):
-    """What points are drawn from.
+    """A manifold that points can be drawn from.
 
-    Attributes:
-        features: natural coordinates of a point, those of the smallest space it lies in.
+    Natural coordinates are those of the smallest Euclidean space that contains the manifold.
     """
 
     @property
     def features(self) -> int:
-        """Natural coordinates of a point."""
+        """Number of natural coordinates of a point."""
 
     def sample(self, number: int, generator: Generator | None = None) -> Tensor:
-        """Points ``(number, features)``; None draws from torch's global generator."""
+        """Draw points ``(number, features)``; None uses torch's global generator."""
 
     def chart(self, points: Tensor) -> Tensor:
-        """Two coordinates ``(points, 2)`` by which a picture shows them."""
+        """Return two coordinates ``(points, 2)`` for plots."""
 
 
 def build_manifold(name: ManifoldName, intrinsic_dim: int, side: float) -> Manifold:
-    """The manifold of that name.
+    """Build a manifold by name.
 
     ``circle`` is the unit circle, ``torus`` the product of ``intrinsic_dim`` of them, ``sphere``
     the unit sphere, ``swiss_roll`` a rolled rectangle, ``cube`` is ``[0, side]^intrinsic_dim``.
 
     Raises:
-        ValueError: an unknown name, or a dimension that the manifold does not have.
+        ValueError: The name is unknown, or the manifold does not exist in this dimension.
     """
     if name not in _MANIFOLDS:
         raise ValueError(f"manifold={name!r}: expected {', '.join(map(repr, _MANIFOLDS))}")
@@ -46,7 +45,9 @@ def build_manifold(name: ManifoldName, intrinsic_dim: int, side: float) -> Manif
         raise ValueError(f"intrinsic_dim={intrinsic_dim}: expected at least 1")
     fixed = {"circle": 1, "swiss_roll": 2}.get(name)
     if fixed is not None and intrinsic_dim != fixed:
-        raise ValueError(f"intrinsic_dim={intrinsic_dim}: manifold={name!r} has {fixed}")
+        raise ValueError(
+            f"intrinsic_dim={intrinsic_dim}: manifold={name!r} requires intrinsic_dim={fixed}"
+        )
     if name == "sphere":
         return Sphere(intrinsic_dim)
     if name == "swiss_roll":
@@ -64,16 +65,16 @@ class Torus:
 
     @property
     def features(self) -> int:
-        """Two an angle."""
+        """Two coordinates per angle."""
         return 2 * self.dimension
 
     def sample(self, number: int, generator: Generator | None = None) -> Tensor:
-        """Uniform points."""
+        """Draw uniform points."""
         angles = _TURN * torch.rand(number, self.dimension, generator=generator)
         return torch.stack([angles.cos(), angles.sin()], dim=2).flatten(1)
 
     def chart(self, points: Tensor) -> Tensor:
-        """The circle itself, or two angles."""
+        """Return the points of a circle, or the first two angles."""
         if self.dimension == 1:
             return points
         return torch.atan2(points[:, 1:4:2], points[:, 0:4:2])
@@ -81,22 +82,22 @@ class Torus:
 
 @dataclass(frozen=True)
 class Sphere:
-    """The unit sphere of a dimension, points uniform."""
+    """The unit sphere, with uniform points."""
 
     dimension: int
 
     @property
     def features(self) -> int:
-        """One more than the dimension."""
+        """One coordinate more than the dimension."""
         return self.dimension + 1
 
     def sample(self, number: int, generator: Generator | None = None) -> Tensor:
-        """Uniform points."""
+        """Draw uniform points."""
         normal = torch.randn(number, self.features, generator=generator)
         return torch.nn.functional.normalize(normal, dim=1)
 
     def chart(self, points: Tensor) -> Tensor:
-        """Longitude and height."""
+        """Return longitude and height."""
         if self.dimension == 1:
             return points
         return torch.stack([torch.atan2(points[:, 1], points[:, 0]), points[:, 2]], dim=1)
@@ -112,36 +113,36 @@ class SwissRoll:
     features = 3
 
     def sample(self, number: int, generator: Generator | None = None) -> Tensor:
-        """Points uniform in (t, h)."""
+        """Draw points that are uniform in (t, h)."""
         t, h = torch.rand(number, 2, generator=generator).unbind(1)
         radius = (1 + 2 * t) / 3
         angle = 2.25 * _TURN * radius
         return torch.stack([radius * angle.cos(), h, radius * angle.sin()], dim=1)
 
     def chart(self, points: Tensor) -> Tensor:
-        """The unrolled rectangle, (t, h)."""
+        """Return the coordinates (t, h) of the unrolled rectangle."""
         radius = points[:, ::2].norm(dim=1)
         return torch.stack([2.25 * _TURN * radius, points[:, 1]], dim=1)
 
 
 @dataclass(frozen=True)
 class Cube:
-    """``[0, side]^dimension``, points uniform."""
+    """The cube ``[0, side]^dimension``, with uniform points."""
 
     dimension: int
     side: float
 
     @property
     def features(self) -> int:
-        """The dimension."""
+        """One coordinate per dimension."""
         return self.dimension
 
     def sample(self, number: int, generator: Generator | None = None) -> Tensor:
-        """Uniform points."""
+        """Draw uniform points."""
         return self.side * torch.rand(number, self.dimension, generator=generator)
 
     def chart(self, points: Tensor) -> Tensor:
-        """The first two coordinates, or the only one and zero."""
+        """Return the first two coordinates; a single coordinate is followed by zero."""
         return torch.nn.functional.pad(points[:, :2], (0, max(0, 2 - self.dimension)))
 
 
@@ -152,22 +153,22 @@ _EMBEDDINGS = ("zero_pad", "rotated", "nonlinear")
 class Embedding:
     """A smooth injective map from ``features`` to ``ambient_dim`` coordinates.
 
-    * ``zero_pad``: zeros behind the coordinates, as in the paper's experiments. To no network do
-      they carry anything, so that its error does not depend on their number by construction.
-    * ``rotated``: the same, turned by a random orthogonal matrix: every coordinate carries
-      something, but all lie in a subspace of ``features`` dimensions.
-    * ``nonlinear``: ``(x, cos(w_j . x), sin(w_j . x), ...)`` with random normal w_j and the waves
-      scaled to norm 1 together, then turned: the manifold spans the whole space (but for one
-      coordinate where an odd number is left over).
+    * ``zero_pad``: appends zeros, as in the paper's experiments. Zero padding carries no
+      information, so a network's error is independent of the number of zeros by construction.
+    * ``rotated``: appends zeros and applies a random rotation. Every coordinate carries
+      information, but all points lie in a subspace of ``features`` dimensions.
+    * ``nonlinear``: ``(x, cos(w_j . x), sin(w_j . x), ...)`` with random normal w_j, all waves
+      together scaled to norm 1, followed by a random rotation. The manifold spans the whole space,
+      except for one coordinate if ``ambient_dim - features`` is odd.
 
     Args:
-        name: as above.
-        features: natural coordinates.
-        ambient_dim: dimensions of the space.
-        generator: of matrix and frequencies.
+        name: One of the names above.
+        features: Number of natural coordinates.
+        ambient_dim: Dimension of the space.
+        generator: Random generator of rotation and frequencies.
 
     Raises:
-        ValueError: an unknown name, or a space that is too small.
+        ValueError: The name is unknown, or the space is too small.
     """
 
     def __init__(
@@ -179,7 +180,7 @@ class Embedding:
         if ambient_dim < least:
             raise ValueError(
                 f"ambient_dim={ambient_dim}: embedding={name!r} of {features} natural coordinates "
-                f"needs at least {least}"
+                f"requires at least {least}"
             )
         self.features = features
         self.ambient_dim = ambient_dim
@@ -193,7 +194,7 @@ class Embedding:
             self.rotation = torch.linalg.qr(normal).Q.float()
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Points ``(points, features)`` as ``(points, ambient_dim)``."""
+        """Embed points ``(points, features)`` as ``(points, ambient_dim)``."""
         if self.frequencies is not None:
             phases = points @ self.frequencies
             scale = phases.shape[1] ** -0.5
@@ -202,7 +203,7 @@ class Embedding:
         return points if self.rotation is None else points @ self.rotation.T
 
     def natural(self, inputs: Tensor) -> Tensor:
-        """The natural coordinates ``(inputs, features)`` of what was embedded."""
+        """Recover the natural coordinates ``(inputs, features)`` of embedded points."""
         if self.rotation is not None:
             inputs = inputs @ self.rotation.to(inputs)
         return inputs[:, : self.features]

@@ -1,4 +1,4 @@
-"""Tasks on which induction heads form."""
+"""LightningModules that learn in context and form induction heads."""
 
 from lightning_plugins.litmodels.induction.markov import InContextMarkov
 from lightning_plugins.litmodels.induction.mixture import InductionMixture, InductionRegression

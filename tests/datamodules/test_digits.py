@@ -9,7 +9,7 @@ from lightning.pytorch.cli import LightningCLI
 from torch.utils.data import SequentialSampler
 
 from lightning_plugins.datamodules import DigitsDataModule, DirichletPartition, ResumableDataLoader
-from lightning_plugins.datamodules.digits import shifted
+from lightning_plugins.datamodules.digits import shift_randomly
 
 pytest.importorskip("sklearn")
 
@@ -24,7 +24,7 @@ def all_indices(data: DigitsDataModule) -> list[np.ndarray]:
     return [data.train_indices, data.val_indices, data.test_indices]
 
 
-def test_the_three_parts_are_pinned_disjoint_and_independent_of_the_seed():
+def test_the_three_parts_are_fixed_disjoint_and_independent_of_the_seed():
     parts = all_indices(ready(seed=0))
     assert [len(part) for part in parts] == [1000, 297, 500]
     together = np.concatenate(parts)
@@ -34,7 +34,7 @@ def test_the_three_parts_are_pinned_disjoint_and_independent_of_the_seed():
     assert np.array_equal(together, np.concatenate(all_indices(ready(seed=7, label_noise=0.5))))
 
 
-def test_each_part_has_the_classes_in_the_proportion_of_the_whole():
+def test_each_part_has_the_class_proportions_of_the_whole():
     data = ready()
     datasets = (data.train_dataset, data.val_dataset, data.test_dataset)
     whole = sum(torch.bincount(dataset.labels, minlength=10) for dataset in datasets)
@@ -43,7 +43,7 @@ def test_each_part_has_the_classes_in_the_proportion_of_the_whole():
         assert (torch.bincount(dataset.labels, minlength=10) - expected).abs().max() <= 2
 
 
-def test_batches_are_unit_range_images_with_class_numbers():
+def test_batches_contain_images_in_the_unit_range_and_class_numbers():
     images, labels = next(iter(ready(batch_size=40).train_dataloader()))
     assert images.shape == (40, 1, 8, 8)
     assert images.dtype == torch.float32
@@ -53,7 +53,7 @@ def test_batches_are_unit_range_images_with_class_numbers():
 
 
 @pytest.mark.parametrize("share", [0.1, 0.333, 1.0])
-def test_label_noise_replaces_exactly_its_share_by_other_labels_in_training_alone(share):
+def test_label_noise_replaces_exactly_its_fraction_of_the_training_labels(share):
     clean, noisy = ready(), ready(label_noise=share)
     wrong = (clean.train_dataset.labels != noisy.train_dataset.labels).sum()
     assert wrong == round(share * 1000)
@@ -63,7 +63,7 @@ def test_label_noise_replaces_exactly_its_share_by_other_labels_in_training_alon
     assert torch.equal(clean.test_dataset.labels, noisy.test_dataset.labels)
 
 
-def test_label_noise_is_uniform_over_the_other_labels_and_drawn_from_the_seed():
+def test_label_noise_is_uniform_over_the_other_labels_and_depends_on_the_seed():
     clean = ready().train_dataset.labels
     noisy = [ready(label_noise=1.0, seed=seed).train_dataset.labels for seed in (1, 1, 2)]
     assert torch.equal(noisy[0], noisy[1])
@@ -73,10 +73,10 @@ def test_label_noise_is_uniform_over_the_other_labels_and_drawn_from_the_seed():
     assert (offsets[1:] - 1000 / 9).abs().max() < 45  # four standard deviations
 
 
-def test_a_shift_moves_the_picture_and_fills_with_black():
+def test_a_shift_moves_the_image_and_fills_with_black():
     torch.manual_seed(0)
     image = torch.arange(1.0, 10.0).reshape(1, 3, 3)
-    seen = {tuple(shifted(image, 1).flatten().tolist()) for _ in range(200)}
+    seen = {tuple(shift_randomly(image, 1).flatten().tolist()) for _ in range(200)}
     padded = torch.nn.functional.pad(image, (1, 1, 1, 1))
     windows = {
         tuple(padded[:, top : top + 3, left : left + 3].flatten().tolist())
@@ -86,7 +86,7 @@ def test_a_shift_moves_the_picture_and_fills_with_black():
     assert seen == windows
 
 
-def test_shifted_batches_depend_on_seed_and_epoch_and_not_on_the_global_generator():
+def test_shifted_batches_depend_on_seed_and_epoch_but_not_on_the_global_generator():
     def batches(seed: int, epoch: int, global_seed: int) -> torch.Tensor:
         loader = ready(random_shift=2, seed=seed).train_dataloader()
         loader.set_epoch(epoch)
@@ -98,7 +98,7 @@ def test_shifted_batches_depend_on_seed_and_epoch_and_not_on_the_global_generato
     assert not torch.equal(batches(0, 1, 0), batches(1, 1, 0))
 
 
-def test_evaluation_pictures_are_never_shifted():
+def test_evaluation_images_are_never_shifted():
     plain, moving = ready(), ready(random_shift=3)
     for loader in ("val_dataloader", "test_dataloader", "predict_dataloader"):
         a, b = (torch.cat([x for x, _ in getattr(d, loader)()]) for d in (plain, moving))
@@ -106,7 +106,7 @@ def test_evaluation_pictures_are_never_shifted():
 
 
 @pytest.mark.parametrize("partition", [None, DirichletPartition(0.1, 50)])
-def test_evaluation_is_in_order_and_leaves_the_global_generator_alone(partition):
+def test_evaluation_is_in_order_and_does_not_change_the_global_generator(partition):
     data = ready(partition=partition)
     before = torch.get_rng_state()
     labels = torch.cat([labels for _, labels in data.val_dataloader()])
@@ -114,17 +114,17 @@ def test_evaluation_is_in_order_and_leaves_the_global_generator_alone(partition)
     assert torch.equal(labels, data.val_dataset.labels)
 
 
-def test_agents_evaluate_on_everything_while_plain_ranks_are_split():
+def test_agents_evaluate_all_samples_while_ordinary_ranks_share_them():
     from torch.utils.data import DistributedSampler
 
     whole = ready(partition=DirichletPartition(0.1, 50)).val_dataloader().sampler
-    # Lightning replaces every sampler but this class by one that splits over the ranks.
+    # Lightning replaces every other sampler by one that splits over the ranks.
     assert isinstance(whole, DistributedSampler)
     assert len(whole) == 297
     assert isinstance(ready().val_dataloader().sampler, SequentialSampler)
 
 
-def test_the_partition_sees_true_labels_so_that_noise_stays_noise():
+def test_the_partition_uses_the_labels_without_noise():
     partition = DirichletPartition(1e-3, 100, "fixed")
     clean = ready(partition=partition).train_dataloader().indexed_dataset.indices
     noisy = ready(partition=partition, label_noise=0.5).train_dataloader().indexed_dataset.indices
@@ -142,18 +142,18 @@ def test_the_partition_sees_true_labels_so_that_noise_stays_noise():
         ("num_workers", -1),
     ],
 )
-def test_a_value_outside_its_range_is_named(argument, value):
+def test_errors_name_the_invalid_argument(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}: expected"):
         DigitsDataModule(**{argument: value})
 
 
-def test_a_missing_scikit_learn_is_told_with_its_install_command(monkeypatch):
+def test_a_missing_scikit_learn_raises_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ImportError, match=r"pip install \"lightning-plugins\[vision\]\""):
+    with pytest.raises(ImportError, match=r"pip install \"scikit-learn>=1\.4\""):
         DigitsDataModule().setup()
 
 
-def test_yaml_gives_a_partition_to_the_data_module():
+def test_yaml_configures_a_partition():
     cli = LightningCLI(
         LightningModule,
         DigitsDataModule,
@@ -173,7 +173,7 @@ def test_yaml_gives_a_partition_to_the_data_module():
     assert len(cli.datamodule.train_dataloader().indexed_dataset) == 64
 
 
-def test_lightning_keeps_the_resumable_loader_and_tells_it_the_epoch():
+def test_lightning_keeps_the_resumable_loader_and_sets_its_epoch():
     class Sums(LightningModule):
         def __init__(self):
             super().__init__()
@@ -202,7 +202,7 @@ def test_lightning_keeps_the_resumable_loader_and_tells_it_the_epoch():
     assert model.orders[:2] != model.orders[2:]
 
 
-def test_training_digits_can_be_had_unmoved():
+def test_training_digits_are_available_without_shifts():
     data = DigitsDataModule(random_shift=3)
     data.setup()
     plain = data.train_dataset.without_augmentation()

@@ -67,12 +67,12 @@ def stacked(loader) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def by_content(images: torch.Tensor, labels: list[int] | torch.Tensor) -> list[tuple]:
-    """Grey values 0 to 255 with their class numbers, in an order of their own."""
+    """Grey values 0 to 255 with their class numbers, sorted."""
     values = (images * 255).round().int().flatten(1).tolist()
     return sorted(zip(values, map(int, labels), strict=True))
 
 
-def test_a_folder_gives_the_pictures_that_were_written(digits_folder, pixels):
+def test_a_folder_returns_the_written_images(digits_folder, pixels):
     data = ready(digits_folder, normalize=False, **NO_AUGMENTATION)
     images, labels = stacked(data.train_dataloader())
     assert (images.shape, images.dtype, labels.dtype) == (
@@ -87,7 +87,7 @@ def test_a_folder_gives_the_pictures_that_were_written(digits_folder, pixels):
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
-def test_saved_and_parquet_folders_give_the_same_as_pictures(
+def test_saved_and_parquet_folders_match_image_files(
     form, saved_dataset, digits_folder, tmp_path, monkeypatch
 ):
     import datasets
@@ -108,20 +108,20 @@ def test_saved_and_parquet_folders_give_the_same_as_pictures(
     assert got.num_classes == 10
 
 
-def test_normalized_training_pictures_have_zero_mean_and_unit_variance(digits_folder):
+def test_normalized_training_images_have_zero_mean_and_unit_variance(digits_folder):
     data = ready(digits_folder, **NO_AUGMENTATION)
     images, _ = stacked(data.train_dataloader())
     assert images.mean().item() == pytest.approx(0, abs=1e-5)
     assert images.std(correction=0).item() == pytest.approx(1, abs=1e-5)
 
 
-def test_grey_pictures_become_colour_and_any_size(digits_folder):
+def test_grey_images_are_converted_to_colour_and_resized(digits_folder):
     data = ready(digits_folder, in_channels=3, image_size=16)
     images, _ = next(iter(data.train_dataloader()))
     assert images.shape == (16, 3, 16, 16)
 
 
-def test_augmentation_is_the_same_whatever_the_global_generator_but_differs_by_epoch(
+def test_augmentation_depends_on_the_epoch_but_not_on_the_global_generator(
     digits_folder,
 ):
     def batches(epoch: int, global_seed: int, **options) -> torch.Tensor:
@@ -136,7 +136,7 @@ def test_augmentation_is_the_same_whatever_the_global_generator_but_differs_by_e
     assert not torch.equal(batches(1, 0), batches(1, 0, seed=1))
 
 
-def test_crops_come_from_the_padded_and_perhaps_mirrored_picture(digits_folder):
+def test_crops_come_from_the_padded_and_possibly_mirrored_image(digits_folder):
     plain = ready(digits_folder, normalize=False, **NO_AUGMENTATION).train_dataset
     moving = ready(digits_folder, normalize=False, crop_padding=1).train_dataset
     padded = torch.nn.functional.pad(plain[0][0], (1, 1, 1, 1))
@@ -146,7 +146,7 @@ def test_crops_come_from_the_padded_and_perhaps_mirrored_picture(digits_folder):
     assert {tuple(moving[0][0].flatten().tolist()) for _ in range(300)} == expected
 
 
-def test_evaluation_pictures_are_in_order_and_not_augmented(digits_folder):
+def test_evaluation_images_are_in_order_and_not_augmented(digits_folder):
     plain = ready(digits_folder, **NO_AUGMENTATION)
     data = ready(digits_folder, cutout=4)
     for part in ("test_dataloader", "predict_dataloader"):
@@ -155,7 +155,7 @@ def test_evaluation_pictures_are_in_order_and_not_augmented(digits_folder):
         assert torch.equal(labels, data.test_dataset.images.labels)
 
 
-def test_cutout_zeroes_one_clipped_square_about_a_uniform_centre():
+def test_cutout_zeroes_one_clipped_square_with_a_uniform_centre():
     torch.manual_seed(0)
     image = torch.ones(2, 6, 6)
     cut = torch.stack([Cutout(3, probability=1.0)(image) for _ in range(4000)])
@@ -167,7 +167,7 @@ def test_cutout_zeroes_one_clipped_square_about_a_uniform_centre():
     assert centre_share.item() == pytest.approx(9 / 36, abs=0.03)
 
 
-def test_cutout_comes_with_its_probability():
+def test_cutout_is_applied_with_its_probability():
     torch.manual_seed(0)
     cutout = Cutout(2, probability=0.25)
     image = torch.ones(1, 4, 4)
@@ -175,7 +175,7 @@ def test_cutout_comes_with_its_probability():
     assert sum(applied) / 2000 == pytest.approx(0.25, abs=0.04)
 
 
-def test_held_out_pictures_are_fixed_stratified_and_not_trained_on(digits_folder):
+def test_held_out_images_are_fixed_stratified_and_not_used_for_training(digits_folder):
     options = {"validation_fraction": 0.3, "normalize": False, **NO_AUGMENTATION}
     data, other_seed = (ready(digits_folder, seed=seed, **options) for seed in (0, 5))
     train, val = stacked(data.train_dataloader()), stacked(data.val_dataloader())
@@ -189,7 +189,7 @@ def test_held_out_pictures_are_fixed_stratified_and_not_trained_on(digits_folder
     assert (torch.bincount(val[1], minlength=10) - expected).abs().max() <= 2
 
 
-def test_the_test_part_never_becomes_validation_data(digits_folder):
+def test_the_test_part_is_never_used_for_validation(digits_folder):
     data = ready(digits_folder)
     assert data.val_dataset is None
     assert data.val_dataloader() == []
@@ -243,7 +243,7 @@ def test_a_hub_dataset_without_a_test_part_is_tested_on_its_validation_part(
     assert data.val_dataset is None
 
 
-def test_columns_that_are_not_unique_or_not_there_are_told(monkeypatch, saved_dataset):
+def test_ambiguous_or_missing_columns_raise_an_error(monkeypatch, saved_dataset):
     import datasets
 
     both = saved_dataset.map(lambda row: {"second": row["digit"]})
@@ -256,7 +256,7 @@ def test_columns_that_are_not_unique_or_not_there_are_told(monkeypatch, saved_da
         ImageDataModule("someone/digits", image_column="photo", label_column="second").setup()
 
 
-def test_a_dataset_that_is_neither_cached_nor_reachable_is_user_errors_in_one_line(monkeypatch):
+def test_an_unreachable_dataset_raises_a_one_line_error(monkeypatch):
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
@@ -265,20 +265,20 @@ def test_a_dataset_that_is_neither_cached_nor_reachable_is_user_errors_in_one_li
         raise ConnectionError(f"Couldn't reach {name!r} on the Hub\nand a second line")
 
     monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    with pytest.raises(FileNotFoundError, match=r"uoft-cs/cifar100.*hf download.*data_dir") as told:
+    with pytest.raises(FileNotFoundError, match=r"uoft-cs/cifar100.*hf download.*data_dir") as info:
         ImageDataModule("cifar100").prepare_data()
-    assert "\n" not in str(told.value)
-    assert told.value.__context__ is None
+    assert "\n" not in str(info.value)
+    assert info.value.__context__ is None
 
 
-def test_a_folder_without_pictures_says_what_is_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+def test_the_error_for_a_folder_without_images_gives_the_expected_layout(tmp_path):
+    with pytest.raises(FileNotFoundError, match="the folder does not exist"):
         ImageDataModule(data_dir=str(tmp_path / "none")).setup()
     with pytest.raises(FileNotFoundError, match=r"expected train/<class>/\*\.png"):
         ImageDataModule(data_dir=str(tmp_path)).setup()
 
 
-def test_other_test_classes_than_training_classes_are_refused(tmp_path):
+def test_test_classes_that_differ_from_the_training_classes_are_refused(tmp_path):
     for place in ("train/cat", "train/dog", "test/dog"):
         (tmp_path / place).mkdir(parents=True)
         Image.new("L", (8, 8)).save(tmp_path / place / "0.png")
@@ -286,7 +286,7 @@ def test_other_test_classes_than_training_classes_are_refused(tmp_path):
         ImageDataModule(data_dir=str(tmp_path)).setup()
 
 
-def test_pictures_that_are_not_square_need_a_size_and_no_test_part_is_told(tmp_path):
+def test_images_that_are_not_square_require_a_size_and_a_missing_test_part_raises(tmp_path):
     for label in ("a", "b"):
         (tmp_path / "train" / label).mkdir(parents=True)
         Image.new("L", (8, 6)).save(tmp_path / "train" / label / "0.png")
@@ -311,21 +311,19 @@ def test_pictures_that_are_not_square_need_a_size_and_no_test_part_is_told(tmp_p
         ("num_workers", -1),
     ],
 )
-def test_a_value_outside_its_range_is_named(argument, value):
+def test_errors_name_the_invalid_argument(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}: expected"):
         ImageDataModule(**{argument: value})
 
 
 @pytest.mark.parametrize("package", ["datasets", "torchvision"])
-def test_a_missing_package_is_told_with_its_install_command(package, monkeypatch):
+def test_a_missing_package_raises_an_error_with_the_install_command(package, monkeypatch):
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        ImportError, match=rf"{package}: pip install \"lightning-plugins\[vision\]\""
-    ):
+    with pytest.raises(ImportError, match=rf"requires {package}: pip install \"{package}"):
         ImageDataModule().prepare_data()
 
 
-def test_training_pictures_can_be_had_without_augmentation(digits_folder):
+def test_training_images_are_available_without_augmentation(digits_folder):
     data = ready(digits_folder, crop_padding=4, flip=True)
     plain = data.train_dataset.without_augmentation()
     images = [torch.stack([plain[index][0] for index in range(20)]) for _ in range(2)]

@@ -9,9 +9,9 @@ from torch.utils.data import TensorDataset
 
 from lightning_plugins.datamodules import DirichletPartition
 from lightning_plugins.datamodules.partition import (
+    PartitionedDataModule,
     PartitionedDataset,
     stratified_order,
-    training_loader,
 )
 
 LABELS = torch.arange(1000) % 10
@@ -23,7 +23,7 @@ def class_shares(indices: torch.Tensor, num_classes: int = 10) -> torch.Tensor:
 
 
 class World:
-    """What a loader asks of a Trainer."""
+    """The attributes of a Trainer that a loader reads."""
 
     overfit_batches = 0.0
 
@@ -40,7 +40,7 @@ class World:
     mode=st.sampled_from(MODES),
     seed=st.integers(0, 5),
 )
-def test_every_agent_gets_equally_many_valid_samples(labels, alpha, samples, mode, seed):
+def test_every_agent_gets_the_same_number_of_valid_samples(labels, alpha, samples, mode, seed):
     labels = torch.tensor(labels)
     partition = DirichletPartition(alpha, samples, mode, seed)
     shares = [partition.indices(labels, rank, 4, epoch=1) for rank in range(4)]
@@ -52,14 +52,14 @@ def test_every_agent_gets_equally_many_valid_samples(labels, alpha, samples, mod
         assert len(together.unique()) == 4 * samples
 
 
-def test_disjoint_shares_can_use_up_the_whole_dataset():
+def test_disjoint_shares_can_cover_the_whole_dataset():
     partition = DirichletPartition(0.05, 250, "disjoint")
     together = torch.cat([partition.indices(LABELS, rank, 4) for rank in range(4)])
     assert torch.equal(together.sort().values, torch.arange(1000))
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_shares_are_functions_of_seed_rank_and_epoch_alone(mode):
+def test_shares_depend_on_seed_rank_and_epoch_alone(mode):
     partition = DirichletPartition(0.5, 100, mode, seed=3)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()
     first = partition.indices(LABELS, 2, 4, epoch=5)
@@ -73,7 +73,7 @@ def test_shares_are_functions_of_seed_rank_and_epoch_alone(mode):
     assert not torch.equal(first, other_seed)
 
 
-def test_resample_draws_anew_each_epoch_with_the_same_class_distribution():
+def test_resample_draws_new_samples_each_epoch_from_the_same_class_distribution():
     partition = DirichletPartition(0.3, 900, "resample")
     epochs = [partition.indices(LABELS, 1, 4, epoch) for epoch in range(20)]
     assert not torch.equal(epochs[0], epochs[1])
@@ -83,13 +83,13 @@ def test_resample_draws_anew_each_epoch_with_the_same_class_distribution():
 
 
 @pytest.mark.parametrize("mode", ["fixed", "disjoint"])
-def test_fixed_and_disjoint_shares_stay_over_epochs(mode):
+def test_fixed_and_disjoint_shares_do_not_change_between_epochs(mode):
     partition = DirichletPartition(0.3, 200, mode)
     first, later = (partition.indices(LABELS, 1, 4, epoch) for epoch in (0, 7))
     assert torch.equal(first, later)
 
 
-def test_a_sample_comes_again_only_when_its_class_is_used_up():
+def test_a_sample_repeats_only_after_its_class_is_exhausted():
     indices = DirichletPartition(1e-3, 250, "resample").indices(LABELS, 0, 1)
     times = torch.bincount(indices, minlength=1000)
     for label in range(10):
@@ -99,7 +99,7 @@ def test_a_sample_comes_again_only_when_its_class_is_used_up():
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_large_alpha_is_near_uniform_and_small_alpha_is_skewed(mode):
+def test_large_alpha_is_nearly_uniform_and_small_alpha_is_skewed(mode):
     def largest_share(alpha: float) -> float:
         partition = DirichletPartition(alpha, 100, mode)
         shares = [class_shares(partition.indices(LABELS, rank, 8)).max() for rank in range(8)]
@@ -118,14 +118,14 @@ def test_class_distributions_have_the_moments_of_the_dirichlet(concentration):
     assert drawn.var(dim=0).mean().item() == pytest.approx(variance, rel=0.1)
 
 
-def test_classes_that_do_not_occur_get_nothing():
+def test_classes_that_do_not_occur_get_no_samples():
     labels = torch.tensor([3, 7] * 50)
     indices = DirichletPartition(1.0, 40).indices(labels, 0, 1)
     assert len(indices) == 40
 
 
 @pytest.mark.parametrize(("mode", "world_size"), [("resample", 1), ("fixed", 1), ("disjoint", 4)])
-def test_too_few_samples_are_told(mode, world_size):
+def test_too_few_samples_raise_an_error(mode, world_size):
     partition = DirichletPartition(1.0, 1001 if world_size == 1 else 251, mode)
     with pytest.raises(ValueError, match=r"samples_per_agent=.* the dataset has 1000"):
         partition.indices(LABELS, 0, world_size)
@@ -141,23 +141,18 @@ def test_too_few_samples_are_told(mode, world_size):
         {"seed": -1},
     ],
 )
-def test_a_value_outside_its_range_is_named(wrong):
+def test_errors_name_the_invalid_argument(wrong):
     (name,) = wrong
     with pytest.raises(ValueError, match=f"{name}="):
         DirichletPartition(**{"alpha": 1.0, "samples_per_agent": 5, **wrong})
 
 
 def loader_of(rank: int, partition: DirichletPartition | None):
-    dataset = TensorDataset(torch.arange(1000), LABELS)
-    return training_loader(
-        dataset,
-        LABELS,
-        partition=partition,
-        trainer=World(rank, 2),
-        batch_size=16,
-        seed=0,
-        num_workers=0,
-    )
+    data = PartitionedDataModule(batch_size=16, seed=0, num_workers=0, partition=partition)
+    data.train_dataset = TensorDataset(torch.arange(1000), LABELS)
+    data.partition_labels = LABELS
+    data.trainer = World(rank, 2)
+    return data.train_dataloader()
 
 
 def visited(loader, epoch: int) -> torch.Tensor:
@@ -166,7 +161,7 @@ def visited(loader, epoch: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_a_loader_visits_exactly_the_agents_own_share_in_each_epoch(mode):
+def test_a_loader_visits_exactly_the_share_of_its_agent_in_each_epoch(mode):
     partition = DirichletPartition(0.3, 120, mode)
     for rank in (0, 1):
         loader = loader_of(rank, partition)
@@ -193,7 +188,7 @@ def test_a_partitioned_dataset_is_sized_and_indexes_its_share():
 
 @given(labels=st.lists(st.integers(0, 3), min_size=1, max_size=80), cut=st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
-def test_any_stretch_of_the_stratified_order_has_the_classes_in_proportion(labels, cut):
+def test_any_section_of_the_stratified_order_has_the_class_proportions(labels, cut):
     labels = torch.tensor(labels)
     order = torch.from_numpy(stratified_order(labels))
     assert torch.equal(order.sort().values, torch.arange(len(labels)))

@@ -44,7 +44,7 @@ def numbers(batches):
     return torch.cat([batch[:, 0] for batch in batches]).int().tolist()
 
 
-def test_each_epoch_visits_every_sample_once_in_another_order():
+def test_each_epoch_visits_every_sample_once_in_a_new_order():
     first, second = (numbers(epoch_of(loader(), epoch)) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(23))
     assert first != second
@@ -55,7 +55,7 @@ def test_without_shuffle_samples_come_in_order():
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
-def test_resuming_gives_the_rest_of_the_epoch_and_the_next_ones(num_workers):
+def test_resuming_returns_the_rest_of_the_epoch_and_the_following_epochs(num_workers):
     whole = epoch_of(loader(), 3), epoch_of(loader(), 4)
     interrupted = loader(num_workers=num_workers)
     interrupted.set_epoch(3)
@@ -70,7 +70,7 @@ def test_resuming_gives_the_rest_of_the_epoch_and_the_next_ones(num_workers):
     assert_same(epoch_of(resumed, 4), whole[1])
 
 
-def test_an_epoch_may_be_interrupted_more_than_once():
+def test_an_epoch_can_be_interrupted_more_than_once():
     whole = epoch_of(loader(), 3)
     data, taken = loader(), []
     data.set_epoch(3)
@@ -83,7 +83,7 @@ def test_an_epoch_may_be_interrupted_more_than_once():
     assert_same([*taken, *data], whole)
 
 
-def test_a_state_of_a_finished_epoch_resumes_in_the_next_one():
+def test_the_state_of_a_finished_epoch_resumes_in_the_next_epoch():
     finished = loader()
     epoch_of(finished, 0)
     resumed = loader()
@@ -91,7 +91,7 @@ def test_a_state_of_a_finished_epoch_resumes_in_the_next_one():
     assert_same(epoch_of(resumed, 1), epoch_of(loader(), 1))
 
 
-def test_augmentation_does_not_depend_on_worker_processes_nor_on_the_global_generators():
+def test_augmentation_depends_neither_on_worker_processes_nor_on_the_global_generators():
     torch.manual_seed(1)
     one = epoch_of(loader(num_workers=0), 0)
     torch.manual_seed(2)
@@ -100,7 +100,7 @@ def test_augmentation_does_not_depend_on_worker_processes_nor_on_the_global_gene
     assert_same(one, other)
 
 
-def test_the_global_generators_are_left_alone():
+def test_the_global_generators_do_not_change():
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)
@@ -123,12 +123,12 @@ def test_ranks_share_the_samples_evenly(size):
     assert sum(map(len, shares)) - size < 3
 
 
-def test_its_length_is_the_number_of_batches():
+def test_the_length_is_the_number_of_batches():
     assert len(loader()) == len(list(loader())) == 6
     assert len(loader(drop_last=True)) == len(list(loader(drop_last=True))) == 5
 
 
-def test_a_dataset_is_told_the_epoch():
+def test_the_epoch_is_passed_to_the_dataset():
     class Told(Noisy):
         epoch = None
 
@@ -148,7 +148,7 @@ def test_a_dataset_is_told_the_epoch():
         ({"rank": 2, "world_size": 2}, "rank=2"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         loader(**arguments)
 
@@ -158,7 +158,7 @@ def test_an_empty_dataset_is_refused():
         ResumableDataLoader(Noisy(0), 4)
 
 
-def test_it_serves_as_a_validation_loader(tmp_path):
+def test_the_loader_works_as_a_validation_loader(tmp_path):
     class Learns(BoringModel):
         seen = 0
 
@@ -201,7 +201,7 @@ class Given(LightningDataModule):
         return ResumableDataLoader.for_trainer(self.trainer, RandomDataset(32, 23), 4, seed=5)
 
 
-def test_overfitting_sees_the_same_batches_in_every_epoch(tmp_path):
+def test_overfitting_uses_the_same_batches_in_every_epoch(tmp_path):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     module = Seen()
     trainer = Trainer(

@@ -12,7 +12,7 @@ def small(**arguments):
 
 
 @pytest.mark.parametrize(("dim", "n"), [(1, 2), (3, 2), (2, 3)])
-def test_a_batch_is_normal_tokens_with_both_parts_of_the_target(dim, n):
+def test_a_batch_contains_tokens_and_both_parts_of_the_target(dim, n):
     data = small(dim=dim, n=n, alpha=3.0)
     tokens, target = next(iter(data.train_dataloader()))
     assert tokens.shape == (4, 9, dim)
@@ -34,7 +34,7 @@ def test_tokens_are_standard_normal():
     assert (tokens.std() - 1).abs() < 0.02
 
 
-def test_training_batches_are_all_new_and_a_function_of_seed_and_epoch():
+def test_training_batches_differ_and_depend_on_seed_and_epoch_alone():
     def batches(seed, epoch):
         loader = small(seed=seed).train_dataloader()
         loader.set_epoch(epoch)
@@ -46,7 +46,7 @@ def test_training_batches_are_all_new_and_a_function_of_seed_and_epoch():
     assert (torch.cdist(flat, flat) + 10 * torch.eye(len(flat))).min() > 1
 
 
-def test_an_interrupted_epoch_goes_on_with_the_batch_that_came_next():
+def test_an_interrupted_epoch_resumes_at_the_next_batch():
     loader = small(steps_per_epoch=5).train_dataloader()
     whole = [tokens for tokens, _ in loader]
     iterator = iter(loader)
@@ -59,7 +59,7 @@ def test_an_interrupted_epoch_goes_on_with_the_batch_that_came_next():
     assert all(torch.equal(*pair) for pair in zip(rest, whole[2:], strict=True))
 
 
-def test_validation_is_the_same_each_time_and_not_the_test():
+def test_validation_repeats_the_same_batches_and_differs_from_the_test():
     data = small(eval_batches=2)
     loaders = [data.val_dataloader(), data.val_dataloader(), data.test_dataloader()]
     loaders[1].set_epoch(3)
@@ -83,6 +83,6 @@ def test_validation_is_the_same_each_time_and_not_the_test():
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         small(**arguments)

@@ -1,4 +1,4 @@
-"""Streams of points: exact by seed, on the manifold, and embedded without loss."""
+"""Points lie on the manifold, depend only on the seed, and are embedded without loss."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_points_lie_on_their_manifold():
 
 
 @pytest.mark.parametrize(("name", "dim"), MANIFOLDS)
-def test_points_are_shown_by_two_coordinates(name, dim):
+def test_charts_have_two_coordinates(name, dim):
     manifold = build_manifold(name, dim, 1.0)
     points = manifold.sample(50, generator())
     assert points.shape == (50, manifold.features)
@@ -61,7 +61,7 @@ def test_points_are_shown_by_two_coordinates(name, dim):
 
 @pytest.mark.parametrize("name", EMBEDDINGS)
 @pytest.mark.parametrize("ambient_dim", [7, 16])
-def test_an_embedding_loses_nothing(name, ambient_dim):
+def test_an_embedding_is_invertible(name, ambient_dim):
     embedding = Embedding(name, 3, ambient_dim, generator())
     points = torch.rand(40, 3, generator=generator(1))
     inputs = embedding(points)
@@ -78,14 +78,14 @@ def test_only_the_nonlinear_embedding_spans_the_space():
     assert rank == {"zero_pad": 2, "rotated": 2, "nonlinear": 12}
 
 
-def test_a_rotation_keeps_distances_and_uses_every_coordinate():
+def test_a_rotation_preserves_distances_and_uses_every_coordinate():
     points = torch.rand(40, 3, generator=generator())
     inputs = Embedding("rotated", 3, 16, generator())(points)
     torch.testing.assert_close(inputs @ inputs.T, points @ points.T)
     assert inputs.abs().mean(dim=0).min() > 0.01
 
 
-def test_streams_are_a_function_of_seed_and_epoch_alone():
+def test_streams_depend_on_seed_and_epoch_alone():
     torch.manual_seed(5)
     first = stream(data(seed=1), epoch=2)
     before = torch.get_rng_state()
@@ -95,7 +95,7 @@ def test_streams_are_a_function_of_seed_and_epoch_alone():
     assert not same(first, stream(data(seed=2), epoch=2))
 
 
-def test_no_sample_comes_twice_and_ranks_get_their_own():
+def test_samples_never_repeat_and_differ_between_ranks():
     module = data(manifold="cube", intrinsic_dim=2, target="smooth")
     inputs = torch.cat([x for epoch in range(3) for x, _ in stream(module, epoch)])
     assert len(inputs.unique(dim=0)) == len(inputs) == 3 * 5 * 32
@@ -136,7 +136,7 @@ def test_target_and_points_do_not_depend_on_the_ambient_dimension(embedding):
         )
 
 
-def test_regions_of_embedded_inputs_are_those_of_the_points():
+def test_embedded_inputs_have_the_regions_of_their_points():
     module = data(
         manifold="cube",
         intrinsic_dim=2,
@@ -159,16 +159,16 @@ def test_regions_of_embedded_inputs_are_those_of_the_points():
         ({"manifold": "cube", "intrinsic_dim": 20}, "intrinsic_dim=20: expected at most ambient"),
         ({"manifold": "torus", "intrinsic_dim": 9}, "ambient_dim=16: .* at least 18"),
         ({"ambient_dim": 3, "embedding": "nonlinear"}, "ambient_dim=3: .* at least 4"),
-        ({"intrinsic_dim": 2}, "intrinsic_dim=2: manifold='circle' has 1"),
+        ({"intrinsic_dim": 2}, "intrinsic_dim=2: manifold='circle' requires intrinsic_dim=1"),
         ({"manifold": "sphere", "intrinsic_dim": 0}, "intrinsic_dim=0: expected at least 1"),
         ({"embedding": "fourier"}, "embedding='fourier': expected 'zero_pad', 'rotated'"),
-        ({"target": "shells"}, "target='shells' has pieces of a cube: set manifold='cube'"),
+        ({"target": "shells"}, "target='shells' is defined on a cube: set manifold='cube'"),
         ({"target": "sine"}, "target='sine': expected 'smooth'"),
         ({"manifold": "cube", "target": "jumps", "pieces": 0}, "pieces=0"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_bad_input_is_refused_at_construction(changes, message):
+def test_invalid_arguments_are_refused_at_construction(changes, message):
     with pytest.raises(ValueError, match=message):
         data(**changes)

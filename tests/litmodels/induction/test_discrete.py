@@ -1,4 +1,4 @@
-"""Markov chains, repeats and vectors: what is learned, and in which order."""
+"""Training on Markov chains, repeats and vectors: results and order of the phases."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def fit(folder, module, data, steps=3, **arguments):
 
 
 def run_recipe(name, folder, **trainer):
-    """The recipe's run in ``folder``, without its picture; (module, its callbacks by class)."""
+    """Run the recipe in ``folder`` without plots; return (module, callbacks by class)."""
     config = load_recipe(f"induction_heads/{name}")
     config["trainer"] |= {"enable_progress_bar": False, "logger": False, **trainer}
     config["trainer"] |= {"default_root_dir": str(folder), "enable_checkpointing": False}
@@ -53,7 +53,7 @@ def run_recipe(name, folder, **trainer):
 
 
 @pytest.mark.slow
-def test_on_chains_the_unigram_comes_first_and_the_bigram_later(tmp_path):
+def test_on_chains_the_unigram_is_learned_before_the_bigram(tmp_path):
     _, callbacks = run_recipe("markov", tmp_path)
     detector = callbacks[PhaseDetector]
     unigram, bigram = (
@@ -66,7 +66,7 @@ def test_on_chains_the_unigram_comes_first_and_the_bigram_later(tmp_path):
     assert bigram[-1] < 0.5 * bigram[nearest]
 
 
-def test_on_repeats_an_induction_head_forms_and_the_transition_is_resolved(tmp_path):
+def test_on_repeats_an_induction_head_forms_gradually(tmp_path):
     model, callbacks = run_recipe("repeats", tmp_path, max_steps=300)
     scores = callbacks[HeadScores]
     curve = [max(max(layer) for layer in one["induction"]) for one in scores.scores]
@@ -149,14 +149,26 @@ def test_repeats_are_split_after_the_first_token_that_comes_again(tmp_path):
 @pytest.mark.parametrize(
     ("module", "data", "named"),
     [
-        (InContextMarkov(2), MarkovChainDataModule(3), "num_states=2: MarkovChainData.* has 3"),
-        (InContextMarkov(order=2), MarkovChainDataModule(), "order=2: MarkovChainData.* has 1"),
-        (InContextRepeats(8), RepeatedSequenceDataModule(9), "vocab_size=8: Rep.* has 9 tokens"),
-        (InductionRegression(2), InductionMixtureDataModule(dim=3), "dim=2: Ind.* has 3"),
+        (
+            InContextMarkov(2),
+            MarkovChainDataModule(3),
+            "num_states=2: Markov.* has num_states=3",
+        ),
+        (
+            InContextMarkov(order=2),
+            MarkovChainDataModule(),
+            "order=2: Markov.* has order=1",
+        ),
+        (
+            InContextRepeats(8),
+            RepeatedSequenceDataModule(9),
+            "vocab_size=8: .* has vocab_size=9",
+        ),
+        (InductionRegression(2), InductionMixtureDataModule(dim=3), "dim=2: Ind.* has dim=3"),
         (InContextMarkov(max_length=20), MarkovChainDataModule(), "length=63.*max_length=20"),
     ],
 )
-def test_data_that_does_not_fit_is_named(tmp_path, module, data, named):
+def test_errors_name_the_mismatch_between_model_and_data(tmp_path, module, data, named):
     with pytest.raises(ValueError, match=named):
         fit(tmp_path, module, data)
 
@@ -164,6 +176,6 @@ def test_data_that_does_not_fit_is_named(tmp_path, module, data, named):
 @pytest.mark.parametrize(
     ("arguments", "named"), [({"order": 0}, "order=0"), ({"dim": 33, "heads": 2}, "dim=33")]
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         InContextMarkov(**arguments)

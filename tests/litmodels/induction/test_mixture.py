@@ -1,4 +1,4 @@
-"""The abrupt transition: gradient descent follows the flow, lazy comes before rich."""
+"""The abrupt transition: gradient descent follows the flow, and lazy precedes rich."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ NUMBERS = ("p1", "w1", "p2", "v1", "k", "v2")
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Runs whose picture nobody looks at."""
+    """Disable the plots of all runs."""
     monkeypatch.setattr(PhaseDetector, "_draw", lambda *_: None)
 
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 def train(
     folder, stage="second_layer", steps=20, length=40, batch_size=512, sigma_init=0.01, **arguments
 ):
-    """(detector with all six numbers, module) of a run on the reference setting or near it."""
+    """Train on the reference setting or near it; return (detector of all parameters, module)."""
     detector = PhaseDetector(
         drawn=("train/induction_loss", *(f"parameters/{name}" for name in NUMBERS))
     )
@@ -54,7 +54,7 @@ def train(
 @pytest.mark.parametrize(
     "steps", [1000, pytest.param(4000, marks=pytest.mark.slow)], ids=["plateau", "emergence"]
 )
-def test_descent_follows_the_flow_in_all_numbers(tmp_path, steps):
+def test_descent_follows_the_flow_in_all_parameters(tmp_path, steps):
     detector, module = train(tmp_path, steps=steps)
     reference = module.phase_reference(detector.steps)
     for name in ("p2", "v1", "k", "v2"):
@@ -78,7 +78,7 @@ def test_the_emergence_is_linear_in_the_length(tmp_path):
 
 
 @pytest.mark.slow
-def test_lazy_comes_before_rich_when_all_six_train_at_once(tmp_path):
+def test_lazy_precedes_rich_when_all_six_parameters_train(tmp_path):
     detector, module = train(tmp_path, "joint", steps=15_000)
     phases = detector.phases
     assert phases.partial_learning_end < phases.emergence < phases.convergence
@@ -87,15 +87,15 @@ def test_lazy_comes_before_rich_when_all_six_train_at_once(tmp_path):
 
 
 @pytest.mark.slow
-def test_adam_takes_the_separation_of_the_phases_away(tmp_path):
-    """Equal steps for all numbers: what waited for a small gradient no longer waits."""
+def test_adam_removes_the_separation_of_the_phases(tmp_path):
+    """Adam takes equal steps for all parameters, also for those with small gradients."""
     adam = partial(torch.optim.Adam, lr=1e-3)
     detector, _ = train(tmp_path, "joint", steps=2000, optimizer=adam)
     assert detector.phases.emergence < detector.phases.partial_learning_end
 
 
 @pytest.mark.parametrize("stage", ["first_layer", "second_layer", "joint"])
-def test_each_stage_trains_its_own_numbers(tmp_path, stage):
+def test_each_stage_trains_only_its_parameters(tmp_path, stage):
     module = InductionMixture(stage)
     before = {name: p.item() for name, p in module.network.named_parameters()}
     _, module = train(tmp_path, stage)
@@ -110,8 +110,8 @@ def test_each_stage_trains_its_own_numbers(tmp_path, stage):
     )
 
 
-def test_the_first_stage_turns_into_the_previous_token_and_the_second_goes_on_from_it(tmp_path):
-    """With a second layer that already reads what it gets, p1 grows."""
+def test_the_first_stage_learns_the_previous_token_and_the_second_continues_from_it(tmp_path):
+    """With a second layer that already reads its input, p1 grows."""
     optimizer = partial(torch.optim.Adam, lr=0.05)
     _, module = train(tmp_path, "first_layer", steps=200, sigma_init=0.5, optimizer=optimizer)
     assert module.network.p1.item() > 2
@@ -138,14 +138,14 @@ def test_the_first_stage_turns_into_the_previous_token_and_the_second_goes_on_fr
         {"optimizer": torch.optim.Adam},
     ],
 )
-def test_there_is_no_prediction_for_what_the_flow_is_not_about(tmp_path, arguments):
+def test_there_is_no_prediction_outside_the_assumptions_of_the_flow(tmp_path, arguments):
     detector, module = train(tmp_path, **arguments)
     assert module.phase_reference(detector.steps) is None
 
 
-def test_data_of_vectors_is_refused(tmp_path):
+def test_data_with_vectors_is_refused(tmp_path):
     trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
-    with pytest.raises(ValueError, match="dim=2: InductionMixture is for dim=1"):
+    with pytest.raises(ValueError, match="dim=2: InductionMixture requires dim=1"):
         trainer.fit(InductionMixture(), InductionMixtureDataModule(dim=2))
 
 

@@ -1,9 +1,9 @@
-"""Scoring 1,929 captions with 5 references each, as many as LEVIR-CC's test part has.
+"""CPU time of scoring 1,929 captions with 5 references each, the size of LEVIR-CC's test part.
 
-First the seconds of one core that all of ChangeCaptionScores takes without Java: of the whole
-corpus, of its changed half, and of a constant captioner. Then CPU time of BLEU, ROUGE-L and CIDEr-D
-as a ratio to pycocoevalcap's, in turns; that both give the same numbers is checked first. Captions
-are made from a seed: each is one of its references with two words replaced.
+The first figure is the CPU time of ChangeCaptionScores without Java, which scores the whole corpus,
+its changed half, and a constant captioner. The second is the ratio of the CPU time of BLEU, ROUGE-L
+and CIDEr-D to pycocoevalcap's, measured alternately after a check that the scores are equal. The
+captions are generated from a seed: each is one of its references with two words replaced.
 
 usage: python benchmarks/captioning.py [--pairs 8]
 """

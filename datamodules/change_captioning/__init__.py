@@ -1,4 +1,4 @@
-"""Pairs of images with captions of what changed between them."""
+"""Data for change captioning: pairs of images with captions of the change between them."""
 
 from lightning_plugins.datamodules.change_captioning.datamodule import ChangeCaptionDataModule
 

@@ -1,4 +1,4 @@
-"""Which images are a pair, and what people wrote about them: the file formats of the field."""
+"""Readers of the caption files of published change-captioning data sets."""
 
 import json
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from lightning_plugins.datamodules.file_error_context import file_error_context
 
 @dataclass(frozen=True)
 class PairRecord:
-    """Two images of one place.
+    """Two images of one place, with their captions.
 
     Args:
-        id: unique in its data set.
-        before: file of the first image.
-        after: file of the second image.
-        captions: what people wrote about the change; empty where nobody did.
-        changed: whether anything changed, where that is known.
+        id: Name of the pair, unique in its data set.
+        before: File of the first image.
+        after: File of the second image.
+        captions: Human captions of the change; may be empty.
+        changed: Whether anything changed; None if unknown.
         split: ``train``, ``val`` or ``test``.
     """
 
@@ -34,24 +34,25 @@ SPLITS = ("train", "val", "test")
 
 
 def read_captions(folder: Path) -> list[PairRecord]:
-    """Pairs of a folder with one caption file, in either of the formats of the field.
+    """Read the pairs of a folder with one caption file, in one of two formats.
 
-    - LEVIR-CC, and in the same form Dubai-CC, SECOND-CC and WHU-CDC: a JSON object with ``images``,
-      each with ``filename``, ``split``, ``sentences`` (each with ``raw``) and perhaps ``filepath``
-      and ``changeflag``; files under ``images/<filepath>/A`` and ``B``, or without ``images/``.
-    - CC-Foundation: a JSON list, or one JSON object a line, of records with ``uid``, ``img1_path``,
-      ``img2_path`` (from the folder on), ``change_flag``, ``change_caption`` (a list), and perhaps
-      ``split``, without which it is ``train``.
+    - LEVIR-CC, Dubai-CC, SECOND-CC and WHU-CDC: a JSON object with ``images``, each with
+      ``filename``, ``split``, ``sentences`` (each with ``raw``) and optionally ``filepath`` and
+      ``changeflag``. The images are in ``images/<filepath>/A`` and ``B``, or without ``images/``.
+    - CC-Foundation: a JSON list, or one JSON object per line, of records with ``uid``,
+      ``img1_path`` and ``img2_path`` (relative to the folder), ``change_flag``, ``change_caption``
+      (a list) and optionally ``split`` (default ``train``).
 
     Raises:
-        ValueError: no caption file or several, one in no such form, a pair without captions or with
-            an empty one, two pairs of one id, or an unknown split; the message names the file.
+        ValueError: The folder has no caption file or several; the file has none of the formats; a
+            pair has no caption or an empty one; two pairs have the same id; or a split is unknown.
+            The message names the file.
     """
     files = sorted([*folder.glob("*.json"), *folder.glob("*.jsonl")])
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
         raise ValueError(
-            f"folder={str(folder)!r} needs one caption file, such as LevirCCcaptions.json; "
+            f"folder={str(folder)!r}: expected one caption file, such as LevirCCcaptions.json; "
             f"found: {found}"
         )
     (file,) = files
@@ -62,7 +63,7 @@ def read_captions(folder: Path) -> list[PairRecord]:
         else:
             records = list(_foundation(content, folder))
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: a record is in no known form: {error!r}") from error
+        raise ValueError(f"{file}: a record has an unknown format: {error!r}") from error
     _check(records, file)
     return records
 
@@ -75,7 +76,7 @@ def _json(file: Path) -> Any:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
+        raise ValueError(f"{file} is not valid JSON: {error}") from error
 
 
 def _karpathy(content: dict[str, Any], folder: Path) -> Iterator[PairRecord]:

@@ -1,4 +1,4 @@
-"""Five sentences about a change, in grammatical English."""
+"""Captions of a change from templates, in grammatical English."""
 
 from lightning_plugins.datamodules.change_captioning.tile_scene import Event
 
@@ -71,7 +71,7 @@ _VERBS = (
 
 
 def captions_of(event: Event) -> tuple[str, ...]:
-    """Five sentences that tell an event; the same five whenever nothing changed."""
+    """Return five sentences that describe a change, or the five ``NO_CHANGE`` sentences."""
     if event.kind == "none":
         return NO_CHANGE
     many = event.count > 1

@@ -1,4 +1,4 @@
-"""Image pairs with captions of what changed: the field's data sets, or made-up tiles."""
+"""The DataModule of image pairs with change captions: published data sets or synthetic tiles."""
 
 import importlib.util
 from pathlib import Path
@@ -14,6 +14,7 @@ from lightning_plugins.datamodules.change_captioning.caption_files import (
     read_captions,
 )
 from lightning_plugins.datamodules.change_captioning.image_pairs import (
+    INSTALL_PILLOW,
     CaptionMode,
     ImagePairs,
     collate,
@@ -26,45 +27,46 @@ _MODES = ("flatten", "random", "first")
 
 
 class ChangeCaptionDataModule(LightningDataModule):
-    """Pairs of images of one place at two times, each with captions of the difference.
+    """Pairs of images of one place at two times, with captions of the difference.
 
-    Batches are dictionaries: ``images`` float32 ``(batch, 2, 3, height, width)`` in [0, 1], ``id``,
-    ``caption`` (the one to learn), ``references`` (all of them) and, where it is known,
-    ``changed``. Training goes over the train part, validation over val and never over test.
+    Batches are dictionaries of ``images``, float32 ``(batch, 2, 3, height, width)`` in [0, 1],
+    ``id``, ``caption`` (the training target), ``references`` (all captions) and, if known,
+    ``changed``. Training uses the train part; validation uses the val part, never the test part.
 
-    Without ``folder`` the pairs are synthetic 64-pixel tiles, made from ``seed`` when first needed
-    and kept as an image folder (5 ms a pair): see
+    Without ``folder`` the pairs are synthetic 64-pixel tiles, which are generated from ``seed`` at
+    the first use and cached as an image folder (5 ms per pair); see
     :func:`~lightning_plugins.datamodules.change_captioning.synthetic_tiles.generated_folder`. With
-    one, they are a data set that you have: LEVIR-CC, Dubai-CC, SECOND-CC or WHU-CDC (a JSON file of
-    their common form beside ``images/<split>/A`` and ``B``), or records of CC-Foundation; see
+    ``folder`` they come from a local copy of LEVIR-CC, Dubai-CC, SECOND-CC or WHU-CDC (a JSON file
+    of their common format next to ``images/<split>/A`` and ``B``) or of CC-Foundation; see
     :func:`~lightning_plugins.datamodules.change_captioning.caption_files.read_captions`.
 
     Args:
-        folder: of the data set; None makes tiles.
-        batch_size: pairs a batch on each rank.
-        caption_mode: of the training part: each caption of a pair is a sample (``flatten``, as in
-            the first two stages of CCExpert), a pair has a ``random`` one at each visit (its third
-            stage), or always the ``first``. May be changed between epochs
-            (:class:`~lightning_plugins.callbacks.StagedTraining`).
-        augment: turn and mirror both images of a training pair alike. Not with captions that name
-            directions, as those of the tiles and of LEVIR-CC do.
-        skip_bad: read every pair once at the beginning, leave out those whose files are missing or
-            broken or differ in size, and say how many; else the first such pair is an error.
-        before: with ``after``, the only pair that ``predict`` captions.
-        after: the second image of that pair.
-        training_folder: of a data set that the training part is taken from instead, as the first
-            two stages of CCExpert take CC-Foundation. May be changed between epochs.
-        num_train: tiles to make for training.
-        num_val: for validation.
-        num_test: for test.
-        seed: of the tiles, of the order, and of which caption a pair has.
-        num_workers: processes that fetch batches ahead.
-        data_dir: where made tiles are kept; None is the user's cache.
+        folder: Folder of the data set; None generates tiles.
+        batch_size: Pairs per batch on each rank.
+        caption_mode: Captions of the training part. ``flatten`` makes each caption of a pair a
+            sample (the first two stages of CCExpert), ``random`` draws one caption per pair in each
+            epoch (its third stage), and ``first`` always takes the first. It may be changed between
+            epochs (:class:`~lightning_plugins.callbacks.StagedTraining`).
+        augment: Rotate and mirror both images of a training pair in the same way. Do not use it
+            with captions that name directions, such as those of the tiles and of LEVIR-CC.
+        skip_bad: Read every pair once in ``setup`` and drop, with a warning that gives their
+            number, the pairs with missing or broken files or with images of different sizes. With
+            False the first such pair raises an error.
+        before: First image of the only pair for ``predict``; requires ``after``.
+        after: Second image of that pair.
+        training_folder: Folder of another data set for the training part, as the first two stages
+            of CCExpert use CC-Foundation. It may be changed between epochs.
+        num_train: Number of training tiles to generate.
+        num_val: Number of validation tiles to generate.
+        num_test: Number of test tiles to generate.
+        seed: Seed of the tiles, of the order, and of the random captions.
+        num_workers: Worker processes of each DataLoader.
+        data_dir: Cache folder of the tiles; None for the user's cache.
 
     Raises:
-        ValueError: an argument outside its range; in ``setup``, a caption file or pictures that
-            cannot be used, by name.
-        ImportError: in ``prepare_data``, without Pillow.
+        ValueError: An argument is outside its range; in ``setup``, a caption file or an image is
+            invalid (the message names it).
+        ImportError: Pillow is not installed (raised by ``prepare_data``).
     """
 
     def __init__(
@@ -90,7 +92,7 @@ class ChangeCaptionDataModule(LightningDataModule):
                 f"caption_mode={caption_mode!r}: expected one of {', '.join(map(repr, _MODES))}"
             )
         if (before is None) != (after is None):
-            raise ValueError(f"before={before!r}, after={after!r}: give both images of a pair")
+            raise ValueError(f"before={before!r}, after={after!r}: expected both or neither")
         least = {"batch_size": 1, "num_train": 1, "num_val": 1, "num_test": 1}
         given = {"batch_size": batch_size, "num_train": num_train, "num_val": num_val}
         given |= {"num_test": num_test, "seed": seed, "num_workers": num_workers}
@@ -111,19 +113,19 @@ class ChangeCaptionDataModule(LightningDataModule):
         self._read: dict[Path, list[PairRecord]] = {}
 
     def prepare_data(self) -> None:
-        """Make the tiles, if they are wanted and not there."""
+        """Generate the tiles if they are used and do not exist."""
         if importlib.util.find_spec("PIL") is None:
-            raise ImportError('images need Pillow: pip install "lightning-plugins[vision]"')
+            raise ImportError(f"ChangeCaptionDataModule requires Pillow: {INSTALL_PILLOW}")
         if self.folder is None and self.own_pair is None:
             generated_folder(self.data_dir, self.sizes, self.seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Find the pairs and their files."""
+        """Read the caption file and check that the images exist."""
         if self.own_pair is None or stage != "predict":
             self.records("val" if stage == "validate" else "test" if stage == "test" else "train")
 
     def records(self, split: str) -> list[PairRecord]:
-        """The pairs of ``train``, ``val`` or ``test``."""
+        """Return the pairs of ``train``, ``val`` or ``test``."""
         folder = self.folder
         if split == "train" and self.training_folder is not None:
             folder = Path(self.training_folder)
@@ -131,15 +133,15 @@ class ChangeCaptionDataModule(LightningDataModule):
         if folder not in self._read:
             self._read[folder] = self._with_files(read_captions(folder))
         if not (chosen := [record for record in self._read[folder] if record.split == split]):
-            raise ValueError(f"{folder} has no pair of the part {split!r}")
+            raise ValueError(f"{folder} has no pair with split={split!r}")
         return chosen
 
     def training_captions(self) -> list[str]:
-        """All captions of the training part, from which a tokenizer may learn its words."""
+        """Return all captions of the training part, from which a tokenizer can learn its words."""
         return [caption for record in self.records("train") for caption in record.captions]
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Shuffled batches of the training part, in the present ``caption_mode``."""
+        """Return shuffled batches of the training part, in the current ``caption_mode``."""
         return ResumableDataLoader.for_trainer(
             self.trainer,
             ImagePairs(self.records("train"), self.caption_mode, self.augment),
@@ -150,15 +152,15 @@ class ChangeCaptionDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation part, in order."""
+        """Return batches of the validation part, in order."""
         return self._in_order(self.records("val"))
 
     def test_dataloader(self) -> DataLoader:
-        """Batches of the test part, in order."""
+        """Return batches of the test part, in order."""
         return self._in_order(self.records("test"))
 
     def predict_dataloader(self) -> DataLoader:
-        """Your own pair, if you gave one, else the test part."""
+        """Return the pair of ``before`` and ``after`` if they are set, else the test part."""
         if self.own_pair is None:
             return self._in_order(self.records("test"))
         before, after = self.own_pair
@@ -177,7 +179,7 @@ class ChangeCaptionDataModule(LightningDataModule):
             return _readable(records)
         files = (file for record in records for file in (record.before, record.after))
         if missing := next((file for file in files if not file.is_file()), None):
-            raise ValueError(f"{missing} is missing; skip_bad=True leaves such pairs out")
+            raise ValueError(f"{missing} is missing; skip_bad=True drops such pairs")
         return records
 
 
@@ -191,7 +193,6 @@ def _readable(records: list[PairRecord]) -> list[PairRecord]:
             reasons.append(str(error))
     if reasons:
         rank_zero_warn(
-            f"skip_bad=True left out {len(reasons)} of {len(records)} pairs; the first: "
-            f"{reasons[0]}"
+            f"skip_bad=True dropped {len(reasons)} of {len(records)} pairs; the first: {reasons[0]}"
         )
     return kept

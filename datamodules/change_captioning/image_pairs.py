@@ -1,4 +1,4 @@
-"""Image pairs as tensors, with both images of a pair augmented alike."""
+"""The map-style data set of image pairs, with joint augmentation of both images."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,18 +10,19 @@ from torch.utils.data import Dataset
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
 
 CaptionMode = Literal["flatten", "random", "first"]
+INSTALL_PILLOW = "pip install pillow"
 
 
 class ImagePairs(Dataset):
-    """``{"images", "id", "caption", "references", "changed"}`` of each pair.
+    """A data set of ``{"images", "id", "caption", "references", "changed"}`` per sample.
 
     Args:
-        records: the pairs.
-        caption_mode: which caption a sample has: with ``flatten`` each caption of each pair is a
-            sample of its own, with ``random`` a pair has another one at each visit, drawn from
-            torch's global generator, with ``first`` always the first.
-        augment: turn and mirror both images of a pair alike, one of eight ways at each visit. Only
-            where captions name no directions.
+        records: The pairs.
+        caption_mode: ``flatten`` makes each caption of each pair a sample; ``random`` draws a
+            caption from torch's global generator each time a pair is read; ``first`` always takes
+            the first caption.
+        augment: Rotate and mirror both images of a pair in the same way, one of eight at random
+            each time. Only for captions that name no directions.
     """
 
     def __init__(
@@ -59,16 +60,16 @@ class ImagePairs(Dataset):
 
 
 def read_pair(record: PairRecord) -> Tensor:
-    """Both images, float32 ``(2, 3, height, width)`` in [0, 1].
+    """Read both images as float32 ``(2, 3, height, width)`` in [0, 1].
 
     Raises:
-        ValueError: a file that is missing, broken or no 8-bit picture, or two of different sizes.
+        ValueError: A file is missing, broken or not an 8-bit image, or the sizes differ.
     """
     before, after = _picture(record.before), _picture(record.after)
     if before.shape != after.shape:
         raise ValueError(
             f"pair {record.id!r}: {record.before} has {before.shape[2]}x{before.shape[1]} pixels, "
-            f"{record.after} has {after.shape[2]}x{after.shape[1]}"
+            f"{record.after} has {after.shape[2]}x{after.shape[1]}; expected equal sizes"
         )
     return torch.stack([before, after])
 
@@ -77,35 +78,35 @@ def _picture(file: Any) -> Tensor:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise ImportError('images need Pillow: pip install "lightning-plugins[vision]"') from error
+        raise ImportError(f"reading images requires Pillow: {INSTALL_PILLOW}") from error
     try:
         with Image.open(file) as picture:
             if picture.mode not in ("RGB", "RGBA", "P", "L"):
                 raise ValueError(
-                    f"{file} has the pixel format {picture.mode!r}, not 8-bit colour; convert it, "
-                    "with a scaling of your choice"
+                    f"{file} has the pixel format {picture.mode!r}, expected 8-bit colour; scale "
+                    "and convert it first"
                 )
             pixels = bytearray(picture.convert("RGB").tobytes())
             width, height = picture.size
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        raise ValueError(f"{file} is no readable picture: {error}") from error
+        raise ValueError(f"{file} is not a readable image: {error}") from error
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)
     return values.permute(2, 0, 1).float() / 255
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: images ``(batch, 2, 3, height, width)``, all else in lists.
+    """Return a batch: images ``(batch, 2, 3, height, width)``, and lists of all other fields.
 
     Raises:
-        ValueError: pairs of different sizes.
+        ValueError: The pairs have different sizes.
     """
     sizes = {tuple(sample["images"].shape[-2:]) for sample in samples}
     if len(sizes) > 1:
         raise ValueError(
-            f"pairs of sizes {sorted(sizes)} in one batch: resize them beforehand, or set "
-            "batch_size to 1"
+            f"pairs of different sizes {sorted(sizes)} in one batch: resize the images, or set "
+            "batch_size=1"
         )
     batch: dict[str, Any] = {
         name: [sample[name] for sample in samples]

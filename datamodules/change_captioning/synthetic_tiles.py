@@ -1,4 +1,4 @@
-"""Synthetic bi-temporal tiles, written as a folder in LEVIR-CC's own layout."""
+"""Synthetic bi-temporal tiles: rendering of scenes, and a folder in the layout of LEVIR-CC."""
 
 import json
 import os
@@ -14,22 +14,30 @@ from lightning_plugins.datamodules.change_captioning.change_sentences import cap
 from lightning_plugins.datamodules.change_captioning.tile_scene import SIDE, Event, Scene, draw_pair
 
 VERSION = 1
-"""Of the tiles; another one is another folder."""
+"""Version of the tiles, part of the folder's name."""
+CLASSES = ("ground", "road", "tree", "water", "house")
+"""Classes of a label map; cars and shadows have none."""
+_CELL = SIDE // 4
+_ROAD_WIDTH = 5
+_GROUNDS = {"grassland": (96, 122, 70), "bare land": (142, 122, 96), "sand": (186, 168, 130)}
+_ROOFS = (((168, 74, 60), (140, 58, 48)), ((120, 124, 132), (96, 100, 108)), ((202, 196, 184),) * 2)
+_CARS = ((230, 230, 230), (40, 44, 60), (170, 40, 40))
+Pixels = NDArray[np.float64]
 
 
 def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
-    """Folder of made-up image pairs under ``cache``, made if it is not there yet.
+    """Return the folder of synthetic image pairs under ``cache``, and generate it if necessary.
 
-    64-pixel tiles of a place before and after: houses, roads, groups of trees, ponds and cars on
-    grassland, bare land or sand. In 30 % of the pairs nothing changes but light, tint, noise, cars
-    and a pixel of registration. Each pair has five captions, its ``changeflag`` and, under
-    ``label``, the mask of what changed (255). The layout is that of LEVIR-CC. These are synthetic
-    tiles: scores on them stand beside no published ones.
+    The pairs are 64-pixel tiles of a place before and after: houses, roads, groups of trees, ponds
+    and cars on grassland, bare land or sand. In 30 % of the pairs there is no change except light,
+    tint, noise, cars and a registration shift of up to one pixel. Each pair has five captions, its
+    ``changeflag`` and, under ``label``, the mask of the change (255). The layout is that of
+    LEVIR-CC. The tiles are synthetic: scores on them cannot be compared with published scores.
 
     Args:
-        cache: folder that holds the data sets.
-        sizes: pairs of ``train``, ``val`` and ``test``; no pair is in two of them.
-        seed: of everything.
+        cache: Folder that contains the data sets.
+        sizes: Number of pairs of ``train``, ``val`` and ``test``, which have no pair in common.
+        seed: Seed of the scenes, changes and images.
     """
     counts = "_".join(f"{split}{count}" for split, count in sizes.items())
     folder = cache / f"tiles_v{VERSION}_seed{seed}_{counts}"
@@ -48,7 +56,7 @@ def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
         try:
             os.rename(work, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same tiles
+            if not folder.is_dir():  # otherwise another process wrote the same tiles first
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -57,14 +65,14 @@ def generated_folder(cache: Path, sizes: dict[str, int], seed: int) -> Path:
 
 @dataclass(frozen=True)
 class TilePair:
-    """A made-up place at two times.
+    """A synthetic place at two times.
 
     Args:
-        scenes: what stands on the tile, before and after.
-        pictures: uint8 ``(64, 64, 3)`` each.
-        labels: class of each pixel, uint8 ``(64, 64)`` each, by
+        scenes: The scenes before and after.
+        pictures: The images, uint8 ``(64, 64, 3)`` each.
+        labels: The class of each pixel, uint8 ``(64, 64)`` each, an index of
             :data:`~lightning_plugins.datamodules.change_captioning.synthetic_tiles.CLASSES`.
-        event: what changed.
+        event: The change.
     """
 
     scenes: tuple[Scene, Scene]
@@ -74,14 +82,14 @@ class TilePair:
 
 
 def tile_pair(key: tuple[int, ...]) -> TilePair:
-    """The pair of a key; the data sets' are ``(seed, part, number)`` with parts 0 to 2."""
+    """Generate the pair of a key; data sets use ``(seed, part, number)`` with parts 0 to 2."""
     rng = np.random.default_rng(key)
     texture_seed = int(rng.integers(2**31))
     before, after, event = draw_pair(rng)
     (first, first_labels), (second, second_labels) = (
         render(scene, texture_seed) for scene in (before, after)
     )
-    pictures = flown_over(first, rng), flown_over(second, rng)
+    pictures = acquired(first, rng), acquired(second, rng)
     return TilePair((before, after), pictures, (first_labels, second_labels), event)
 
 
@@ -109,22 +117,13 @@ def _write_pair(images: Path, split: str, number: int, key: tuple[int, ...]) -> 
     }
 
 
-CLASSES = ("ground", "road", "tree", "water", "house")
-"""What a label map counts; cars and shadows are none."""
-_CELL = SIDE // 4
-_ROAD_WIDTH = 5
-_GROUNDS = {"grassland": (96, 122, 70), "bare land": (142, 122, 96), "sand": (186, 168, 130)}
-_ROOFS = (((168, 74, 60), (140, 58, 48)), ((120, 124, 132), (96, 100, 108)), ((202, 196, 184),) * 2)
-_CARS = ((230, 230, 230), (40, 44, 60), (170, 40, 40))
-Pixels = NDArray[np.float64]
-
-
 def render(scene: Scene, texture_seed: int) -> tuple[Pixels, NDArray[np.uint8]]:
-    """A clear picture ``(64, 64, 3)`` in [0, 255] of a scene, and its label map ``(64, 64)``.
+    """Render a scene as an image ``(64, 64, 3)`` in [0, 255] and a label map ``(64, 64)``.
 
     Args:
-        scene: the place.
-        texture_seed: of the ground and the trees, which stay where they are between two flights.
+        scene: The scene.
+        texture_seed: Seed of the texture of ground and trees, which is equal in both images of a
+            pair.
     """
     rng = np.random.default_rng(texture_seed)
     noise = _smooth_noise(rng)
@@ -160,10 +159,10 @@ def render(scene: Scene, texture_seed: int) -> tuple[Pixels, NDArray[np.uint8]]:
     return picture.clip(0, 255), labels
 
 
-def flown_over(picture: Pixels, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """The picture as one flight takes it: light, season's tint, noise, a pixel beside the place.
+def acquired(picture: Pixels, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Simulate one acquisition: light, seasonal tint, noise and a shift of up to one pixel.
 
-    None of these is a change, so that the difference of two pictures is not the answer.
+    None of these counts as a change, so a pixel-wise difference does not solve the task.
     """
     shifted = np.roll(picture, rng.integers(-1, 2, size=2), axis=(0, 1))
     light, tint = rng.uniform(0.75, 1.2), rng.uniform(0.93, 1.07, size=3)
@@ -172,7 +171,7 @@ def flown_over(picture: Pixels, rng: np.random.Generator) -> NDArray[np.uint8]:
 
 
 def _smooth_noise(rng: np.random.Generator) -> Pixels:
-    """Values ``(64, 64)`` of about unit size that vary over 8 pixels."""
+    """Return values ``(64, 64)`` with a scale of about 1 that vary over 8 pixels."""
     coarse = rng.normal(size=(9, 9))
     places = np.linspace(0, 8, SIDE)
     low = np.minimum(places.astype(int), 7)

@@ -1,4 +1,4 @@
-"""A made-up place from above, and what changes in it."""
+"""Random scenes seen from above, and random changes of them."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -8,7 +8,7 @@ import numpy as np
 Ground = Literal["grassland", "bare land", "sand"]
 Change = Literal["none", "built", "demolished", "road", "cleared", "planted", "flooded"]
 SIDE = 64
-"""Pixels of a tile."""
+"""Height and width of a tile in pixels."""
 _KINDS: tuple[Change, ...] = (
     *("none", "built", "demolished", "road", "cleared", "planted", "flooded"),
 )
@@ -18,7 +18,7 @@ QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 
 @dataclass(frozen=True)
 class House:
-    """A house in a cell of the grid, ``row`` and ``column`` 0 to 3, with its size in pixels."""
+    """A house in the cell ``row``, ``column`` (0 to 3 each) of the grid; its size is in pixels."""
 
     row: int
     column: int
@@ -29,15 +29,15 @@ class House:
 
 @dataclass(frozen=True)
 class Scene:
-    """What stands on a tile of 4 by 4 cells.
+    """The objects on a tile of 4 by 4 cells.
 
     Args:
-        ground: what lies below.
-        houses: with at most one in a cell.
-        trees: cells with a group of trees.
-        roads: ``(horizontal, cell)`` of straight roads through the tile, along a cell's edge.
-        ponds: cells with water.
-        cars: ``(road, place along it in pixels, colour)``.
+        ground: Kind of ground.
+        houses: Houses, at most one per cell.
+        trees: Cells with a group of trees.
+        roads: ``(horizontal, cell)`` of straight roads across the tile, along a cell's edge.
+        ponds: Cells with a pond.
+        cars: ``(road, position along it in pixels, colour)``.
     """
 
     ground: Ground
@@ -48,7 +48,7 @@ class Scene:
     cars: tuple[tuple[int, int, int], ...] = ()
 
     def free_cells(self) -> list[tuple[int, int]]:
-        """Cells without a house, trees or water."""
+        """Return the cells without a house, trees or a pond."""
         taken = {(house.row, house.column) for house in self.houses}
         taken |= {*self.trees, *self.ponds}
         return [(r, c) for r in range(4) for c in range(4) if (r, c) not in taken]
@@ -56,7 +56,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Event:
-    """What changed: its kind, how many objects, in which quadrant or direction."""
+    """A change: its kind, its number of objects, and its quadrant or direction."""
 
     kind: Change
     count: int = 0
@@ -64,9 +64,9 @@ class Event:
 
 
 def draw_pair(rng: np.random.Generator) -> tuple[Scene, Scene, Event]:
-    """A scene, the same place later, and what changed in between.
+    """Draw a scene, the same place later, and the change between them.
 
-    Cars come and go without being a change, as in the captions of LEVIR-CC.
+    Cars differ between both scenes but do not count as a change, as in LEVIR-CC.
     """
     before = _draw_scene(rng)
     wanted = _KINDS[int(rng.choice(len(_KINDS), p=_SHARES))]
@@ -92,7 +92,7 @@ def _house(cell: tuple[int, int], rng: np.random.Generator) -> House:
 
 
 def _changed(scene: Scene, kind: Change, rng: np.random.Generator) -> tuple[Scene, Event]:
-    """``scene`` after a change of ``kind``; without one where there is nothing to change."""
+    """Apply a change of ``kind``, or no change if the scene has nothing that can change so."""
     if kind == "road":
         used = set(scene.roads)
         free = [(h, c) for h in (True, False) for c in (1, 2, 3) if (h, c) not in used]
@@ -107,7 +107,7 @@ def _changed(scene: Scene, kind: Change, rng: np.random.Generator) -> tuple[Scen
         candidates = list(scene.trees) if kind == "cleared" else []
     if not candidates:
         return scene, Event("none")
-    # All in one quadrant, so that one place names them.
+    # All objects of a change are in one quadrant, so that a caption can name it.
     quadrant = _quadrant(candidates[int(rng.integers(len(candidates)))])
     there = [cell for cell in candidates if _quadrant(cell) == quadrant]
     most = 1 if kind == "flooded" else min(3, len(there))

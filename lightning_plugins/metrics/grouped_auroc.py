@@ -1,4 +1,4 @@
-"""Area under the ROC curve, group by group."""
+"""Area under the ROC curve of each group."""
 
 from collections.abc import Sequence
 
@@ -6,19 +6,20 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import binary_auroc
+from torchmetrics.utilities import dim_zero_cat
 
 _NAME_BYTES = 64
 
 
 class GroupedAUROC(Metric):
-    """AUROC of each group of samples, as a dictionary; groups of one class only are left out.
+    """AUROC of each group of samples as a dictionary, without groups that contain only one class.
 
-    Names travel between processes with the scores, so that no process has to know all groups; of
-    long ones the first 64 bytes count.
+    The names of the groups are synchronised with the scores, so no process has to know all groups.
+    Names are truncated to 64 bytes.
 
     Args:
-        against_all_negatives: compare the positives of a group with the negatives of all groups,
-            where a negative has no group of its own, such as the generator of a human text.
+        against_all_negatives: Compare the positives of a group with the negatives of all groups,
+            for groups that only positives have, such as the generator of a text.
     """
 
     full_state_update = False
@@ -34,10 +35,10 @@ class GroupedAUROC(Metric):
             self.add_state(state, [], dist_reduce_fx="cat")
 
     def update(self, scores: Tensor, labels: Tensor, names: Sequence[str]) -> None:
-        """Take scores ``(n,)``, labels ``(n,)`` of 0 and 1, and the group of each.
+        """Add scores ``(n,)``, labels ``(n,)`` of 0 and 1, and the names of their groups.
 
         Raises:
-            ValueError: another number of names than of scores.
+            ValueError: The numbers of names and scores differ.
         """
         if len(names) != len(scores):
             raise ValueError(f"names has {len(names)} entries: expected {len(scores)}")
@@ -48,10 +49,10 @@ class GroupedAUROC(Metric):
         self.names.append(rows.view(-1, _NAME_BYTES).to(scores.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Group -> AUROC, in the order of the names."""
+        """Return the AUROC by group, in the order of the names."""
         if not len(self.scores):
             return {}
-        scores, labels, rows = map(_joined, (self.scores, self.labels, self.names))
+        scores, labels, rows = map(dim_zero_cat, (self.scores, self.labels, self.names))
         names = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in rows.tolist()]
         found = {}
         for name in sorted(set(names)):
@@ -61,8 +62,3 @@ class GroupedAUROC(Metric):
             if 0 < labels[chosen].sum() < chosen.sum():
                 found[name] = binary_auroc(scores[chosen], labels[chosen])
         return found
-
-
-def _joined(state: list[Tensor] | Tensor) -> Tensor:
-    # A list until processes are synchronised, one tensor after it.
-    return state if isinstance(state, Tensor) else torch.cat(state)

@@ -1,4 +1,4 @@
-"""The mean of one value a sample, with its standard error."""
+"""The mean of one value per sample, with its standard error."""
 
 import torch
 from torch import Tensor
@@ -6,9 +6,9 @@ from torchmetrics import Metric
 
 
 class MeanWithError(Metric):
-    """Mean of values; :meth:`standard_error` says how sure it is.
+    """Mean of values, with their :meth:`standard_error`.
 
-    Accumulated in double precision: numbers, sums, and sums of squares.
+    The number, sum and sum of squares of the values are accumulated in double precision.
     """
 
     is_differentiable = False
@@ -30,11 +30,11 @@ class MeanWithError(Metric):
         self.count += values.numel()
 
     def compute(self) -> Tensor:
-        """The mean; NaN without a value."""
+        """Return the mean; NaN without values."""
         return (self.total / self.count).float()
 
     def standard_error(self) -> Tensor:
-        """Sample standard deviation over the root of the number; NaN with fewer than two."""
+        """Return the sample standard deviation divided by ``sqrt(n)``; NaN for ``n < 2``."""
         mean = self.total / self.count
         variance = (self.total_of_squares - self.count * mean.square()) / (self.count - 1)
         error = (variance.clamp(min=0) / self.count).sqrt()

@@ -1,4 +1,4 @@
-"""Image pairs with their captions, as one HTML page and as one picture."""
+"""Image pairs with their captions, as an HTML page and as a picture."""
 
 import base64
 import io
@@ -25,16 +25,16 @@ _CSS = """
 
 @dataclass(frozen=True)
 class CaptionedPair:
-    """What a captioner says about two images.
+    """Two images with a generated caption.
 
     Args:
-        name: of the pair.
-        before: array ``(height, width, 3)`` in [0, 1].
-        after: likewise.
-        difference: array ``(rows, columns)``, where the network saw a difference; each picture is
-            drawn from its own smallest to its own largest value.
-        caption: what the captioner said.
-        references: what people said; empty where nobody did.
+        name: Name of the pair.
+        before: First image, an array ``(height, width, 3)`` in [0, 1].
+        after: Second image, of the same shape.
+        difference: Array ``(rows, columns)`` of the feature distances; the colours span the range
+            of each pair's own values.
+        caption: The generated caption.
+        references: The human captions; may be empty.
     """
 
     name: str
@@ -46,19 +46,19 @@ class CaptionedPair:
 
 
 def captions_page(title: str, pairs: Sequence[CaptionedPair]) -> str:
-    """The pairs as one self-contained HTML page, all text escaped.
+    """Render the pairs as a self-contained HTML page; all text is escaped.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     return page(title, *map(_section, pairs), css=_CSS)
 
 
 def contact_sheet(pairs: Sequence[CaptionedPair]) -> Picture:
-    """The pairs one below the other: both images, the difference, and the captions.
+    """Draw one row per pair: both images, the difference, and the captions.
 
     Raises:
-        ImportError: if matplotlib is missing.
+        ImportError: matplotlib is not installed.
     """
     figure = new_figure(10.5, 1.75 * len(pairs))
     rows = figure.subplots(len(pairs), 4, squeeze=False, width_ratios=(1, 1, 1, 3.4))
@@ -67,10 +67,10 @@ def contact_sheet(pairs: Sequence[CaptionedPair]) -> Picture:
             axes.imshow(getattr(pair, name), cmap="magma", interpolation="nearest")
             if place == 0:
                 axes.set_title(name, fontsize=9, color=INK["light"])
-        said = f"{pair.name}\n\ncaption:   {pair.caption or '(empty)'}"
+        text = f"{pair.name}\n\ncaption:   {pair.caption or '(empty)'}"
         if pair.references:
-            said += f"\nreference: {pair.references[0]}"
-        row[-1].text(0, 0.5, literal(said), va="center", fontsize=9, wrap=True, color=INK["light"])
+            text += f"\nreference: {pair.references[0]}"
+        row[-1].text(0, 0.5, literal(text), va="center", fontsize=9, wrap=True, color=INK["light"])
         for axes in row:
             axes.set_axis_off()
     return rendered(figure)

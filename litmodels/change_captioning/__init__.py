@@ -1,4 +1,4 @@
-"""Change captioning: what differs between two images of one place, in words."""
+"""Change captioning: descriptions of the difference between two images of one place."""
 
 from lightning_plugins.litmodels.change_captioning.caption_callbacks import (
     CaptionPictures,

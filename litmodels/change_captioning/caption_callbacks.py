@@ -1,4 +1,4 @@
-"""Pictures of what a captioner sees and says."""
+"""Callbacks that write captions to files and draw captioned pairs."""
 
 import json
 from collections.abc import Sequence
@@ -20,20 +20,21 @@ from lightning_plugins.reports.writer import write_text_atomically
 
 
 class CaptionPictures(Callback):
-    """Draws the first pairs with their captions when a fit, a test or a prediction has ended.
+    """Draws the first pairs with their captions at the end of a fit, a test or a prediction.
 
-    Beside both images stands how far apart their features are in each patch, and below them the
-    caption and what people wrote. The page ``captions.html`` goes to ``folder``; the picture
-    ``captions``, with the same pairs, to the loggers that take pictures, else to the folder too.
-    A fit draws validation pairs. Only the first process draws, pairs of its own.
+    Each pair is shown with a map of the feature distance per patch, the generated caption and the
+    human captions. The page ``captions.html`` is written to ``folder``. The picture ``captions``
+    with the same pairs is sent to the loggers that accept images, or written to the folder if
+    there is none. A fit draws pairs of the last validation. Only rank 0 draws, and only pairs of
+    its own batches.
 
     Args:
-        num_pairs: how many.
-        folder: where files go; None is the log folder.
+        num_pairs: Number of pairs, at least 1.
+        folder: Folder of the files; None for the log folder.
 
     Raises:
-        ValueError: ``num_pairs`` below 1.
-        MisconfigurationException: a module without ``generate`` and ``difference_maps``.
+        ValueError: ``num_pairs`` is below 1.
+        MisconfigurationException: The module has no ``generate`` or no ``difference_maps``.
     """
 
     def __init__(self, num_pairs: int = 12, folder: str | None = None) -> None:
@@ -44,12 +45,12 @@ class CaptionPictures(Callback):
         self._batches: list[Any] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a module that cannot be asked."""
+        """Check that the module has the required methods."""
         for name in ("generate", "difference_maps"):
             if not callable(getattr(pl_module, name, None)):
                 raise MisconfigurationException(
-                    f"CaptionPictures needs {type(pl_module).__name__}.{name}(batch), as "
-                    "ChangeCaptioner has it"
+                    f"CaptionPictures requires {type(pl_module).__name__}.{name}(batch), which "
+                    "ChangeCaptioner has"
                 )
 
     def on_validation_batch_end(
@@ -61,7 +62,7 @@ class CaptionPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first pairs of the latest validation."""
+        """Keep the first pairs of the current validation."""
         if not trainer.sanity_checking:
             self._keep(trainer, batch, batch_idx)
 
@@ -78,11 +79,11 @@ class CaptionPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first pairs of the test part."""
+        """Keep the first test pairs."""
         self._keep(trainer, batch, batch_idx)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them."""
+        """Draw the test pairs."""
         self._draw(trainer, pl_module)
 
     def on_predict_batch_end(
@@ -94,11 +95,11 @@ class CaptionPictures(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the first pairs that are captioned."""
+        """Keep the first pairs of the prediction."""
         self._keep(trainer, batch, batch_idx)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw them."""
+        """Draw the predicted pairs."""
         self._draw(trainer, pl_module)
 
     def _keep(self, trainer: Trainer, batch: Any, batch_idx: int) -> None:
@@ -108,7 +109,7 @@ class CaptionPictures(Callback):
             self._batches.append(batch)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Outside the condition, because asking for the folder is a collective operation.
+        # Read on every rank, because trainer.log_dir is a collective operation.
         folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
         batches, self._batches = self._batches, []
         pairs = [pair for batch in batches for pair in _captioned(pl_module, batch)]
@@ -139,13 +140,13 @@ def _captioned(pl_module: Any, batch: Any) -> list[CaptionedPair]:
 
 
 class CaptionWriter(BasePredictionWriter):
-    """Writes what ``predict_step`` gives, one JSON object a line, and shows it.
+    """Writes the records of ``predict_step``, one JSON object per line.
 
-    Each process writes a file of its own: ``captions.jsonl``, and from the second rank on
-    ``captions_1.jsonl`` and so on.
+    Each process writes its own file: rank 0 writes ``captions.jsonl``, rank 1 writes
+    ``captions_1.jsonl``, and so on. Up to five captions are also printed.
 
     Args:
-        folder: where the files go; made if it is not there.
+        folder: Folder of the files, created if it does not exist.
     """
 
     def __init__(self, folder: str = ".") -> None:
@@ -162,9 +163,6 @@ class CaptionWriter(BasePredictionWriter):
         """Write the captions of this process."""
         rank = trainer.global_rank
         lines = [json.dumps(pair, ensure_ascii=False) for batch in predictions for pair in batch]
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / (f"captions_{rank}.jsonl" if rank else "captions.jsonl")
-        partial = file.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        partial.replace(file)
+        write_text_atomically(file, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} captions in {file}" if len(lines) > 5 else "\n".join(lines))

@@ -1,4 +1,4 @@
-"""Captions of what changed between two images, by a vision-language network."""
+"""The LightningModule that captions the change between two images."""
 
 import math
 from typing import Any, TypedDict
@@ -37,8 +37,9 @@ _TILES = "tiles"
 class PairBatch(TypedDict, total=False):
     """A batch of image pairs.
 
-    ``images`` ``(batch, 2, 3, height, width)`` in [0, 1] and ``id`` are always there; ``caption``
-    in training, the one to learn; ``references`` and ``changed`` in validation and test.
+    ``images`` ``(batch, 2, 3, height, width)`` in [0, 1] and ``id`` are always present; training
+    requires ``caption``, the target; validation and test require ``references`` and use
+    ``changed``.
     """
 
     images: Tensor
@@ -51,44 +52,44 @@ class PairBatch(TypedDict, total=False):
 class ChangeCaptioner(LightningModule):
     """Trains LLaVA-OneVision with a difference-aware module to caption changes.
 
-    Batches are :class:`PairBatch`; images of another size are resized to the network's. Each pair
-    is asked one fixed question, and the loss is the cross-entropy of the answer's tokens alone.
+    Batches are :class:`PairBatch`; images of another size are resized to the network's. The prompt
+    is the same question for every pair, and the loss is the cross-entropy of the answer's tokens.
 
-    Logged: ``train/loss`` (nats a token) and ``val/loss`` (of the first reference); over the whole
-    validation part all of :class:`~lightning_plugins.metrics.ChangeCaptionScores`, as ``val/s_m``,
-    ``val/bleu_4`` and so on, of captions that are generated in batches; the same for ``test``.
-    Choose checkpoints by ``val/s_m``: the authors of CCExpert chose theirs on the test part.
-    ``predict_step`` gives a list of ``{"id", "caption"}``.
+    Logged: ``train/loss`` (nats per token), ``val/loss`` (of the first reference) and, over the
+    whole validation part, all scores of :class:`~lightning_plugins.metrics.ChangeCaptionScores` of
+    the generated captions, as ``val/s_m``, ``val/bleu_4`` and so on. The same scores are logged for
+    ``test``. Select checkpoints by ``val/s_m``; the authors of CCExpert selected theirs on the test
+    part. ``predict_step`` returns a list of ``{"id", "caption"}``.
 
     Source: Wang et al., CCExpert, arXiv 2411.11360.
 
     Args:
-        size: ``tiny``, which is trained from random weights with words as tokens that it learns
-            from the DataModule's ``training_captions()``; or ``0.5b`` or ``7b``, which need
-            ``pretrained``.
+        size: ``tiny`` is trained from random weights, with a word tokenizer that is learned from
+            the DataModule's ``training_captions()``. ``0.5b`` and ``7b`` require ``pretrained``.
         difference: ``integrate``, ``alone`` (a control with the same parameters) or ``none``, as
             in :func:`~lightning_plugins.litmodels.change_captioning.network.build_network`.
-        zero_gate: begin as plain LLaVA-OneVision; False is the released architecture.
-        pretrained: folder of a downloaded checkpoint of LLaVA-OneVision (with ``zero_gate=True``)
-            or of CCExpert (False), with its tokenizer. Read whenever the network is made, also
-            where a checkpoint of Lightning replaces its weights then. For ``tiny``, ``tiles``: a
-            minute of
+        zero_gate: Start as plain LLaVA-OneVision; False is the released architecture.
+        pretrained: Folder of a downloaded checkpoint of LLaVA-OneVision (with ``zero_gate=True``)
+            or of CCExpert (with False), including its tokenizer. It is read whenever the network
+            is built, even if a Lightning checkpoint then replaces the weights. For ``tiny``,
+            ``tiles`` runs
             :func:`~lightning_plugins.litmodels.change_captioning.tile_pretraining.pretrained_on_tiles`
-            before the first fit, kept in the user's cache.
-        lora_rank: train low-rank changes of the language model's query and value projections
-            (peft), the projector and the difference module, and nothing else; 0 trains everything.
-        gradient_checkpointing: compute activations again in the backward pass.
-        max_new_tokens: longest caption.
-        num_beams: 1 is greedy.
-        constant: sentence of the constant captioner whose scores are logged beside.
-        java_meteor: also score with the original METEOR 1.5.
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+            (one minute) before the first fit and keeps the result in the user's cache.
+        lora_rank: Rank of low-rank updates (peft) of the language model's query and value
+            projections; with them, only the projector and the difference module are trained.
+            0 trains all parameters.
+        gradient_checkpointing: Recompute activations in the backward pass.
+        max_new_tokens: Maximum number of tokens of a caption.
+        num_beams: Number of beams; 1 is greedy decoding.
+        constant: Sentence of a constant captioner whose scores are also logged.
+        java_meteor: Also compute the original METEOR 1.5.
+        optimizer: Factory of the optimizer from the named parameters.
+        lr_scheduler: Factory of the learning rate scheduler from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, data without captions to learn words from, or a
-            tiny network that is asked for captions before it was trained.
-        ImportError: without transformers 5, or without peft for ``lora_rank``.
+        ValueError: An argument is outside its range, the data has no captions to learn words from,
+            or a tiny network generates captions before it was trained.
+        ImportError: transformers 5 is not installed, or peft for ``lora_rank``.
 
     Example::
 
@@ -137,22 +138,25 @@ class ChangeCaptioner(LightningModule):
             self._tokenizer = self._published_tokenizer()
 
     def configure_model(self) -> None:
-        """Make the network, once, and read its published weights."""
+        """Build the network, once, and load its published weights."""
         if self.network is not None:
             return
         options = self.hparams
         network = build_network(options["size"], options["difference"], options["zero_gate"])
         if options["pretrained"] not in (None, _TILES):
-            new = load_released(network, options["pretrained"])
-            rank_zero_info(f"read {options['pretrained']}; {len(new)} weights are new")
+            missing = load_released(network, options["pretrained"])
+            rank_zero_info(
+                f"loaded {options['pretrained']}; {len(missing)} weights are not in it and keep "
+                "their initial values"
+            )
         if options["gradient_checkpointing"]:
             network.gradient_checkpointing_enable({"use_reentrant": False})
         self.network = with_lora(network, options["lora_rank"]) if options["lora_rank"] else network
 
     def on_fit_start(self) -> None:
-        """Let a tiny network begin: with the weights of its pre-training, and with words.
+        """Load the pre-trained weights of a tiny network and learn its words.
 
-        Here it is known whether a checkpoint was restored, which has both.
+        This runs after a checkpoint was restored, which contains both already.
         """
         if self._tokenizer is not None:
             return
@@ -167,13 +171,13 @@ class ChangeCaptioner(LightningModule):
         self._tokenizer = self._learned_words(known)
 
     def loss(self, batch: PairBatch, captions: list[str]) -> Tensor:
-        """Mean cross-entropy in nats over the tokens of ``captions``, one for each pair."""
+        """Return the mean cross-entropy in nats per token of ``captions``, one for each pair."""
         answers = self._prompt().with_answers(captions, self.device)
         return self.network(pixel_values=self._pixels(batch), **answers).loss
 
     @torch.no_grad()
     def generate(self, batch: PairBatch) -> list[str]:
-        """A caption for each pair."""
+        """Generate a caption for each pair."""
         prompt, options = self._prompt(), self.hparams
         questions = prompt.questions(len(batch["images"]), self.device)
         found = self.network.generate(
@@ -191,7 +195,7 @@ class ChangeCaptioner(LightningModule):
 
     @torch.no_grad()
     def difference_maps(self, batch: PairBatch) -> Tensor:
-        """How far apart the vision tower's last features of the two images are.
+        """Compute the distance between the vision tower's last features of both images.
 
         Returns:
             Euclidean distances ``(batch, rows, columns)``, one for each patch.
@@ -204,21 +208,21 @@ class ChangeCaptioner(LightningModule):
         return distances.unflatten(1, (side, side)).float()
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch's captions."""
+        """Return the loss of a batch."""
         loss = self.loss(batch, batch["caption"])
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["id"]))
         return loss
 
     def validation_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Collect captions of the validation part."""
+        """Generate and score the captions of a validation batch."""
         self._evaluate("val", self.val_scores, batch)
 
     def test_step(self, batch: PairBatch, batch_idx: int) -> None:
-        """Collect captions of the test part."""
+        """Generate and score the captions of a test batch."""
         self._evaluate("test", self.test_scores, batch)
 
     def predict_step(self, batch: PairBatch, batch_idx: int) -> list[dict[str, str]]:
-        """``{"id", "caption"}`` for each pair."""
+        """Return ``{"id", "caption"}`` for each pair."""
         captions = self.generate(batch)
         return [{"id": i, "caption": c} for i, c in zip(batch["id"], captions, strict=True)]
 
@@ -231,16 +235,16 @@ class ChangeCaptioner(LightningModule):
         self._log_scores("test", self.test_scores)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Return the optimizer, and its scheduler with the right interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the words that were learned."""
+        """Store the words of the tokenizer."""
         if isinstance(self._tokenizer, WordTokenizer):
             checkpoint["words"] = self._tokenizer.words
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the words up again."""
+        """Restore the words of the tokenizer."""
         if "words" in checkpoint:
             self._tokenizer = WordTokenizer(checkpoint["words"])
 
@@ -248,8 +252,8 @@ class ChangeCaptioner(LightningModule):
         size, pretrained = self.hparams["size"], self.hparams["pretrained"]
         if pretrained is None:
             raise ValueError(
-                f"pretrained=None: size={size!r} needs the folder of a downloaded checkpoint, for "
-                "its weights and its tokenizer"
+                f"pretrained=None: size={size!r} requires the folder of a downloaded checkpoint "
+                "with its weights and tokenizer"
             )
         return QwenTokenizer(pretrained)
 
@@ -266,11 +270,11 @@ class ChangeCaptioner(LightningModule):
         return WordTokenizer.learned(texts, vocab_size, known)
 
     def _prompt(self) -> Prompt:
-        self.setup("")  # without a Trainer nobody has called it
+        self.setup("")  # not called yet without a Trainer
         if self._tokenizer is None:
             raise ValueError(
-                "a tiny network has no words before it was trained: give the checkpoint of a fit, "
-                "such as --ckpt_path=last.ckpt"
+                "size='tiny' has no tokenizer before it is trained: load the checkpoint of a fit, "
+                "for example with --ckpt_path=last.ckpt"
             )
         size = SIZES[self.hparams["size"]]
         vision = size.vision
@@ -295,5 +299,5 @@ class ChangeCaptioner(LightningModule):
         found = scores.compute()
         scores.reset()
         numbers = {f"{stage}/{k}": float(v) for k, v in found.items() if not isinstance(v, str)}
-        # Every rank has the scores of all of them.
+        # compute() gathered all ranks, so every rank has the same scores.
         self.log_dict(numbers, rank_zero_only=False, sync_dist=False)

@@ -1,4 +1,4 @@
-"""LLaVA-OneVision for two images, with what differs between them put into their features."""
+"""LLaVA-OneVision for image pairs, with a difference-aware module before the projector."""
 
 from functools import cache
 from typing import Any, Literal
@@ -15,25 +15,26 @@ Difference = Literal["integrate", "alone", "none"]
 def build_network(
     size: Size = "tiny", difference: Difference = "integrate", zero_gate: bool = True
 ) -> Any:
-    """A ``LlavaOnevisionForConditionalGeneration`` with random weights that reads image pairs.
+    """Build a ``LlavaOnevisionForConditionalGeneration`` for image pairs, with random weights.
 
-    ``forward`` and ``generate`` take ``pixel_values`` ``(batch, 2, 3, height, width)``, in [-1, 1]
-    as SigLIP wants them. Each image fills ``network.tokens_per_image`` image tokens of
-    ``input_ids``; no newline token follows.
+    ``forward`` and ``generate`` take ``pixel_values`` ``(batch, 2, 3, height, width)`` in [-1, 1],
+    the range of SigLIP. Each image replaces ``network.tokens_per_image`` image tokens of
+    ``input_ids``, without a newline token.
 
-    Weights that nothing depends on (the tower's last norm, the newline) do not require gradients,
-    so DDP need not look for them.
+    Unused weights (the tower's last norm, the newline) do not require gradients, so DDP does not
+    need ``find_unused_parameters``.
 
     Args:
-        size: ``tiny`` (0.4 M parameters), or the two sizes of LLaVA-OneVision that CCExpert uses.
-        difference: ``integrate`` the pair's difference, as CCExpert does, between the vision tower
-            and the projector; give the same module each image ``alone``, twice, which is a control
-            with the same parameters and no sight of the change; or ``none``, plain LLaVA-OneVision.
-        zero_gate: of :class:`~lightning_plugins.nn.change.DifferenceAwareIntegration`.
+        size: ``tiny`` (0.4 M parameters), ``0.5b`` or ``7b`` (the sizes of CCExpert).
+        difference: ``integrate`` applies the difference-aware module between the vision tower and
+            the projector, as CCExpert does. ``alone`` applies it to each image paired with itself,
+            a control with the same parameters that cannot see the change. ``none`` is plain
+            LLaVA-OneVision.
+        zero_gate: See :class:`~lightning_plugins.nn.change.DifferenceAwareIntegration`.
 
     Raises:
-        ValueError: an unknown name.
-        ImportError: without transformers 5.
+        ValueError: ``size`` or ``difference`` is unknown.
+        ImportError: transformers 5 is not installed.
     """
     if size not in SIZES:
         raise ValueError(f"size={size!r}: expected one of {', '.join(map(repr, SIZES))}")
@@ -46,19 +47,17 @@ def build_network(
 
 
 def with_lora(network: Any, rank: int) -> Any:
-    """The network with low-rank changes of its language model's queries and values (peft).
+    """Add low-rank updates (peft) to the query and value projections of the language model.
 
-    Beside these, the projector and the difference module are trained, and nothing else.
+    Only these, the projector and the difference module remain trainable.
 
     Raises:
-        ImportError: without peft.
+        ImportError: peft is not installed.
     """
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ImportError(
-            f'lora_rank={rank} needs peft: pip install "lightning-plugins[text]"'
-        ) from error
+        raise ImportError(f'lora_rank={rank} requires peft: pip install "peft>=0.13"') from error
     whole = ["multi_modal_projector"] + ["difference"] * (network.model.difference is not None)
     config = LoraConfig(
         r=rank,
@@ -74,27 +73,26 @@ def _configuration(size: Size) -> Any:
         from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
     except ImportError as error:
         raise ImportError(
-            "change captioning needs transformers 5 or later: "
-            'pip install "lightning-plugins[text]" "transformers>=5"'
+            'ChangeCaptioner requires transformers 5 or later: pip install "transformers>=5"'
         ) from error
     chosen = SIZES[size]
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**chosen.vision),
         text_config=Qwen2Config(**chosen.text),
         image_token_index=chosen.image_token_id,
-        video_token_index=-1,  # no token is one of a video
+        video_token_index=-1,  # no token is a video token
         tie_word_embeddings=chosen.text["tie_word_embeddings"],
     )
 
 
-# Made inside a function, because transformers is optional; once, so that the class is one.
+# Defined in a function, because transformers is optional; cached, so that there is one class.
 @cache
 def _pair_llava() -> type:
     from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     class PairModel(LlavaOnevisionModel):
-        """The vision tower, the difference module, the projector and the language model."""
+        """Vision tower, difference module, projector and language model."""
 
         def __init__(self, config: Any, size: Any, difference: str, zero_gate: bool) -> None:
             super().__init__(config)
@@ -108,20 +106,21 @@ def _pair_llava() -> type:
 
         def _init_weights(self, module: nn.Module) -> None:
             if isinstance(module, DifferenceAwareIntegration):
-                module.reset_parameters()  # after its parts, which transformers draws first
+                module.reset_parameters()  # transformers has initialised its submodules before
             else:
                 super()._init_weights(module)
 
         def pair_features(self, pixel_values: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-            """Features of the first images, the second ones, and of the change where there is one.
+            """Compute features of the first images, the second images and the change.
 
             Args:
                 pixel_values: ``(batch, 2, 3, height, width)``.
 
             Returns:
-                ``(batch, tokens, dim)`` each, before the projector.
+                Features ``(batch, tokens, dim)`` each, before the projector; the last are None
+                without a difference module.
             """
-            images = pixel_values.flatten(0, 1)  # first and second in turn
+            images = pixel_values.flatten(0, 1)  # first and second images alternate
             found = self.vision_tower(images, output_hidden_states=True).hidden_states
             if self.difference is None:
                 return found[-1][0::2], found[-1][1::2], None
@@ -133,20 +132,20 @@ def _pair_llava() -> type:
             second, _, _ = self.difference(after, after)
             return first, second, change
 
-        # forward() and generate() of transformers call it and put the features in their places.
+        # forward() and generate() of transformers replace the image tokens by these features.
         def get_image_features(self, pixel_values: Tensor, *args: Any, **kwargs: Any) -> Any:
             before, after, _ = self.pair_features(pixel_values)
-            # In the order of the images, which is also what the plain model projects at once.
+            # First and second images alternate, as in the batch that the plain model projects.
             images = torch.stack([before, after], dim=1).flatten(0, 1)
             projected = self.multi_modal_projector(images)
-            features: Any = tuple(projected)  # one entry an image, as the parent's
+            features: Any = tuple(projected)  # one entry per image, as in the parent class
             return BaseModelOutputWithPooling(pooler_output=features)
 
     class PairLlava(LlavaOnevisionForConditionalGeneration):
-        """LLaVA-OneVision whose images come in pairs."""
+        """LLaVA-OneVision for image pairs."""
 
         def __init__(self, config: Any, size: Any, difference: str, zero_gate: bool) -> None:
-            # Past the parent's, which would make a second, plain model.
+            # Skip the parent's __init__, which would also build a plain model.
             super(LlavaOnevisionForConditionalGeneration, self).__init__(config)
             self.model = PairModel(config, size, difference, zero_gate)
             text = config.text_config
@@ -155,7 +154,7 @@ def _pair_llava() -> type:
 
         @property
         def tokens_per_image(self) -> int:
-            """Image tokens that each of the two images fills."""
+            """Number of image tokens of each of the two images."""
             vision: Any = self.config.vision_config
             return (vision.image_size // vision.patch_size) ** 2
 

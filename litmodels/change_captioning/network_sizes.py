@@ -1,4 +1,4 @@
-"""Sizes of the vision-language network, by name."""
+"""The configurations of the vision-language network, by name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ Size = Literal["tiny", "0.5b", "7b"]
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """What tells one size from another.
+    """The configuration of one size.
 
     Args:
-        vision: of the SigLIP tower, by transformers' names.
-        text: of the Qwen2 language model, by transformers' names.
-        levels: hidden states of the tower that the difference module sees, the last one last.
-        num_layers: of the difference module.
-        num_heads: of the difference module.
-        image_token_id: stands in the prompt for one token of an image.
+        vision: Arguments of transformers' ``SiglipVisionConfig``.
+        text: Arguments of transformers' ``Qwen2Config``.
+        levels: Indices of the tower's hidden states that enter the difference module, the last
+            level last.
+        num_layers: Layers of the difference module.
+        num_heads: Attention heads of the difference module.
+        image_token_id: Token id that the prompt contains for each token of an image.
     """
 
     vision: Mapping[str, Any]
@@ -28,8 +29,8 @@ class NetworkSize:
     image_token_id: int
 
 
-# SigLIP-so400m at 384 pixels without its last layer and its head, neither of which LLaVA-OneVision
-# uses; so level -1 here is -2 of the 27 layers in the authors' scripts, which name -11 -8 -5 -2.
+# SigLIP-so400m at 384 pixels without its last layer and its head, which LLaVA-OneVision does not
+# use. Level -1 here is therefore -2 of the 27 layers in the authors' scripts (-11 -8 -5 -2).
 _SO400M = {
     "hidden_size": 1152,
     "intermediate_size": 4304,
@@ -71,7 +72,7 @@ SIZES: dict[Size, NetworkSize] = {
             "num_key_value_heads": 2,
             "max_position_embeddings": 256,
             "tie_word_embeddings": True,
-            "initializer_range": 0.1,  # 0.02 suits a thousand channels; a small one learns faster
+            "initializer_range": 0.1,  # 0.02 is for about 1000 channels; this learns faster
         },
         levels=(-3, -2, -1),
         num_layers=1,

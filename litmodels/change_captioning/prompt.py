@@ -1,4 +1,4 @@
-"""The question about a pair of images and its answer, as tokens."""
+"""The prompt about a pair of images, and its tokenizers."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, cast
@@ -10,7 +10,7 @@ QUESTION = (
     "This is the Image1 <image>. This is the second Image2 <image>.\n"
     "What difference happened from Image1 to Image2?"
 )
-"""The only question that CCExpert asks (arXiv 2411.11360, released code)."""
+"""The prompt of CCExpert (arXiv 2411.11360, released code), which is the same for all pairs."""
 _QWEN_CHAT = (
     "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
     f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
@@ -19,20 +19,24 @@ _NO_TARGET = -100
 
 
 class Tokenizer(Protocol):
-    """What a prompt needs of a tokenizer."""
+    """Interface of a tokenizer for :class:`Prompt`."""
 
     pad_id: int
     end_id: int
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text, without any at its ends."""
+        """Return the tokens of a text, without start and end tokens."""
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, without special ones."""
+        """Return the text of tokens, without special tokens."""
 
 
 class QwenTokenizer:
-    """The tokenizer of a published checkpoint, and the end of an answer in its chat format."""
+    """The tokenizer of a published checkpoint, with the end token of its chat format.
+
+    Args:
+        folder: Folder of the checkpoint.
+    """
 
     def __init__(self, folder: str) -> None:
         from transformers import AutoTokenizer
@@ -42,11 +46,11 @@ class QwenTokenizer:
         self.pad_id = cast("int", self._tokenizer.convert_tokens_to_ids("<|endoftext|>"))
 
     def encode(self, text: str) -> list[int]:
-        """Tokens of a text; ``<|im_start|>`` and its like are one token each."""
+        """Return the tokens of a text; special tokens such as ``<|im_start|>`` are one each."""
         return self._tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of tokens, without special ones."""
+        """Return the text of tokens, without special tokens."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
 
@@ -54,9 +58,9 @@ class Prompt:
     """Builds the inputs of the network from captions.
 
     Args:
-        tokenizer: of the network.
-        image_token_id: fills the places of image tokens.
-        tokens_per_image: how many for each of the two images.
+        tokenizer: Tokenizer of the network.
+        image_token_id: Id of the placeholder for an image token.
+        tokens_per_image: Number of placeholders for each of the two images.
     """
 
     def __init__(self, tokenizer: Tokenizer, image_token_id: int, tokens_per_image: int) -> None:
@@ -67,11 +71,11 @@ class Prompt:
         self.ids = [*first, *image, *second, *image, *rest]
 
     def questions(self, batch_size: int, device: torch.device) -> Tensor:
-        """The same question for every pair, ``(batch_size, length)``."""
+        """Return the question's tokens for each pair, ``(batch_size, length)``."""
         return torch.tensor(self.ids, device=device).repeat(batch_size, 1)
 
     def with_answers(self, captions: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """Questions with answers; only the answers' tokens and their ends are targets.
+        """Return questions with answers; the targets are the answers' tokens and end tokens.
 
         Returns:
             ``input_ids``, ``attention_mask`` and ``labels``, ``(len(captions), length)`` each,

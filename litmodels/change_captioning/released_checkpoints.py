@@ -1,4 +1,4 @@
-"""Published weights of LLaVA-OneVision and CCExpert, read into the network of this package."""
+"""Loading of the published weights of LLaVA-OneVision and CCExpert."""
 
 import re
 from collections.abc import Iterator
@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lightning_plugins.nn.change.released_weights import from_released
 
-# In the order in which they are tried; None leaves the weight out. Three layouts: transformers' own
-# in memory, the one on its hub (llava-hf), and LLaVA-NeXT's (lmms-lab and the authors of CCExpert).
+# Tried in this order; None drops the weight. Three layouts: transformers' in memory, the one on its
+# hub (llava-hf), and LLaVA-NeXT's (lmms-lab and the authors of CCExpert).
 _RENAMED: tuple[tuple[str, str | None], ...] = (
-    (r"^model\.mm_cc_projector\.", None),  # built and never used by the authors' code
+    (r"^model\.mm_cc_projector\.", None),  # created but never used by the authors' code
     (r"^model\.vision_resampler\.", "model.difference."),
     (r"^model\.vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
     (r"^vision_tower\.vision_model\.", "model.vision_tower."),
@@ -27,8 +27,8 @@ _RENAMED: tuple[tuple[str, str | None], ...] = (
     (r"^model\.(layers|embed_tokens|norm)\.", r"model.language_model.\1."),
 )
 _DIFFERENCE = "model.difference."
-# What a checkpoint may lack: the difference module of a plain LLaVA-OneVision, which then keeps its
-# initial weights; a head that is the embedding; and two that nothing depends on.
+# A checkpoint may lack the difference module (plain LLaVA-OneVision; the module then keeps its
+# initial weights), a head that is tied to the embedding, and two unused weights.
 _MAY_LACK = (_DIFFERENCE, "lm_head.", "model.image_newline", "model.vision_tower.post_layernorm.")
 
 
@@ -36,25 +36,27 @@ def load_released(network: nn.Module, folder: str | Path) -> list[str]:
     """Copy the weights of a published checkpoint into ``network``, shard by shard.
 
     Reads all ``*.safetensors`` of ``folder`` in the layout of ``llava-hf``, of ``lmms-lab``, or of
-    the CCExpert checkpoints. Vision layers beyond the network's own, the tower's pooling head and
-    CCExpert's unused parameters are left out; embeddings with fewer rows fill the first ones.
+    the CCExpert checkpoints. Vision layers that the network does not have, the tower's pooling head
+    and CCExpert's unused parameters are dropped. Embeddings with fewer rows fill the first rows.
 
     Args:
-        network: of :func:`~lightning_plugins.litmodels.change_captioning.network.build_network`.
-        folder: of the checkpoint, on this machine.
+        network: A network of
+            :func:`~lightning_plugins.litmodels.change_captioning.network.build_network`.
+        folder: Local folder of the checkpoint.
 
     Returns:
-        Names of the network's parameters that the checkpoint does not have.
+        Names of the network's parameters that are not in the checkpoint.
 
     Raises:
-        ValueError: no such files, a weight of another shape, or one missing that has to be there.
+        ValueError: The folder has no such files, a shape does not match, or a required weight is
+            missing.
     """
     targets = dict(network.named_parameters())
     missing = set(targets)
     shards = sorted(Path(folder).glob("*.safetensors"))
     if not shards:
         raise ValueError(
-            f"pretrained={str(folder)!r} has no *.safetensors: give the folder of a downloaded "
+            f"pretrained={str(folder)!r} has no *.safetensors: expected the folder of a downloaded "
             "checkpoint, for example of llava-hf/llava-onevision-qwen2-0.5b-ov-hf"
         )
     for shard in shards:
@@ -65,7 +67,7 @@ def load_released(network: nn.Module, folder: str | Path) -> list[str]:
     if lacking := sorted(name for name in missing if not name.startswith(_MAY_LACK)):
         raise ValueError(
             f"pretrained={str(folder)!r} lacks {len(lacking)} weights, the first is {lacking[0]}: "
-            "is it of another size or architecture?"
+            "expected a checkpoint of the same size and architecture"
         )
     difference = {name for name in targets if name.startswith(f"{_DIFFERENCE}layers.")}
     if not difference & missing and f"{_DIFFERENCE}output_gate" in missing:
@@ -107,6 +109,6 @@ def _copy(target: Any, weight: Tensor, name: str, shard: Path) -> None:
         target[: len(weight)].copy_(weight)
     else:
         raise ValueError(
-            f"{shard.name}: {name} has the shape {tuple(weight.shape)}, the network wants "
-            f"{tuple(target.shape)}: set size to the checkpoint's"
+            f"{shard.name}: {name} has the shape {tuple(weight.shape)}, expected "
+            f"{tuple(target.shape)}: set size to the size of the checkpoint"
         )

@@ -1,4 +1,4 @@
-"""Stage 0: what a tiny network has to have seen before it can learn about changes."""
+"""Pre-training of the tiny network on synthetic tiles ("stage 0"), without any changes."""
 
 import hashlib
 import json
@@ -31,20 +31,22 @@ from lightning_plugins.optimizers import WarmupCosine
 
 _WORDS_FILE = "words.json"
 _PART = 3
-"""Of the tiles: those of the data sets have the parts 0 to 2."""
+"""Part of the tiles' key; the data sets use the parts 0 to 2."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """How long stage 0 is; its fields, with the network's size, name the cached weights.
+    """The length of stage 0. The key of the cached weights is derived from it.
 
     Args:
-        num_pairs: tiles, in pairs, that no data set has.
-        vision_steps: for the vision tower: which share of each patch is road, tree, water, house.
-        answer_steps: for the whole network without a difference module: what stands in each quarter
-            of both images, and captions without their images. No change is ever shown.
-        batch_size: pairs a step.
-        seed: of everything.
+        num_pairs: Number of pairs of tiles; no data set contains them.
+        vision_steps: Training steps of the vision tower, which predicts the share of each class
+            (ground, road, tree, water, house) in each patch.
+        answer_steps: Training steps of the whole network without a difference module, which
+            predicts the objects in each quarter of both images, and captions without images. The
+            network never sees a caption together with its images.
+        batch_size: Pairs per step.
+        seed: Seed of the tiles, the weights and the order.
     """
 
     num_pairs: int = 2000
@@ -55,14 +57,17 @@ class Pretraining:
 
 
 def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = None) -> Path:
-    """Folder with the weights and words of a pre-trained ``tiny`` network, made if it is missing.
+    """Return the folder of a pre-trained ``tiny`` network, and train it if necessary.
 
-    It stands in for a published LLaVA-OneVision, which has seen images and words long before it
-    sees a change. Making it takes a minute of one core.
+    The network replaces a published LLaVA-OneVision, which was pre-trained on images and text
+    before it is trained on changes. The training takes a minute of one core.
 
     Args:
-        cache: folder that holds such folders; None is the user's cache.
-        plan: how long; None is the usual length.
+        cache: Folder that contains the pre-trained networks; None for the user's cache.
+        plan: Length of the training; None for the default.
+
+    Returns:
+        A folder with ``model.safetensors`` and the words of the tokenizer.
     """
     plan = plan or Pretraining()
     cache = cache or cache_folder().parent / "change_captions"
@@ -71,7 +76,7 @@ def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = No
     folder = cache / f"pretrained_tiny_{key}"
     if folder.is_dir():
         return folder
-    rank_zero_info("pre-training the tiny network on tiles, once; takes about a minute")
+    rank_zero_info("pre-training the tiny network on tiles (once, about a minute)")
     cache.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(dir=cache, prefix=".making_"))
     try:
@@ -80,7 +85,7 @@ def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = No
         try:
             os.rename(work, folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster
+            if not folder.is_dir():  # otherwise another process wrote it first
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -88,7 +93,7 @@ def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = No
 
 
 def words_of(folder: Path) -> list[str]:
-    """The words of a network that was pre-trained, in the order of their numbers."""
+    """Return the words of a pre-trained network, in the order of their token ids."""
     return json.loads((folder / _WORDS_FILE).read_text(encoding="utf-8"))
 
 
@@ -107,7 +112,7 @@ def _pretrain(folder: Path, plan: Pretraining) -> None:
 
 @dataclass(frozen=True)
 class _Tiles:
-    """Pairs with all that is known of them; ``shares`` is ``(pairs, 2, patches, classes)``."""
+    """Pairs of tiles with their targets; ``shares`` is ``(pairs, 2, patches, classes)``."""
 
     images: Tensor
     shares: Tensor
@@ -130,7 +135,7 @@ class _Tiles:
         )
 
     def pixels(self, pairs: Tensor) -> Tensor:
-        """Of some pairs, in [-1, 1]."""
+        """Return the images of the indexed pairs, in [-1, 1]."""
         return self.images[pairs].float() / 127.5 - 1
 
 
@@ -139,14 +144,14 @@ def _as_pixels(picture: Any) -> Tensor:
 
 
 def _shares(labels: Any, patch: int) -> Tensor:
-    """Share of each class in each patch, ``(patches, classes)``."""
+    """Return the share of each class in each patch, ``(patches, classes)``."""
     one_hot = nn.functional.one_hot(torch.from_numpy(labels).long(), len(CLASSES)).float()
     patches = one_hot.unfold(0, patch, patch).unfold(1, patch, patch)
     return patches.mean((-2, -1)).flatten(0, 1)
 
 
 def _contents(scene: Scene) -> str:
-    """What there is most of in each quarter of a tile, one word each."""
+    """Return the most frequent kind of object in each quarter of a tile, one word each."""
     counts = [{"house": 0, "trees": 0, "pond": 0} for _ in QUADRANTS]
     houses = ((house.row, house.column) for house in scene.houses)
     for name, cells in (("house", houses), ("trees", scene.trees), ("pond", scene.ponds)):
@@ -181,7 +186,7 @@ def _train_answers(network: Any, tiles: _Tiles, words: WordTokenizer, plan: Pret
         return of_images + network(**captions).loss
 
     tower = list(network.model.vision_tower.parameters())
-    of_tower = set(tower)  # for membership alone: its order differs from run to run
+    of_tower = set(tower)  # only for membership tests: its order is random
     rest = [parameter for parameter in network.parameters() if parameter not in of_tower]
     groups = [{"params": tower, "lr": 5e-4}, {"params": rest, "lr": 2e-3}]
     _train(groups, loss, plan.answer_steps, plan)

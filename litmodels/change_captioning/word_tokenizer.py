@@ -1,4 +1,4 @@
-"""A tokenizer of whole words, learned from captions."""
+"""A word-level tokenizer that is learned from captions."""
 
 import re
 from collections import Counter
@@ -8,13 +8,13 @@ _SPECIAL = ("<pad>", "<unknown>", "<end>", "<image>")
 
 
 class WordTokenizer:
-    """Numbers for lower-case words and punctuation marks; 0 to 3 are special.
+    """Maps lower-case words and punctuation marks to token ids; the ids 0 to 3 are special.
 
-    For small networks that are trained from random weights; with published weights goes their own
-    tokenizer.
+    It is for small networks that are trained from random weights; published weights require their
+    own tokenizer.
 
     Args:
-        words: the vocabulary, without the special tokens, in the order of its numbers.
+        words: The vocabulary without the special tokens, in the order of the ids.
     """
 
     pad_id, unknown_id, end_id, image_id = range(len(_SPECIAL))
@@ -27,22 +27,25 @@ class WordTokenizer:
     def learned(
         cls, texts: Iterable[str], vocab_size: int, known: Sequence[str] = ()
     ) -> "WordTokenizer":
-        """With ``known`` words, which keep their numbers, and then the most frequent of ``texts``.
+        """Build a vocabulary of at most ``vocab_size`` tokens from the most frequent words.
 
-        At most ``vocab_size`` tokens in all.
+        Args:
+            texts: Texts that contain the words.
+            vocab_size: Maximum number of tokens, including the four special tokens.
+            known: Words that come first and keep their ids.
         """
         counts = Counter(word for text in texts for word in _split(text))
         new = sorted(counts.keys() - set(known), key=lambda word: (-counts[word], word))
         return cls([*known, *new][: vocab_size - len(_SPECIAL)])
 
     def encode(self, text: str) -> list[int]:
-        """Numbers of the words of ``text``."""
+        """Return the token ids of ``text``."""
         return [self._id_of.get(word, self.unknown_id) for word in _split(text)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words of ``ids`` up to the first end, without special tokens, a blank between two.
+        """Return the words of ``ids`` up to the first end token, without special tokens.
 
-        Before a last full stop there is none.
+        Words are separated by spaces, without a space before a final full stop.
         """
         found = []
         for number in ids:

@@ -1,11 +1,12 @@
-"""Captions to score: made from a seed, or published predictions where a variable names them."""
+"""Captions to score: generated from a seed, or published predictions from a file."""
 
 import json
 import os
 import random
 from pathlib import Path
 
-# One line a pair, {"uid", "pred", "change_caption": [...]}, as CCExpert's authors publish them.
+# The variable names a file with one line per pair, {"uid", "pred", "change_caption": [...]}, as
+# published by the authors of CCExpert.
 PUBLISHED = "LIGHTNING_PLUGINS_CCEXPERT_PREDICTIONS"
 
 _WORDS = """
@@ -17,7 +18,7 @@ been at with some many two one near next well-built u-shaped road's houses' gras
 
 
 def made_corpus(segments=1000, seed=0):
-    """(captions, five references each) with function words twice, inflections, punctuation."""
+    """Return (captions, five references each) with function words, inflections and punctuation."""
     draw = random.Random(seed)
     words = _WORDS.split()
 
@@ -38,7 +39,7 @@ def made_corpus(segments=1000, seed=0):
 
 
 def published_corpus():
-    """(captions, references) of the published predictions, each pair once; None without them."""
+    """Return (captions, references) of the published predictions, or None without the file."""
     if PUBLISHED not in os.environ:
         return None
     seen = {}

@@ -1,4 +1,4 @@
-"""Run in spawned processes by the test of ChangeCaptionScores on two ranks."""
+"""The function that the test of ChangeCaptionScores on two ranks runs in spawned processes."""
 
 import json
 from pathlib import Path
@@ -8,12 +8,12 @@ from caption_corpora import made_corpus
 
 from lightning_plugins.metrics import ChangeCaptionScores
 
-# The sampler of a test loader fills the second rank's last batch with the first segment.
+# A distributed sampler fills the second rank's last batch with the first segment.
 SHARES = (list(range(0, 21, 2)), [*range(1, 21, 2), 0])
 
 
 def score_share(rank: int, folder: str) -> None:
-    """Score the share of ``rank`` together with the other rank, and write what came out."""
+    """Score the share of ``rank`` together with the other rank, and write the scores."""
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
     )

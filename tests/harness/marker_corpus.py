@@ -1,4 +1,4 @@
-"""Texts whose label shows in single words, and a detector of a few thousand parameters."""
+"""Texts with marker words that reveal the label, and a detector of a few thousand parameters."""
 
 import json
 import random
@@ -29,7 +29,7 @@ SMALL_SCRN = {"latent_dim": 16, "width": 16}
 
 
 def marker_corpus(count=64, seed=0, length=12):
-    """Samples of alternating label; AI texts have three marker words."""
+    """Return samples of alternating labels; AI texts contain three marker words."""
     randomness = random.Random(seed)
     samples = []
     for place in range(count):
@@ -42,7 +42,7 @@ def marker_corpus(count=64, seed=0, length=12):
 
 
 class MarkerData(LightningDataModule):
-    """Four batches of 16 texts, other texts for validation and test."""
+    """Four batches of 16 training texts, and different texts for validation and test."""
 
     def train_dataloader(self):
         return ResumableDataLoader(marker_corpus(seed=0), 16, shuffle=True)
@@ -55,7 +55,7 @@ class MarkerData(LightningDataModule):
 
 
 def tiny_detector(method="plain", **arguments):
-    """A detector from scratch, its networks made."""
+    """Return a detector from scratch, with its networks built."""
     if method == "scrn":
         arguments = {"method_options": SMALL_SCRN, **arguments}
     detector = AITextDetector(method=method, **{**TINY, **arguments})
@@ -64,7 +64,7 @@ def tiny_detector(method="plain", **arguments):
 
 
 def write_marker_corpus(path, count):
-    """A file that ``AITextDataModule`` reads; each text is a source of its own."""
+    """Write a file for ``AITextDataModule``, in which each text has its own source."""
     lines = [
         json.dumps(sample | {"source": str(place)})
         for place, sample in enumerate(marker_corpus(count))
@@ -73,13 +73,13 @@ def write_marker_corpus(path, count):
 
 
 def batch_of(samples):
-    """Samples as a DataModule's batch."""
+    """Return samples as a batch of the DataModule."""
     labels = torch.tensor([sample["label"] for sample in samples])
     return {"text": [sample["text"] for sample in samples], "label": labels}
 
 
 def quiet_trainer(folder, **arguments):
-    """A Trainer on the CPU that writes nothing of itself."""
+    """Return a Trainer on the CPU without progress bar, summary, logger and checkpoints."""
     return Trainer(
         default_root_dir=folder,
         accelerator="cpu",

@@ -1,4 +1,4 @@
-"""Weights as the released CCExpert checkpoints have them, at any size."""
+"""Random weights with the names of the released CCExpert checkpoints, at any size."""
 
 import torch
 
@@ -6,7 +6,7 @@ ATTENTIONS = ("change_self_attn", "cross_attn_change_to_imageABC", "cross_attn_i
 
 
 def released_weights(dim, num_layers):
-    """Random weights under the names and with the shapes of the released module."""
+    """Return random weights with the names and shapes of the released module."""
     gate, reduce = "ChangeAwareTokenReduce.feature_map_level_gate", "ChangeAwareTokenReduce"
     linear = {
         "expert_change_feature_extractor_model.linear_mapping": (dim, 2 * dim),

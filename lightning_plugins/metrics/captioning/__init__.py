@@ -1,4 +1,4 @@
-"""Scores of captions as the COCO evaluation computes them, without Lightning or a download."""
+"""Caption scores of the COCO evaluation, computed in Python without a download."""
 
 from lightning_plugins.metrics.captioning.bleu import bleu
 from lightning_plugins.metrics.captioning.change_captions import ChangeCaptionScores

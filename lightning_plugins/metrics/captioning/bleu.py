@@ -1,25 +1,26 @@
-"""BLEU over a corpus."""
+"""BLEU of a corpus, and the n-gram counts that BLEU and CIDEr-D use."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
-# Of the COCO evaluation: what keeps its quotients finite, kept to give the same digits.
+# The COCO evaluation adds these to avoid divisions by zero; they are needed for equal digits.
 _TINY, _SMALL = 1e-15, 1e-9
+Ngram = tuple[str, ...]
 
 
 def bleu(preds: Sequence[str], references: Sequence[Sequence[str]], max_n: int = 4) -> list[float]:
-    """BLEU-1 to BLEU-``max_n`` of a corpus, each in [0, 1].
+    """Compute BLEU-1 to BLEU-``max_n`` of a corpus, each in [0, 1].
 
     Papineni et al., ACL 2002: the geometric mean of the clipped n-gram precisions of the whole
-    corpus, times the brevity penalty. The reference length of a sentence is the closest one, of two
-    equally close the shorter. Equal to ``pycocoevalcap`` digit for digit; words are what stands
-    between blanks.
+    corpus, times the brevity penalty. The reference length of a segment is the one closest to the
+    length of its prediction, and the shorter one of two equally close. The result equals
+    ``pycocoevalcap`` digit for digit. Words are separated by white space.
 
     Args:
-        preds: one sentence a segment.
-        references: one or more sentences a segment.
-        max_n: longest n-gram.
+        preds: One sentence per segment.
+        references: One or more sentences per segment.
+        max_n: Length of the longest n-gram.
     """
     matched, possible = [0] * max_n, [0] * max_n
     length, reference_length = 0, 0
@@ -43,11 +44,8 @@ def bleu(preds: Sequence[str], references: Sequence[Sequence[str]], max_n: int =
     return scores
 
 
-Ngram = tuple[str, ...]
-
-
 def ngram_counts(words: Sequence[str], max_n: int = 4) -> Counter[Ngram]:
-    """How often each run of 1 to ``max_n`` words occurs."""
+    """Count each sequence of 1 to ``max_n`` consecutive words."""
     return Counter(
         tuple(words[start : start + n])
         for n in range(1, max_n + 1)

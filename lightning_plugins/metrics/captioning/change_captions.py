@@ -1,4 +1,4 @@
-"""All scores of a change captioner, over a whole corpus."""
+"""The metric that computes all scores of a change captioner over a corpus."""
 
 import json
 from collections.abc import Sequence
@@ -16,35 +16,36 @@ from lightning_plugins.metrics.captioning.rouge_l import rouge_l
 
 
 class ChangeCaptionScores(Metric):
-    """BLEU, ROUGE-L, CIDEr-D, METEOR and their mean S*_m, as the change-captioning papers do it.
+    """BLEU, ROUGE-L, CIDEr-D, METEOR and their mean S*_m, as in change-captioning papers.
 
-    Sentences are put in lower case and lose their full stops, as in the evaluation of CCExpert
-    (arXiv 2411.11360); words are what stands between blanks. The corpus is scored as one, over all
-    ranks, and a segment that came twice (a sampler fills the last batch) counts once if ``ids``
-    are given. The order of updates and the number of processes do not change a digit.
+    Sentences are converted to lower case without full stops, as in the evaluation of CCExpert
+    (arXiv 2411.11360); words are separated by white space. The corpus of all ranks is scored as a
+    whole. With ``ids``, a segment that occurs twice (a sampler fills the last batch) counts once.
+    The result does not depend on the order of updates or the number of processes, to the last
+    digit.
 
-    ``compute`` returns a dictionary of fractions, of which papers print 100 times:
+    ``compute`` returns a dictionary of fractions; papers print them times 100:
 
     - ``bleu_1`` to ``bleu_4``, ``rouge_l``, ``cider_d`` (at most 10);
-    - ``meteor_exact`` and ``meteor_exact_stem``, and with ``java=True`` also ``meteor``, the whole
-      METEOR 1.5, which scores higher;
-    - ``s_m = (bleu_4 + METEOR + rouge_l + cider_d) / 4``, with the name of the METEOR it used under
-      ``s_m_meteor``: ``meteor`` where there is one, else ``meteor_exact_stem``;
-    - where ``changed`` was given: ``changed_s_m`` and its four parts over changed pairs alone, with
-      document frequencies of those alone, and ``change_accuracy``: the share of pairs where the
-      caption says that nothing changed just when nothing did. It says so if it is, word for word,
-      a reference caption of some pair without change;
-    - with ``constant``: ``constant_s_m`` and its four parts, of a captioner that always says that
-      sentence. On LEVIR-CC such a one has an S*_m near 0.60, because half of the pairs are without
-      change: no score means anything but next to this one.
+    - ``meteor_exact`` and ``meteor_exact_stem``, and with ``java=True`` also ``meteor``, the
+      complete METEOR 1.5, which is higher;
+    - ``s_m = (bleu_4 + METEOR + rouge_l + cider_d) / 4``, and in ``s_m_meteor`` the name of the
+      METEOR score that it contains: ``meteor`` if present, else ``meteor_exact_stem``;
+    - if ``changed`` was given: ``changed_s_m`` and its four parts over the changed pairs, with
+      document frequencies of these pairs; and ``change_accuracy``, the share of pairs for which the
+      caption is right about whether anything changed. A caption states no change if it equals a
+      reference caption of some pair without change;
+    - with ``constant``: ``constant_s_m`` and its four parts, the scores of a captioner that always
+      returns this sentence. On LEVIR-CC its S*_m is near 0.60, because half of the pairs have no
+      change, so scores can only be interpreted relative to it.
 
     Args:
-        java: also ask the original METEOR 1.5, which takes about a minute for 2,000 segments.
-        constant: the sentence of the constant captioner.
+        java: Also run the original METEOR 1.5, which takes about a minute for 2,000 segments.
+        constant: Sentence of the constant captioner.
 
     Raises:
         ImportError: ``java=True`` without Java or ``pycocoevalcap``.
-        ValueError: captions, references and ids of different numbers, or a segment without one.
+        ValueError: Captions, references and ids differ in number, or a segment has no reference.
 
     Example::
 
@@ -61,11 +62,11 @@ class ChangeCaptionScores(Metric):
         super().__init__(**kwargs)
         if java and not java_meteor_available():
             raise ImportError(
-                "java=True needs Java on the PATH and METEOR's scorer: pip install pycocoevalcap"
+                "java=True requires java on the PATH, and pycocoevalcap: pip install pycocoevalcap"
             )
         self.java = java
         self.constant = constant
-        # Sentences as bytes, one JSON record a line: only tensors travel between processes.
+        # Sentences are stored as bytes, one JSON record per line, because only tensors are synced.
         self.add_state("records", default=[], dist_reduce_fx="cat")
         self.records: list[Tensor]
 
@@ -79,14 +80,16 @@ class ChangeCaptionScores(Metric):
         """Add segments.
 
         Args:
-            preds: a caption for each pair.
-            references: the captions that people gave each pair.
-            ids: names of the pairs; of two with one name the second is left out.
-            changed: whether anything did change between the two images.
+            preds: One generated caption per pair.
+            references: One or more human captions per pair.
+            ids: Names of the pairs; of several segments with the same name only one counts.
+            changed: Whether anything changed between the two images of each pair.
         """
         for name, values in {"references": references, "ids": ids, "changed": changed}.items():
             if values is not None and len(values) != len(preds):
-                raise ValueError(f"{name} has {len(values)} entries, preds has {len(preds)}")
+                raise ValueError(
+                    f"{name} has {len(values)} entries: expected {len(preds)}, as preds has"
+                )
         lines = []
         for index, (pred, sentences) in enumerate(zip(preds, references, strict=True)):
             if isinstance(sentences, str) or not sentences:
@@ -104,13 +107,13 @@ class ChangeCaptionScores(Metric):
         self.records.append(encoded.to(self.device))
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """Gather from all processes; one that had no batch takes part too."""
+        """Gather the records of all processes, including those without a batch."""
         if isinstance(self.records, list) and not self.records:
             self.records.append(torch.zeros(0, dtype=torch.uint8, device=self.device))
         super().sync(*args, **kwargs)
 
     def compute(self) -> dict[str, Any]:
-        """The scores of all segments."""
+        """Return the scores of all segments."""
         records = self._distinct_records()
         if not records:
             raise ValueError("no captions to score: call update first")
@@ -128,7 +131,7 @@ class ChangeCaptionScores(Metric):
         return scores
 
     def _distinct_records(self) -> list[Any]:
-        """In the order of their ids, so that sums do not depend on who saw which."""
+        """Return the records in a fixed order, so that sums do not depend on the ranks."""
         parts = self.records if isinstance(self.records, list) else [self.records]
         text = b"".join(part.cpu().numpy().tobytes() for part in parts).decode("ascii")
         kept: dict[Any, Any] = {}

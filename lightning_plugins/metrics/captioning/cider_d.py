@@ -1,4 +1,4 @@
-"""CIDEr-D."""
+"""CIDEr-D of a corpus."""
 
 import math
 from collections import Counter
@@ -12,17 +12,17 @@ Vector = tuple[list[dict[Ngram, float]], list[float], int]
 
 
 def cider_d(preds: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """CIDEr-D of a corpus, in [0, 10].
+    """Compute the CIDEr-D of a corpus, in [0, 10].
 
-    Vedantam et al., CVPR 2015, section 5 and its "D" variant: cosines of tf-idf vectors of n-grams,
-    clipped, damped by the difference in length, averaged over references and n = 1 to 4, times 10.
-    Document frequencies are those of *this* corpus' references: the score of a part says nothing
-    about the whole, and of a single segment it is 0. Equal to ``pycocoevalcap``, whose length is
-    the number of bigrams.
+    Vedantam et al., CVPR 2015, section 5 and its "D" variant: clipped cosine similarities of tf-idf
+    vectors of n-grams, damped by the difference in length, averaged over the references and n = 1
+    to 4, times 10. The document frequencies are those of the references of *this* corpus, so the
+    score of a part of a corpus is not comparable to the score of the whole, and the score of a
+    single segment is 0. The result equals ``pycocoevalcap``, which measures the length in bigrams.
 
     Args:
-        preds: one sentence a segment.
-        references: one or more sentences a segment.
+        preds: One sentence per segment.
+        references: One or more sentences per segment.
     """
     counted = [[ngram_counts(sentence.split()) for sentence in group] for group in references]
     document_frequency = Counter(ngram for group in counted for ngram in set().union(*group))
@@ -48,7 +48,7 @@ def _vector(counts: Counter[Ngram], rarity: Callable[[Ngram], float]) -> Vector:
 
 
 def _similarity(pred: Vector, reference: Vector) -> float:
-    """Mean over n of the clipped cosine, damped by the difference in length."""
+    """Return the mean over n of the clipped cosine, damped by the difference in length."""
     cosines = 0.0
     for weights, norm, wanted, wanted_norm in zip(*pred[:2], *reference[:2], strict=True):
         product = sum(

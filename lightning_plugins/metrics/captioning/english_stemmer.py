@@ -68,10 +68,10 @@ _STEP_4 = (
 
 @lru_cache(maxsize=65536)
 def stem(word: str) -> str:
-    """The stem of a lower-case word: "houses" and "house" have the same.
+    """Return the stem of a lower-case word; "houses" and "house" have the same stem.
 
-    Source: M. F. Porter, Snowball, "The English (Porter2) stemming algorithm"; the step numbers in
-    the comments are its own.
+    Source: M. F. Porter, Snowball, "The English (Porter2) stemming algorithm", whose step numbers
+    the function names and comments use.
     """
     if len(word) <= 2:
         return word
@@ -79,7 +79,7 @@ def stem(word: str) -> str:
         return _EXCEPTIONS[word]
     word = _mark_consonant_y(word.removeprefix("'"))
     first, second = _regions(word)
-    word = _step_1a(re.sub(r"('s'|'s|')$", "", word))  # and step 0
+    word = _step_1a(re.sub(r"('s'|'s|')$", "", word))  # after step 0
     if word in _DONE_WITHOUT_PLURAL:
         return word
     word = _step_1b(word, first)
@@ -96,7 +96,7 @@ def _mark_consonant_y(word: str) -> str:
 
 
 def _regions(word: str) -> tuple[int, int]:
-    """Where R1 and R2 begin: each after the first vowel that a consonant follows."""
+    """Return the starts of R1 and R2, each after the first vowel followed by a consonant."""
     start = next((len(p) for p in ("gener", "commun", "arsen") if word.startswith(p)), None)
     first = _after_vowel_and_consonant(word, 0) if start is None else start
     return first, _after_vowel_and_consonant(word, first)

@@ -8,9 +8,12 @@ from typing import NamedTuple
 
 from lightning_plugins.metrics.captioning.english_stemmer import stem
 
-# For English, tuned by its authors (Denkowski and Lavie, WMT 2014, table 2).
+# The parameters for English (Denkowski and Lavie, WMT 2014, table 2).
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
-# The words that count as function words: the most frequent ones of English news.
+_STEM_WEIGHT = 0.6
+"""Weight of a match of stems in the score and in the alignment; a match of words has weight 1."""
+_BEAM_WIDTH = 40
+# Function words: the most frequent words of English news.
 _FUNCTION_WORDS_TEXT = """
     the , . to of and a in that for " is on 's it with was as said at he by be from have has are
     his but an this not i will ’ they ) -rrb- ( -lrb- who their had we which were been more or s
@@ -21,7 +24,7 @@ _FUNCTION_WORDS = frozenset(_FUNCTION_WORDS_TEXT.split())
 
 
 class Statistics(NamedTuple):
-    """What METEOR adds up over segments; lengths and matches by content and function words."""
+    """The statistics that METEOR sums over segments, by content words and function words."""
 
     content: int = 0
     function: int = 0
@@ -33,7 +36,7 @@ class Statistics(NamedTuple):
     chunks: int = 0
 
     def score(self) -> float:
-        """The harmonic mean of precision and recall, less the penalty for scattered matches."""
+        """Return the weighted harmonic mean of precision and recall, times the chunk penalty."""
         if not self.matches:
             return 0.0
         precision = self.matched / (_DELTA * self.content + (1 - _DELTA) * self.function)
@@ -47,20 +50,24 @@ class Statistics(NamedTuple):
 def meteor(
     preds: Sequence[str], references: Sequence[Sequence[str]], stems: bool = True
 ) -> tuple[float, list[float]]:
-    """METEOR of a corpus and of its segments, each in [0, 1].
+    """Compute METEOR of a corpus and of its segments, each in [0, 1].
 
-    Denkowski and Lavie, WMT 2014, with the parameters for English: content words weigh 0.75 and
-    function words 0.25, matches of stems 0.6. The best reference of a segment counts; the corpus'
-    score is that of the *summed* statistics, as everybody reports it, not the mean of segments.
+    Denkowski and Lavie, WMT 2014, with the parameters for English: content words have weight 0.75,
+    function words 0.25, and matches of stems 0.6. Each segment uses its best reference. The score
+    of the corpus is computed from the *summed* statistics, as usually reported; it is not the mean
+    of the segments.
 
-    The original also matches synonyms and paraphrases, out of 60 MB of tables, and so scores higher
-    (by 1.4 points on LEVIR-CC): call this score ``exact`` or ``exact_stem``, never plain METEOR.
-    Full stops should be removed first; abbreviations are not told from ends of sentences.
+    The original also matches synonyms and paraphrases from 60 MB of tables and therefore scores
+    higher (by 1.4 points on LEVIR-CC). Report this score as ``exact`` or ``exact_stem``, not as
+    METEOR. Remove full stops first; abbreviations are not distinguished from ends of sentences.
 
     Args:
-        preds: one sentence a segment.
-        references: one or more sentences a segment.
-        stems: match words of one stem too, else equal words only.
+        preds: One sentence per segment.
+        references: One or more sentences per segment.
+        stems: Also match words with equal stems; False matches equal words only.
+
+    Returns:
+        The score of the corpus, and the scores of the segments.
     """
     best = [
         _best_reference(pred, tuple(sentences), stems)
@@ -71,9 +78,9 @@ def meteor(
 
 
 def tokenized(sentence: str) -> list[str]:
-    """Words and punctuation in lower case, as the original's ``-norm`` splits them.
+    """Split a sentence into lower-case words and punctuation, like the original with ``-norm``.
 
-    A hyphen within a word separates; an apostrophe between letters begins the second part.
+    A hyphen within a word separates two words. An apostrophe between letters starts a new word.
     """
     text = re.sub(r"(?<=\S)-(?=\S)", " ", sentence.lower())
     text = re.sub(r"([^\w\s.',-]|_)", r" \1 ", text)
@@ -82,7 +89,7 @@ def tokenized(sentence: str) -> list[str]:
     return re.sub(r"(?<=[^\W\d_])'(?=[^\W\d_])", " '", text).split()
 
 
-@lru_cache(maxsize=4096)  # sentences repeat: all pairs without change share theirs
+@lru_cache(maxsize=4096)  # sentences repeat: many pairs have no change and the same references
 def _best_reference(pred: str, sentences: tuple[str, ...], stems: bool) -> Statistics:
     found = [_statistics(pred, sentence, stems) for sentence in sentences]
     return max(found, key=Statistics.score)
@@ -96,7 +103,7 @@ def _statistics(pred: str, sentence: str, stems: bool) -> Statistics:
         found = align(words, wanted)
     matched = reference_matched = 0.0
     for place, reference_place, exact in found.matches:
-        weight = 1.0 if exact else STEM_WEIGHT
+        weight = 1.0 if exact else _STEM_WEIGHT
         matched += weight * _word_weight(words[place])
         reference_matched += weight * _word_weight(wanted[reference_place])
     function = sum(word in _FUNCTION_WORDS for word in words)
@@ -118,17 +125,12 @@ def _word_weight(word: str) -> float:
     return 1 - _DELTA if word in _FUNCTION_WORDS else _DELTA
 
 
-_BEAM = 40
-STEM_WEIGHT = 0.6
-"""Of a match of stems, where a match of words is 1; in the score and in the choice of matches."""
-
-
 class Alignment(NamedTuple):
-    """Matched words, and in how many runs that are adjacent and in order in both sentences.
+    """Matched words of a caption and a reference.
 
     Args:
-        matches: ``(place in the caption, place in the reference, exact)``.
-        chunks: number of those runs.
+        matches: ``(index in the caption, index in the reference, exact)``.
+        chunks: Number of runs of matches that are adjacent and in the same order in both sentences.
     """
 
     matches: tuple[tuple[int, int, bool], ...]
@@ -136,13 +138,13 @@ class Alignment(NamedTuple):
 
 
 class _Path(NamedTuple):
-    # Sorted by this: more matches, by weight; then fewer chunks; then words that moved less.
+    # Paths are sorted by their fields: largest weight of matches, fewest chunks, least distance.
     unmatched: float
     chunks: int
     distance: int
-    rank: int  # among equals the order in which they came up
-    used: int  # bits of the caption's words
-    next_place: int  # in the caption, if the run goes on; -1 outside of a run
+    rank: int  # order of creation, for ties
+    used: int  # bit set of the caption's words
+    next_place: int  # index in the caption that continues the run; -1 outside of a run
     matches: tuple[tuple[int, int, bool], ...]
 
 
@@ -152,11 +154,11 @@ def align(
     caption_stems: Sequence[str] | None = None,
     reference_stems: Sequence[str] | None = None,
 ) -> Alignment:
-    """The alignment of Denkowski and Lavie (METEOR 1.5, WMT 2014, section 2).
+    """Compute the alignment of Denkowski and Lavie (METEOR 1.5, WMT 2014, section 2).
 
-    Among all one-to-one matches: as many as possible, in as few chunks as possible, with as little
-    distance as possible; found by a beam search over the reference's words, 40 wide as theirs.
-    With stems, words of one stem match too.
+    Among all one-to-one alignments it has the most matches, then the fewest chunks, then the
+    smallest distance. A beam search over the reference's words with the original's width of 40
+    finds it. If stems are given, words with equal stems match too.
     """
     candidates = []
     for place, word in enumerate(reference):
@@ -173,7 +175,7 @@ def align(
 
 
 def _only_choice(candidates: list[list[tuple[int, bool]]]) -> Alignment | None:
-    """The alignment where no word has a choice; most pairs of short captions are so."""
+    """Return the alignment if every word has at most one candidate, as in most short captions."""
     matches = [
         (other, place, exact) for place, found in enumerate(candidates) for other, exact in found
     ]
@@ -189,20 +191,20 @@ def _only_choice(candidates: list[list[tuple[int, bool]]]) -> Alignment | None:
 
 
 def _search(candidates: list[list[tuple[int, bool]]]) -> Alignment:
-    wishes = Counter(other for found in candidates for other, _ in found)
+    num_candidates = Counter(other for found in candidates for other, _ in found)
     paths = [_Path(0.0, 0, 0, 0, 0, -1, ())]
     for place, found in enumerate(candidates):
-        # Two words that have no one but each other are matched in every path.
-        settled = len(found) == 1 and wishes[found[0][0]] == 1
+        # Two words whose only candidates are each other are matched in every path.
+        settled = len(found) == 1 and num_candidates[found[0][0]] == 1
         advanced: list[_Path] = []
-        for path in sorted(paths)[:_BEAM]:
+        for path in sorted(paths)[:_BEAM_WIDTH]:
             for other, exact in found:
                 if path.used >> other & 1:
                     continue
                 breaks = path.next_place not in (-1, other)
                 advanced.append(
                     _Path(
-                        path.unmatched - (1.0 if exact else STEM_WEIGHT),
+                        path.unmatched - (1.0 if exact else _STEM_WEIGHT),
                         path.chunks + breaks,
                         path.distance + abs(place - other),
                         len(advanced),

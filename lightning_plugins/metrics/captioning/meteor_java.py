@@ -1,4 +1,4 @@
-"""The original METEOR 1.5, where Java and pycocoevalcap are installed."""
+"""The original METEOR 1.5, which requires Java and pycocoevalcap."""
 
 import importlib.util
 import re
@@ -12,30 +12,33 @@ _TIMEOUT_S = 600
 
 
 def java_meteor_available() -> bool:
-    """Whether ``java`` and the scorer that ``pycocoevalcap`` carries are there."""
+    """Return whether ``java`` and the METEOR program of ``pycocoevalcap`` are installed."""
     return shutil.which("java") is not None and _scorer() is not None
 
 
 def java_meteor(
     preds: Sequence[str], references: Sequence[Sequence[str]], stages: Sequence[str] = ()
 ) -> tuple[float, list[float]]:
-    """METEOR of a corpus and of its segments, in [0, 1], by its authors' program.
+    """Compute METEOR of a corpus and of its segments, in [0, 1], with its authors' program.
 
     Args:
-        preds: one sentence a segment.
-        references: one or more sentences a segment.
-        stages: of ``exact``, ``stem``, ``synonym`` and ``paraphrase``; empty is all four.
+        preds: One sentence per segment.
+        references: One or more sentences per segment.
+        stages: Stages among ``exact``, ``stem``, ``synonym`` and ``paraphrase``; empty for all.
+
+    Returns:
+        The score of the corpus, and the scores of the segments.
 
     Raises:
-        ImportError: no Java, or no ``pycocoevalcap``.
-        RuntimeError: the program failed, or took more than ten minutes.
+        ImportError: Java or ``pycocoevalcap`` is not installed.
+        RuntimeError: The program failed, or took more than ten minutes.
     """
     if not java_meteor_available():
         raise ImportError(
-            "METEOR 1.5 needs Java on the PATH and its scorer: pip install pycocoevalcap"
+            "METEOR 1.5 requires java on the PATH, and pycocoevalcap: pip install pycocoevalcap"
         )
     weights = {"exact": "1.0", "stem": "0.6", "synonym": "0.8", "paraphrase": "0.6"}
-    # Every segment must have as many references: repeating one changes no maximum.
+    # All segments must have the same number of references; repeating one keeps the maximum.
     count = max(len(sentences) for sentences in references)
     padded = [[*group, *[group[-1]] * (count - len(group))] for group in references]
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +58,10 @@ def java_meteor(
     segments = re.findall(r"^Segment \d+ score:\s*(\S+)", finished.stdout, re.MULTILINE)
     final = re.search(r"^Final score:\s*(\S+)", finished.stdout, re.MULTILINE)
     if final is None or len(segments) != len(preds):
-        raise RuntimeError(f"METEOR's Java program answered: {finished.stdout[-200:]!r}")
+        raise RuntimeError(
+            "METEOR's Java program printed an unexpected result, which ends with "
+            f"{finished.stdout[-200:]!r}"
+        )
     return float(final[1]), [float(score) for score in segments]
 
 
@@ -64,7 +70,7 @@ def _lines(sentences: Iterable[str]) -> str:
 
 
 def _scorer() -> Path | None:
-    spec = importlib.util.find_spec("pycocoevalcap")  # found, not imported
+    spec = importlib.util.find_spec("pycocoevalcap")  # without importing it
     for folder in (spec.submodule_search_locations or []) if spec else []:
         scorer = Path(folder, "meteor", "meteor-1.5.jar")
         if scorer.is_file():

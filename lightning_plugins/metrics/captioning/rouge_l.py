@@ -1,27 +1,27 @@
-"""ROUGE-L."""
+"""ROUGE-L of a corpus."""
 
 import math
 from collections.abc import Sequence
 from functools import lru_cache
 
-_BETA = 1.2  # of the COCO evaluation: recall counts a little more than precision
+_BETA = 1.2  # as in the COCO evaluation; above 1 it gives recall a larger weight than precision
 
 
 def rouge_l(preds: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """Mean ROUGE-L F of the segments, in [0, 1].
+    """Compute the mean ROUGE-L F-measure of the segments, in [0, 1].
 
-    Lin, ACL 2004, by longest common subsequences, as ``pycocoevalcap`` computes it: precision and
-    recall are each the best over the references, and the F-measure has ``beta = 1.2``.
+    Lin, ACL 2004, with longest common subsequences, as in ``pycocoevalcap``: precision and recall
+    are each the maximum over the references, and the F-measure has ``beta = 1.2``.
 
     Args:
-        preds: one sentence a segment.
-        references: one or more sentences a segment.
+        preds: One sentence per segment.
+        references: One or more sentences per segment.
     """
     pairs = zip(preds, references, strict=True)
     return math.fsum(_f_measure(pred, tuple(sentences)) for pred, sentences in pairs) / len(preds)
 
 
-@lru_cache(maxsize=4096)  # sentences repeat: all pairs without change share theirs
+@lru_cache(maxsize=4096)  # sentences repeat: many pairs have no change and the same references
 def _f_measure(pred: str, sentences: tuple[str, ...]) -> float:
     words, wanted = pred.split(" "), [sentence.split(" ") for sentence in sentences]
     common = [_longest_common(words, reference) for reference in wanted]
@@ -33,7 +33,7 @@ def _f_measure(pred: str, sentences: tuple[str, ...]) -> float:
 
 
 def _longest_common(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest subsequence that both have."""
+    """Return the length of the longest common subsequence."""
     lengths = [0] * (len(second) + 1)
     for word in first:
         diagonal = 0

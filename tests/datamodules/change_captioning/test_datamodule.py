@@ -1,4 +1,4 @@
-"""Pairs from the field's formats: modes, joint augmentation, splits, and bad files by name."""
+"""ChangeCaptionDataModule: file formats, caption modes, joint augmentation, splits and errors."""
 
 import json
 
@@ -21,7 +21,7 @@ def save(path, colour, size=(8, 8), mode="RGB"):
 
 @pytest.fixture
 def levir(tmp_path):
-    """A folder in LEVIR-CC's layout: three training pairs and one of each other part."""
+    """Return a folder in LEVIR-CC's layout: three training pairs, one each for val and test."""
     images = []
     for number, split in enumerate(("train", "train", "train", "val", "test")):
         name = f"{split}_{number:06d}.png"
@@ -55,7 +55,7 @@ def ready(folder, **arguments):
     return data
 
 
-def test_levir_cc_s_layout_gives_pairs_captions_and_flags(levir):
+def test_pairs_captions_and_flags_are_read_from_the_layout_of_levir_cc(levir):
     (batch,) = ready(levir).val_dataloader()
     assert batch["id"] == ["val_000003"]
     assert batch["references"] == [[f"pair 3 caption {c} ." for c in range(3)]]
@@ -65,7 +65,7 @@ def test_levir_cc_s_layout_gives_pairs_captions_and_flags(levir):
     assert batch["images"][0, :, 1:].abs().max() == 0
 
 
-def test_records_of_cc_foundation_are_read_as_list_and_as_lines(levir):
+def test_records_of_cc_foundation_are_read_as_a_list_and_as_lines(levir):
     records = [
         {
             "uid": f"u{number}",
@@ -86,7 +86,7 @@ def test_records_of_cc_foundation_are_read_as_list_and_as_lines(levir):
     assert read_pair(from_list[1])[1, 0, 0, 0] == pytest.approx(110 / 255)
 
 
-def test_flatten_has_each_caption_once_and_random_one_a_pair(levir):
+def test_flatten_has_each_caption_once_and_random_has_one_per_pair(levir):
     data = ready(levir, caption_mode="flatten")
     captions = [caption for batch in data.train_dataloader() for caption in batch["caption"]]
     assert sorted(captions) == sorted(data.training_captions())
@@ -102,7 +102,7 @@ def test_flatten_has_each_caption_once_and_random_one_a_pair(levir):
     assert len({str(pairs) for pairs in epochs}) > 1
 
 
-def test_training_may_take_another_folder_for_a_while(levir, tmp_path_factory):
+def test_training_folder_replaces_the_training_part_until_it_is_reset(levir, tmp_path_factory):
     other = tmp_path_factory.mktemp("foundation")
     save(other / "a.png", (9, 9, 9))
     record = {"uid": "f0", "img1_path": "a.png", "img2_path": "a.png", "change_caption": ["x"]}
@@ -114,7 +114,7 @@ def test_training_may_take_another_folder_for_a_while(levir, tmp_path_factory):
     assert len(data.train_dataloader().indexed_dataset) == 3
 
 
-def test_both_images_of_a_pair_are_turned_alike(tmp_path):
+def test_both_images_of_a_pair_are_augmented_in_the_same_way(tmp_path):
     before, after = tmp_path / "a.png", tmp_path / "b.png"
     picture = Image.effect_noise((8, 8), 60).convert("RGB")
     picture.save(before)
@@ -126,7 +126,7 @@ def test_both_images_of_a_pair_are_turned_alike(tmp_path):
     assert len({images.numpy().tobytes() for images in seen}) == 8
 
 
-def test_prediction_is_of_your_own_pair_without_reading_any_data_set(tmp_path):
+def test_predict_reads_the_given_pair_without_reading_or_generating_a_data_set(tmp_path):
     save(tmp_path / "old.png", (1, 2, 3))
     save(tmp_path / "new.png", (4, 5, 6))
     own = {"before": str(tmp_path / "old.png"), "after": str(tmp_path / "new.png")}
@@ -137,7 +137,7 @@ def test_prediction_is_of_your_own_pair_without_reading_any_data_set(tmp_path):
     assert batch["id"] == ["new"]
     assert set(batch) == {"id", "images"}
     assert not (tmp_path / "tiles").exists()
-    with pytest.raises(ValueError, match=r"after=None: give both images"):
+    with pytest.raises(ValueError, match=r"after=None: expected both or neither"):
         ChangeCaptionDataModule(before="old.png")
 
 
@@ -156,11 +156,14 @@ def alter(levir, part, **fields):
         (lambda f: alter(f, 1, filename="train_000000.png"), "two pairs have the id"),
         (lambda f: (f / "images/train/B/train_000001.png").unlink(), "B/train_000001.png is miss"),
         (lambda f: (f / "other.json").write_text("{}"), "found: LevirCCcaptions.json, other.json"),
-        (lambda f: (f / "LevirCCcaptions.json").write_text("{"), "LevirCCcaptions.json is no JSON"),
-        (lambda f: (f / "LevirCCcaptions.json").write_text('{"a": 1}'), "in no known form"),
+        (
+            lambda f: (f / "LevirCCcaptions.json").write_text("{"),
+            "LevirCCcaptions.json is not valid",
+        ),
+        (lambda f: (f / "LevirCCcaptions.json").write_text('{"a": 1}'), "has an unknown format"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_named(levir, damage, message):
+def test_the_error_names_the_problem_of_a_folder(levir, damage, message):
     damage(levir)
     with pytest.raises(ValueError, match=message):
         ready(levir)
@@ -168,18 +171,18 @@ def test_what_is_wrong_with_a_folder_is_named(levir, damage, message):
 
 BAD_PICTURES = [
     (lambda f: save(f, 0, size=(4, 8)), "has 8x8 pixels, .*train_000001.png has 4x8"),
-    (lambda f: f.write_bytes(f.read_bytes()[:40]), "train_000001.png is no readable picture"),
-    (lambda f: f.write_text("no picture"), "train_000001.png is no readable picture"),
-    (lambda f: save(f, 0, mode="I;16"), "has the pixel format 'I;16', not 8-bit"),
+    (lambda f: f.write_bytes(f.read_bytes()[:40]), "train_000001.png is not a readable image"),
+    (lambda f: f.write_text("no picture"), "train_000001.png is not a readable image"),
+    (lambda f: save(f, 0, mode="I;16"), "has the pixel format 'I;16', expected 8-bit"),
 ]
 
 
 @pytest.mark.parametrize(("damage", "message"), BAD_PICTURES)
-def test_a_bad_picture_is_named_or_skipped_and_counted(levir, damage, message):
+def test_an_invalid_image_raises_an_error_or_is_dropped_with_a_warning(levir, damage, message):
     damage(levir / "images/train/B/train_000001.png")
     with pytest.raises(ValueError, match=message):
         list(ready(levir).train_dataloader())
-    with pytest.warns(UserWarning, match=f"left out 1 of 5 pairs; the first: .*{message}"):
+    with pytest.warns(UserWarning, match=f"dropped 1 of 5 pairs; the first: .*{message}"):
         data = ready(levir, skip_bad=True)
     assert [record.id for record in data.records("train")] == ["train_000000", "train_000002"]
 
@@ -193,6 +196,6 @@ def test_a_bad_picture_is_named_or_skipped_and_counted(levir, damage, message):
         ({"seed": -1}, "seed=-1"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_the_error_names_an_argument_outside_its_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         ChangeCaptionDataModule(**arguments)

@@ -1,4 +1,4 @@
-"""Made-up tiles: the same from one seed, captioned truly, and with changes where the mask says."""
+"""Synthetic tiles: determined by the seed, with correct captions and change masks."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def labels_of(before, after):
     return render(before, 0)[1], render(after, 0)[1]
 
 
-def test_the_event_is_what_the_two_scenes_differ_by():
+def test_the_event_describes_the_difference_of_the_two_scenes():
     for before, after, event in PAIRS:
         counts = {
             "built": len(after.houses) - len(before.houses),
@@ -40,7 +40,7 @@ def test_the_event_is_what_the_two_scenes_differ_by():
         assert {kind: count for kind, count in counts.items() if count > 0} == expected
 
 
-def test_the_labels_change_where_the_caption_says_and_nowhere_without_a_change():
+def test_the_labels_change_only_in_the_quadrant_of_the_event():
     for before, after, event in PAIRS:
         first, second = labels_of(before, after)
         changed = first != second
@@ -52,7 +52,7 @@ def test_the_labels_change_where_the_caption_says_and_nowhere_without_a_change()
             assert inside.sum() == changed.sum()
 
 
-def test_all_kinds_of_change_and_all_classes_occur_in_about_their_shares():
+def test_all_kinds_of_change_and_all_classes_occur():
     kinds = [event.kind for _, _, event in PAIRS]
     assert set(kinds) == {"none", "built", "demolished", "road", "cleared", "planted", "flooded"}
     assert 0.25 < kinds.count("none") / len(kinds) < 0.5
@@ -62,7 +62,7 @@ def test_all_kinds_of_change_and_all_classes_occur_in_about_their_shares():
     assert seen == set(range(len(CLASSES)))
 
 
-def test_captions_agree_in_number_and_are_five_different_ones():
+def test_captions_are_five_different_sentences_that_agree_in_number():
     for _, _, event in PAIRS:
         captions = captions_of(event)
         assert len(set(captions)) == 5
@@ -76,7 +76,7 @@ def test_captions_agree_in_number_and_are_five_different_ones():
                 assert not re.search(r"\b(are|have|appear|houses|groups|two|three)\b", caption)
 
 
-def test_a_flight_alters_the_picture_where_nothing_changed(tmp_path):
+def test_images_differ_without_a_change_and_the_mask_is_empty_then(tmp_path):
     folder = generated_folder(tmp_path, SIZES, seed=3)
     images = json.loads((folder / "captions.json").read_text())["images"]
     for image in images:
@@ -90,7 +90,7 @@ def test_a_flight_alters_the_picture_where_nothing_changed(tmp_path):
         assert np.abs(a.astype(int) - b.astype(int)).mean() > 2
 
 
-def test_tiles_are_a_function_of_the_seed_and_parts_share_none(tmp_path):
+def test_tiles_are_determined_by_the_seed_and_differ_between_parts(tmp_path):
     def content(folder):
         files = sorted(folder.rglob("*.png"))
         return {str(f.relative_to(folder)): f.read_bytes() for f in files}
@@ -104,7 +104,7 @@ def test_tiles_are_a_function_of_the_seed_and_parts_share_none(tmp_path):
     assert len(set(pictures)) == len(pictures)
 
 
-def test_tiles_are_made_once_and_no_unfinished_folder_stays(tmp_path):
+def test_tiles_are_generated_once_and_no_temporary_folder_remains(tmp_path):
     folder = generated_folder(tmp_path, SIZES, seed=3)
     time = (folder / "captions.json").stat().st_mtime_ns
     assert generated_folder(tmp_path, SIZES, seed=3) == folder

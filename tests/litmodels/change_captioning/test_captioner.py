@@ -1,4 +1,4 @@
-"""The captioner: its targets, captions, scores and words, and its way through a Trainer."""
+"""ChangeCaptioner: tokenizer, targets, captions, logged scores, callbacks and errors."""
 
 import json
 import math
@@ -45,7 +45,7 @@ def trainer(folder, **arguments):
     return Trainer(**(defaults | arguments))
 
 
-def test_words_are_numbered_by_frequency_and_come_back():
+def test_words_are_ordered_by_frequency_and_decoded_again():
     words = WordTokenizer.learned(["a house, a road", "a House is built."], vocab_size=8)
     assert words.words == ["a", "house", ",", "."]
     ids = words.encode("A house, a villa.")
@@ -53,7 +53,7 @@ def test_words_are_numbered_by_frequency_and_come_back():
     assert words.decode([*ids, words.end_id, 5]) == "a house , a."
 
 
-def test_only_the_answer_and_its_end_are_targets():
+def test_only_the_answer_and_its_end_token_are_targets():
     words = WordTokenizer.learned([QUESTION, "a house is built"], vocab_size=64)
     prompt = Prompt(words, image_token_id=3, tokens_per_image=4)
     assert prompt.ids.count(3) == 8
@@ -69,7 +69,7 @@ def test_only_the_answer_and_its_end_are_targets():
 
 @pytest.fixture(scope="module")
 def trained(tiles, tmp_path_factory):
-    """A captioner after 30 steps on eight pairs, its data, and a checkpoint of it."""
+    """Return a captioner after 30 steps on eight pairs, its data, checkpoint and metrics."""
     folder = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     module = ChangeCaptioner(
@@ -82,7 +82,7 @@ def trained(tiles, tmp_path_factory):
     return module.eval(), pairs, folder / "run.ckpt", dict(run.callback_metrics)
 
 
-def test_it_learns_captions_and_generates_words_that_it_learned(trained):
+def test_training_reduces_the_loss_and_captions_contain_learned_words_only(trained):
     module, pairs, _, logged = trained
     assert logged["train/loss"] < 2 < math.log(256)
     (batch,) = pairs.train_dataloader()
@@ -91,7 +91,7 @@ def test_it_learns_captions_and_generates_words_that_it_learned(trained):
         assert set(caption.replace(".", "").split()) <= known
 
 
-def test_captions_do_not_depend_on_the_batch_they_are_in_nor_much_on_beams(trained):
+def test_captions_do_not_depend_on_the_batch_and_beam_search_runs(trained):
     module, pairs, _, _ = trained
     (batch,) = pairs.train_dataloader()
     together = module.generate(batch)
@@ -112,14 +112,14 @@ def test_all_scores_of_the_validation_part_are_logged(trained):
     assert all(math.isfinite(value) for value in logged.values())
 
 
-def test_a_restored_captioner_knows_its_words_and_says_the_same(trained, tmp_path):
+def test_a_restored_captioner_generates_the_same_captions(trained, tmp_path):
     module, pairs, path, _ = trained
     loaded = ChangeCaptioner.load_from_checkpoint(path, weights_only=True, map_location="cpu")
     (batch,) = pairs.train_dataloader()
     assert loaded.eval().generate(batch) == module.generate(batch)
 
 
-def test_prediction_writes_a_caption_for_your_own_pair(trained, tmp_path, capsys):
+def test_predict_writes_and_prints_the_caption_of_a_given_pair(trained, tmp_path, capsys):
     module, pairs, _, _ = trained
     record = pairs.records("test")[0]
     own = ChangeCaptionDataModule(before=str(record.before), after=str(record.after))
@@ -131,7 +131,7 @@ def test_prediction_writes_a_caption_for_your_own_pair(trained, tmp_path, capsys
     assert line in capsys.readouterr().out
 
 
-def test_the_difference_map_is_zero_where_nothing_differs_and_largest_where_a_patch_does(trained):
+def test_the_difference_map_is_zero_for_equal_images_and_largest_at_a_changed_patch(trained):
     module, _, _, _ = trained
     images = torch.rand(2, 1, 3, 64, 64).expand(2, 2, 3, 64, 64).clone()
     images[1, 1, :, 32:48, 16:32] = 1 - images[1, 1, :, 32:48, 16:32].round()
@@ -141,7 +141,7 @@ def test_the_difference_map_is_zero_where_nothing_differs_and_largest_where_a_pa
     assert maps[1].argmax() == 4 * 2 + 1
 
 
-def test_pictures_are_drawn_after_a_test_and_other_modules_are_refused(trained, tmp_path):
+def test_pictures_are_drawn_after_a_test_and_require_a_captioner(trained, tmp_path):
     pytest.importorskip("matplotlib")
     module, pairs, _, _ = trained
     pictures = CaptionPictures(num_pairs=2, folder=str(tmp_path / "out"))
@@ -152,7 +152,7 @@ def test_pictures_are_drawn_after_a_test_and_other_modules_are_refused(trained, 
         assert all(caption in page for caption in record.captions)
     assert page.count("data:image/png") == 2 * 3
     assert (tmp_path / "out" / "captions.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(MisconfigurationException, match=r"needs BoringModel.generate\(batch\)"):
+    with pytest.raises(MisconfigurationException, match=r"requires BoringModel.generate\(batch\)"):
         trainer(tmp_path, callbacks=[pictures]).test(BoringModel(), verbose=False)
     with pytest.raises(ValueError, match="num_pairs=0"):
         CaptionPictures(num_pairs=0)
@@ -164,7 +164,7 @@ def test_images_of_another_size_are_resized(trained):
     assert module._pixels({"images": images}).shape == (2, 2, 3, 64, 64)
 
 
-def test_low_rank_training_moves_nothing_else(tiles, tmp_path):
+def test_low_rank_training_changes_no_other_weights(tiles, tmp_path):
     pytest.importorskip("peft")
     module = ChangeCaptioner(lora_rank=2, max_new_tokens=4)
     module._optimizer = lambda p: torch.optim.AdamW(p, lr=1e-2)
@@ -187,14 +187,14 @@ def test_low_rank_training_moves_nothing_else(tiles, tmp_path):
         ({"lora_rank": -1}, "lora_rank=-1"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_the_error_names_an_argument_outside_its_range(arguments, message):
     with pytest.raises(ValueError, match=message):
         ChangeCaptioner(**arguments)
 
 
-def test_what_is_missing_to_begin_with_is_named(tmp_path):
+def test_the_error_names_missing_weights_and_missing_captions(tmp_path):
     run = trainer(tmp_path, max_steps=1)
-    with pytest.raises(ValueError, match=r"pretrained=None: size='0\.5b' needs the folder"):
+    with pytest.raises(ValueError, match=r"pretrained=None: size='0\.5b' requires the folder"):
         run.fit(ChangeCaptioner("0.5b"), torch.utils.data.DataLoader([0]))
     with pytest.raises(ValueError, match=r"training_captions\(\), which NoneType does not have"):
         run.fit(ChangeCaptioner(), torch.utils.data.DataLoader([0]))

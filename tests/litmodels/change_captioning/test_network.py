@@ -1,4 +1,4 @@
-"""The pair network against the plain LLaVA-OneVision of transformers on the same weights."""
+"""The pair network against transformers' LLaVA-OneVision with the same weights."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ IMAGE = SIZES["tiny"].image_token_id
 
 @pytest.fixture(scope="module")
 def networks():
-    """(pair network, plain network) with the same weights, and a batch of two pairs."""
+    """Return (pair network, plain network) with equal weights, and a batch of two pairs."""
     torch.manual_seed(0)
     pair = build_network("tiny").eval()
     plain = LlavaOnevisionForConditionalGeneration(pair.config).eval()
@@ -31,20 +31,20 @@ def networks():
 
 
 def plain_logits(plain, pixels, tokens):
-    """Of transformers' own tower, projector, language model and head; no newline, no module."""
+    """Compute logits with transformers' own modules, without a newline token."""
     images = pixels.flatten(0, 1)
     sizes = torch.full((len(images), 2), 64)
     found = plain.model.get_image_features(
         images[:, None], sizes, batch_num_images=torch.tensor([2, 2]), return_dict=True
     )
-    features = torch.cat([image[:-1] for image in found.pooler_output])  # the last is the newline
+    features = torch.cat([image[:-1] for image in found.pooler_output])  # without the newline token
     embedded = plain.get_input_embeddings()(tokens)
     embedded = embedded.masked_scatter((tokens == IMAGE)[..., None], features)
     return plain(inputs_embeds=embedded).logits
 
 
 @torch.no_grad()
-def test_with_its_gate_at_zero_the_logits_are_the_plain_model_s_bit_for_bit(networks):
+def test_with_a_zero_gate_the_logits_equal_the_plain_model_bit_for_bit(networks):
     pair, plain, pixels, tokens = networks
     found = pair(input_ids=tokens, pixel_values=pixels).logits
     assert torch.equal(found, plain_logits(plain, pixels, tokens))
@@ -56,7 +56,7 @@ def test_with_its_gate_at_zero_the_logits_are_the_plain_model_s_bit_for_bit(netw
 
 @torch.no_grad()
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_generation_reads_each_pair_in_its_order(networks, num_beams):
+def test_generation_reads_each_pair_in_order(networks, num_beams):
     pair, _, pixels, tokens = networks
     pair.model.difference.output_gate.data.fill_(1.0)
 
@@ -79,7 +79,7 @@ def test_generation_reads_each_pair_in_its_order(networks, num_beams):
     assert not torch.allclose(seen, turned, atol=1e-5)
 
 
-def test_every_parameter_that_requires_a_gradient_gets_one(networks):
+def test_every_parameter_that_requires_a_gradient_has_one(networks):
     _, _, pixels, tokens = networks
     for difference in ("integrate", "alone", "none"):
         network = build_network("tiny", difference, zero_gate=False)
@@ -89,7 +89,7 @@ def test_every_parameter_that_requires_a_gradient_gets_one(networks):
 
 
 @torch.no_grad()
-def test_the_control_has_as_many_parameters_and_no_sight_of_the_other_image(networks):
+def test_the_control_has_the_same_parameters_and_does_not_see_the_other_image(networks):
     _, _, pixels, _ = networks
     network = build_network("tiny", "alone", zero_gate=False).eval()
     size = sum(p.numel() for p in network.parameters())
@@ -100,13 +100,13 @@ def test_the_control_has_as_many_parameters_and_no_sight_of_the_other_image(netw
     assert not torch.allclose(other, network.model.pair_features(pixels[:1])[1], atol=1e-3)
 
 
-def test_the_full_size_is_the_published_one():
+def test_the_number_of_parameters_equals_the_published_model():
     with torch.device("meta"):
         plain = build_network("0.5b", "none")
         whole = build_network("0.5b", zero_gate=False)
     count = lambda network: sum(p.numel() for p in network.parameters())  # noqa: E731
     assert count(plain) == pytest.approx(893.7e6, rel=2e-4)
-    # 70.41 M less the 6.64 M that the released code never uses, and its two unused norms.
+    # 70.41 M without the 6.64 M that the released code never uses, and its two unused norms.
     assert count(whole) - count(plain) == pytest.approx(63.76e6, rel=1e-3)
     assert whole.tokens_per_image == 729
 
@@ -131,7 +131,7 @@ HUB_NAMES = (
 
 
 def published(network, names):
-    """The network's weights as a checkpoint of that layout has them, in copies."""
+    """Return copies of the network's weights with the names of a published layout."""
     weights = {}
     for name, weight in network.state_dict().items():
         prefix, new = next(pair for pair in names if name.startswith(pair[0]))
@@ -141,7 +141,7 @@ def published(network, names):
 
 
 @pytest.mark.parametrize("names", [LLAVA_NEXT_NAMES, HUB_NAMES], ids=["lmms-lab", "llava-hf"])
-def test_published_layouts_load_and_leave_the_module_as_it_was_drawn(tmp_path, names):
+def test_published_layouts_load_and_do_not_change_the_difference_module(tmp_path, names):
     source = build_network("tiny", "none")
     weights = published(source, names)
     beyond = next(name for name in weights if ".layers.2." in name and "vision" in name)
@@ -158,10 +158,10 @@ def test_published_layouts_load_and_leave_the_module_as_it_was_drawn(tmp_path, n
     assert torch.equal(target.model.difference.layers[0].flag_after, drawn)
 
 
-def test_a_checkpoint_of_ccexpert_loads_with_its_module_into_a_network_without_a_gate(tmp_path):
+def test_a_checkpoint_of_ccexpert_loads_into_a_network_without_a_gate(tmp_path):
     weights = published(build_network("tiny", "none"), LLAVA_NEXT_NAMES)
     module = {f"model.vision_resampler.{n}": w for n, w in released_weights(64, 1).items()}
-    module["model.mm_cc_projector.0.weight"] = torch.zeros(2, 2)  # there, and never used
+    module["model.mm_cc_projector.0.weight"] = torch.zeros(2, 2)  # present, but never used
     save_file(weights | module, tmp_path / "model.safetensors")
     network = build_network("tiny", zero_gate=False)
     assert load_released(network, tmp_path) == []
@@ -172,7 +172,7 @@ def test_a_checkpoint_of_ccexpert_loads_with_its_module_into_a_network_without_a
         load_released(build_network("tiny"), tmp_path)
 
 
-def test_a_folder_without_weights_and_a_checkpoint_of_another_size_are_named(tmp_path):
+def test_a_folder_without_weights_and_a_checkpoint_of_another_size_raise_errors(tmp_path):
     network = build_network("tiny", "none")
     with pytest.raises(ValueError, match=r"has no \*\.safetensors"):
         load_released(network, tmp_path)
@@ -187,6 +187,6 @@ def test_a_folder_without_weights_and_a_checkpoint_of_another_size_are_named(tmp
 
 
 @pytest.mark.parametrize("wrong", [{"size": "1b"}, {"difference": "sum"}])
-def test_an_unknown_name_is_refused(wrong):
+def test_an_unknown_size_or_difference_raises_an_error(wrong):
     with pytest.raises(ValueError, match="expected"):
         build_network(**wrong)

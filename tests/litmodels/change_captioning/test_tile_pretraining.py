@@ -1,4 +1,4 @@
-"""Stage 0: true answers, made once, and where a captioner begins."""
+"""Stage 0: its targets, its cache, and a captioner that starts from it."""
 
 import pytest
 import torch
@@ -33,14 +33,14 @@ def made(cache):
     return pretrained_on_tiles(cache, SHORT)
 
 
-def test_the_answer_names_what_there_is_most_of_in_each_quarter():
+def test_the_answer_names_the_most_frequent_object_in_each_quarter():
     houses = (House(0, 0, 8, 8, 0), House(1, 1, 8, 8, 0), House(3, 0, 8, 8, 0))
     scene = Scene("sand", houses, trees=((1, 0), (0, 3)), ponds=((2, 2),))
     assert tile_pretraining._contents(scene) == "house trees house pond"
     assert tile_pretraining._contents(Scene("sand")) == "nothing nothing nothing nothing"
 
 
-def test_shares_are_those_of_the_labels_patch_by_patch():
+def test_shares_equal_the_label_frequencies_of_each_patch():
     tiles = tile_pretraining._Tiles.drawn(SHORT)
     assert tiles.images.shape == (6, 2, 3, 64, 64)
     labels = tile_pretraining.tile_pair((0, 3, 4)).labels[1]
@@ -51,18 +51,18 @@ def test_shares_are_those_of_the_labels_patch_by_patch():
         torch.testing.assert_close(tiles.shares[4, 1, patch], expected)
 
 
-def test_it_is_made_once_and_named_by_its_plan(cache, made, monkeypatch):
+def test_each_plan_is_trained_once(cache, made, monkeypatch):
     def never(*_):
-        raise AssertionError("made again")
+        raise AssertionError("trained again")
 
     monkeypatch.setattr(tile_pretraining, "_pretrain", never)
     assert pretrained_on_tiles(cache, SHORT) == made
-    with pytest.raises(AssertionError, match="made again"):
+    with pytest.raises(AssertionError, match="trained again"):
         pretrained_on_tiles(cache, Pretraining(num_pairs=7))
-    assert [path.name for path in cache.iterdir()] == [made.name]  # nothing half-made is left
+    assert [path.name for path in cache.iterdir()] == [made.name]  # no temporary folder remains
 
 
-def test_the_same_plan_gives_the_same_weights_and_leaves_the_generators_alone(made, tmp_path):
+def test_the_same_plan_gives_the_same_weights_and_keeps_the_generator_state(made, tmp_path):
     torch.manual_seed(5)
     before = torch.get_rng_state()
     again = pretrained_on_tiles(tmp_path, SHORT)
@@ -73,8 +73,8 @@ def test_the_same_plan_gives_the_same_weights_and_leaves_the_generators_alone(ma
 
 
 @pytest.fixture
-def begins(made, monkeypatch):
-    """Captioners begin with the short pre-training."""
+def short_pretraining(made, monkeypatch):
+    """Make captioners start from the short pre-training."""
     monkeypatch.setattr(captioner, "pretrained_on_tiles", lambda: made)
 
 
@@ -97,14 +97,16 @@ def fit(folder, module, **arguments):
     return trainer
 
 
-def still():
+def untrained_captioner():
     return ChangeCaptioner(pretrained="tiles", optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
 
 
-def test_a_captioner_begins_with_its_weights_and_words(begins, made, tmp_path):
+def test_a_captioner_starts_with_the_pretrained_weights_and_words(
+    short_pretraining, made, tmp_path
+):
     from safetensors.torch import load_file
 
-    module = still()
+    module = untrained_captioner()
     fit(tmp_path, module)
     parameters = dict(module.network.named_parameters())
     for name, weight in load_file(made / "model.safetensors").items():
@@ -113,38 +115,38 @@ def test_a_captioner_begins_with_its_weights_and_words(begins, made, tmp_path):
     assert module._tokenizer.words[: len(words)] == words
 
 
-def test_new_words_come_after_the_known_ones():
+def test_new_words_follow_the_known_words():
     known = ["the", "house"]
     learned = captioner.WordTokenizer.learned(["a villa and a house"], 16, known)
     assert learned.words == ["the", "house", "a", "and", "villa"]
 
 
-def test_a_resumed_captioner_begins_where_it_was(begins, tmp_path, monkeypatch):
+def test_a_resumed_captioner_is_not_pretrained_again(short_pretraining, tmp_path, monkeypatch):
     trained = ChangeCaptioner(pretrained="tiles", optimizer=lambda p: torch.optim.SGD(p, lr=0.1))
     fit(tmp_path, trained).save_checkpoint(tmp_path / "run.ckpt")
 
     def never():
-        raise AssertionError("pre-trained for nothing")
+        raise AssertionError("pre-trained again")
 
     monkeypatch.setattr(captioner, "pretrained_on_tiles", never)
     loaded = ChangeCaptioner.load_from_checkpoint(
         tmp_path / "run.ckpt", weights_only=True, map_location="cpu"
     )
-    resumed = still()
+    resumed = untrained_captioner()
     fit(tmp_path, resumed, ckpt_path=tmp_path / "run.ckpt")
     for name, value in trained.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value)
         assert torch.equal(resumed.state_dict()[name], value)
 
 
-def test_captions_before_training_are_refused(tmp_path):
+def test_predict_before_training_raises_an_error(tmp_path):
     data = ChangeCaptionDataModule(num_train=1, num_val=1, num_test=1, data_dir=str(tmp_path))
     trainer = Trainer(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
-    with pytest.raises(ValueError, match="no words before it was trained: give the checkpoint"):
-        trainer.predict(still(), datamodule=data)
+    with pytest.raises(ValueError, match="no tokenizer before it is trained: load the checkpoint"):
+        trainer.predict(untrained_captioner(), datamodule=data)
 
 
-def test_a_tiny_network_has_tiles_or_nothing_and_no_low_rank_training_on_them():
+def test_a_tiny_network_accepts_only_tiles_and_no_lora_with_them():
     with pytest.raises(ValueError, match="lora_rank=2: expected 0 with pretrained='tiles'"):
         ChangeCaptioner(pretrained="tiles", lora_rank=2)
     with pytest.raises(ValueError, match=r"pretrained='weights': expected None or 'tiles'"):
@@ -152,8 +154,8 @@ def test_a_tiny_network_has_tiles_or_nothing_and_no_low_rank_training_on_them():
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # a minute of one core, which others may share
-def test_at_full_length_it_names_what_it_sees(tmp_path):
+@pytest.mark.timeout(900)  # a minute of one core
+def test_the_default_pretraining_predicts_the_objects_of_new_tiles(tmp_path):
     plan = Pretraining()
     tiles = tile_pretraining._Tiles.drawn(Pretraining(num_pairs=32, seed=77))
     folder = pretrained_on_tiles(tmp_path, plan)

@@ -1,10 +1,10 @@
-"""The collection of scores: what it joins, leaves out, and says about its parts."""
+"""ChangeCaptionScores: its parts, its invariances, and its errors."""
 
 import time
 
 import pytest
 import torch
-from caption_corpora import made_corpus, published_corpus
+from caption_corpora import PUBLISHED, made_corpus, published_corpus
 
 from lightning_plugins.metrics import ChangeCaptionScores
 from lightning_plugins.metrics.captioning import bleu, cider_d, meteor, rouge_l
@@ -19,7 +19,7 @@ def scored(*updates, **arguments):
     return metric.compute()
 
 
-def test_the_parts_are_the_functions_and_s_m_is_their_mean():
+def test_the_parts_equal_the_functions_and_s_m_is_their_mean():
     preds, references = made_corpus(40)
     found = scored((preds, references))
     assert found["bleu_4"] == pytest.approx(bleu(preds, references)[3], abs=1e-12)
@@ -32,14 +32,14 @@ def test_the_parts_are_the_functions_and_s_m_is_their_mean():
     assert "meteor" not in found
 
 
-def test_case_and_full_stops_do_not_count():
+def test_case_and_full_stops_are_ignored():
     other = ["two cars leave"]
     one = scored((["A House appears."], [["a house appears"]]), (["x"], [other]))
     two = scored((["a house appears"], [["A house  appears ."]]), (["x"], [other]))
     assert one == two
 
 
-def test_order_and_batches_do_not_change_a_digit_and_a_repeated_id_counts_once():
+def test_the_scores_do_not_depend_on_order_or_batches_and_a_repeated_id_counts_once():
     preds, references = made_corpus(30)
     ids = [str(number) for number in range(30)]
     whole = scored((preds, references, ids))
@@ -52,7 +52,7 @@ def test_order_and_batches_do_not_change_a_digit_and_a_repeated_id_counts_once()
     assert counted_twice["s_m"] != whole["s_m"]
 
 
-def test_changed_pairs_alone_and_whether_a_change_was_told():
+def test_changed_pairs_constant_captions_and_change_accuracy():
     preds = ["a house is built", SAME, "a house is built", SAME]
     references = [["one house is built"], ["a road is gone"], [SAME, "no change"], [SAME]]
     metric = ChangeCaptionScores(constant=SAME)
@@ -65,7 +65,7 @@ def test_changed_pairs_alone_and_whether_a_change_was_told():
     assert found["constant_s_m"] == floor["s_m"]
 
 
-def test_a_reset_metric_is_empty_and_says_so():
+def test_compute_after_reset_raises_an_error():
     metric = ChangeCaptionScores()
     metric.update(["a"], [["a"]])
     metric.reset()
@@ -76,24 +76,24 @@ def test_a_reset_metric_is_empty_and_says_so():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["a"], [["a"], ["b"]]), "references has 2 entries, preds has 1"),
+        ((["a"], [["a"], ["b"]]), "references has 2 entries: expected 1, as preds has"),
         ((["a"], ["a house"]), r"references\[0\]='a house': expected a list"),
         ((["a"], [[]]), r"references\[0\]=\[\]"),
         ((["a"], [["a"]], ["1", "2"]), "ids has 2 entries"),
     ],
 )
-def test_wrong_segments_are_named(arguments, message):
+def test_the_error_names_invalid_segments(arguments, message):
     with pytest.raises(ValueError, match=message):
         ChangeCaptionScores().update(*arguments)
 
 
 def gathering_of(records_of_ranks):
-    """What torch.distributed would gather, for a Metric that is told it is one of several."""
+    """Replace the gathering of torch.distributed by given records."""
     return lambda tensor, group=None: records_of_ranks
 
 
 @pytest.mark.parametrize("shares", [(slice(0, 9), slice(9, 20)), (slice(0, 20), slice(0, 0))])
-def test_two_ranks_score_as_one_process_exactly_also_when_one_has_nothing(shares):
+def test_two_ranks_compute_the_scores_of_one_process_even_if_one_has_no_batch(shares):
     preds, references = made_corpus(20)
     ids = [str(number) for number in range(20)]
     ranks = []
@@ -101,7 +101,7 @@ def test_two_ranks_score_as_one_process_exactly_also_when_one_has_nothing(shares
         rank = ChangeCaptionScores()
         if preds[share]:
             rank.update(preds[share], references[share], ids[share])
-        # The last batch is filled with the first segment, as a distributed sampler does.
+        # A distributed sampler fills the last batch with the first segment.
         rank.update(preds[:1], references[:1], ids[:1])
         ranks.append(rank)
     gathered = [torch.cat(rank.records) for rank in ranks]
@@ -112,9 +112,9 @@ def test_two_ranks_score_as_one_process_exactly_also_when_one_has_nothing(shares
 
 
 @pytest.mark.slow
-def test_the_published_predictions_have_the_published_score_within_the_time():
+def test_the_published_predictions_have_the_published_scores_within_15_seconds():
     if (corpus := published_corpus()) is None:
-        pytest.skip("no published predictions here")
+        pytest.skip(f"set {PUBLISHED} to the published predictions")
     started = time.process_time()
     found = scored(corpus)
     assert time.process_time() - started <= 15

@@ -1,24 +1,24 @@
-"""METEOR without Java: by hand, and segment by segment against the original program."""
+"""METEOR without Java against manual computation, and per segment against the original program."""
 
 import itertools
 import random
 
 import pytest
-from caption_corpora import made_corpus, published_corpus
+from caption_corpora import PUBLISHED, made_corpus, published_corpus
 
 from lightning_plugins.metrics.captioning.english_stemmer import stem
 from lightning_plugins.metrics.captioning.meteor import align, meteor, tokenized
 from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
 
 
-def test_a_perfect_caption_scores_one_and_a_foreign_one_zero():
+def test_a_perfect_caption_scores_one_and_an_unrelated_one_zero():
     assert meteor(["house appears"], [["house appears"]]) == (pytest.approx(1), [pytest.approx(1)])
     assert meteor(["river"], [["house appears"]]) == (0, [0])
     assert meteor([""], [["house appears"]])[0] == 0
 
 
-def test_the_score_by_hand():
-    # "the" is a function word. Matched: the, house (2 chunks: "built" stands between in the first).
+def test_the_score_equals_a_manual_computation():
+    # "the" is a function word. "the" and "house" match, in 2 chunks, since "built" separates them.
     precision = (0.75 + 0.25) / (0.75 * 2 + 0.25)
     recall = (0.75 + 0.25) / (0.75 * 1 + 0.25)
     mean = 1 / (0.15 / precision + 0.85 / recall)
@@ -26,14 +26,14 @@ def test_the_score_by_hand():
     assert meteor(["the built house"], [["the house"]])[0] == pytest.approx(expected)
 
 
-def test_a_stem_counts_six_tenths_and_only_if_asked():
+def test_a_match_of_stems_has_weight_0_6_and_requires_stems():
     precision = recall = 0.6
-    expected = 1 / (0.15 / precision + 0.85 / recall)  # one chunk over the whole: no penalty
+    expected = 1 / (0.15 / precision + 0.85 / recall)  # one chunk: no penalty
     assert meteor(["houses"], [["house"]])[0] == pytest.approx(expected)
     assert meteor(["houses"], [["house"]], stems=False)[0] == 0
 
 
-def test_the_best_reference_counts_and_the_corpus_is_not_the_mean_of_its_segments():
+def test_each_segment_uses_its_best_reference_and_the_corpus_sums_statistics():
     preds, references = ["house", "house"], [["river", "house"], ["a house and a river there"]]
     corpus, segments = meteor(preds, references)
     assert segments[0] == pytest.approx(1)
@@ -52,19 +52,19 @@ def test_the_best_reference_counts_and_the_corpus_is_not_the_mean_of_its_segment
         ("don't c_d", "don 't c _ d"),
     ],
 )
-def test_sentences_are_split_as_the_original_does(sentence, words):
+def test_sentences_are_split_as_in_the_original(sentence, words):
     assert tokenized(sentence) == words.split()
 
 
-def test_an_alignment_has_most_matches_and_then_fewest_chunks():
+def test_an_alignment_has_the_most_matches_and_then_the_fewest_chunks():
     draw = random.Random(0)
     for _ in range(150):
         caption, reference = ([draw.choice("abc") for _ in range(4)] for _ in range(2))
         found = align(caption, reference)
-        assert (-len(found.matches), found.chunks) == best_by_trying_all(caption, reference)
+        assert (-len(found.matches), found.chunks) == best_of_all_alignments(caption, reference)
 
 
-def best_by_trying_all(caption, reference):
+def best_of_all_alignments(caption, reference):
     places = range(len(caption))
     best = (0, 0)
     for choice in itertools.product([None, *places], repeat=len(reference)):
@@ -99,7 +99,7 @@ def test_stems_of_known_words(words, shared):
     assert {stem(word) for word in words.split()} == {shared}
 
 
-def test_stems_equal_snowball_s():
+def test_stems_equal_those_of_snowball():
     snowball = pytest.importorskip("snowballstemmer").stemmer("english")
     draw = random.Random(0)
     endings = ["s", "es", "ed", "ing", "ingly", "edly", "ly", "ness", "fulness", "ational", "ies"]
@@ -109,18 +109,18 @@ def test_stems_equal_snowball_s():
         for _ in range(5000)
     ]
     differing = [word for word in words if stem(word) != snowball.stemWord(word)]
-    assert len(differing) <= 25, differing  # newer Snowball treats some endings in another way
+    assert len(differing) <= 25, differing  # newer versions of Snowball differ in some endings
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not java_meteor_available(), reason="no Java or no pycocoevalcap")
-# Real captions, and made ones with far more inflections, of which it misses a few.
+@pytest.mark.skipif(not java_meteor_available(), reason="Java or pycocoevalcap is not installed")
+# Real captions, and generated ones with many more inflections, a few of which differ.
 @pytest.mark.parametrize(
     ("corpus", "equal_stems"), [(published_corpus, 0.995), (made_corpus, 0.99)]
 )
 def test_exact_and_stem_stages_equal_the_original_segment_by_segment(corpus, equal_stems):
     if (found := corpus()) is None:
-        pytest.skip("no published predictions here")
+        pytest.skip(f"set {PUBLISHED} to the published predictions")
     preds, references = found
     total, segments = java_meteor(preds, references, ["exact"])
     ours, of_ours = meteor(preds, references, stems=False)

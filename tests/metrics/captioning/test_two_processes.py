@@ -1,4 +1,4 @@
-"""Two processes of torch.distributed score as one, to the last digit."""
+"""Two processes of torch.distributed compute the same scores as one, to the last digit."""
 
 import json
 
@@ -11,7 +11,7 @@ from lightning_plugins.metrics import ChangeCaptionScores
 
 
 @pytest.mark.slow
-def test_two_ranks_with_a_repeated_segment_score_exactly_as_one_process(tmp_path):
+def test_two_processes_with_a_repeated_segment_compute_the_scores_of_one(tmp_path):
     torch.multiprocessing.spawn(score_share, args=(str(tmp_path),), nprocs=2)
     preds, references = made_corpus(21)
     alone = ChangeCaptionScores(constant="the house")

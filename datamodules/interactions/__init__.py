@@ -1,4 +1,4 @@
-"""Who took which item when, as sequences for recommenders."""
+"""User-item interactions as chronological sequences for recommenders."""
 
 from lightning_plugins.datamodules.interactions.datamodule import InteractionDataModule
 

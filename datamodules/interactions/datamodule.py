@@ -1,4 +1,4 @@
-"""Sequences of interactions for training, full ranking, and planning."""
+"""The DataModule of user-item interactions, for training, full ranking, and path planning."""
 
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -24,49 +24,51 @@ SplitName = Literal["leave_last_out", "time"]
 
 
 class InteractionDataModule(LightningDataModule):
-    """Who took which item when: MovieLens, RecBole's atomic files, or a table of yours.
+    """User-item interactions from MovieLens, RecBole's atomic files, or a table.
 
-    Items are numbered from 1, users from 0; sequences are in the order of time and end with zeros.
-    Of a pair of user and item that comes again the first interaction counts.
+    Items are numbered from 1, users from 0. Sequences are in chronological order and padded with
+    zeros at the end. If a user took an item several times, only the first interaction is kept.
 
-    Training batches are int64 ``(batch, max_length + 1)``: windows in which every item but a
-    user's first is a target once. Validation and test batches are dictionaries:
+    Training batches are int64 ``(batch, max_length + 1)``: windows in which each item of a user
+    except the first is a target exactly once. Validation and test batches are dictionaries:
 
     - ``user``: int64 ``(batch,)``;
     - ``history``: int64 ``(batch, max_length)``, the latest items before the target;
-    - ``seen``: int64 ``(batch, longest)``, all items before the target, to leave them out;
+    - ``seen``: int64 ``(batch, longest)``, all items before the target, to exclude them;
     - ``target``: int64 ``(batch,)``.
 
-    Prediction gives the same for ``predict_users`` users drawn by ``seed``, with all that is known
-    of them as history and, as target of a path, an item drawn uniformly from those that the user
-    has not seen and that ``min_target_count`` users were trained on.
+    Prediction batches have the same keys, for ``predict_users`` users drawn with ``seed``. The
+    history contains all items of the user. The target of a path is drawn uniformly from the items
+    that the user has not seen and that ``min_target_count`` users took in the training part.
 
     Args:
         source: ``movielens-100k`` (an asset); a MovieLens folder (100K, 1M, latest, latest-small);
             a folder with an ``.inter`` file of RecBole; or a ``.csv`` or ``.parquet`` file.
-        columns: meaning -> column of a file: ``user``, ``item``, ``timestamp``, and perhaps
-            ``rating``, ``title``, ``year``, ``genres``, the last with ``|`` between.
-        min_rating: lower ratings are left out; without ratings nothing is.
-        min_user_count: interactions that each user has at least, by an iterated k-core.
-        min_item_count: the same for items.
-        split: ``leave_last_out``: the last item for test and the one before for validation;
-            ``time``: nothing of training is later than what is asked for.
-        max_length: items of a history that a network sees.
-        batch_size: windows a batch on each rank.
-        evaluation_batch_size: users a batch in validation, test and prediction.
-        predict_users: users that paths are planned for; None for all.
-        min_target_count: see above.
-        seed: of the order of windows, and of users and targets for prediction.
+        columns: Meaning -> column name of a file. The meanings are ``user``, ``item`` and
+            ``timestamp``, and optionally ``rating``, ``title``, ``year`` and ``genres`` (separated
+            by ``|``).
+        min_rating: Lower ratings are removed. Data without ratings is not filtered.
+        min_user_count: Minimum number of interactions per user, enforced by an iterated k-core.
+        min_item_count: Minimum number of interactions per item, enforced in the same way.
+        split: ``leave_last_out`` uses each user's last item for test and the one before for
+            validation; ``time`` splits at two points in time, so that no training interaction is
+            later than an evaluation target.
+        max_length: Maximum length of a history that a network sees.
+        batch_size: Number of windows per batch on each rank.
+        evaluation_batch_size: Number of users per batch in validation, test and prediction.
+        predict_users: Number of users to plan paths for; None means all.
+        min_target_count: Minimum number of training interactions of a path's target.
+        seed: Seed of the order of windows, and of the users and targets for prediction.
 
     Attributes:
-        num_items: items.
-        catalogue: titles, years and genres by item number.
-        parts: sequences to train on and questions, a :class:`Split`.
-        item_counts: interactions of each item in the training part, int64 ``(num_items + 1,)``.
+        num_items: Number of items.
+        catalogue: Titles, years and genres by item number.
+        parts: Training sequences and evaluation questions.
+        item_counts: Training interactions of each item, int64 ``(num_items + 1,)``.
 
     Raises:
-        ValueError: an argument outside its range, data without what it needs.
-        FileNotFoundError: in ``setup``, no such source.
+        ValueError: An argument is out of range, or the data is invalid or empty after filtering.
+        FileNotFoundError: In ``setup``, if the source does not exist.
     """
 
     num_items: int
@@ -121,10 +123,10 @@ class InteractionDataModule(LightningDataModule):
         self._is_read = False
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the data, once."""
+        """Read the data on the first call."""
         if self._is_read:
             return
-        table = self._kept(read_interactions(self.source, self.columns))
+        table = self._filtered(read_interactions(self.source, self.columns))
         names, numbers = np.unique(table.items, return_inverse=True)
         self.catalogue = Catalogue([table.facts.get(name, Item(str(name))) for name in names])
         self.num_items = len(names)
@@ -140,26 +142,26 @@ class InteractionDataModule(LightningDataModule):
         self._is_read = True
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Windows of the training part in an order of (seed, epoch)."""
+        """Return windows of the training part, in an order given by the seed and the epoch."""
         windows = Windows(self.parts.train, self.max_length)
         return ResumableDataLoader.for_trainer(
             self.trainer, windows, self.batch_size, seed=self.seed
         )
 
     def val_dataloader(self) -> DataLoader:
-        """The validation questions, in order."""
-        return self._asking(self.parts.validation)
+        """Return the validation questions in order."""
+        return self._question_loader(self.parts.validation)
 
     def test_dataloader(self) -> DataLoader:
-        """The test questions, in order."""
-        return self._asking(self.parts.test)
+        """Return the test questions in order."""
+        return self._question_loader(self.parts.test)
 
     def predict_dataloader(self) -> DataLoader:
-        """Users and the targets of their paths."""
-        return self._asking(self.path_questions())
+        """Return users and the targets of their paths."""
+        return self._question_loader(self.path_questions())
 
     def path_questions(self) -> list[Question]:
-        """Users with all they are known to have seen, and a target that they have not."""
+        """Draw users, with their whole history, and one unseen target for each."""
         generator = np.random.default_rng(self.seed)
         order = generator.permutation(len(self._sequences))[: self.predict_users]
         common = np.flatnonzero(self.item_counts.numpy() >= self.min_target_count)
@@ -171,16 +173,16 @@ class InteractionDataModule(LightningDataModule):
                 questions.append(Question(user, self._sequences[user], target))
         if not questions:
             raise ValueError(
-                f"min_target_count={self.min_target_count}: no user has an unseen item with so "
+                f"min_target_count={self.min_target_count}: no user has an unseen item with this "
                 "many interactions; lower it"
             )
         return questions
 
-    def _kept(self, table: InteractionTable) -> InteractionTable:
+    def _filtered(self, table: InteractionTable) -> InteractionTable:
         if table.ratings is not None:
             table = table.rows(table.ratings >= self.min_rating)
         table = table.rows(np.argsort(table.timestamps, kind="stable"))
-        # numpy's unique reports the first occurrence, here the earliest.
+        # np.unique returns the first occurrence, which is the earliest interaction.
         pairs = np.stack([table.users, table.items]) if len(table) else np.empty((2, 0))
         table = table.rows(np.sort(np.unique(pairs, axis=1, return_index=True)[1]))
         table = table.rows(
@@ -188,23 +190,24 @@ class InteractionDataModule(LightningDataModule):
         )
         if not len(table):
             raise ValueError(
-                f"source={self.source!r}: nothing is left with min_rating={self.min_rating}, "
+                f"source={self.source!r}: no interaction is left with "
+                f"min_rating={self.min_rating}, "
                 f"min_user_count={self.min_user_count} and min_item_count={self.min_item_count}; "
                 "lower them"
             )
         return table
 
-    def _asking(self, questions: list[Question]) -> DataLoader:
+    def _question_loader(self, questions: list[Question]) -> DataLoader:
         longest = max((len(question.history) for question in questions), default=1)
         dataset = Questions(questions, self.max_length, longest)
         return DataLoader(dataset, batch_size=self.evaluation_batch_size)
 
 
 class Windows(Dataset):
-    """Sequences cut into ``max_length + 1`` items, counted from the end of each.
+    """Windows of ``max_length + 1`` items, counted from the end of each sequence.
 
-    Neighbouring windows share one item, the last of one and first of the next, so that every item
-    but the first of a sequence is a target exactly once.
+    The last item of a window is also the first item of the next. Each item of a sequence except the
+    first is therefore a target exactly once.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], max_length: int) -> None:
@@ -223,7 +226,7 @@ class Windows(Dataset):
 
 
 class Questions(Dataset):
-    """Questions as dictionaries of tensors of equal length."""
+    """Questions as dictionaries of tensors, padded to equal lengths."""
 
     def __init__(self, questions: list[Question], max_length: int, longest: int) -> None:
         self.questions = questions
@@ -253,6 +256,6 @@ def _by_user(
     table: InteractionTable, item_numbers: np.ndarray
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     users = np.unique(table.users, return_inverse=True)[1]
-    order = np.argsort(users, kind="stable")  # keeps the order of time within a user
+    order = np.argsort(users, kind="stable")  # keeps the chronological order within a user
     starts = np.flatnonzero(np.diff(users[order])) + 1
     return np.split(item_numbers[order], starts), np.split(table.timestamps[order], starts)

@@ -1,4 +1,4 @@
-"""The folders in which GroupLens publishes MovieLens: 100K, 1M, and latest(-small)."""
+"""Reads MovieLens as published by GroupLens: 100K, 1M, latest, and latest-small."""
 
 import csv
 import re
@@ -16,13 +16,16 @@ _NO_GENRE = {"(no genres listed)", "unknown", ""}
 
 
 def read_movielens(folder: Path) -> InteractionTable | None:
-    """The ratings of a MovieLens folder, or None if it is none.
+    """Read the ratings of a MovieLens folder.
 
     Source: Harper and Konstan, The MovieLens Datasets, ACM TiiS 5(4), 2015.
 
+    Returns:
+        The ratings, or None if the folder has none of MovieLens' rating files.
+
     Raises:
-        FileNotFoundError: ratings without the file of the films.
-        ValueError: a line that cannot be one of its file's; the message names both.
+        FileNotFoundError: The ratings exist, but the file of the films does not.
+        ValueError: A line is invalid; the message names the file and the line.
     """
     for marker, read in (
         ("u.data", _read_100k),
@@ -35,7 +38,7 @@ def read_movielens(folder: Path) -> InteractionTable | None:
 
 
 def parsed_title(text: str) -> tuple[str, int | None]:
-    """Title and year of ``Title (1999)``; year None where there is none."""
+    """Split ``Title (1999)`` into title and year; the year is None if it is missing."""
     found = _TITLE_AND_YEAR.match(text)
     return (found["title"], int(found["year"])) if found else (text.strip(), None)
 
@@ -66,7 +69,7 @@ def _table(path: Path, rows: Iterable[Sequence[str]], facts: dict[str, Item]) ->
     with file_error_context(path):
         columns = list(zip(*rows, strict=True))
         if not columns:
-            raise ValueError("it holds no rating")
+            raise ValueError("it has no ratings")
         users, items, ratings, timestamps = columns
         return InteractionTable(
             np.array(users),
@@ -83,7 +86,7 @@ def _item(text: str, genres: Iterable[str]) -> Item:
 
 
 def _lines(path: Path, separator: str, width: int | None = None) -> Iterator[list[str]]:
-    # Published in Latin-1, whatever their readme says.
+    # The files are encoded in Latin-1, although their readme says otherwise.
     with path.open(encoding="latin-1") as file:
         lines = (line.rstrip("\n").split(separator) for line in file if line.strip())
         yield from _of_width(path, lines, width)

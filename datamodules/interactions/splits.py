@@ -1,4 +1,4 @@
-"""Splits of each user's interactions into training sequences and evaluation questions."""
+"""Splits interactions into training sequences and evaluation questions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Question:
-    """A user's history, and the item that came next.
+    """A user's history and the next item.
 
     Args:
-        user: place of the user in the data.
-        history: item numbers in the order of time.
-        target: item number.
+        user: Number of the user.
+        history: Item numbers in chronological order.
+        target: Number of the next item.
     """
 
     user: int
@@ -23,7 +23,13 @@ class Question:
 
 @dataclass(frozen=True)
 class Split:
-    """Item numbers of each user to train on, and questions for validation and test."""
+    """A training part, and evaluation questions.
+
+    Args:
+        train: Item numbers per user in chronological order.
+        validation: Validation questions.
+        test: Test questions.
+    """
 
     train: list[np.ndarray]
     validation: list[Question]
@@ -31,15 +37,15 @@ class Split:
 
 
 def leave_last_out(sequences: Sequence[np.ndarray]) -> Split:
-    """The last item of each user for test, the one before for validation, the others to train.
+    """Use each user's last item for test, the one before for validation, the others for training.
 
-    Users with fewer than three items are trained on whole and asked nothing.
+    All items of users with fewer than three items are used for training.
     """
     train, validation, test = [], [], []
     for user, items in enumerate(sequences):
-        is_asked = len(items) >= 3
-        train.append(items[:-2] if is_asked else items)
-        if is_asked:
+        has_questions = len(items) >= 3
+        train.append(items[:-2] if has_questions else items)
+        if has_questions:
             validation.append(Question(user, items[:-2], int(items[-2])))
             test.append(Question(user, items[:-1], int(items[-1])))
     return Split(train, validation, test)
@@ -51,16 +57,17 @@ def split_by_time(
     validation_share: float = 0.1,
     test_share: float = 0.1,
 ) -> Split:
-    """Two points in time, the same for all: training sees nothing that came after the first.
+    """Split at two points in time that are the same for all users.
 
-    A user is asked for the first item after a point, given all before it. The points are the
-    times after which ``validation_share + test_share`` and ``test_share`` of all interactions lie.
+    The training part contains only interactions up to the first point. A validation (test) question
+    asks for the user's first item after the first (second) point, given all items before it. The
+    points are quantiles of all timestamps.
 
     Args:
-        sequences: item numbers of each user in the order of time.
-        timestamps: of the same interactions.
-        validation_share: of interactions between the points, in (0, 1).
-        test_share: of interactions after the second point, in (0, 1).
+        sequences: Item numbers per user in chronological order.
+        timestamps: Timestamps of the same interactions.
+        validation_share: Share of interactions between the points, in (0, 1).
+        test_share: Share of interactions after the second point, in (0, 1).
     """
     everything = np.concatenate(timestamps)
     points = np.quantile(everything, [1 - validation_share - test_share, 1 - test_share])

@@ -1,4 +1,4 @@
-"""Where the one relevant item of a sample stands among all items: hit rate, NDCG, MRR."""
+"""Ranking metrics with one relevant item per sample: hit rate, NDCG and MRR."""
 
 import torch
 from torch import Tensor
@@ -7,14 +7,14 @@ from lightning_plugins.metrics.mean_with_error import MeanWithError
 
 
 def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
-    r"""Rank of each target among all items, 1 is best: int64 ``(batch,)``.
+    r"""Return the rank of each target among all items, int64 ``(batch,)``; 1 is best.
 
-    :math:`R(t) = 1 + |\{i \neq t : s_i \geq s_t\}|` over items with a score above minus infinity,
-    so that ties count against the target, and constant scores earn nothing.
+    :math:`R(t) = 1 + |\{i \neq t : s_i \geq s_t\}|` over items with a score above minus infinity.
+    Ties count against the target, so constant scores gain nothing.
 
     Args:
-        scores: ``(batch, items)``; minus infinity, or NaN, leaves an item out of the ranking.
-        targets: int64 ``(batch,)``, columns of ``scores``.
+        scores: Scores ``(batch, items)``. Minus infinity or NaN excludes an item from the ranking.
+        targets: Columns of ``scores``, int64 ``(batch,)``.
     """
     own = scores.gather(1, targets[:, None]).nan_to_num(nan=-torch.inf)
     not_below = (scores >= own) & (scores > -torch.inf)
@@ -23,7 +23,7 @@ def target_ranks(scores: Tensor, targets: Tensor) -> Tensor:
 
 
 class _AtRank(MeanWithError):
-    """Mean over samples of a gain that is 0 beyond rank ``k``."""
+    """The mean over samples of a gain that is 0 beyond rank ``k``."""
 
     higher_is_better = True
 
@@ -34,7 +34,7 @@ class _AtRank(MeanWithError):
         self.k = k
 
     def update(self, ranks: Tensor) -> None:
-        """Add the ranks ``(batch,)`` of the targets, 1 is best (:func:`target_ranks`)."""
+        """Add the ranks ``(batch,)`` of the targets, as returned by :func:`target_ranks`."""
         super().update(torch.where(ranks <= self.k, self._gain(ranks.double()), 0.0))
 
     def _gain(self, ranks: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ class _AtRank(MeanWithError):
 
 
 class HitRate(_AtRank):
-    """Share of targets among the first ``k``; with one target a sample it is also recall.
+    """The share of targets among the first ``k``. With one target per sample it equals recall.
 
     Args:
-        k: length of the list, at least 1.
+        k: Length of the list, at least 1.
     """
 
     def _gain(self, ranks: Tensor) -> Tensor:
@@ -53,12 +53,12 @@ class HitRate(_AtRank):
 
 
 class NDCG(_AtRank):
-    r"""Normalized discounted cumulative gain with one target: :math:`1 / \log_2(1 + R)`.
+    r"""Normalized discounted cumulative gain with one target, :math:`1 / \log_2(1 + R)`.
 
-    Source: Järvelin and Kekäläinen, ACM TOIS 20(4), 2002; the ideal gain is 1 for one target.
+    Source: Järvelin and Kekäläinen, ACM TOIS 20(4), 2002. The ideal gain for one target is 1.
 
     Args:
-        k: length of the list, at least 1.
+        k: Length of the list, at least 1.
     """
 
     def _gain(self, ranks: Tensor) -> Tensor:
@@ -66,10 +66,10 @@ class NDCG(_AtRank):
 
 
 class MRR(_AtRank):
-    """Mean reciprocal rank, 0 beyond ``k``.
+    """The mean reciprocal rank, 0 beyond ``k``.
 
     Args:
-        k: length of the list, at least 1.
+        k: Length of the list, at least 1.
     """
 
     def _gain(self, ranks: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The report as Markdown, for a terminal or a pull request."""
+"""A report as Markdown, for a terminal or a pull request."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")
 
 
 def markdown_page(report: Report) -> str:
-    """The report's tables and facts; text is escaped, so that no field becomes markup."""
+    """Format the report's tables and facts. All text is escaped, so no field becomes markup."""
     lines = [f"# {_escaped(report.title)}", "", f"Made by {_code(report.command)}"]
     lines += [_paragraph(report.generated), ""]
     lines += _table(

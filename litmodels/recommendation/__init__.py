@@ -1,4 +1,4 @@
-"""Recommendation: the next item, and paths of items towards a target."""
+"""Recommendation of the next item, and of paths of items towards a target."""
 
 from lightning_plugins.litmodels.recommendation.influence_paths import (
     InfluencePath,

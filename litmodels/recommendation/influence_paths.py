@@ -1,4 +1,4 @@
-"""Paths of recommendations that lead users towards an item they would not take now."""
+"""Plans and measures recommendation paths towards an item that a user would not take now."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -39,14 +39,14 @@ from lightning_plugins.nn.recommendation.path_scores import path_scores
 
 
 class InfluencePath(NamedTuple):  # Lightning refuses frozen dataclasses as predictions
-    """What was recommended to one user on the way to a target.
+    """A path of recommendations for one user towards a target.
 
     Args:
-        planner: label of who planned it.
-        user: number of the user.
-        target: item number.
-        items: item numbers in the order of recommendation, the target not among them.
-        is_accepted: whether the user took each of them.
+        planner: Label of the planner.
+        user: Number of the user.
+        target: Item number of the target.
+        items: Item numbers in the order of recommendation, without the target.
+        is_accepted: Whether the user took each item.
     """
 
     planner: str
@@ -57,48 +57,59 @@ class InfluencePath(NamedTuple):  # Lightning refuses frozen dataclasses as pred
 
 
 class InfluencePathPlanner(LightningModule):
-    """Plans paths towards targets, with several planners side by side, and measures them.
+    """Plans paths towards targets with several planners, and measures the paths.
 
-    For ``trainer.predict`` with an ``InteractionDataModule``, whose prediction batches hold users
-    and targets. Every recommended item is in the catalogue, not in the history, not the target, and
-    not twice on a path, whatever a planner answers.
+    For ``trainer.predict`` with an ``InteractionDataModule``; its prediction batches contain users
+    and targets. Every recommended item is a catalogue item that is neither in the history nor the
+    target, and no item occurs twice on a path. This holds for any output of a planner.
 
     Prediction returns :class:`InfluencePath` objects and prints a table with standard errors over
-    users; loggers get the means as ``PLANNER/MEASURE``. Measures by each evaluator E:
+    users. Loggers receive the means as ``PLANNER/MEASURE``. Measures by each evaluator E:
 
-    - ``IoI E``, ``IoR E``: increase of interest in nats and of rank in places;
-    - ``logP E``: mean log-probability of an item of the path that was taken, its acceptability.
+    - ``IoI E``, ``IoR E``: increase of interest in nats, and increment of rank;
+    - ``logP E``: mean log-probability of the items of the path that the user took (acceptability).
 
-    Of the path with its target: ``genres`` (Jaccard of neighbours), ``text`` (TF-IDF cosine) and
-    ``together`` (cosine over the users who took both). Of the path: ``variety`` and ``new genres``
-    (see :mod:`lightning_plugins.metrics.recommendation_paths`), ``taken``, the accepted share, and
-    ``reached``,
-    the share of paths on which the planner wanted the target itself before the end (never one that
-    chooses from a list, where the target is not). In a closed loop ``target``: the share of users
-    who take the target when it is offered after the path. With a judge ``accepted by LM`` and
-    ``related by LM``. Random and popular items belong into every comparison: both raise the
-    interest in an unlikely target.
+    Measures of the path and its target:
+
+    - ``genres``: Jaccard similarity of the neighbours' genres;
+    - ``text``: TF-IDF cosine of neighbours;
+    - ``together``: cosine of neighbours over the users who took both.
+
+    Measures of the path (see :mod:`lightning_plugins.metrics.recommendation_paths`):
+
+    - ``variety`` and ``new genres``: diversity;
+    - ``taken``: share of accepted items;
+    - ``reached``: share of paths on which the planner preferred the target to all allowed items at
+      some step. It is 0 for planners that select from a list, because the list excludes the target.
+
+    In a closed loop, ``target`` is the share of users who take the target when it is recommended
+    after the path. With a judge, ``accepted by LM`` and ``related by LM`` are added.
+
+    Include random and popular items in every comparison: both increase the interest in an unlikely
+    target.
 
     Sources: Zhu et al., arXiv 2211.10002 (task, IoI, IoR); Wang et al., arXiv 2409.04827 (paths).
 
     Args:
-        backbone: checkpoint of a ``SequentialRecommender`` that planners may use; None trains a
-            SASRec with seed 1 on the data, once, and keeps it in the user's cache.
-        evaluators: label -> checkpoint of a ``SequentialRecommender`` that judges; not the
-            backbone, better another seed and another kind of network. None trains a SASRec with
-            seed 2 and a GRU4Rec with seed 3 in the same way.
-        planners: label -> planner; None takes all that need no language model, which are
+        backbone: Checkpoint of a ``SequentialRecommender`` for the planners. If None, a SASRec is
+            trained on the data with seed 1 on first use and kept in the user's cache.
+        evaluators: Label -> checkpoint of a ``SequentialRecommender`` that evaluates the paths. An
+            evaluator must not be the backbone; use another seed and preferably another kind of
+            network. If None, a SASRec with seed 2 and a GRU4Rec with seed 3 are trained in the same
+            way.
+        planners: Label -> planner. None means all planners that need no language model:
             ``random``, ``popular``, ``next item``, ``rec2inf``, ``walk``, ``irn``, ``ipg``,
             ``text`` and ``text of 200``.
-        path_length: items of a path, the target not among them.
-        user_model: closed loop: decides, by the first evaluator, which recommendations a user
-            takes, and only those join the history. None is the open loop: all is taken.
-        judge: a language model that judges the paths as well.
-        seed: of planners and users that draw.
+        path_length: Number of items of a path, without the target.
+        user_model: Closed loop: decides, with the first evaluator, which recommendations a user
+            takes. Only those join the history. None means the open loop, in which the user takes
+            all of them.
+        judge: A language model that also evaluates the paths.
+        seed: Seed of planners and user models that draw random numbers.
 
     Raises:
-        ValueError: an argument outside its range, an evaluator that is the backbone, or networks
-            for other items than the data's.
+        ValueError: An argument is out of range, an evaluator is the backbone, or a network was
+            trained on another number of items.
     """
 
     def __init__(
@@ -117,12 +128,12 @@ class InfluencePathPlanner(LightningModule):
         if seed < 0:
             raise ValueError(f"seed={seed}: expected at least 0")
         if evaluators is not None and not evaluators:
-            raise ValueError("evaluators={}: expected at least one, with a label")
+            raise ValueError("evaluators={}: expected at least one, as label: checkpoint")
         for label, path in (evaluators or {}).items():
             if path == backbone:
                 raise ValueError(
-                    f"evaluator {label!r} is the backbone {backbone}: a planner must not judge "
-                    "itself; train another network, with another seed"
+                    f"evaluator {label!r} is the backbone {backbone}: a planner must not be "
+                    "evaluated by its own network; train another one, with another seed"
                 )
         self.save_hyperparameters(ignore=["planners", "user_model", "judge"])
         self.planners = default_planners() if planners is None else planners
@@ -131,14 +142,14 @@ class InfluencePathPlanner(LightningModule):
         self.table = PathTable()
 
     def prepare_data(self) -> None:
-        """Train the networks that were not given and are not in the user's cache."""
+        """Train the networks that have no checkpoint and are not in the user's cache."""
         self._checkpoints()
 
     def setup(self, stage: str) -> None:
-        """Read the networks and what the data knows of its items."""
+        """Load the networks, and collect the knowledge about the items from the data."""
         datamodule, backbone, evaluators, of_planners = self._checkpoints()
         num_items = datamodule.num_items
-        # In a dictionary and a dataclass: the networks stay out of this module's own checkpoint.
+        # Not as submodules, so that this module's checkpoint does not contain the networks.
         self._evaluators = {label: _network(path, num_items) for label, path in evaluators.items()}
         self._knowledge = Knowledge(
             backbone=_network(backbone, num_items),
@@ -153,7 +164,7 @@ class InfluencePathPlanner(LightningModule):
         self._together = co_consumption_vectors(datamodule.parts.train, num_items)
 
     def on_predict_start(self) -> None:
-        """Move the networks to this module's device and start with an empty table."""
+        """Move the networks to this module's device, and reset the table."""
         own = [planner.network for planner in self.planners.values()]
         for network in (self._knowledge.backbone, *self._evaluators.values(), *own):
             if network is not None:
@@ -163,7 +174,7 @@ class InfluencePathPlanner(LightningModule):
             report.clear()
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> list[InfluencePath]:
-        """Plan for the users of a batch with every planner."""
+        """Plan paths for the users of a batch with every planner."""
         histories, targets = unpadded(batch["seen"]), batch["target"].tolist()
         found = []
         for label, planner in self.planners.items():
@@ -181,7 +192,7 @@ class InfluencePathPlanner(LightningModule):
         return found
 
     def on_predict_epoch_end(self) -> None:
-        """Print the table, and what planners and judge count about themselves."""
+        """Print and log the table, and print the reports of planners and judge."""
         self.table.gather()
         for logger in self.trainer.loggers:
             logger.log_metrics(self.table.means())
@@ -190,7 +201,7 @@ class InfluencePathPlanner(LightningModule):
             _print(f"\n{label}:\n{report}")
 
     def plan(self, planner: Planner, histories: list[list[int]], targets: list[int]) -> Sessions:
-        """The finished paths of one planner, and what each user took of them."""
+        """Plan the paths of one planner; the result includes the items that each user took."""
         knowledge, length = self._knowledge, self.hparams["path_length"]
         sessions = Sessions(histories, targets, knowledge.catalogue.num_items, length)
         for _ in range(length):
@@ -201,27 +212,27 @@ class InfluencePathPlanner(LightningModule):
 
     @property
     def first_evaluator(self) -> ItemNetwork:
-        """The network by which users decide; there after ``setup``."""
+        """The evaluator that the user model uses; available after ``setup``."""
         return self._evaluators[self.first_evaluator_label]
 
     @property
     def first_evaluator_label(self) -> str:
-        """Its label; there after ``setup``."""
+        """The label of the first evaluator; available after ``setup``."""
         return next(iter(self._evaluators))
 
     @property
     def catalogue(self) -> Catalogue:
-        """What is known of the items; there after ``setup``."""
+        """The items; available after ``setup``."""
         return self._knowledge.catalogue
 
     def _checkpoints(self) -> tuple[Any, str, dict[str, str], dict[str, str]]:
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or not hasattr(datamodule, "path_questions"):
             raise ValueError(
-                f"datamodule={datamodule}: planners need to know the items; give "
-                "trainer.predict an InteractionDataModule"
+                f"datamodule={datamodule}: planners require the item catalogue; pass "
+                "trainer.predict(datamodule=InteractionDataModule(...))"
             )
-        datamodule.setup("predict")  # does nothing the second time
+        datamodule.setup("predict")  # no effect on later calls
         backbone, evaluators = self.hparams["backbone"], self.hparams["evaluators"]
         if backbone is None:
             backbone = str(fitted_checkpoint(datamodule, "sasrec", seed=1))
@@ -290,7 +301,7 @@ def _network(path: str, num_items: int) -> ItemNetwork:
     assert network is not None
     if network.num_items != num_items:
         raise ValueError(
-            f"{path} was trained on {network.num_items} items and the data has {num_items}: use "
-            "the settings of the data that it was trained with"
+            f"{path} was trained on {network.num_items} items, but the data has {num_items}: use "
+            "the data settings with which it was trained"
         )
     return network

@@ -1,4 +1,4 @@
-"""A small language model that learns from nothing to write paths of titles."""
+"""A small language model that is trained from scratch to write paths of titles."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,30 +24,32 @@ _IGNORED = -100
 
 
 class ItemTextModel(LightningModule):
-    """A Llama of a few hundred thousand parameters, trained on what people took, as text.
+    """A Llama with a few hundred thousand parameters, trained on user histories as text.
 
-    A training text is the beginning of a user's items, the item that the user came to as target,
-    and what was taken between the two, a title a line; the loss is on those. So it learns to lead
-    to a target, in the very words in which ``LanguageModelTrie`` asks for a path. It knows nothing
-    but this data, and is no stand-in for a large language model.
+    A training text consists of a user's history, a later item as the target, and the items taken
+    between the two, one title per line. The loss covers only the items between. The model therefore
+    learns to lead to a target, and its texts have the format of ``LanguageModelTrie``'s prompts. It
+    only knows this data and does not replace a large language model.
 
-    Trains on an ``InteractionDataModule``. Logged: ``train/loss`` and ``val/loss``, nats a token.
+    Trains on an ``InteractionDataModule``. Logged: ``train/loss`` and ``val/loss`` in nats per
+    token.
 
-    Ours; the objective at the end of a window is that of Zhu et al., arXiv 2211.10002.
+    This model is our own; using the end of a window as the objective follows Zhu et al.,
+    arXiv 2211.10002.
 
     Args:
-        hidden_size: of the network, a multiple of ``heads``.
-        layers: of the network.
-        heads: of its attention.
-        vocabulary: tokens, bytes among them; learned from the titles.
-        path_length: longest path.
-        export_to: folder that gets a checkpoint of transformers, for ``LocalModel``, when training
-            ends; None writes none.
-        optimizer: builds the optimizer from named parameters.
+        hidden_size: Hidden size of the network, a multiple of ``heads``.
+        layers: Number of layers.
+        heads: Number of attention heads.
+        vocabulary: Number of tokens, including all bytes; learned from the titles.
+        path_length: Maximum length of a path.
+        export_to: Folder for a transformers checkpoint, for ``LocalModel``, at the end of training;
+            None writes no checkpoint.
+        optimizer: Builds the optimizer from named parameters.
 
     Raises:
-        ValueError: an argument outside its range.
-        ImportError: in ``setup``, without transformers.
+        ValueError: An argument is out of range.
+        ImportError: In ``setup``, if transformers is not installed.
     """
 
     def __init__(
@@ -69,16 +71,18 @@ class ItemTextModel(LightningModule):
             raise ValueError(f"hidden_size={hidden_size}: expected a multiple of heads={heads}")
         if vocabulary < 257:
             raise ValueError(
-                f"vocabulary={vocabulary}: expected at least 257, a byte each and an end"
+                f"vocabulary={vocabulary}: expected at least 257, for all bytes and an end token"
             )
         self.save_hyperparameters(ignore=["optimizer"])
         self.network: Any = None
-        self._words: str | None = None  # the tokenizer, as the JSON that it is stored as
+        self._words: str | None = (
+            None  # the tokenizer as JSON, the form in which checkpoints store it
+        )
         self._tokenizer: Any = None
         self._optimizer = optimizer
 
     def setup(self, stage: str) -> None:
-        """Learn the tokenizer from the titles, unless a checkpoint brought one."""
+        """Train the tokenizer on the titles, unless a checkpoint contained one."""
         self._catalogue: Catalogue = self.trainer.datamodule.catalogue  # type: ignore[attr-defined]
         if self._words is None:
             texts = [
@@ -87,7 +91,7 @@ class ItemTextModel(LightningModule):
             self._words = _learned_words(texts, self.hparams["vocabulary"])
 
     def configure_model(self) -> None:
-        """Make the network, once."""
+        """Create the network on the first call."""
         if self.network is not None or self._words is None:
             return
         from transformers import LlamaConfig, LlamaForCausalLM
@@ -108,7 +112,7 @@ class ItemTextModel(LightningModule):
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of transformers; there after ``setup``."""
+        """The transformers tokenizer; available after ``setup``."""
         if self._tokenizer is None:
             from tokenizers import Tokenizer
             from transformers import PreTrainedTokenizerFast
@@ -120,9 +124,9 @@ class ItemTextModel(LightningModule):
         return self._tokenizer
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Loss of paths between a beginning and an end that are drawn in each window."""
+        """Return the loss of a path between a random start and a random end in each window."""
         windows = unpadded(batch)
-        # Two items have nothing between them; but a batch of such windows alone needs a loss too.
+        # Two items have no item between them. They are used only if a batch has no longer window.
         sequences = [items for items in windows if len(items) >= 3] or windows
         longest = [min(len(items) - 1, self._longest) for items in sequences]
         lengths = [self._drawn(min(2, most), most) for most in longest]
@@ -139,7 +143,7 @@ class ItemTextModel(LightningModule):
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Loss of the latest items up to the one that is asked for."""
+        """Log the loss of the latest items up to the target."""
         targets = batch["target"].tolist()
         sequences = [
             [*items, target]
@@ -149,39 +153,42 @@ class ItemTextModel(LightningModule):
         self.log("val/loss", self._loss(texts), prog_bar=True, batch_size=len(texts))
 
     def configure_optimizers(self) -> Any:
-        """The optimizer."""
+        """Create the optimizer."""
         return configure_optimizers(self, self._optimizer, None)
 
     def on_train_end(self) -> None:
-        """Export, where that is asked for."""
+        """Export the model if ``export_to`` is set."""
         if self.hparams["export_to"] is not None and self.trainer.is_global_zero:
             self.export(self.hparams["export_to"])
-            rank_zero_info(f"{self.hparams['export_to']}: for LocalModel")
+            rank_zero_info(f"wrote {self.hparams['export_to']}, which LocalModel can load")
 
     def export(self, folder: str) -> None:
-        """Write network and tokenizer so that transformers, and ``LocalModel``, read them."""
+        """Write network and tokenizer as a transformers checkpoint, for ``LocalModel``."""
         self.network.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the tokenizer with the weights."""
+        """Store the tokenizer with the weights."""
         checkpoint["words"] = self._words
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the tokenizer, so that the network has its size."""
+        """Restore the tokenizer, and create the network with its vocabulary size."""
         self._words = checkpoint["words"]
         self.configure_model()
 
     @property
     def _longest(self) -> int:
-        """Items of a path with its target."""
+        """Maximum number of items of a path and its target."""
         return self.hparams["path_length"] + 1
 
     def _drawn(self, low: int, high: int) -> int:
         return int(torch.randint(low, high + 1, ()))
 
     def _text(self, items: Sequence[int], length: int) -> tuple[list[int], list[int]]:
-        """Tokens of the prompt, and of the path before the target, the last of ``length`` items."""
+        """Return the tokens of the prompt, and of the path before the target.
+
+        The path and the target are the last ``length`` items.
+        """
         begun, path, target = items[:-length], items[-length:-1], items[-1]
         prompt = LocalModel.plain_prompt(history_and_target(self._catalogue, begun, target))
         lines = "".join(LocalModel.line(one_line(self._catalogue[item])) for item in path)
@@ -193,7 +200,7 @@ class ItemTextModel(LightningModule):
         labels = [torch.tensor([_IGNORED] * len(prompt) + path) for prompt, path in texts]
         inputs = pad_sequence(tokens, batch_first=True).to(self.device)
         wanted = pad_sequence(labels, batch_first=True, padding_value=_IGNORED).to(self.device)
-        # Padding stands at the end, where causality hides it.
+        # Padding is at the end, where the causal mask hides it.
         return self.network(input_ids=inputs, labels=wanted).loss
 
 

@@ -1,4 +1,4 @@
-"""Recommenders that are trained on first use and kept in the user's cache."""
+"""Trains recommenders on first use and keeps their checkpoints in the user's cache."""
 
 import copy
 import hashlib
@@ -39,19 +39,23 @@ def fitted_checkpoint(
     folder: Path | None = None,
     max_epochs: int | None = None,
 ) -> Path:
-    """Checkpoint of a recommender with the best validation NDCG@10, trained unless it is there.
+    """Return the checkpoint with the best validation NDCG@10, and train it if it does not exist.
 
-    The settings are those of the recipes ``recommendation/tiny``, ``recommendation/tiny_gru4rec``
-    and ``recommendation/tiny_irn``, the batches included. Its name holds a hash of settings, data
-    and version, and it is put there in one rename, so what is there is whole. Processes wait for
-    each other.
+    The settings, including batches, are those of the recipes ``recommendation/tiny``,
+    ``recommendation/tiny_gru4rec`` and ``recommendation/tiny_irn``. The file name contains a hash
+    of settings, data and version. The file is written atomically, and concurrent processes wait for
+    the one that trains.
 
     Args:
-        datamodule: an ``InteractionDataModule`` after ``setup``; left as it was.
+        datamodule: An ``InteractionDataModule`` after ``setup``. It is not modified.
         network: ``sasrec``, ``gru4rec`` or ``irn``.
-        seed: of weights, dropout and the order of batches.
-        folder: of the checkpoints; None is the user's cache.
-        max_epochs: training ends there, or 5 epochs after the best one; None is the recipes' 40.
+        seed: Seed of weights, dropout and the order of batches.
+        folder: Folder of the checkpoints; None means the user's cache.
+        max_epochs: Maximum number of epochs; None means 40, as in the recipes. Training also ends
+            5 epochs after the best one.
+
+    Returns:
+        The path of the checkpoint.
     """
     settings: dict[str, Any] = {
         "network": network,
@@ -67,16 +71,17 @@ def fitted_checkpoint(
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with process_lock(
-        folder / f".{path.name}.lock", lambda: rank_zero_info(f"waiting for {path.name}")
+        folder / f".{path.name}.lock",
+        lambda: rank_zero_info(f"waiting until another process has trained {path.name}"),
     ):
         if not path.is_file():
-            rank_zero_info(f"fitting {network} with seed {seed}, once: {path}")
+            rank_zero_info(f"training {network} with seed {seed} once, for {path}")
             _fit(datamodule, settings, seed, path)
     return path
 
 
 def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, path: Path) -> None:
-    data = copy.copy(datamodule)  # its own trainer, and its own order of batches
+    data = copy.copy(datamodule)  # with a separate trainer and order of batches
     data.trainer = None
     data.seed = seed  # type: ignore[attr-defined]
     data.batch_size = settings["batch_size"]  # type: ignore[attr-defined]
@@ -97,7 +102,7 @@ def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, p
         recommender = SequentialRecommender(**model, optimizer=optimizer)
         for metric in recommender.modules():
             if isinstance(metric, Metric):
-                # The other processes wait for this fit; their group must not be asked for scores.
+                # Other processes wait for this fit, so metrics must not synchronize with them.
                 metric.distributed_available_fn = _alone
         trainer.fit(recommender, datamodule=data)
         os.replace(best.best_model_path, path)

@@ -1,4 +1,4 @@
-"""Shows what was planned for a few users, and what planners pay for influence."""
+"""A callback that reports planned paths and the planners' trade-offs."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,19 +27,20 @@ _SHOWN_OF_HISTORY = 5
 
 
 class InfluencePathReport(Callback):
-    """Writes the paths of the first users, with titles, genres, and how the interest went.
+    """Reports the paths of the first users, with titles, genres and the interest in the target.
 
-    ``trainer.predict`` with an ``InfluencePathPlanner`` leaves ``paths.html`` in the log folder.
-    Two pictures go to the loggers that take one, or beside it: the same paths, and of all users and
-    planners the increase of interest against acceptability and coherence, with standard errors.
-    Without matplotlib there is only the page.
+    For ``trainer.predict`` with an ``InfluencePathPlanner``. The callback writes ``paths.html`` to
+    the log folder. It also sends two pictures to the loggers that accept images, or writes them to
+    the same folder: the same paths, and the increase of interest against acceptability and
+    coherence, over all users and planners, with standard errors. Without matplotlib, only the page
+    is written.
 
     Args:
-        users: how many are shown.
-        planners: labels of those whose paths are shown; None for all.
+        users: Number of users to show.
+        planners: Labels of the planners to show; None means all.
 
     Raises:
-        ValueError: ``users`` below 1.
+        ValueError: ``users`` is below 1.
     """
 
     def __init__(self, users: int = 2, planners: list[str] | None = None) -> None:
@@ -50,16 +51,16 @@ class InfluencePathReport(Callback):
         self._paths: list[GuidedPath] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start with an empty page."""
+        """Check the model, and reset the collected paths."""
         if not isinstance(pl_module, InfluencePathPlanner):
             raise ValueError(
-                f"InfluencePathReport shows paths of an InfluencePathPlanner, and the model is a "
-                f"{type(pl_module).__name__}: leave it out of callbacks"
+                f"InfluencePathReport requires an InfluencePathPlanner, but the model is a "
+                f"{type(pl_module).__name__}: remove it from the callbacks"
             )
         for label in self.planners or ():
             if label not in pl_module.planners:
                 raise ValueError(
-                    f"planners={self.planners}: {label!r} is none of "
+                    f"planners={self.planners}: {label!r} is not one of "
                     f"{', '.join(pl_module.planners)}"
                 )
         self._paths = []
@@ -73,7 +74,7 @@ class InfluencePathReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the paths of the first users of the first batch."""
+        """Collect the paths of the first users of the first batch."""
         if batch_idx or trainer.global_rank:
             return
         assert isinstance(pl_module, InfluencePathPlanner)
@@ -88,8 +89,10 @@ class InfluencePathReport(Callback):
         self._paths = [_guided(path, known[path.user], pl_module) for path in chosen]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the page and the picture."""
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # collective: on every rank
+        """Write the page and the pictures."""
+        folder = Path(
+            trainer.log_dir or trainer.default_root_dir
+        )  # a collective call, needed on every rank
         assert isinstance(pl_module, InfluencePathPlanner)
         if not self._paths:
             return
@@ -104,14 +107,14 @@ class InfluencePathReport(Callback):
                 ),
             }
         except ImportError as error:
-            rank_zero_info(f"{page}; no picture: {error}")
+            rank_zero_info(f"wrote {page}, without pictures: {error}")
             return
         sent = [
             place
             for name, picture in pictures.items()
             for place in send_picture(name, picture, trainer.loggers, folder)
         ]
-        rank_zero_info(f"{page}; pictures: {', '.join(sent)}")
+        rank_zero_info(f"wrote {page}; sent the pictures to {', '.join(sent)}")
 
 
 @torch.no_grad()

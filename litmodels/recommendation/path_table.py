@@ -1,4 +1,4 @@
-"""Means and standard errors of path measures, one row a planner."""
+"""A table of path measures: mean and standard error per planner."""
 
 import math
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ Row = dict[str, list[float]]
 
 
 class PathTable:
-    """Collects one value a path, and prints what came of them.
+    """Collects one value per path and measure; ``str`` formats means and standard errors.
 
-    Values that are not numbers (a measure that a path does not have) are left out of the mean; the
-    column ``paths`` of a row says how many paths there were.
+    NaN values (measures that are undefined for a path) are excluded from the mean. The column
+    ``paths`` is the number of paths.
 
     Attributes:
-        rows: planner -> measure -> one number a path that has it.
+        rows: Planner -> measure -> one value per path for which the measure is defined.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class PathTable:
             numbers += [value for value in column.tolist() if not math.isnan(value)]
 
     def gather(self) -> None:
-        """Put together what the processes of a run collected; all of them call it."""
+        """Gather the values of all processes. Every process must call it."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return
         parts: list[dict[str, Row]] = [{} for _ in range(distributed.get_world_size())]
@@ -43,7 +43,7 @@ class PathTable:
                     mine.setdefault(name, []).extend(numbers)
 
     def means(self) -> dict[str, float]:
-        """``planner/measure`` -> mean; NaN without a number."""
+        """Return ``planner/measure`` -> mean; NaN without values."""
         return {
             f"{planner}/{name}": _mean(numbers)
             for planner, row in self.rows.items()
@@ -68,7 +68,7 @@ def _mean(numbers: list[float]) -> float:
 
 
 def _cell(numbers: list[float]) -> str:
-    """Mean and standard error, the sample standard deviation over the root of the number."""
+    """Format mean and standard error (sample standard deviation over the root of the count)."""
     mean = _mean(numbers)
     error = stdev(numbers) / math.sqrt(len(numbers)) if len(numbers) > 1 else math.nan
     digits = 1 if abs(mean) >= 10 else 3

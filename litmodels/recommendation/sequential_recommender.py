@@ -19,11 +19,11 @@ _METRICS = {"hit_rate": HitRate, "ndcg": NDCG, "mrr": MRR}
 
 
 class SequentialRecommender(LightningModule):
-    """SASRec, GRU4Rec or IRN, trained with the full softmax and judged by the rank among all items.
+    """SASRec, GRU4Rec or IRN with the full softmax, evaluated by full ranking.
 
-    Training batches are int64 ``(batch, max_length + 1)``; evaluation batches are dictionaries
-    with ``history``, ``seen`` and ``target``, as of ``InteractionDataModule``. Items that the user
-    has seen are not ranked. No sampled negatives, in training or in metrics.
+    Training batches are int64 ``(batch, max_length + 1)``. Evaluation batches are dictionaries with
+    ``history``, ``seen`` and ``target``, as in ``InteractionDataModule``. Items that the user has
+    seen are not ranked. Neither training nor the metrics use sampled negatives.
 
     Logged: ``train/loss`` in nats; ``val/hit_rate@K``, ``val/ndcg@K``, ``val/mrr@K`` for each K of
     ``top_k``; the same for ``test``.
@@ -32,20 +32,21 @@ class SequentialRecommender(LightningModule):
     training with the full softmax as in Klenitskiy and Vasilev, arXiv 2309.07602.
 
     Args:
-        num_items: items; None takes the DataModule's.
-        network: ``sasrec``, ``gru4rec``, or ``irn``, which planners lead to an objective and which
-            is judged without one here.
-        dim: of item embeddings and states.
-        layers: of attention or of recurrent units.
-        heads: of attention; without meaning for ``gru4rec``.
-        max_length: items of a history that the network sees.
-        dropout: probability, in [0, 1).
-        top_k: lengths of the lists that are judged.
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+        num_items: Number of items; None takes it from the DataModule.
+        network: ``sasrec``, ``gru4rec`` or ``irn``. Planners give ``irn`` an objective; here it is
+            evaluated without one.
+        dim: Size of item embeddings and states.
+        layers: Number of attention blocks or recurrent layers.
+        heads: Number of attention heads; unused for ``gru4rec``.
+        max_length: Maximum length of a history that the network sees.
+        dropout: Dropout probability, in [0, 1).
+        top_k: Lengths of the evaluated lists.
+        optimizer: Builds the optimizer from named parameters.
+        lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, or data with other items or longer histories.
+        ValueError: An argument is out of range, or the data has another number of items or another
+            history length.
 
     Example::
 
@@ -78,12 +79,12 @@ class SequentialRecommender(LightningModule):
         self.test_metrics = _metrics(top_k)
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        # Also here, so that a wrong size is said at once; on the meta device it costs nothing.
+        # Raises errors for invalid sizes now; the meta device allocates no memory.
         with torch.device("meta"):
             self._build(num_items or 1)
 
     def setup(self, stage: str) -> None:
-        """Take the number of items from the data, or refuse data of another shape."""
+        """Take the number of items from the data, or raise an error if the data does not match."""
         datamodule = getattr(self.trainer, "datamodule", None)
         for name in ("num_items", "max_length"):
             given = getattr(datamodule, name, None)
@@ -98,26 +99,26 @@ class SequentialRecommender(LightningModule):
                 )
 
     def configure_model(self) -> None:
-        """Make the network, once."""
+        """Create the network on the first call."""
         if self.network is not None:
             return
         if self.hparams["num_items"] is None:
             raise ValueError(
-                "num_items=None: the data does not say how many items there are; set it"
+                "num_items=None: the DataModule has no num_items attribute; set num_items"
             )
         self.network = self._build(self.hparams["num_items"])
 
     def forward(self, items: Tensor) -> Tensor:
-        """Logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.
+        """Return logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.
 
-        Histories end with zeros and have at most ``max_length`` items; column 0 is padding and has
-        minus infinity.
+        Histories have at most ``max_length`` items and are padded with zeros at the end. Column 0
+        is padding and has minus infinity.
         """
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         return self.network(items)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of all items but each window's first."""
+        """Return the mean cross-entropy of all items except the first of each window."""
         assert self.network is not None
         loss = self.network.loss(batch)
         self.log("train/loss", loss, prog_bar=True)
@@ -132,16 +133,16 @@ class SequentialRecommender(LightningModule):
         self._evaluate("test", self.test_metrics, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The unseen items by falling score, the ``max(top_k)`` first: int64 ``(batch, k)``."""
+        """Return the ``max(top_k)`` unseen items with the highest scores, int64 ``(batch, k)``."""
         k = min(max(self.hparams["top_k"]), self.hparams["num_items"])
         return self.scores_of_unseen(batch).topk(k).indices
 
     def scores_of_unseen(self, batch: Batch) -> Tensor:
-        """Logits ``(batch, num_items + 1)``, minus infinity for ``seen`` items."""
+        """Return logits ``(batch, num_items + 1)``, with minus infinity for ``seen`` items."""
         return self(batch["history"]).scatter(1, batch["seen"], -torch.inf)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Create the optimizer, and its schedule with the interval that it requires."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def _build(self, num_items: int) -> ItemNetwork:

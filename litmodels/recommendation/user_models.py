@@ -1,4 +1,4 @@
-"""Users who take what is recommended to them, or do not."""
+"""Models of users who accept or reject recommendations."""
 
 from typing import Protocol
 
@@ -11,39 +11,42 @@ from lightning_plugins.nn.recommendation import ItemNetwork
 
 
 class UserModel(Protocol):
-    """Decides on each recommendation of a closed loop.
-
-    ``network`` is an evaluator in evaluation mode, which is not the planner's.
-    """
+    """Accepts or rejects each recommendation of a closed loop."""
 
     def begin(self, seed: int) -> None:
-        """Start over, with randomness from ``seed``."""
+        """Reset, with randomness from ``seed``."""
 
     def accepts(self, sessions: Sessions, items: Tensor, network: ItemNetwork) -> Tensor:
-        """Whether each user takes the item that is offered now: bool ``(users,)``."""
+        """Return whether each user takes the recommended item, bool ``(users,)``.
+
+        Args:
+            sessions: The users, after the items were added to their paths.
+            items: Recommended items, int64 ``(users,)``.
+            network: An evaluator in evaluation mode, not the planner's network.
+        """
 
 
 class TakesEverything:
-    """The open loop: the plan is followed whatever it is."""
+    """The open loop: the user accepts every recommendation."""
 
     def begin(self, seed: int) -> None:
-        """Nothing is drawn."""
+        """Do nothing; this model is deterministic."""
 
     def accepts(self, sessions: Sessions, items: Tensor, network: ItemNetwork) -> Tensor:
-        """True for all."""
+        """Return True for all users."""
         return torch.ones(len(items), dtype=torch.bool)
 
 
 class TakesTheLikely:
-    """Takes an item that the evaluator ranks among its first ``rank`` after what was taken.
+    """Accepts an item if the evaluator ranks it among the first ``rank``, given the items taken.
 
-    Ranked are all items that the user has not taken.
+    The ranking contains all items that the user has not taken.
 
     Args:
-        rank: last place that is still taken, 1 is the best.
+        rank: Lowest accepted rank; 1 is the best.
 
     Raises:
-        ValueError: ``rank`` below 1.
+        ValueError: ``rank`` is below 1.
     """
 
     def __init__(self, rank: int = 20) -> None:
@@ -52,10 +55,10 @@ class TakesTheLikely:
         self.rank = rank
 
     def begin(self, seed: int) -> None:
-        """Nothing is drawn."""
+        """Do nothing; this model is deterministic."""
 
     def accepts(self, sessions: Sessions, items: Tensor, network: ItemNetwork) -> Tensor:
-        """Whether each item is likely enough: bool ``(users,)``."""
+        """Return whether each item is ranked high enough, bool ``(users,)``."""
         logits = network.logits(sessions.states(network)).cpu()
         for row, taken in zip(logits, sessions.taken, strict=True):
             row[taken] = -torch.inf
@@ -64,22 +67,22 @@ class TakesTheLikely:
 
 
 class ClicksWhatItLikes:
-    r"""A user whose taste moves with every click and who tires of clicking.
+    r"""Draws clicks of a user whose taste changes and whose boredom grows with every click.
 
-    With v the unit vector of an item in the evaluator's embeddings, and u the taste, an item is
-    taken with probability :math:`\sigma(10 (u^T v - b - 0.8))`. A click makes the taste
-    :math:`0.8 u + 0.2 v` and the boredom b larger by 0.1; every offer first decays b to 0.8 b. The
-    taste starts as the mean of the history's vectors, made a unit vector.
+    An item is taken with probability :math:`\sigma(10 (u^T v - b - 0.8))`. Here v is the unit
+    vector of the item in the evaluator's embeddings, u is the taste, and b is the boredom. A click
+    changes the taste to :math:`0.8 u + 0.2 v` and adds 0.1 to b. Before each recommendation, b
+    decays to 0.8 b. The initial taste is the normalized mean of the history's vectors.
 
-    Source: the simulator in the released code of Bi et al., arXiv 2403.07571, after RecSim (Ie et
-    al., arXiv 1909.04847); item vectors are drawn there and the evaluator's here.
+    Source: The simulator in the released code of Bi et al., arXiv 2403.07571, after RecSim (Ie et
+    al., arXiv 1909.04847). There the item vectors are random; here they are the evaluator's.
 
     Args:
-        threshold: likeness at which a click has probability one half, the 0.8 above.
-        steepness: the 10 above.
+        threshold: Similarity at which a click has probability one half without boredom (0.8 above).
+        steepness: Slope of the sigmoid (10 above).
 
     Raises:
-        ValueError: ``steepness`` that is not positive.
+        ValueError: ``steepness`` is not positive.
     """
 
     def __init__(self, threshold: float = 0.8, steepness: float = 10.0) -> None:
@@ -89,25 +92,25 @@ class ClicksWhatItLikes:
         self.steepness = steepness
 
     def begin(self, seed: int) -> None:
-        """Start over, with randomness from ``seed``."""
+        """Reset, with randomness from ``seed``."""
         self._generator = torch.Generator().manual_seed(seed)
 
     def accepts(self, sessions: Sessions, items: Tensor, network: ItemNetwork) -> Tensor:
-        """Clicks, drawn: bool ``(users,)``."""
+        """Draw the clicks, bool ``(users,)``."""
         chances = self.click_probabilities(sessions, items, network)
         return torch.rand(len(items), generator=self._generator) < chances
 
     def click_probabilities(
         self, sessions: Sessions, items: Tensor, network: ItemNetwork
     ) -> Tensor:
-        """The probability above for each user: ``(users,)``."""
+        """Return the probability above for each user, ``(users,)``."""
         vectors = normalize(network.item_embedding.weight.detach().cpu(), dim=1)
         tastes, boredoms = [], []
         for user in range(len(items)):
             taste = normalize(vectors[sessions.history(user)].mean(dim=0), dim=0)
             boredom = 0.0
             path = zip(sessions.paths[user], sessions.accepted[user], strict=False)
-            for item, is_click in path:  # all but the item that is offered now
+            for item, is_click in path:  # all but the current item
                 boredom *= 0.8
                 if is_click:
                     taste = 0.8 * taste + 0.2 * vectors[item]

@@ -1,1 +1,1 @@
-"""What it takes to let a language model plan: prompts, a server, its replies, and grounding."""
+"""Language models for planning: prompts, servers, local models, replies, and title lookup."""

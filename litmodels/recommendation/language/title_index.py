@@ -1,4 +1,4 @@
-"""Finds the catalogue item that a text names."""
+"""Looks up the catalogue item that a text names."""
 
 import difflib
 import re
@@ -13,18 +13,21 @@ _LEADING_ARTICLE = re.compile(r"^(?:the|an?|les?|la|il|der|die|das|el) (?=\S)")
 
 
 class TitleIndex:
-    """Items by title, whatever the case, accents, punctuation, place of the article, and year.
+    """Looks up items by title, ignoring case, accents, punctuation and the article's position.
 
-    Exact titles come first, then a similar one if there is just one; never a guess between two.
+    An exact match takes precedence. Otherwise a similar title matches if there is exactly one.
 
     Args:
-        catalogue: the items.
-        similarity: least ratio of ``difflib`` at which a misspelt title counts, in (0, 1].
+        catalogue: The items.
+        similarity: Minimum ``difflib`` ratio of a misspelt title, in (0, 1].
+
+    Raises:
+        ValueError: ``similarity`` is out of range.
     """
 
     def __init__(self, catalogue: Catalogue, similarity: float = 0.9) -> None:
         if not 0 < similarity <= 1:
-            raise ValueError(f"similarity={similarity}: expected in (0, 1]")
+            raise ValueError(f"similarity={similarity}: expected a number in (0, 1]")
         self.catalogue = catalogue
         self.similarity = similarity
         self._by_title: dict[str, list[int]] = defaultdict(list)
@@ -32,11 +35,11 @@ class TitleIndex:
             self._by_title[normalized(catalogue[number].title)].append(number)
 
     def find(self, text: str) -> int | None:
-        """Number of the item that ``text`` names, or None.
+        """Return the number of the item that ``text`` names, or None.
 
-        A year in parentheses must be the item's, where the item has one. What follows the year,
-        such as genres, is no part of the title. Of several items with the same title and no year
-        to tell them apart, the first is meant.
+        A year in parentheses must equal the item's year, if the item has one. Text after the year,
+        such as genres, is ignored. If several items have the same title and the text has no year,
+        the first item is returned.
         """
         title, year = _title_and_year(text)
         wanted = normalized(title)
@@ -56,7 +59,7 @@ class TitleIndex:
 
 
 def normalized(title: str) -> str:
-    """``title`` in small letters and digits, without accents, punctuation and leading article."""
+    """Return ``title`` in lower case, without accents, punctuation and leading article."""
     plain = unicodedata.normalize("NFKD", title).casefold()
     plain = "".join(letter for letter in plain if not unicodedata.combining(letter)).strip()
     if found := _TRAILING_ARTICLE.match(plain):

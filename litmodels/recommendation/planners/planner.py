@@ -1,4 +1,4 @@
-"""What a planner knows, where its users stand, and what it answers."""
+"""The base class of planners, their inputs, and the sessions of users."""
 
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,14 +15,14 @@ from lightning_plugins.nn.recommendation.item_network import NetworkName, padded
 
 @dataclass(frozen=True)
 class Knowledge:
-    """What all planners may use; nothing of it is the evaluator's.
+    """The data and the network that all planners may use. It never contains an evaluator.
 
     Args:
-        backbone: a trained next-item network, in evaluation mode.
-        catalogue: titles, years and genres by item number.
-        item_counts: interactions of each item in the training part, ``(num_items + 1,)``.
-        text_vectors: of each item, unit length, ``(num_items + 1, words)``.
-        sequences: item numbers that each user took in the training part, in the order of time.
+        backbone: A trained next-item network in evaluation mode.
+        catalogue: Titles, years and genres by item number.
+        item_counts: Training interactions of each item, ``(num_items + 1,)``.
+        text_vectors: A vector of unit length per item, ``(num_items + 1, words)``.
+        sequences: Training items of each user in chronological order.
     """
 
     backbone: ItemNetwork
@@ -33,21 +33,21 @@ class Knowledge:
 
 
 class Sessions:
-    """A batch of users, each on the way to a target.
+    """A batch of users, each with a history, a target and the path so far.
 
     Args:
-        histories: item numbers that each user took, in the order of time.
-        targets: item number of each user's target.
-        num_items: items of the catalogue.
-        length: items of a path, the target not among them.
+        histories: Item numbers of each user in chronological order.
+        targets: Item number of each user's target.
+        num_items: Number of items in the catalogue.
+        length: Number of items of a path, without the target.
 
     Attributes:
-        taken: histories and, after them, what was accepted of the paths.
-        paths: what was recommended, accepted or not.
-        accepted: whether the user took each of them.
-        is_reached: whether a planner would have recommended the target by now, had it been allowed.
-        allowed: what may be recommended, bool ``(users, num_items + 1)``: nothing of the history,
-            nothing twice, and not the target.
+        taken: Each user's history, followed by the accepted items of the path.
+        paths: The recommended items, accepted or not.
+        accepted: Whether the user took each recommended item.
+        is_reached: Whether the planner has preferred the target to all allowed items at any step.
+        allowed: Which items may be recommended, bool ``(users, num_items + 1)``. Items of the
+            history, items of the path, and the target are not allowed.
     """
 
     def __init__(
@@ -71,27 +71,27 @@ class Sessions:
 
     @property
     def step(self) -> int:
-        """Items recommended so far."""
+        """Number of items recommended so far."""
         return len(self.paths[0])
 
     def history(self, user: int) -> list[int]:
-        """What a user had taken before the path."""
+        """Return the items that a user took before the path."""
         return self.taken[user][: self._known[user]]
 
     def last_taken(self) -> Tensor:
-        """The latest item that each user took, int64 ``(users,)``."""
+        """Return the latest item that each user took, int64 ``(users,)``."""
         return torch.tensor([items[-1] for items in self.taken])
 
     def states(self, network: ItemNetwork) -> Tensor:
-        """The network's states ``(users, dim)`` after what was taken."""
+        """Return the network's states ``(users, dim)`` after the items taken."""
         device = network.item_embedding.weight.device
         return network.state(padded(self.taken, network.max_length, device))
 
     def recommend(self, items: Tensor) -> None:
-        """Put one allowed item at the end of each path.
+        """Append one allowed item to each path.
 
         Raises:
-            ValueError: an item that is not allowed.
+            ValueError: An item is not allowed.
         """
         users = torch.arange(len(items))
         if not self.allowed[users, items].all():
@@ -102,7 +102,7 @@ class Sessions:
             path.append(item)
 
     def take(self, is_accepted: Tensor) -> None:
-        """Let the users who accepted take what was recommended last; bool ``(users,)``."""
+        """Record which users accepted the latest recommendation, bool ``(users,)``."""
         for user, is_taken in enumerate(is_accepted.tolist()):
             self.accepted[user].append(is_taken)
             if is_taken:
@@ -110,13 +110,13 @@ class Sessions:
 
 
 class Planner(ABC):
-    """Chooses the next item of each path. Abstract: a leaf adds :meth:`preferences`.
+    """Chooses the next item of each path. Abstract: a subclass implements :meth:`preferences`.
 
     Attributes:
-        report: what the planner counts about its own work and wants printed, or None.
-        needs: kind of recommender that it plans with beside the backbone, or None.
-        checkpoint: of that recommender; None has it trained.
-        network: that recommender's network, put here by who runs the planner.
+        report: Counts of events to print after planning, or None.
+        needs: Network of an additional recommender that the planner uses, or None.
+        checkpoint: Checkpoint of that recommender; if None, it is trained.
+        network: The network of that recommender. The caller sets it before planning.
     """
 
     report: Counter[str] | None = None
@@ -126,36 +126,39 @@ class Planner(ABC):
 
     @abstractmethod
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
-        """How much each item is wanted next: ``(users, num_items + 1)``, more is better.
+        """Return a score per item, ``(users, num_items + 1)``; the highest is recommended next.
 
-        Items that are not allowed may have any value: the caller leaves them out. Minus infinity
-        is for items that come only after all others.
+        Forbidden items may have any score, because the caller masks them. Items with minus infinity
+        are recommended only if no other item is left.
         """
 
-    def begin(self, seed: int) -> None:  # noqa: B027 - most planners draw nothing
-        """Start over, with randomness from ``seed``."""
+    def begin(self, seed: int) -> None:  # noqa: B027 - most planners are deterministic
+        """Reset, with randomness from ``seed``."""
 
     def next_items(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
-        """The preferred item among those allowed for each user, int64 ``(users,)``.
+        """Return the allowed item with the highest score for each user, int64 ``(users,)``.
 
-        A target that would be preferred to all of them is noted as reached, and stays for the end.
+        If the target has a higher score than every allowed item, ``sessions.is_reached`` is set.
 
         Raises:
-            ValueError: nothing is allowed any more.
+            ValueError: A user has no allowed item left.
         """
         if not sessions.allowed.any(dim=1).all():
-            raise ValueError("a user has seen every item: nothing is left to recommend")
-        wanted = self.preferences(sessions, knowledge).cpu().nan_to_num(nan=-torch.inf)
-        wanted = wanted.clamp(min=torch.finfo(wanted.dtype).min)
-        wanted_target = wanted.gather(1, sessions.targets[:, None])[:, 0]
-        wanted = wanted.masked_fill(~sessions.allowed, -torch.inf)
-        best, items = wanted.max(dim=1)
-        sessions.is_reached |= wanted_target > best
+            raise ValueError(
+                "a user has seen every item, so none is left to recommend: "
+                "use a shorter path_length"
+            )
+        scores = self.preferences(sessions, knowledge).cpu().nan_to_num(nan=-torch.inf)
+        scores = scores.clamp(min=torch.finfo(scores.dtype).min)
+        target_score = scores.gather(1, sessions.targets[:, None])[:, 0]
+        scores = scores.masked_fill(~sessions.allowed, -torch.inf)
+        best, items = scores.max(dim=1)
+        sessions.is_reached |= target_score > best
         return items
 
 
 def best_allowed(scores: Tensor, allowed: Tensor, k: int) -> Tensor:
-    """Mask ``(users, num_items + 1)`` of the ``k`` allowed items with the highest scores."""
+    """Return a mask ``(users, num_items + 1)`` of the ``k`` best allowed items by score."""
     ranked = scores.masked_fill(~allowed, -torch.inf)
     chosen = ranked.topk(min(k, scores.shape[1]), dim=1).indices
     return torch.zeros_like(allowed).scatter(1, chosen, True) & allowed

@@ -256,7 +256,7 @@ def test_what_is_wrong_with_a_source_is_said(tmp_path):
         InteractionDataModule(str(tmp_path / "x.csv")).setup()
     with pytest.raises(ValueError, match=r"columns has films: expected some of"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"films": "film"}).setup()
-    with pytest.raises(ValueError, match=r"nothing is left with min_rating=4.0"):
+    with pytest.raises(ValueError, match=r"no interaction is left with min_rating=4.0"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"item": "film"}).setup()
     (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\nu\n")
     with pytest.raises(ValueError, match=r"a.inter: row 2 has 1 values in 2 columns"):

@@ -204,9 +204,9 @@ def test_networks_of_other_items_and_loaders_without_a_catalogue_are_refused(
     fewer = [row for row in rows if int(row.split(",")[1]) < 20]
     (tmp_path / "fewer.csv").write_text("\n".join([header, *fewer]))
     other = InteractionDataModule(str(tmp_path / "fewer.csv"), max_length=8)
-    with pytest.raises(ValueError, match=r"trained on 24 items and the data has 20: use the"):
+    with pytest.raises(ValueError, match=r"trained on 24 items, but the data has 20: use the"):
         quiet_trainer().predict(make(), datamodule=other)
     data = walking_data()
     data.setup()
-    with pytest.raises(ValueError, match=r"datamodule=None: planners need to know the items"):
+    with pytest.raises(ValueError, match=r"datamodule=None: planners require the item catalogue"):
         quiet_trainer().predict(make(), data.predict_dataloader())

@@ -128,7 +128,7 @@ def test_the_interest_is_that_after_what_was_taken(run, walking_data):
 def test_wrong_arguments_are_refused(run, quiet_trainer):
     with pytest.raises(ValueError, match="users=0: expected at least 1"):
         InfluencePathReport(users=0)
-    with pytest.raises(ValueError, match="'x' is none of next, popular, random"):
+    with pytest.raises(ValueError, match="'x' is not one of next, popular, random"):
         run(InfluencePathReport(planners=["x"]))
-    with pytest.raises(ValueError, match="the model is a SequentialRecommender: leave it out"):
+    with pytest.raises(ValueError, match="the model is a SequentialRecommender: remove it"):
         InfluencePathReport().on_predict_start(None, SequentialRecommender(5))

@@ -155,7 +155,7 @@ def test_what_is_not_allowed_is_refused():
     with pytest.raises(ValueError, match="item 4 is not allowed"):
         sessions.recommend(torch.tensor([4]))
     sessions.recommend(torch.tensor([5]))
-    with pytest.raises(ValueError, match="nothing is left to recommend"):
+    with pytest.raises(ValueError, match="so none is left to recommend"):
         Popular().next_items(sessions, knowledge(5))
 
 

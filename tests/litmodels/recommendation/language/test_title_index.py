@@ -1,4 +1,4 @@
-"""Which item a text means."""
+"""TitleIndex: the item that a text names."""
 
 import pytest
 
@@ -69,5 +69,5 @@ def test_normal_forms():
 
 
 def test_a_similarity_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"similarity=0: expected in \(0, 1\]"):
+    with pytest.raises(ValueError, match=r"similarity=0: expected a number in \(0, 1\]"):
         TitleIndex(Catalogue(ITEMS), similarity=0)

@@ -1,6 +1,6 @@
-"""Ytterbium fiber lasers and amplifiers near 1018 nm: a stand-alone simulator.
+"""A stand-alone simulator of ytterbium fiber lasers and amplifiers.
 
-Needs numpy, scipy and PyYAML; matplotlib for plots. Neither torch nor Lightning.
+It requires numpy, scipy and PyYAML, and matplotlib for plots. It uses neither torch nor Lightning.
 """
 
 from .amplifier import (

@@ -16,7 +16,7 @@ from .ytterbium import ytterbium
 
 
 class PhysicalWarning(UserWarning):
-    """The numbers are right, but a device built so would misbehave."""
+    """The result is correct, but a real device of this design would have a problem."""
 
 
 @dataclass(frozen=True)
@@ -24,18 +24,18 @@ class Amplifier:
     """An ytterbium-doped fiber amplifier in the steady state.
 
     Args:
-        fiber: the fiber.
-        pumps: pump light; at least one.
-        signals: what is to be amplified.
-        ase: bins of spontaneous emission; None leaves it out.
-        reflectors: mirrors at the ends.
-        spectroscopy: cross-sections and lifetime.
-        ase_forward_in_w: power per bin that enters at z = 0 with the signal, in W, (bins,).
-        ase_backward_in_w: the same at z = L.
+        fiber: The doped fiber.
+        pumps: Pump light; at least one.
+        signals: Light to amplify.
+        ase: Bins of amplified spontaneous emission (ASE); None omits it.
+        reflectors: Mirrors at the ends.
+        spectroscopy: Cross-sections and lifetime.
+        ase_forward_in_w: ASE power per bin that enters at z = 0, in W, (bins,).
+        ase_backward_in_w: ASE power per bin that enters at z = L, in W, (bins,).
 
     Raises:
-        ValueError: no pump, an ASE input that does not fit the bins; and when solved, a wavelength
-            that the spectroscopy does not cover, or a cladding pump in a fiber without cladding.
+        ValueError: There is no pump, or an ASE input does not match the bins. When solved: the
+            spectroscopy does not cover a wavelength, or a cladding pump has no cladding.
 
     Example::
 
@@ -65,24 +65,24 @@ class Amplifier:
                 continue
             if np.shape(given) != (bins,) or not np.all(np.isfinite(given) & (given >= 0)):
                 raise ValueError(
-                    f"{name}: expected {bins} powers of at least 0 W, one a bin of `ase`, got "
+                    f"{name}: expected {bins} powers of at least 0 W, one per bin of `ase`, got "
                     f"shape {np.shape(given)}"
                 )
 
     @property
     def wavelengths_nm(self) -> Array:
-        """Wavelength of every line: signals, pumps, bins, (K,)."""
+        """Wavelength of each line in nm, in the order signals, pumps, bins, (K,)."""
         single = [light.wavelength_nm for light in self._single]
         bins = np.zeros(0) if self.ase is None else self.ase.centres_nm
         return np.concatenate([single, bins])
 
     @property
     def photon_energies_j(self) -> Array:
-        """Energy of a photon of every line in J, (K,)."""
+        """Photon energy of each line in J, (K,)."""
         return PLANCK * SPEED_OF_LIGHT * 1e9 / self.wavelengths_nm
 
     def lines(self) -> Lines:
-        """The amplifier as the solver sees it."""
+        """Return the amplifier as spectral lines for the solver."""
         fiber, wavelength = self.fiber, self.wavelengths_nm
         signals, bins = len(self.signals), 0 if self.ase is None else self.ase.bins
         in_cladding = np.zeros(wavelength.size, dtype=bool)
@@ -116,17 +116,17 @@ class Amplifier:
     def solve(
         self, grid_tolerance: float = 1e-4, guess: AmplifierResult | None = None
     ) -> AmplifierResult:
-        """The steady state.
+        """Compute the steady state.
 
         Args:
-            grid_tolerance: largest estimated relative error of an output power from the grid.
-            guess: the result of a similar amplifier, to begin with.
+            grid_tolerance: Largest estimated relative error of an output power due to the grid.
+            guess: Result of a similar amplifier as the initial guess.
 
         Raises:
-            ConvergenceError: no steady state was found to the tolerances.
+            ConvergenceError: No steady state was found within the tolerances.
 
         Warns:
-            PhysicalWarning: as listed in the result's ``warnings``.
+            PhysicalWarning: One for each of the result's ``warnings``.
         """
         require_within("grid_tolerance", grid_tolerance, "", 1e-6, 0.1)
         start = guess.grid if guess is not None else None
@@ -138,7 +138,7 @@ class Amplifier:
 
     @property
     def _single(self) -> tuple[Signal | Pump, ...]:
-        """Lines of one wavelength, in their order."""
+        """Signals and pumps, in the order of the lines."""
         return (*self.signals, *self.pumps)
 
     def _entering_w(self, direction: str) -> Array:
@@ -161,7 +161,7 @@ class Amplifier:
 def quantum_limit_w(
     signal_in_w: float, pump_w: float, pump_wavelength_nm: float, signal_wavelength_nm: float
 ) -> float:
-    """Most power in W that a signal can leave with: its input and a photon a pump photon."""
+    """Return the largest output in W: the input plus one signal photon per pump photon."""
     require_within("signal_in_w", signal_in_w, "W", 0.0)
     require_within("pump_w", pump_w, "W", 0.0)
     require_positive("signal_wavelength_nm", signal_wavelength_nm, "nm")

@@ -1,4 +1,4 @@
-"""What an amplifier does in the steady state: powers, spectra, heat, and how far to trust them."""
+"""The result of an amplifier in the steady state: powers, spectra, heat and numerical errors."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,11 +19,11 @@ _NEARLY_LASING = 0.9
 
 @dataclass(frozen=True, eq=False)
 class AmplifierResult:
-    """A converged steady state; an unconverged one is never made.
+    """A converged steady state. No result exists for an unconverged one.
 
     Args:
-        amplifier: what was solved.
-        grid: the solution on its grid, with iterations and errors.
+        amplifier: The amplifier that was solved.
+        grid: The solution on its grid, with iterations and errors.
     """
 
     amplifier: "Amplifier"
@@ -33,44 +33,44 @@ class AmplifierResult:
 
     @property
     def photon_balance(self) -> float:
-        """What is missing in the balance of photons, as a share of what entered; below 1e-9."""
+        """Relative error of the photon balance; at most 1e-9."""
         return self.grid.solution.photon_balance
 
     @property
     def grid_error(self) -> float:
-        """Estimated largest relative error of an output power that comes from the grid."""
+        """Largest estimated relative error of an output power due to the grid."""
         return self.grid.grid_error
 
     @property
     def edges_m(self) -> Array:
-        """Edges of the cells along the fiber, (M + 1,)."""
+        """Edges of the cells along the fiber in m, (M + 1,)."""
         return self.grid.edges_m
 
     @property
     def excitation(self) -> Array:
-        """Share of excited ions in each cell, (M,)."""
+        """Fraction of excited ions in each cell, (M,)."""
         return self.grid.solution.propagation.excitation
 
     @cached_property
     def forward_w(self) -> Array:
-        """Power of every line (signals, pumps, bins) running forward at the edges, (M + 1, K)."""
+        """Forward power of each line (signals, pumps, bins) at the edges in W, (M + 1, K)."""
         return self.grid.solution.propagation.forward * self._w_per_flux
 
     @cached_property
     def backward_w(self) -> Array:
-        """The same of light running backward, (M + 1, K)."""
+        """Backward power of each line at the edges in W, (M + 1, K)."""
         return self.grid.solution.propagation.backward * self._w_per_flux
 
     @property
     def signals_out_w(self) -> Array:
-        """Power of each signal where it leaves, in W."""
+        """Output power of each signal in W."""
         return self._out_w(0, self.amplifier.signals)
 
     @property
     def signal_out_w(self) -> float:
-        """Power of the first signal where it leaves, in W."""
+        """Output power of the first signal in W."""
         if not self.amplifier.signals:
-            raise ValueError("signals = (): the amplifier has no signal whose power could be told")
+            raise ValueError("signals = (): the amplifier has no signal")
         return float(self.signals_out_w[0])
 
     @property
@@ -80,14 +80,14 @@ class AmplifierResult:
 
     @property
     def pumps_left_w(self) -> Array:
-        """Power of each pump that leaves the far end, in W."""
+        """Residual power of each pump at the far end in W."""
         return self._out_w(len(self.amplifier.signals), self.amplifier.pumps)
 
     @property
     def pump_absorbed_w(self) -> float:
-        """Launched pump minus what leaves at both ends, in W, of all pumps.
+        """Launched pump minus the pump that leaves at both ends, in W, of all pumps.
 
-        Behind a mirror a pump leaves where it came in.
+        A reflected pump leaves where it entered.
         """
         launched = sum(pump.power_w for pump in self.amplifier.pumps)
         lines, first = self.grid.solution.propagation.lines, len(self.amplifier.signals)
@@ -96,21 +96,21 @@ class AmplifierResult:
         return float(launched - leaves_w[first : first + len(self.amplifier.pumps)].sum())
 
     def ase_out_w(self, direction: Direction = "forward") -> Array:
-        """Power per bin of spontaneous emission that leaves in a direction, in W, (bins,)."""
+        """Return the ASE power per bin that leaves in a direction, in W, (bins,)."""
         mirrors, first = self.grid.solution.propagation.lines, self._first_bin
         if direction == "forward":
             return (self.forward_w[-1] * (1 - mirrors.reflectivity_at_end))[first:]
         return (self.backward_w[0] * (1 - mirrors.reflectivity_at_start))[first:]
 
     def ase_suppression_db(self, resolution_nm: float = 0.02) -> float:
-        """First signal over the strongest ASE that leaves with it within ``resolution_nm``.
+        """Return the ratio of the first signal to the strongest co-propagating ASE in dB.
 
-        The figure of an optical spectrum analyser of that resolution: 10 log10 of the ratio; halve
-        the resolution and it rises by 3 dB.
+        The ASE is counted within ``resolution_nm``, as by an optical spectrum analyser of that
+        resolution. Half the resolution increases the ratio by 3 dB.
         """
         require_positive("resolution_nm", resolution_nm, "nm", 100.0)
         if self.amplifier.ase is None:
-            raise ValueError("ase = None: without spontaneous emission there is no suppression")
+            raise ValueError("ase = None: the ASE suppression requires an AseBand")
         signal_w = self.signal_out_w
         beside = self.ase_out_w(self.amplifier.signals[0].direction)
         strongest = beside.max() * resolution_nm / self.amplifier.ase.width_nm
@@ -118,9 +118,10 @@ class AmplifierResult:
 
     @cached_property
     def heat_w_per_m(self) -> Array:
-        """Heat in each cell in W/m, (M,): light that vanished, less fluorescence that escaped.
+        """Heat in each cell in W/m, (M,): lost light minus escaped fluorescence.
 
-        Background loss counts as heat, though a part of it is scattered light: an upper bound.
+        Background loss counts as heat although a part of it is scattered light, so this is an upper
+        bound.
         """
         amplifier, propagation = self.amplifier, self.grid.solution.propagation
         h = propagation.widths_m
@@ -132,19 +133,19 @@ class AmplifierResult:
 
     @property
     def heat_w(self) -> float:
-        """Heat of the whole fiber in W."""
+        """Heat of the fiber in W."""
         return float(self.heat_w_per_m @ self.grid.solution.propagation.widths_m)
 
     @property
     def effective_length_m(self) -> float:
-        """∫ P dz / P_out of the first signal, in m: the length that its nonlinearities see."""
+        """∫ P dz / P_out of the first signal in m: the effective length for nonlinear effects."""
         signal = self.amplifier.signals[0]
         power = (self.forward_w if signal.direction == "forward" else self.backward_w)[:, 0]
         return float(np.trapezoid(power, self.edges_m) / self.signal_out_w)
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
-        """What a builder should know, each in a sentence."""
+        """Problems that a real device would have, one sentence each."""
         amplifier, propagation = self.amplifier, self.grid.solution.propagation
         found = []
         gain_db = 10 / np.log(10) * propagation.nepers.sum(0)
@@ -153,8 +154,8 @@ class AmplifierResult:
         if gain_db[best] > _PARASITIC_GAIN_DB:
             found.append(
                 f"parasitic lasing: the single-pass gain at {wavelength:.0f} nm is "
-                f"{gain_db[best]:.0f} dB, which reflections of {-gain_db[best]:.0f} dB at both "
-                "ends make lase; shorten the fiber or pump less"
+                f"{gain_db[best]:.0f} dB, so reflections of {-gain_db[best]:.0f} dB at both ends "
+                "reach the lasing threshold; shorten the fiber or reduce the pump"
             )
         closest = int(np.argmax(propagation.round_trip))
         if propagation.round_trip[closest] > _NEARLY_LASING:
@@ -164,11 +165,11 @@ class AmplifierResult:
                 f"{propagation.round_trip[closest]:.4f} of the light"
             )
         if sum(pump.power_w for pump in amplifier.pumps) == 0:
-            found.append("no pump light enters: the fiber only absorbs")
+            found.append("the pump power is 0 W: the fiber only absorbs")
         return tuple(found)
 
     def summary(self) -> dict[str, float]:
-        """The figures one looks at first, each with its unit in the name."""
+        """Return the main figures; each name contains the unit."""
         figures = {
             "pump_launched_w": float(sum(pump.power_w for pump in self.amplifier.pumps)),
             "pump_absorbed_w": self.pump_absorbed_w,
@@ -211,9 +212,9 @@ class AmplifierResult:
 
 
 def mean_fluorescence_photon_j(amplifier: "Amplifier") -> float:
-    """Mean energy of a spontaneously emitted photon in J.
+    """Return the mean energy of a spontaneously emitted photon in J.
 
-    Photons are emitted at a rate per frequency that goes as σe ν² (Füchtbauer and Ladenburg).
+    The emission rate per frequency is proportional to σe ν² (Füchtbauer and Ladenburg).
     """
     low, high = amplifier.spectroscopy.range_nm
     frequency = np.linspace(SPEED_OF_LIGHT * 1e9 / high, SPEED_OF_LIGHT * 1e9 / low, 2001)

@@ -1,4 +1,4 @@
-"""A chain of amplifiers: the seed and all that is amplified with it, stage after stage."""
+"""A chain of amplifiers: each stage amplifies the signal and the ASE of the stage before."""
 
 import warnings
 from dataclasses import dataclass, field, replace
@@ -17,12 +17,12 @@ from .ytterbium import ytterbium
 
 @dataclass(frozen=True)
 class BandpassFilter:
-    """A filter between two stages: flat within its width, ``rejection_db`` outside.
+    """A filter between two stages: full transmission within its width, a loss outside.
 
     Args:
-        centre_nm: middle of the band in nm.
-        width_nm: full width in nm.
-        rejection_db: how much weaker light outside leaves.
+        centre_nm: Centre of the passband in nm.
+        width_nm: Full width in nm.
+        rejection_db: Loss outside the passband in dB.
     """
 
     centre_nm: float
@@ -35,7 +35,7 @@ class BandpassFilter:
         require_within("rejection_db", self.rejection_db, "dB", 0.0, 200.0)
 
     def transmission(self, from_nm: Array, to_nm: Array) -> Array:
-        """Transmitted share of light spread evenly over each band, shape of the bands."""
+        """Return the transmission of light with a flat spectrum in each band."""
         low, high = self.centre_nm - self.width_nm / 2, self.centre_nm + self.width_nm / 2
         within = np.clip(np.minimum(to_nm, high) - np.maximum(from_nm, low), 0, None)
         share = within / (to_nm - from_nm)
@@ -44,17 +44,17 @@ class BandpassFilter:
 
 @dataclass(frozen=True)
 class Stage:
-    """One amplifier of a chain, and what stands before it.
+    """One amplifier of a chain, with the components at its input.
 
     Args:
-        name: in results.
-        fiber: the fiber.
-        pumps: its pumps.
-        input_loss_db: loss of signal and ASE between the stage before and this one (isolator,
-            splices, tap), in dB.
-        input_filter: a filter there.
-        added_noise: frequency noise that the stage adds (pump noise, sound), calibrated; what its
-            spontaneous emission adds is negligible.
+        name: Name of the stage in results.
+        fiber: The doped fiber.
+        pumps: Pumps of the stage.
+        input_loss_db: Loss of signal and ASE between the previous stage and this one (isolator,
+            splices, tap) in dB.
+        input_filter: Filter at the input.
+        added_noise: Frequency noise that the stage adds (pump noise, vibration); a calibrated
+            number. The noise by spontaneous emission is negligible.
     """
 
     name: str
@@ -74,9 +74,9 @@ class ChainResult:
     """The steady states of a chain's stages.
 
     Args:
-        names: of the stages.
-        stages: their results.
-        noise: frequency noise of the output.
+        names: Names of the stages.
+        stages: Results of the stages.
+        noise: Frequency noise of the output.
     """
 
     names: tuple[str, ...]
@@ -85,33 +85,33 @@ class ChainResult:
 
     @property
     def output(self) -> AmplifierResult:
-        """The last stage."""
+        """Result of the last stage."""
         return self.stages[-1]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """The warnings of all stages, with the stage's name."""
+        """Warnings of all stages, each with the name of the stage."""
         pairs = zip(self.names, self.stages, strict=True)
         return tuple(f"{name}: {text}" for name, stage in pairs for text in stage.warnings)
 
 
 @dataclass(frozen=True)
 class Chain:
-    """Amplifiers one after another, isolated from each other.
+    """Amplifiers in series with isolators between them.
 
-    Signal and forward ASE of a stage, less the losses and filters between, enter the next; nothing
-    runs back through the isolators. All stages have the same bins.
+    The signal and the forward ASE of a stage enter the next stage after the losses and filters
+    between them. No light passes backward through an isolator. All stages have the same bins.
 
     Args:
-        seed: the signal that enters the first stage (before its input loss).
-        stages: the stages.
-        ase: bins of spontaneous emission.
-        spectroscopy: of all stages.
-        seed_ase_w: power per bin that comes with the seed, in W, (bins,).
-        seed_noise: frequency noise of the seed.
+        seed: Signal at the input of the first stage, before its input loss.
+        stages: The stages in order.
+        ase: Bins of spontaneous emission.
+        spectroscopy: Spectroscopy of all stages.
+        seed_ase_w: ASE power per bin of the seed in W, (bins,).
+        seed_noise: Frequency noise of the seed.
 
     Raises:
-        ValueError: no stage, or two of the same name.
+        ValueError: There is no stage, or two stages have the same name.
     """
 
     seed: Signal
@@ -127,22 +127,22 @@ class Chain:
             raise ValueError("stages = (): a chain needs at least one Stage")
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
-            raise ValueError(f"stages: each needs a name of its own, got {', '.join(names)}")
+            raise ValueError(f"stages: expected different names, got {', '.join(names)}")
         if self.seed.direction != "forward":
             raise ValueError("seed.direction = 'backward': allowed is 'forward'")
 
     def solve(self, grid_tolerance: float = 1e-4, guess: ChainResult | None = None) -> ChainResult:
-        """The steady state of every stage, first to last.
+        """Compute the steady state of each stage, from the first to the last.
 
         Args:
-            grid_tolerance: as in :meth:`Amplifier.solve`.
-            guess: result of a similar chain.
+            grid_tolerance: As in :meth:`Amplifier.solve`.
+            guess: Result of a similar chain as the initial guess.
 
         Raises:
-            ConvergenceError: naming the stage.
+            ConvergenceError: A stage has no steady state; the message names the stage.
 
         Warns:
-            PhysicalWarning: naming the stage.
+            PhysicalWarning: One for each of the result's ``warnings``.
         """
         signal_w = self.seed.power_w
         ase_w = np.zeros(self.ase.bins) if self.seed_ase_w is None else self.seed_ase_w
@@ -165,7 +165,7 @@ class Chain:
         return chain
 
     def with_last_pumps_scaled(self, factor: float) -> "Chain":
-        """With all pumps of the last stage at a multiple of their power."""
+        """Return a copy in which the pump powers of the last stage are multiplied by a factor."""
         last = self.stages[-1]
         pumps = tuple(replace(pump, power_w=pump.power_w * factor) for pump in last.pumps)
         return replace(self, stages=(*self.stages[:-1], replace(last, pumps=pumps)))
@@ -193,13 +193,13 @@ class Chain:
 def flat_seed_ase_w(
     signal_w: float, suppression_db: float, resolution_nm: float, ase: AseBand
 ) -> Array:
-    """ASE per bin in W of a seed whose signal stands ``suppression_db`` over a flat background.
+    """Return the ASE per bin in W of a seed with a flat background.
 
     Args:
-        signal_w: power of the seed in W.
-        suppression_db: signal over background in an analyser of ``resolution_nm``.
-        resolution_nm: in nm.
-        ase: the bins.
+        signal_w: Power of the seed in W.
+        suppression_db: Ratio of signal to background in a spectrum of ``resolution_nm``, in dB.
+        resolution_nm: Resolution in nm.
+        ase: The bins.
     """
     require_positive("resolution_nm", resolution_nm, "nm")
     require_within("suppression_db", suppression_db, "dB", 0.0, 200.0)

@@ -1,4 +1,4 @@
-"""Cross-sections out of a user's files: CSV or blanks, decimal point or comma, nm or m."""
+"""Cross-sections from text files: any delimiter, decimal point or comma, nm or m."""
 
 import os
 import re
@@ -25,31 +25,32 @@ def load_spectroscopy(
     complete_by_mccumber: bool = False,
     name: str | None = None,
 ) -> Spectroscopy:
-    """Cross-sections from one file of three columns, or from two files of two.
+    """Read cross-sections from one file of three columns or from two files of two columns.
 
-    Wavelengths are taken as nm, or as m where all are below 1e-3; cross-sections are in m².
-    Between the points they are interpolated linearly.
+    Wavelengths are in nm, or in m if all are below 1e-3. Cross-sections are in m². Values between
+    the points are interpolated linearly.
 
     Args:
-        absorption_file: wavelength and absorption, or all three columns.
-        emission_file: wavelength and emission, where they stand in a file of their own.
-        lifetime_s: lifetime of the upper manifold in s.
-        columns: the order of the columns of a file that holds all three.
-        complete_by_mccumber: where only one of the two files has a wavelength, or holds a zero,
-            compute the other by the McCumber relation fitted where both are positive.
-        name: name in results; default the file's.
+        absorption_file: Wavelength and absorption, or all three columns.
+        emission_file: Wavelength and emission, if they are in a separate file.
+        lifetime_s: Lifetime of the upper manifold in s.
+        columns: Order of the columns of a file with all three.
+        complete_by_mccumber: Whether to compute a cross-section that is missing or zero at a
+            wavelength from the other one, by the McCumber relation fitted where both are positive.
+        name: Name in results; default: the name of the file.
 
     Warns:
-        UserWarning: the two do not belong together by the McCumber relation.
+        UserWarning: The two cross-sections are not consistent by the McCumber relation.
 
     Raises:
-        ValueError: a line that cannot be read, wavelengths out of order or of no known unit,
-            cross-sections that cannot be m², or files that do not overlap.
+        ValueError: A line cannot be read, a wavelength is repeated or its unit is unknown, the
+            cross-sections cannot be in m², or the files do not overlap.
     """
     if emission_file is None:
         if sorted(columns) != ["absorption", "emission", "wavelength"]:
             raise ValueError(
-                f"columns = {columns!r}: name wavelength, absorption and emission, in their order"
+                f"columns = {columns!r}: expected wavelength, absorption "
+                "and emission in the order of the file"
             )
         rows = _read(Path(absorption_file), 3)
         by_name = dict(zip(columns, rows.T, strict=True))
@@ -65,7 +66,7 @@ def load_spectroscopy(
     high = min(table.wavelength_nm[-1] for table in tables)
     if low >= high:
         raise ValueError(
-            f"{absorption_file} and {emission_file} have no wavelength in common: "
+            f"{absorption_file} and {emission_file} do not overlap: "
             f"{_span(absorption)} and {_span(emission)}"
         )
     zero_line_nm = _crossing(absorption, emission, low, high)
@@ -91,7 +92,7 @@ class CrossSectionTable:
     cross_section_m2: Array
 
     def __call__(self, wavelength_nm: Array) -> Array:
-        """The cross-section in m² at wavelengths in nm."""
+        """Return the cross-section in m² at wavelengths in nm."""
         return np.interp(wavelength_nm, self.wavelength_nm, self.cross_section_m2)
 
 
@@ -102,17 +103,17 @@ def _table(
         wavelength = wavelength * 1e9
     if wavelength.min() < 100 or wavelength.max() > 20000:
         raise ValueError(
-            f"{source}: wavelengths from {wavelength.min():g} to {wavelength.max():g} are neither "
-            "nm nor m"
+            f"{source}: wavelengths from {wavelength.min():g} to {wavelength.max():g} are in "
+            "neither nm nor m"
         )
     order = np.argsort(wavelength)
     wavelength, cross_section = wavelength[order], cross_section[order]
     if (np.diff(wavelength) <= 0).any():
-        raise ValueError(f"{source}: a wavelength stands there twice")
+        raise ValueError(f"{source}: a wavelength is repeated")
     if cross_section.min() < 0 or not 1e-27 <= cross_section.max() <= 1e-22:
         raise ValueError(
             f"{source}: cross-sections from {cross_section.min():g} to {cross_section.max():g} "
-            "cannot be m² of ytterbium (largest between 1e-27 and 1e-22); 1 cm² is 1e-4 m²"
+            "are not in m² (the maximum of ytterbium is between 1e-27 and 1e-22); 1 cm² is 1e-4 m²"
         )
     return CrossSectionTable(wavelength, cross_section)
 
@@ -122,7 +123,7 @@ def _read(path: Path, width: int) -> Array:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: see its byte {error.start}") from error
+        raise ValueError(f"{path} is not UTF-8 text: see byte {error.start}") from error
     for number, line in enumerate(lines, start=1):
         text = line.strip()
         if not text or text[0] in "#%;!":
@@ -139,7 +140,7 @@ def _read(path: Path, width: int) -> Array:
 
 
 def _cells(text: str) -> list[float] | None:
-    """The numbers of a line; a comma is decimal where blanks or semicolons separate."""
+    """Return the numbers of a line; a comma is decimal if spaces or semicolons separate."""
     words = [word.rstrip(",") for word in re.split(r"[;\s]+", text) if word.rstrip(",")]
     if len(words) == 1:
         words = text.split(",")
@@ -153,7 +154,7 @@ def _cells(text: str) -> list[float] | None:
 def _crossing(
     absorption: CrossSectionTable, emission: CrossSectionTable, low: float, high: float
 ) -> float:
-    """The wavelength of equal cross-sections next to 976 nm; 976 nm where there is none."""
+    """Return the wavelength near 976 nm where the cross-sections are equal; default 976 nm."""
     grid = np.linspace(max(low, 966.0), min(high, 986.0), 401)
     difference = emission(grid) - absorption(grid)
     crossings = np.flatnonzero(np.diff(np.sign(difference)))
@@ -169,14 +170,14 @@ def _warn_if_inconsistent(
     both = Spectroscopy("tables", absorption, emission, (low, high), lifetime_s=1e-3)
     grid = np.linspace(from_nm, to_nm, 101)
     if to_nm - from_nm < 20 or min(absorption(grid).min(), emission(grid).min()) <= 0:
-        return  # too little in common to judge by
+        return  # the overlap is too small for a fit
     fit = both.mccumber_fit(from_nm, to_nm)
     coldest, hottest = _PLAUSIBLE_K
     if not (coldest <= fit.temperature_k <= hottest and fit.rms <= _PLAUSIBLE_RMS):
         warnings.warn(
             f"absorption and emission obey the McCumber relation at {fit.temperature_k:.0f} K with "
             f"a deviation of {fit.rms:.2f}; expected is {coldest:g} to {hottest:g} K and at most "
-            f"{_PLAUSIBLE_RMS:g}: are the columns swapped, or of different glasses?",
+            f"{_PLAUSIBLE_RMS:g}. Check for swapped columns or tables of different glasses",
             stacklevel=3,
         )
 

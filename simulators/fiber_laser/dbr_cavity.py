@@ -15,13 +15,13 @@ class Grating:
     """A uniform Bragg grating.
 
     Args:
-        bragg_wavelength_nm: centre of the reflection in nm, in vacuum.
-        length_mm: length in mm.
-        peak_reflectivity: share of the power reflected at the centre, tanh²(κL).
-        refractive_index: effective index of the mode.
+        bragg_wavelength_nm: Centre wavelength in vacuum in nm.
+        length_mm: Length in mm.
+        peak_reflectivity: Reflected fraction of the power at the centre, tanh²(κL).
+        refractive_index: Effective index of the mode.
 
     Raises:
-        ValueError: a reflectivity outside (0, 1), a length or wavelength that cannot be.
+        ValueError: The reflectivity is outside (0, 1), or a length or wavelength is invalid.
     """
 
     bragg_wavelength_nm: float
@@ -42,12 +42,12 @@ class Grating:
 
     @property
     def penetration_mm(self) -> float:
-        """Length of the mirror that would delay light as the grating does, tanh(κL)/(2κ), in mm."""
+        """Penetration depth, the distance to a mirror of equal delay, tanh(κL)/(2κ), in mm."""
         kappa = self.coupling_per_m
         return float(1e3 * np.tanh(kappa * self.length_mm * 1e-3) / (2 * kappa))
 
     def amplitude(self, wavelength_nm: ArrayLike) -> NDArray[np.complex128]:
-        """Complex reflection at the face, r = -κ sinh(sL) / (δ sinh(sL) + i s cosh(sL)).
+        """Return the complex reflection at the face, r = -κ sinh(sL) / (δ sinh(sL) + i s cosh(sL)).
 
         s² = κ² - δ² and δ = 2π n (1/λ - 1/λ_Bragg), so that at the centre r = i tanh(κL) (Erdogan,
         J. Lightwave Technol. 15, 1277 (1997), Eq. 16, without its phase of propagation).
@@ -63,15 +63,12 @@ class Grating:
         return np.asarray(-kappa * sinh_over_s / denominator, dtype=complex)
 
     def reflectivity(self, wavelength_nm: ArrayLike) -> Array:
-        """Reflected share of the power at wavelengths in nm."""
+        """Return the reflected fraction of the power at wavelengths in nm."""
         return np.abs(self.amplitude(wavelength_nm)) ** 2
 
     @property
     def bandwidth_pm(self) -> float:
-        """Distance of the first zeros on either side of the centre, in pm.
-
-        δ = √(κ² + π²/L²) there.
-        """
+        """Distance in pm between the first zeros on both sides, where δ = √(κ² + π²/L²)."""
         length = self.length_mm * 1e-3
         detuning = np.hypot(self.coupling_per_m, np.pi / length)
         mismatch = detuning / (2 * np.pi * self.refractive_index)
@@ -83,10 +80,10 @@ class Mode:
     """A longitudinal mode of a cavity.
 
     Args:
-        order: number of wavelengths in a round trip, the phases of the gratings included.
-        wavelength_nm: in vacuum.
-        loss_nepers: what the field loses in power in half a round trip, -ln(R1 R2)/2 + l L; the
-            gain that it needs to oscillate.
+        order: Number of wavelengths in a round trip, with the phases of the gratings.
+        wavelength_nm: Wavelength in vacuum in nm.
+        loss_nepers: Power loss of half a round trip, -ln(R1 R2)/2 + l L, which equals the gain
+            at threshold.
     """
 
     order: int
@@ -99,15 +96,14 @@ class Cavity:
     """A distributed Bragg reflector (DBR) cavity: two gratings and the fiber between them.
 
     Args:
-        back: the grating of high reflectivity.
-        front: the output coupler.
-        length_mm: fiber between the gratings.
-        loss_per_m: background loss in 1/m.
-        optical_length_factor: scales the optical length of that fiber, 1 at the reference; heat
-            changes it.
+        back: The grating of high reflectivity.
+        front: The output coupler.
+        length_mm: Length of the fiber between the gratings in mm.
+        loss_per_m: Background loss in 1/m.
+        optical_length_factor: Optical length of that fiber relative to the reference temperature.
 
     Raises:
-        ValueError: a length or loss that cannot be.
+        ValueError: A length or loss is invalid.
     """
 
     back: Grating
@@ -123,35 +119,36 @@ class Cavity:
 
     @property
     def effective_length_mm(self) -> float:
-        """Fiber between the gratings and the penetration into both, in mm."""
+        """Length between the gratings plus the penetration depths of both, in mm."""
         return self.length_mm + self.back.penetration_mm + self.front.penetration_mm
 
     @property
     def free_spectral_range_hz(self) -> float:
-        """c / (2 n L_eff), the distance of modes near the centre of the gratings."""
+        """c / (2 n L_eff), the spacing of modes near the centre of the gratings."""
         index = self.front.refractive_index
         return SPEED_OF_LIGHT / (2 * index * self.effective_length_mm * 1e-3)
 
     @property
     def free_spectral_range_pm(self) -> float:
-        """The same in wavelength, in pm."""
+        """The free spectral range in wavelength, in pm."""
         wavelength_m = self.front.bragg_wavelength_nm * 1e-9
         return 1e12 * self.free_spectral_range_hz * wavelength_m**2 / SPEED_OF_LIGHT
 
     def round_trip_phase(self, wavelength_nm: Array) -> Array:
-        """Phase of a round trip in rad, unwrapped over sorted wavelengths."""
+        """Return the round-trip phase in rad, unwrapped over sorted wavelengths."""
         index = self.front.refractive_index * self.optical_length_factor
         path_nm = 2 * index * self.length_mm * 1e6
         gratings = self.back.amplitude(wavelength_nm) * self.front.amplitude(wavelength_nm)
         return 2 * np.pi * path_nm / wavelength_nm + np.unwrap(np.angle(gratings))
 
     def modes(self, within_pm: float | None = None) -> list[Mode]:
-        """The modes around the output coupler's centre, the one of least loss first.
+        """Return the modes near the centre of the output coupler, sorted by loss.
 
-        Each solves: the phase of a round trip, gratings included, is a multiple of 2π.
+        At a mode the round-trip phase, with the gratings, is a multiple of 2π.
 
         Args:
-            within_pm: half width of the band searched; default: the wider grating's bandwidth.
+            within_pm: Half width of the searched band in pm; default: the bandwidth of the wider
+                grating.
         """
         centre = self.front.bragg_wavelength_nm
         half_nm = 1e-3 * (within_pm or max(self.back.bandwidth_pm, self.front.bandwidth_pm))
@@ -159,7 +156,7 @@ class Cavity:
         turns = self.round_trip_phase(wavelength) / (2 * np.pi)
         first, last = np.ceil(turns.min()), np.floor(turns.max())
         orders = np.arange(first, last + 1)
-        # The phase falls with wavelength; interpolate it the other way round.
+        # The phase decreases with wavelength; interpolation requires increasing values.
         found = np.interp(orders, turns[::-1], wavelength[::-1])
         reflected = self.back.reflectivity(found) * self.front.reflectivity(found)
         losses = -np.log(np.maximum(reflected, 1e-300)) / 2
@@ -171,10 +168,10 @@ class Cavity:
         return sorted(modes, key=lambda mode: mode.loss_nepers)
 
     def threshold_gap(self) -> float:
-        """Gain in nepers that the second mode lacks when the first oscillates.
+        """Return the threshold difference of the two lowest-loss modes in nepers.
 
-        Positive always; with homogeneous gain the laser runs on one mode if it exceeds what
-        spatial hole burning leaves to the second.
+        The laser stays in one mode if this exceeds the extra gain that spatial hole burning leaves
+        for the second mode.
         """
         modes = self.modes()
         if len(modes) < 2:
@@ -182,7 +179,7 @@ class Cavity:
         return modes[1].loss_nepers - modes[0].loss_nepers
 
     def heated(self, grating_factor: float, length_factor: float) -> "Cavity":
-        """With the gratings' wavelengths and the optical length between them scaled."""
+        """Return a copy with scaled Bragg wavelengths and optical length."""
         back, front = (
             replace(grating, bragg_wavelength_nm=grating.bragg_wavelength_nm * grating_factor)
             for grating in (self.back, self.front)

@@ -25,12 +25,12 @@ class DbrResult:
     """A DBR laser in the steady state.
 
     Args:
-        mode: the mode that oscillates.
-        output_w: power through the output coupler, in W; 0 below threshold.
-        back_w: power through the back grating, in W.
-        pump_absorbed_w: in W.
-        mean_excitation: share of excited ions, averaged over the length.
-        threshold_excitation: the mean share at which gain equals loss.
+        mode: The lasing mode.
+        output_w: Power through the output coupler in W; 0 below threshold.
+        back_w: Power through the back grating in W.
+        pump_absorbed_w: Absorbed pump power in W.
+        mean_excitation: Fraction of excited ions, averaged over the length.
+        threshold_excitation: Mean fraction at which gain equals loss.
         quantum_linewidth_hz: Schawlow-Townes linewidth (FWHM) in Hz; infinite below threshold.
     """
 
@@ -47,20 +47,20 @@ class DbrResult:
 class DbrLaser:
     """A short doped fiber between two Bragg gratings, pumped through its core.
 
-    The mode of least loss oscillates alone; its two directions are added as powers, so spatial
-    hole burning is left out, and so is spontaneous emission.
+    Only the mode of lowest loss oscillates. The powers of both directions are added, so spatial
+    hole burning is not modelled. Spontaneous emission is not modelled either.
 
     Args:
-        cavity: the gratings and the fiber between them.
-        core_diameter_um: diameter of the doped core in µm.
-        core_na: its numerical aperture.
-        ytterbium_per_m3: ions per m³.
-        pump_wavelength_nm: in nm.
-        pump_power_w: launched through the back grating, in W.
-        spectroscopy: cross-sections and lifetime.
+        cavity: The gratings and the fiber between them.
+        core_diameter_um: Diameter of the doped core in µm.
+        core_na: Numerical aperture of the core.
+        ytterbium_per_m3: Ytterbium ions per m³.
+        pump_wavelength_nm: Pump wavelength in nm.
+        pump_power_w: Pump power launched through the back grating in W.
+        spectroscopy: Cross-sections and lifetime.
 
     Raises:
-        ValueError: a doping, geometry or power that cannot be.
+        ValueError: The doping, geometry or power is invalid.
     """
 
     cavity: Cavity
@@ -73,11 +73,11 @@ class DbrLaser:
 
     def __post_init__(self) -> None:
         require_positive("pump_power_w", self.pump_power_w, "W")
-        self.fiber  # noqa: B018 - its checks
+        self.fiber  # noqa: B018 - validates the fiber
 
     @cached_property
     def mode(self) -> Mode:
-        """The mode of least loss."""
+        """The mode of lowest loss."""
         return self.cavity.modes()[0]
 
     @property
@@ -92,10 +92,10 @@ class DbrLaser:
         )
 
     def threshold_excitation(self) -> float:
-        """Mean share of excited ions at which a pass gains what half a round trip loses.
+        """Return the mean fraction of excited ions at which the gain equals the loss.
 
         Γ N [x (σe + σa) - σa] L = -ln(R1 R2)/2 + l L. Above 1 the cavity cannot lase; a pump at
-        976 nm excites no more than about half of the ions.
+        976 nm excites at most about half of the ions.
         """
         glass, wavelength = self.spectroscopy, self.mode.wavelength_nm
         doped = float(self.fiber.core_overlap(wavelength)) * self.ytterbium_per_m3
@@ -105,7 +105,7 @@ class DbrLaser:
         return (needed + absorption) / (absorption + emission)
 
     def threshold_pump_w(self, most_w: float = 10.0) -> float:
-        """Launched pump in W at which the laser begins; infinite if ``most_w`` does not suffice."""
+        """Return the threshold pump power in W; infinite if it exceeds ``most_w``."""
 
         def excess(log_pump: float) -> float:
             laser = replace(self, pump_power_w=float(np.exp(log_pump)))
@@ -117,19 +117,19 @@ class DbrLaser:
 
     @cached_property
     def steady_state(self) -> DbrResult:
-        """The result of :meth:`solve`, kept."""
+        """The cached result of :meth:`solve`."""
         return self.solve()
 
     def solve(self) -> DbrResult:
-        """The power at which a round trip returns exactly the light that began it."""
+        """Find the power at which the round-trip gain is 1."""
         gain, state = self._oscillating()
         return self._result(state, lasing=gain > 1 - 1e-6)
 
     def steady_light(self) -> Propagation:
-        """The light and the excitation above threshold; the first line is the laser's.
+        """Return the light and the excitation above threshold; the first line is the laser line.
 
         Raises:
-            ValueError: the laser is below threshold.
+            ValueError: The laser is below threshold.
         """
         gain, state = self._oscillating()
         if gain < 1 - 1e-6:
@@ -140,13 +140,13 @@ class DbrLaser:
         return state
 
     def output_curve_w(self, pump_power_w: Array) -> Array:
-        """Output power in W for each launched pump power in W."""
+        """Return the output power in W for each launched pump power in W."""
         return np.array(
             [replace(self, pump_power_w=float(p)).solve().output_w for p in pump_power_w]
         )
 
     def _oscillating(self) -> tuple[float, Propagation]:
-        """Gain of a round trip, 1 above threshold and less below, and the light."""
+        """Return the round-trip gain, which is 1 above threshold, and the light."""
         gain, state = self._round_trip(_FAINTEST_W)
         if gain <= 1:
             return gain, state
@@ -154,13 +154,13 @@ class DbrLaser:
         def excess(log_power: float) -> float:
             return float(np.log(self._round_trip(float(np.exp(log_power)))[0]))
 
-        # What circulates stays below the pump over what a round trip loses.
+        # The circulating power is below the pump power divided by the round-trip loss.
         most_w = 1e3 * self.pump_power_w
         log_power = brentq(excess, np.log(_FAINTEST_W), np.log(most_w), xtol=1e-12)
         return self._round_trip(float(np.exp(log_power)))
 
     def _round_trip(self, circulating_w: float) -> tuple[float, Propagation]:
-        """Gain of a round trip of light that leaves the back grating with a power in W."""
+        """Return the round-trip gain of light that leaves the back grating with a power in W."""
         mode = self.mode
         amplifier = Amplifier(
             self.fiber,
@@ -205,7 +205,7 @@ class DbrLaser:
         )
 
     def _inversion_factor(self, wavelength_nm: float, excitation: float) -> float:
-        """n_sp = σe x / [σe x - σa (1 - x)]."""
+        """Return n_sp = σe x / [σe x - σa (1 - x)]."""
         emitted = float(self.spectroscopy.emission_m2(wavelength_nm)) * excitation
         absorbed = float(self.spectroscopy.absorption_m2(wavelength_nm)) * (1 - excitation)
         return emitted / (emitted - absorbed) if emitted > absorbed else float("inf")
@@ -219,10 +219,10 @@ def schawlow_townes_hz(
     output_coupling: float,
     inversion_factor: float = 1.0,
 ) -> float:
-    """Quantum limit of the linewidth (FWHM) in Hz.
+    """Return the quantum limit of the linewidth (FWHM) in Hz.
 
-    Δν = hν n_sp l T FSR² / (4π P) with the round trip's loss l and the part of it that is output T,
-    both as -ln of what remains, and n_sp of a quasi-three-level medium (Schawlow and Townes, Phys.
+    Δν = hν n_sp l T FSR² / (4π P) with the round-trip loss l and the output coupling T, both as -ln
+    of the remaining fraction, and n_sp of a quasi-three-level medium (Schawlow and Townes, Phys.
     Rev. 112, 1940 (1958), above threshold as in Lax, Phys. Rev. 160, 290 (1967)).
     """
     require_positive("round_trip_loss", round_trip_loss, "nepers")

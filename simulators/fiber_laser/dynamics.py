@@ -1,7 +1,7 @@
-"""Amplifiers in time: transients, and how noise of pump and signal passes through.
+"""Time-dependent amplifiers and lasers: transients, noise transfer, relaxation oscillations.
 
-Light crosses a fiber in nanoseconds and ions answer in microseconds, so that the light is at every
-moment the steady light of the momentary excitation: τ dx/dt = Σ [a - (a + e) x] F̄(x) - x.
+Light crosses a fiber in nanoseconds and ions respond in microseconds. The light is therefore the
+steady light of the instantaneous excitation: τ dx/dt = Σ [a - (a + e) x] F̄(x) - x.
 """
 
 from collections.abc import Callable
@@ -26,13 +26,13 @@ _RELATIVE_STEP = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Transient:
-    """An amplifier in time.
+    """The response of an amplifier over time.
 
     Args:
-        time_s: in s, (n,).
-        signals_out_w: power of each signal where it leaves, in W, (n, signals).
-        pumps_left_w: power of each pump at its far end, in W, (n, pumps).
-        excitation: share of excited ions, (n, M).
+        time_s: Times in s, (n,).
+        signals_out_w: Output power of each signal in W, (n, signals).
+        pumps_left_w: Residual power of each pump in W, (n, pumps).
+        excitation: Fraction of excited ions, (n, M).
     """
 
     time_s: Array
@@ -92,16 +92,16 @@ def transient(
 def noise_transfer(
     result: AmplifierResult, source: str, frequency_hz: ArrayLike
 ) -> NDArray[np.complex128]:
-    """Relative modulation of the first signal's output by that of an input power, (n,), complex.
+    """Return the complex transfer of relative power modulation to the first signal's output, (n,).
 
-    The linear response of the ions about the steady state, (iωτ - J) δx = ∂R/∂p δp; a noise of the
-    pump passes below the corner (1/2πτ)(1 + Σ(a + e)F̄), that of the signal above it. The square of
-    the modulus is the transfer of relative intensity noise (RIN).
+    The linear response of the ions is (iωτ - J) δx = ∂R/∂p δp. Pump noise passes below the corner
+    (1/2πτ)(1 + Σ(a + e)F̄), signal noise above it. The squared modulus is the transfer of relative
+    intensity noise (RIN).
 
     Args:
-        result: the steady state.
-        source: an input power: ``pumps[0].power_w`` or ``signals[0].power_w``.
-        frequency_hz: in Hz.
+        result: The steady state.
+        source: Path of an input power: ``pumps[0].power_w`` or ``signals[0].power_w``.
+        frequency_hz: Modulation frequencies in Hz, (n,).
     """
     amplifier, state = result.amplifier, result.grid.solution.propagation
     power = float(value_at(amplifier, source))
@@ -135,7 +135,7 @@ def noise_transfer(
 
 
 def _leaving_w(amplifier: Amplifier, light: Propagation) -> list[float]:
-    """Powers of signals and pumps where they leave, in W."""
+    """Return the output powers of signals and pumps in W."""
     lines = light.lines
     scale = amplifier.photon_energies_j * lines.saturation_per_m_s
     forward = light.forward[-1] * (1 - lines.reflectivity_at_end) * scale
@@ -149,11 +149,11 @@ def _leaving_w(amplifier: Amplifier, light: Propagation) -> list[float]:
 
 @dataclass(frozen=True)
 class Relaxation:
-    """How a laser settles after a small disturbance, as exp(-damping t) cos(2π frequency t).
+    """The response of a laser to a small disturbance, exp(-damping t) cos(2π frequency t).
 
     Args:
-        frequency_hz: of the oscillation; 0 where it settles without one.
-        damping_per_s: its decay rate.
+        frequency_hz: Oscillation frequency in Hz; 0 for an overdamped response.
+        damping_per_s: Decay rate in 1/s.
     """
 
     frequency_hz: float
@@ -161,14 +161,14 @@ class Relaxation:
 
 
 def relaxation(laser: DbrLaser) -> Relaxation:
-    """Frequency and damping from the eigenvalues of ions and light about the steady state.
+    """Return frequency and damping from the eigenvalues of the linearised laser equations.
 
     τ dx/dt = Σ [a - (a + e) x] F̄ - x for every cell, and T d ln P/dt = ln(round-trip gain), with
     the round-trip time T = 2 n L_eff / c. For one cell and a four-level medium the frequency tends
     to ω² = (r - 1)/(τ τ_c) at r times the threshold.
 
     Raises:
-        ValueError: the laser is below threshold.
+        ValueError: The laser is below threshold.
     """
     matrix, _ = _linear_response(laser)
     values = np.linalg.eigvals(matrix)
@@ -180,9 +180,9 @@ def relaxation(laser: DbrLaser) -> Relaxation:
 
 
 def pump_noise_transfer(laser: DbrLaser, frequency_hz: ArrayLike) -> NDArray[np.complex128]:
-    """Relative modulation of the output by that of the pump, (n,), complex.
+    """Return the complex transfer of relative pump modulation to the output, (n,).
 
-    Flat below the relaxation oscillation, peaked at it, falling as 1/f² above.
+    The transfer is flat below the relaxation oscillation, has a peak there and falls as 1/f².
     """
     matrix, driven = _linear_response(laser)
     identity = np.eye(len(matrix))
@@ -195,13 +195,13 @@ def pump_noise_transfer(laser: DbrLaser, frequency_hz: ArrayLike) -> NDArray[np.
 
 
 def round_trip_s(laser: DbrLaser) -> float:
-    """2 n L_eff / c in s."""
+    """Return the round-trip time 2 n L_eff / c in s."""
     length_m = laser.cavity.effective_length_mm * 1e-3
     return 2 * laser.cavity.front.refractive_index * length_m / SPEED_OF_LIGHT
 
 
 def _linear_response(laser: DbrLaser) -> tuple[Array, Array]:
-    """Matrix of d/dt (δx of the cells, δ ln P), and what a relative change of the pump drives."""
+    """Return the matrix of d/dt (δx, δ ln P) and the drive by a relative change of the pump."""
     state = laser.steady_light()
     lifetime, period = laser.spectroscopy.lifetime_s, round_trip_s(laser)
     cells = state.excitation.size
@@ -215,7 +215,7 @@ def _linear_response(laser: DbrLaser) -> tuple[Array, Array]:
 
 
 def _by_relative_input(state: Propagation, line: int) -> Array:
-    """Derivative of the imbalance by ln of a line's inflow, at fixed excitation."""
+    """Return ∂(imbalance)/∂ ln(inflow of a line) at fixed excitation."""
     changed = []
     for factor in (1 + _RELATIVE_STEP, 1 - _RELATIVE_STEP):
         inflow = state.lines.forward_in_per_s.copy()

@@ -1,4 +1,4 @@
-"""A doped fiber: geometry, doping and loss, and what follows from them for a wavelength."""
+"""A doped fiber: geometry, doping, loss, and its mode at a wavelength."""
 
 from dataclasses import dataclass
 

@@ -17,12 +17,12 @@ _RELATIVE_STEP = 1e-6
 
 @dataclass(frozen=True, eq=False)
 class Leaving:
-    """What an output may be computed from.
+    """The light that leaves an amplifier, from which an output is computed.
 
     Args:
-        forward_w: power of every line (signals, pumps, bins) that leaves at z = L, (K,).
-        backward_w: the same at z = 0, (K,).
-        mean_excitation: share of excited ions, averaged over the length.
+        forward_w: Power of each line (signals, pumps, bins) that leaves at z = L, (K,).
+        backward_w: Power of each line that leaves at z = 0, (K,).
+        mean_excitation: Fraction of excited ions, averaged over the length.
     """
 
     forward_w: Array
@@ -34,26 +34,27 @@ Output = Callable[[Leaving], float]
 
 
 def first_signal_w(leaving: Leaving) -> float:
-    """Power of the first line, a forward signal, in W."""
+    """Return the power of the first line, a forward signal, in W."""
     return float(leaving.forward_w[0])
 
 
 def gradient(
     result: AmplifierResult, inputs: tuple[str, ...], output: Output = first_signal_w
 ) -> dict[str, float]:
-    """Derivatives of an output with respect to inputs, on the result's grid.
+    """Return the derivatives of an output with respect to inputs, on the result's grid.
 
-    The steady state is differentiated by its adjoint, at the cost of one linear system for all
-    inputs. What is explicit algebra on either side of it (cross-sections, overlaps, powers to
-    photons; the output's own formula) is differenced centrally, which costs no solve.
+    The adjoint method differentiates the steady state; it solves one linear system for all inputs.
+    The explicit formulas before and after the steady state (cross-sections, overlaps, conversion
+    between power and photons, the output itself) are differentiated by central differences, which
+    require no further solution.
 
     Args:
-        result: the steady state.
-        inputs: paths such as ``fiber.length_m``, ``pumps[0].power_w``, ``spectroscopy.lifetime_s``.
-        output: a smooth function of what leaves.
+        result: The steady state.
+        inputs: Paths such as ``fiber.length_m``, ``pumps[0].power_w``, ``spectroscopy.lifetime_s``.
+        output: A smooth function of the light that leaves.
 
     Returns:
-        Derivative in the output's unit by the input's unit, for each path.
+        For each path the derivative, in units of the output per unit of the input.
     """
     amplifier, state = result.amplifier, result.grid.solution.propagation
     forward, backward, mean = state.forward[-1], state.backward[0], _mean_excitation(result)
@@ -87,7 +88,7 @@ def gradient(
 
 
 def packed_parameters(amplifier: Amplifier) -> Array:
-    """What the solver is given, in one vector; fluxes and spontaneous emission divided by ζ."""
+    """Return the solver's parameters in one vector; fluxes and emission are divided by ζ."""
     lines = amplifier.lines()
     zeta = lines.saturation_per_m_s
     return np.concatenate(
@@ -106,14 +107,14 @@ def packed_parameters(amplifier: Amplifier) -> Array:
 
 
 def _scales(amplifier: Amplifier) -> tuple[Array, Array]:
-    """Leaving power over the solver's flux at the ends, forward and backward."""
+    """Return the ratio of leaving power to flux at both ends, for each line."""
     lines = amplifier.lines()
     scale = amplifier.photon_energies_j * lines.saturation_per_m_s
     return scale * (1 - lines.reflectivity_at_end), scale * (1 - lines.reflectivity_at_start)
 
 
 def _differenced(function: Callable[[Array], float], values: Array) -> Array:
-    """Central differences by small changes of each value; values of zero by a small share."""
+    """Return central differences with respect to each value; zeros get a small absolute step."""
     smallest = 1e-9 * max(float(np.abs(values).max()), 1e-300)
     slopes = np.empty(values.size)
     for place, value in enumerate(values):
@@ -129,9 +130,9 @@ def _mean_excitation(result: AmplifierResult) -> float:
 
 @dataclass(frozen=True, eq=False)
 class LineGradient:
-    """Derivatives of one number with respect to what the solver was given, (K,) each.
+    """Derivatives of one number with respect to the solver's parameters, (K,) each.
 
-    Fluxes and spontaneous emission are those divided by ζ, as in the propagation.
+    Fluxes and spontaneous emission are divided by ζ, as in :class:`Propagation`.
     """
 
     absorption: Array
@@ -145,7 +146,7 @@ class LineGradient:
     length: float
 
     def packed(self) -> Array:
-        """All in one vector, in the order of :func:`packed_parameters`."""
+        """Return all derivatives in one vector, in the order of :func:`packed_parameters`."""
         return np.concatenate(
             [
                 self.absorption,
@@ -164,16 +165,16 @@ class LineGradient:
 def adjoint_gradient(
     state: Propagation, forward_out: Array, backward_out: Array, excitation: Array
 ) -> LineGradient:
-    """Gradient of an output O of a steady state, the steady state moving along.
+    """Return the total derivative of an output O of a steady state.
 
-    With the imbalance R(x, p) = 0, dO/dp = ∂O/∂p + λᵀ ∂R/∂p where λ solves (∂R/∂x)ᵀ λ = -∂O/∂x: the
-    implicit function theorem, at the cost of one linear system and two sweeps.
+    By the implicit function theorem for the imbalance R(x, p) = 0, dO/dp = ∂O/∂p + λᵀ ∂R/∂p, where
+    λ solves (∂R/∂x)ᵀ λ = -∂O/∂x. This costs one linear system and two passes through the fiber.
 
     Args:
-        state: a converged steady state.
-        forward_out: ∂O by the forward fluxes at z = L, (K,).
-        backward_out: ∂O by the backward fluxes at z = 0, (K,).
-        excitation: ∂O by the excitation of the cells, (M,).
+        state: A converged steady state.
+        forward_out: ∂O/∂(forward fluxes at z = L), (K,).
+        backward_out: ∂O/∂(backward fluxes at z = 0), (K,).
+        excitation: ∂O/∂(excitation of the cells), (M,).
     """
     cells = state.excitation.size
     by_excitation, _ = pulled_back(state, forward_out, backward_out, np.zeros(cells))
@@ -185,11 +186,11 @@ def adjoint_gradient(
 def pulled_back(
     state: Propagation, forward_out: Array, backward_out: Array, imbalance: Array
 ) -> tuple[Array, LineGradient]:
-    """Derivatives of O + λᵀR by the excitation, (M,), and by the parameters, λ = ``imbalance``."""
+    """Return the derivatives of O + λᵀR by excitation and by parameters; λ = ``imbalance``."""
     lines, h, x = state.lines, state.widths_m[:, None], state.excitation[:, None]
     slope = lines.gain_slope_per_m
     weight = imbalance[:, None] * (lines.absorption_per_m - x * slope)
-    forward, backward, entering = _against_the_light(state, forward_out, backward_out, weight)
+    forward, backward, entering = _reverse_pass(state, forward_out, backward_out, weight)
     slope1, slope2 = step_derivatives(state.nepers, state.grown, state.phi1, state.phi2)
     inflow = state.forward[:-1] + state.backward[1:]
     by_nepers = state.grown * (forward * state.forward[:-1] + backward * state.backward[1:])
@@ -216,10 +217,10 @@ def pulled_back(
     )
 
 
-def _against_the_light(
+def _reverse_pass(
     state: Propagation, forward_out: Array, backward_out: Array, weight: Array
 ) -> tuple[Array, Array, Array]:
-    """Derivatives by each cell's outflow, (M, K) both ways, and by the ends' inflows, (2, K)."""
+    """Return derivatives by each cell's outflow, twice (M, K), and by the inflows, (2, K)."""
     lines = state.lines
     grown = np.stack([state.grown[::-1], state.grown], 1)
     read = weight * state.phi1

@@ -1,4 +1,4 @@
-"""What enters a fiber: signals, pumps, bins of spontaneous emission, and mirrors at its ends."""
+"""Light in a fiber: signals, pumps, bins of spontaneous emission, and mirrors at the ends."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -18,11 +18,11 @@ Direction = Literal["forward", "backward"]
 
 @dataclass(frozen=True)
 class Signal:
-    """Light of one wavelength in the core, narrow enough to gather no spontaneous emission.
+    """Light of one wavelength in the core, too narrow to collect spontaneous emission.
 
     Args:
-        wavelength_nm: in nm.
-        power_w: entering power in W; a forward signal enters at z = 0, a backward one at z = L.
+        wavelength_nm: Wavelength in nm.
+        power_w: Input power in W; a forward signal enters at z = 0, a backward one at z = L.
         direction: ``forward`` or ``backward``.
     """
 
@@ -41,10 +41,10 @@ class Pump:
     """Pump light.
 
     Args:
-        wavelength_nm: in nm.
-        power_w: launched power in W.
+        wavelength_nm: Wavelength in nm.
+        power_w: Launched power in W.
         direction: ``forward`` enters at z = 0, ``backward`` at z = L.
-        path: ``cladding`` (spread evenly over core and cladding) or ``core`` (fundamental mode).
+        path: ``cladding`` (uniform over core and cladding) or ``core`` (fundamental mode).
     """
 
     wavelength_nm: float
@@ -61,13 +61,13 @@ class Pump:
 
 @dataclass(frozen=True)
 class AseBand:
-    """Bins of amplified spontaneous emission (ASE), both ways; edges are exact, widths equal in nm.
+    """Bins of amplified spontaneous emission (ASE) in both directions, of equal width in nm.
 
     Args:
-        from_nm: shortest wavelength.
-        to_nm: longest wavelength.
-        bins: number of bins.
-        polarisations: modes that spontaneous emission goes into: 2, or 1 in a polarizing fiber.
+        from_nm: Lower edge of the first bin in nm.
+        to_nm: Upper edge of the last bin in nm.
+        bins: Number of bins.
+        polarisations: Polarisation modes of the emission: 2, or 1 in a polarizing fiber.
     """
 
     from_nm: float = 985.0
@@ -81,21 +81,21 @@ class AseBand:
         require_within("bins", self.bins, "bins", 1, 10_000)
         require_within("polarisations", self.polarisations, "modes", 1, 2)
         if int(self.bins) != self.bins:
-            raise ValueError(f"bins = {self.bins}: allowed is a whole number")
+            raise ValueError(f"bins = {self.bins}: allowed is an integer")
 
     @property
     def edges_nm(self) -> Array:
-        """Edges of the bins, (bins + 1,)."""
+        """Edges of the bins in nm, (bins + 1,)."""
         return np.linspace(self.from_nm, self.to_nm, self.bins + 1)
 
     @property
     def centres_nm(self) -> Array:
-        """Centres of the bins, (bins,)."""
+        """Centres of the bins in nm, (bins,)."""
         return (self.edges_nm[1:] + self.edges_nm[:-1]) / 2
 
     @property
     def widths_hz(self) -> Array:
-        """Widths of the bins in Hz, (bins,); they add up to the width of the band."""
+        """Widths of the bins in Hz, (bins,); their sum is the width of the band."""
         return -SPEED_OF_LIGHT * 1e9 * np.diff(1 / self.edges_nm)
 
     @property
@@ -110,9 +110,9 @@ class Reflector:
 
     Args:
         end: ``start`` (z = 0) or ``end`` (z = L).
-        reflectivity: reflected share of the power, below 1.
-        from_nm: shortest reflected wavelength.
-        to_nm: longest reflected wavelength.
+        reflectivity: Reflected fraction of the power.
+        from_nm: Shortest reflected wavelength in nm.
+        to_nm: Longest reflected wavelength in nm.
     """
 
     end: Literal["start", "end"]

@@ -19,9 +19,9 @@ class FrequencyNoise:
     """One-sided power spectral density of a laser's frequency, S(f) = h0 + h1/f + h2/f², in Hz²/Hz.
 
     Args:
-        white_hz2_per_hz: h0; alone it makes a Lorentzian line of FWHM π h0.
-        flicker_hz2: h1; thermal and technical noise of fiber lasers is mostly of this form.
-        walk_hz3: h2.
+        white_hz2_per_hz: White noise h0 in Hz²/Hz; alone it gives a Lorentzian of FWHM π h0.
+        flicker_hz2: Flicker noise h1 in Hz²; most thermal and technical noise has this form.
+        walk_hz3: Random-walk noise h2 in Hz³.
     """
 
     white_hz2_per_hz: float = 0.0
@@ -34,7 +34,7 @@ class FrequencyNoise:
         require_within("walk_hz3", self.walk_hz3, "Hz³", 0.0)
 
     def __add__(self, other: "FrequencyNoise") -> "FrequencyNoise":
-        """The noise of two independent causes."""
+        """Return the noise of two independent sources."""
         return FrequencyNoise(
             self.white_hz2_per_hz + other.white_hz2_per_hz,
             self.flicker_hz2 + other.flicker_hz2,
@@ -42,7 +42,7 @@ class FrequencyNoise:
         )
 
     def density(self, frequency_hz: Array) -> Array:
-        """S(f) in Hz²/Hz."""
+        """Return S(f) in Hz²/Hz."""
         return (
             self.white_hz2_per_hz
             + self.flicker_hz2 / frequency_hz
@@ -50,11 +50,11 @@ class FrequencyNoise:
         )
 
     def linewidth_hz(self, observation_s: float) -> float:
-        """FWHM in Hz of the line seen during ``observation_s``.
+        """Return the linewidth (FWHM) in Hz of a measurement that takes ``observation_s``.
 
-        Slow noise counts where S exceeds the β-separation line 8 ln2 f/π²; with A its integral from
-        1/T, the width is √(8 ln2 A) (Di Domenico et al., Appl. Opt. 49, 4801 (2010)). White noise
-        adds its π h0 in the way of a Voigt line.
+        Slow noise contributes where S exceeds the β-separation line 8 ln2 f/π². With its integral A
+        from 1/T the width is √(8 ln2 A) (Di Domenico et al., Appl. Opt. 49, 4801 (2010)). The width
+        π h0 of white noise is added as for a Voigt profile.
         """
         require_positive("observation_s", observation_s, "s")
         slow = np.sqrt(8 * np.log(2) * self._slow_area(1 / observation_s))
@@ -62,7 +62,7 @@ class FrequencyNoise:
         return float(_VOIGT * white + np.sqrt(((1 - _VOIGT) * white) ** 2 + slow**2))
 
     def _slow_area(self, lowest_hz: float) -> float:
-        """∫ of h1/f + h2/f² from ``lowest_hz`` to where they cross the β-separation line."""
+        """Return ∫ (h1/f + h2/f²) df from ``lowest_hz`` to the β-separation line."""
         flicker, walk = self.flicker_hz2, self.walk_hz3
 
         def above(log_f: float) -> float:
@@ -78,25 +78,25 @@ class FrequencyNoise:
 def flicker_for_linewidth(
     linewidth_hz: float, observation_s: float, white_hz2_per_hz: float = 0.0
 ) -> FrequencyNoise:
-    """The noise with white part h0 whose h1 is chosen so that the linewidth is as measured.
+    """Return the noise with white part h0 and an h1 that gives the measured linewidth.
 
-    A calibration, not a prediction.
+    This is a calibration, not a prediction.
 
     Raises:
-        ValueError: white noise alone makes a broader line.
+        ValueError: White noise alone gives a larger linewidth.
     """
     require_positive("linewidth_hz", linewidth_hz, "Hz")
     if np.pi * white_hz2_per_hz >= linewidth_hz:
         raise ValueError(
             f"linewidth_hz = {linewidth_hz:g} Hz: white noise of {white_hz2_per_hz:g} Hz²/Hz alone "
-            f"makes {np.pi * white_hz2_per_hz:g} Hz"
+            f"gives {np.pi * white_hz2_per_hz:g} Hz"
         )
 
     def excess(log_flicker: float) -> float:
         noise = FrequencyNoise(white_hz2_per_hz, float(np.exp(log_flicker)))
         return noise.linewidth_hz(observation_s) - linewidth_hz
 
-    # What is observed briefly does not see the slow noise, so more of it is needed.
+    # A short observation excludes slow noise, so h1 has to be larger.
     highest = 1e2 * max(linewidth_hz**2, 1 / observation_s**2)
     found = brentq(excess, np.log(1e-12), np.log(highest), xtol=1e-13)
     return FrequencyNoise(white_hz2_per_hz, float(np.exp(found)))
@@ -105,11 +105,11 @@ def flicker_for_linewidth(
 def amplifier_noise(
     wavelength_nm: float, input_w: float, gain: float, inversion_factor: float
 ) -> Array:
-    """Phase noise that an amplifier's spontaneous emission adds, one-sided, in rad²/Hz.
+    """Return the one-sided phase noise by an amplifier's spontaneous emission in rad²/Hz.
 
-    S = hν n_sp (G - 1) / (G P_in) (Yamamoto and Mukai, Opt. Quantum Electron. 21, S1 (1989)). As
-    frequency noise it is f² S, which stays far below the β-separation line for any useful input: an
-    amplifier does not broaden a line by its spontaneous emission.
+    S = hν n_sp (G - 1) / (G P_in) (Yamamoto and Mukai, Opt. Quantum Electron. 21, S1 (1989)). The
+    frequency noise f² S is far below the β-separation line for any useful input power, so the
+    spontaneous emission of an amplifier does not broaden the line.
     """
     require_positive("input_w", input_w, "W")
     photon = PLANCK * SPEED_OF_LIGHT * 1e9 / wavelength_nm
@@ -119,19 +119,19 @@ def amplifier_noise(
 def self_heterodyne_spectrum(
     noise: FrequencyNoise, delay_s: float, frequency_hz: Array, observation_s: float
 ) -> Array:
-    """Two-sided spectrum of the beat about its carrier in 1/Hz, of area 1, (n,).
+    """Return the two-sided beat spectrum about its carrier in 1/Hz, of area 1, (n,).
 
-    The light beats with itself a delay τ ago, so that the beat has the phase ψ(t) = φ(t) - φ(t - τ)
-    and the spectrum is the Fourier transform of exp(-D(t)/2) with the structure function D of ψ
-    (:func:`beat_structure`). For delays beyond the coherence time it is the line convolved with
-    itself, twice as wide for white noise; for shorter ones a peak on a pedestal, whose width is the
-    resolution of the frequencies.
+    The beat of the light with its delayed copy has the phase ψ(t) = φ(t) - φ(t - τ). The spectrum
+    is the Fourier transform of exp(-D(t)/2) with the structure function D of ψ
+    (:func:`beat_structure`). For delays beyond the coherence time it is the autoconvolution of the
+    line, twice as wide for white noise. For shorter delays it is a peak on a pedestal; the width of
+    the peak is the frequency resolution.
 
     Args:
-        noise: of the laser.
-        delay_s: τ.
-        frequency_hz: distances from the carrier, evenly spaced, (n,).
-        observation_s: slower noise than 1/T is left out.
+        noise: Frequency noise of the laser.
+        delay_s: Delay τ in s.
+        frequency_hz: Evenly spaced offsets from the carrier in Hz, (n,).
+        observation_s: Observation time T in s; noise slower than 1/T is excluded.
     """
     require_positive("delay_s", delay_s, "s")
     require_positive("observation_s", observation_s, "s")
@@ -143,7 +143,7 @@ def self_heterodyne_spectrum(
     fade = np.cos(np.pi / 2 * np.arange(_SAMPLES) / _SAMPLES) ** 2
     coherence = np.exp(-structure / 2) * fade
     spectrum = step * (2 * np.fft.rfft(coherence).real - coherence[0])
-    # Averaged over the frequencies' spacing, so that a peak narrower than it keeps its area.
+    # Averaged over the frequency spacing, so that a narrower peak keeps its area.
     fine = np.fft.rfftfreq(_SAMPLES, step)
     area = np.concatenate([[0.0], np.cumsum((spectrum[1:] + spectrum[:-1]) / 2) * fine[1]])
     edges = _edges(np.asarray(frequency_hz, dtype=float))
@@ -158,7 +158,7 @@ def _edges(centres: Array) -> Array:
 def beat_structure(
     noise: FrequencyNoise, delay_s: float, time_s: Array, observation_s: float
 ) -> Array:
-    """Mean square change of ψ(t) = φ(t) - φ(t - τ) over times in s, in rad², of their shape.
+    """Return the mean square change of ψ(t) = φ(t) - φ(t - τ) over ``time_s``, in rad².
 
     D(t) = 2 ∫ S(f)/f² · 4 sin²(πfτ) · [1 - cos(2πft)] df over f > 1/T. White noise has the closed
     form D = 4π² h0 min(t, τ).
@@ -178,12 +178,14 @@ def beat_structure(
 
 
 def full_width_at_half_maximum(frequency_hz: Array, spectrum: Array) -> float:
-    """Width of the part about the maximum that is above half of it, in Hz, interpolated."""
+    """Return the full width at half maximum in Hz, by linear interpolation."""
     half, peak = spectrum.max() / 2, int(spectrum.argmax())
     below_left = np.flatnonzero(spectrum[:peak] < half)
     below_right = np.flatnonzero(spectrum[peak:] < half)
     if not below_left.size or not below_right.size:
-        raise ValueError("frequency_hz: the spectrum does not fall to half of its maximum in them")
+        raise ValueError(
+            "frequency_hz: the spectrum does not fall to half of its maximum in this range"
+        )
     left, right = below_left[-1], peak + below_right[0]
     ends = []
     for inner, outer in ((left + 1, left), (right - 1, right)):

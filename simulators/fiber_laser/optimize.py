@@ -1,4 +1,4 @@
-"""Inverse design: inputs that minimize a loss, by exact gradients; and the optimum length."""
+"""Inverse design: minimize a loss over inputs by exact gradients; and the optimum length."""
 
 import warnings
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from .quantities import Array
 
 @dataclass(frozen=True, eq=False)
 class Optimum:
-    """Where a loss is smallest.
+    """The minimum of a loss.
 
     Args:
-        chain: the chain there.
-        result: its steady state.
-        values: the chosen inputs.
-        loss: the loss.
-        evaluations: steady states of the chain that were solved.
+        chain: The chain at the minimum.
+        result: Its steady state.
+        values: Path of each varied input -> value at the minimum.
+        loss: The minimum.
+        evaluations: Number of steady states solved.
     """
 
     chain: Chain
@@ -41,18 +41,18 @@ class Optimum:
 def chain_gradient(
     result: ChainResult, inputs: tuple[str, ...], output: Output = first_signal_w
 ) -> dict[str, float]:
-    """Derivatives of an output of a chain's last stage with respect to inputs of any stage.
+    """Return the derivatives of an output of the last stage with respect to inputs of any stage.
 
-    Stage by stage from the last: what a stage's output depends on at its entrance is the output of
-    the stage before.
+    The stages are differentiated from the last to the first. The gradient with respect to the light
+    at the input of a stage is the output of the stage before.
 
     Args:
-        result: the steady states.
-        inputs: paths such as ``stages[0].fiber.length_m``, ``stages[2].pumps[0].power_w``.
-        output: of what leaves the last stage.
+        result: The steady states.
+        inputs: Paths such as ``stages[0].fiber.length_m``, ``stages[2].pumps[0].power_w``.
+        output: Function of the light that leaves the last stage.
 
     Raises:
-        ValueError: an input that is none of a stage's fiber or pumps.
+        ValueError: An input is not a parameter of a stage's fiber or pumps.
     """
     by_stage: dict[int, list[tuple[str, str]]] = {}
     for path in inputs:
@@ -75,20 +75,20 @@ def chain_gradient(
 def inverse_design(
     chain: Chain, bounds: Mapping[str, tuple[float, float]], loss: Output, most_iterations: int = 60
 ) -> Optimum:
-    """Inputs within bounds that minimize a loss of what leaves the chain, by L-BFGS-B.
+    """Minimize a loss of the chain's output over inputs within bounds, by L-BFGS-B.
 
     Args:
-        chain: where to begin.
-        bounds: path of an input (as in :func:`chain_gradient`) -> lowest and highest value.
-        loss: a smooth function of what leaves the last stage.
-        most_iterations: of the optimizer.
+        chain: The initial design.
+        bounds: Path of an input (as in :func:`chain_gradient`) -> smallest and largest value.
+        loss: A smooth function of the light that leaves the last stage.
+        most_iterations: Largest number of iterations.
 
     Raises:
-        ValueError: no input, or bounds in the wrong order.
-        ConvergenceError: a chain that was tried has no steady state.
+        ValueError: There is no input, or a lower bound is not below the upper bound.
+        ConvergenceError: A chain tried by the optimizer has no steady state.
     """
     if not bounds:
-        raise ValueError("bounds = {}: name at least one input to vary")
+        raise ValueError("bounds = {}: at least one input is required")
     for path, (low, high) in bounds.items():
         if not low < high:
             raise ValueError(f"bounds of {path}: {low:g} must be below {high:g}")
@@ -132,7 +132,7 @@ def inverse_design(
 def optimum_length_m(
     amplifier: Amplifier, shortest_m: float, longest_m: float, tolerance_m: float = 1e-3
 ) -> float:
-    """Length in m at which the first signal leaves with the most power."""
+    """Return the length in m with the largest output of the first signal."""
     if not 0 < shortest_m < longest_m:
         raise ValueError(
             f"shortest_m = {shortest_m:g} m: allowed is between 0 and longest_m = {longest_m:g} m"
@@ -155,12 +155,14 @@ def _of_stage(path: str, stages: int) -> tuple[int, str]:
     if not head.startswith("stages[") or not place.isdigit() or int(place) >= stages:
         raise ValueError(f"input {path!r}: expected stages[0 to {stages - 1}].fiber… or .pumps…")
     if not inner.startswith(("fiber.", "pumps[")):
-        raise ValueError(f"input {path!r}: only a stage's fiber and pumps can be differentiated by")
+        raise ValueError(
+            f"input {path!r}: only parameters of a stage's fiber and pumps have a gradient"
+        )
     return int(place), inner
 
 
 def _before(result: ChainResult, stage: int, by_entrance: Array) -> Output:
-    """The output as a linear function of what leaves the stage before."""
+    """Return the output as a linear function of the light that leaves the stage before."""
     earlier, later = result.stages[stage - 1], result.stages[stage]
     first_bin = len(earlier.amplifier.signals) + len(earlier.amplifier.pumps)
     left = np.append(earlier.signal_out_w, earlier.ase_out_w())

@@ -1,4 +1,4 @@
-"""Parts of a design by name: ``fiber.length_m``, ``pumps[0].power_w``, ``ase_forward_in_w[3]``."""
+"""Parameters of a design by path, such as ``fiber.length_m`` or ``pumps[0].power_w``."""
 
 import re
 from dataclasses import fields, is_dataclass, replace
@@ -10,10 +10,10 @@ _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
 
 
 def value_at(design: Any, path: str) -> Any:
-    """What stands at a path.
+    """Return the value at a path.
 
     Raises:
-        ValueError: the path names nothing; says what could stand there.
+        ValueError: The path does not exist; the message lists the valid names.
     """
     for step in _steps(path):
         design = _part(design, step, path)
@@ -21,7 +21,7 @@ def value_at(design: Any, path: str) -> Any:
 
 
 def with_value(design: Any, path: str, value: Any) -> Any:
-    """A copy of the design with another value at a path; the copy is checked as any other."""
+    """Return a copy of the design with another value at a path; the copy is validated."""
     return _replaced(design, _steps(path), value, path)
 
 
@@ -42,16 +42,16 @@ def _replaced(design: Any, steps: list[str | int], value: Any, path: str) -> Any
 def _part(design: Any, step: str | int, path: str) -> Any:
     if isinstance(step, int):
         if not isinstance(design, (tuple, list, np.ndarray)) or step >= len(design):
-            raise ValueError(f"path {path!r}: there is no place [{step}]")
+            raise ValueError(f"path {path!r}: index [{step}] does not exist")
         return design[step]
     names = [field.name for field in fields(design)] if is_dataclass(design) else []
     if step not in names:
-        raise ValueError(f"path {path!r}: {step!r} is none of {', '.join(names) or 'no parts'}")
+        raise ValueError(f"path {path!r}: {step!r} is not one of {', '.join(names) or 'no fields'}")
     return getattr(design, step)
 
 
 def _steps(path: str) -> list[str | int]:
     found = list(_STEP.finditer(path))
     if not found or "".join(match[0] for match in found) != path:
-        raise ValueError(f"path {path!r}: expected names and places such as pumps[0].power_w")
+        raise ValueError(f"path {path!r}: expected names and indices such as pumps[0].power_w")
     return [int(match[2]) if match[2] else match[1] for match in found]

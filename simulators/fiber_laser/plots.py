@@ -26,7 +26,7 @@ _DPI = 90
 
 
 def plot_stage(result: AmplifierResult, title: str = "") -> "Figure":
-    """Powers, excitation and heat along a fiber, and the spectrum of what leaves it."""
+    """Plot powers, excitation and heat along a fiber, and the output spectrum."""
     figure, axes = _figure(2, 2, title)
     edges, middles = result.edges_m, (result.edges_m[1:] + result.edges_m[:-1]) / 2
     amplifier = result.amplifier
@@ -51,13 +51,13 @@ def plot_stage(result: AmplifierResult, title: str = "") -> "Figure":
         for signal, power in zip(amplifier.signals, result.signals_out_w, strict=True):
             level = 10 * np.log10(max(power, 1e-30) * 1e3)
             axes[1, 1].plot([signal.wavelength_nm], [level], "k^", label="signal (dBm)")
-        axes[1, 1].set(xlabel="wavelength (nm)", ylabel="leaving (dBm/nm)")
+        axes[1, 1].set(xlabel="wavelength (nm)", ylabel="output (dBm/nm)")
         axes[1, 1].legend(fontsize="small")
     return figure
 
 
 def plot_tuning(curve: TuningCurve) -> "Figure":
-    """Wavelength over temperature, with its best line and the deviation from it."""
+    """Plot wavelength over temperature, its linear fit and the deviation."""
     figure, axes = _figure(1, 2, f"{curve.range_nm:.2f} nm, R² = {curve.r_squared:.6f}")
     line = np.polyfit(curve.temperature_c, curve.wavelength_nm, 1)
     fitted = np.polyval(line, curve.temperature_c)
@@ -65,12 +65,12 @@ def plot_tuning(curve: TuningCurve) -> "Figure":
     axes[0, 0].plot(curve.temperature_c, fitted, "-", lw=0.8)
     axes[0, 0].set(xlabel="temperature (°C)", ylabel="wavelength (nm)")
     axes[0, 1].plot(curve.temperature_c, 1e3 * (curve.wavelength_nm - fitted), ".-")
-    axes[0, 1].set(xlabel="temperature (°C)", ylabel="off the line (pm)")
+    axes[0, 1].set(xlabel="temperature (°C)", ylabel="deviation from the fit (pm)")
     return figure
 
 
 def plot_power_curve(pump_w: Array, output_w: Array, slope: float) -> "Figure":
-    """Output over pump, with its slope."""
+    """Plot output over pump; the title gives the slope."""
     figure, axes = _figure(1, 1, f"slope {100 * slope:.1f} %")
     axes[0, 0].plot(pump_w, output_w, "o-")
     axes[0, 0].set(xlabel="launched pump (W)", ylabel="signal (W)")
@@ -78,7 +78,7 @@ def plot_power_curve(pump_w: Array, output_w: Array, slope: float) -> "Figure":
 
 
 def plot_sweep(values: Array, figures: list[dict[str, float]], label: str) -> "Figure":
-    """Every figure that changes, over the swept input."""
+    """Plot each figure that varies over the swept input."""
     names = [name for name in figures[0] if len({one[name] for one in figures}) > 1]
     names = [name for name in names if name not in ("photon_balance", "grid_error")]
     columns = 3
@@ -93,7 +93,7 @@ def plot_sweep(values: Array, figures: list[dict[str, float]], label: str) -> "F
 
 
 def save_chain_plots(result: ChainResult, folder: str | os.PathLike[str]) -> list[Path]:
-    """One picture a stage, ``<stage>.png``, in the folder."""
+    """Save one picture per stage, ``<stage>.png``, in the folder."""
     return [
         save_figure(plot_stage(stage, name), Path(folder) / f"{_file_name(name)}.png")
         for name, stage in zip(result.names, result.stages, strict=True)
@@ -101,9 +101,11 @@ def save_chain_plots(result: ChainResult, folder: str | os.PathLike[str]) -> lis
 
 
 def save_reproduction_plots(design: Design, folder: str | os.PathLike[str]) -> list[Path]:
-    """``tuning.png`` and ``power.png`` of a design with a DBR seed, in the folder."""
+    """Save ``tuning.png`` and ``power.png`` of a design with a DBR seed in the folder."""
     if design.seed_laser is None:
-        raise ValueError(f"design {design.name!r}: seed.laser is missing, and the tuning needs it")
+        raise ValueError(
+            f"design {design.name!r}: seed.laser is missing; temperature tuning requires it"
+        )
     temperature_c = np.linspace(*TEMPERATURES_C, 48)
     curve = tuning_curve(design.seed_laser.cavity, temperature_c, design.seed_mount)
     with warnings.catch_warnings():
@@ -116,7 +118,7 @@ def save_reproduction_plots(design: Design, folder: str | os.PathLike[str]) -> l
 
 
 def save_figure(figure: "Figure", path: Path) -> Path:
-    """Write the figure, its folder made where it is missing."""
+    """Write the figure and create its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=_DPI)
     return path
@@ -130,11 +132,11 @@ def _figure(rows: int, columns: int, title: str) -> tuple["Figure", Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install matplotlib") from error
+        raise ImportError("plots require matplotlib: pip install matplotlib") from error
     size = (4.2 * columns, 3 * rows)
     figure = Figure(figsize=size)
     axes = figure.subplots(rows, columns, squeeze=False)
-    # Fixed margins in inches: measuring every label first would double the time of drawing.
+    # Fixed margins in inches: measuring the labels would double the drawing time.
     figure.subplots_adjust(
         left=0.95 / size[0],
         right=1 - 0.2 / size[0],

@@ -14,23 +14,23 @@ _DEEP = 600.0  # nepers from end to end; e^±x of half of it is far from overflo
 
 @dataclass(frozen=True, eq=False)
 class Lines:
-    """K spectral lines, each running forward and backward through one fiber, in Giles' parameters.
+    """K spectral lines in both directions of one fiber, in the parameters of Giles and Desurvire.
 
-    Light is counted in photons. With x the share of excited ions, a line of photon flux F obeys
+    Light is counted in photons. With x the fraction of excited ions, a line of photon flux F obeys
     ±dF/dz = [(a + e) x - a - l] F + s x, and the ions ζ x = Σ [a - (a + e) x] F over all lines and
     both directions (Giles and Desurvire, J. Lightwave Technol. 9, 271 (1991)).
 
     Args:
         absorption_per_m: a = Γ N σa, (K,).
         emission_per_m: e = Γ N σe, (K,).
-        loss_per_m: l, scattering that excites nothing, (K,).
-        spontaneous_per_m_s: s = e m Δν, photons that an all excited fiber adds per m and s into m
-            polarisations of a bin of width Δν, in each direction, (K,). Zero for a signal.
-        forward_in_per_s: photon flux entering at z = 0, (K,).
-        backward_in_per_s: photon flux entering at z = L, (K,).
-        reflectivity_at_start: share of the backward light sent back at z = 0, (K,).
-        reflectivity_at_end: share of the forward light sent back at z = L, (K,).
-        saturation_per_m_s: ζ = A N / τ, decays per m and s of an all excited fiber.
+        loss_per_m: l, background loss, which excites no ions, (K,).
+        spontaneous_per_m_s: s = e m Δν, photons that a fully excited fiber emits per m and s, in
+            each direction, into m polarisations of a bin of width Δν, (K,). Zero for a signal.
+        forward_in_per_s: Photon flux that enters at z = 0, (K,).
+        backward_in_per_s: Photon flux that enters at z = L, (K,).
+        reflectivity_at_start: Reflected fraction of the backward light at z = 0, (K,).
+        reflectivity_at_end: Reflected fraction of the forward light at z = L, (K,).
+        saturation_per_m_s: ζ = A N / τ, decays per m and s of a fully excited fiber.
     """
 
     absorption_per_m: Array
@@ -45,22 +45,22 @@ class Lines:
 
     @property
     def count(self) -> int:
-        """K."""
+        """The number of lines K."""
         return self.absorption_per_m.size
 
     @property
     def gain_slope_per_m(self) -> Array:
-        """a + e: change of a line's gain with the share of excited ions, (K,)."""
+        """a + e: change of a line's gain with the fraction of excited ions, (K,)."""
         return self.absorption_per_m + self.emission_per_m
 
     @property
     def reflects(self) -> bool:
-        """Whether any light is sent back at an end."""
+        """Whether an end reflects any line."""
         return bool(np.any(self.reflectivity_at_start) or np.any(self.reflectivity_at_end))
 
 
 def step_functions(y: Array) -> tuple[Array, Array, Array]:
-    """e^y, φ1(y) and φ2(y), elementwise, to rounding also near zero."""
+    """Return e^y, φ1(y) = (e^y - 1)/y and φ2(y) = (e^y - 1 - y)/y², accurate also near zero."""
     grown = np.expm1(y)
     near = np.abs(y) < _SERIES_BELOW
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -73,7 +73,7 @@ def step_functions(y: Array) -> tuple[Array, Array, Array]:
 
 
 def step_derivatives(y: Array, grown: Array, phi1: Array, phi2: Array) -> tuple[Array, Array]:
-    """φ1'(y) and φ2'(y), given e^y, φ1 and φ2."""
+    """Return φ1'(y) and φ2'(y), given e^y, φ1 and φ2."""
     near = np.abs(y) < _SERIES_BELOW
     with np.errstate(divide="ignore", invalid="ignore"):
         slope1 = (grown - phi1) / y
@@ -102,16 +102,16 @@ def _polynomial(coefficients: list[float], y: Array) -> Array:
 
 @dataclass(eq=False)
 class Propagation:
-    """K lines through M cells of constant excitation x; fluxes are in units of ζ, that is, in m.
+    """K lines through M cells of constant excitation x; fluxes are divided by ζ and have unit m.
 
-    Within a cell the equation of a line is linear, so that a step is exact for any gain:
+    Within a cell the equation of a line is linear, so a step is exact for any gain:
     F_out = e^y F_in + S φ1(y), and the mean over the cell is F_in φ1(y) + S φ2(y), with
     y = [(a + e) x - a - l] h and S = s x h.
 
     Args:
-        lines: the K lines.
-        widths_m: lengths h of the cells, (M,).
-        excitation: x, (M,).
+        lines: The K lines.
+        widths_m: Lengths h of the cells, (M,).
+        excitation: Fractions x of excited ions, (M,).
     """
 
     lines: Lines
@@ -133,21 +133,21 @@ class Propagation:
 
     @property
     def is_physical(self) -> bool:
-        """Whether all light is finite and, with mirrors, below the threshold of lasing."""
+        """Whether all light is finite and each round-trip gain is below 1."""
         return bool(np.isfinite(self.mean).all() and (self.round_trip < 1).all())
 
     def imbalance(self) -> Array:
-        """Absorbed minus emitted minus decayed, Σ [a - (a + e) x] F̄ - x, per cell, (M,)."""
+        """Return absorption - emission - decay, Σ [a - (a + e) x] F̄ - x, per cell, (M,)."""
         return self.mean @ self.lines.absorption_per_m - self.excitation * self.rate()
 
     def rate(self) -> Array:
-        """1 + Σ (a + e) F̄: how fast a cell's excitation responds, in units of 1/τ, (M,)."""
+        """Return the response rate 1 + Σ (a + e) F̄ of each cell in units of 1/τ, (M,)."""
         return 1 + self.mean @ self.lines.gain_slope_per_m
 
     def photon_balance(self) -> float:
-        """What entered and was emitted, less what left, was lost or decayed, as a share of it.
+        """Return the relative photon balance: entered and emitted minus left, lost and decayed.
 
-        It closes to rounding if and only if the excitation solves the steady state.
+        It vanishes to rounding if and only if the excitation solves the steady state.
         """
         lines = self.lines
         entered = (lines.forward_in_per_s + lines.backward_in_per_s) / lines.saturation_per_m_s
@@ -160,10 +160,10 @@ class Propagation:
         return float(abs(total - left.sum() - lost - decayed) / total)
 
     def jacobian(self) -> Array:
-        """Derivative of :meth:`imbalance` with respect to the excitation, (M, M).
+        """Return the derivative of :meth:`imbalance` with respect to the excitation, (M, M).
 
-        Light couples a cell to those downstream of it: per line the product of a row and a column
-        factor, so that the sum over lines is one matrix product a direction, masked to a triangle.
+        A cell affects the cells downstream. For each line this is the product of a row factor and
+        a column factor, so the sum over lines is one triangular matrix product per direction.
         """
         lines, h = self.lines, self.widths_m[:, None]
         slope = lines.gain_slope_per_m
@@ -186,7 +186,7 @@ class Propagation:
         return matrix
 
     def _through_mirrors(self, read: Array, forward_kick: Array, backward_kick: Array) -> Array:
-        """What a cell does to light that a mirror sends back: a change of the inflows."""
+        """Return the part of the Jacobian by reflected light, which changes the inflows."""
         before = np.vstack([np.zeros(self.lines.count), np.cumsum(self.nepers, 0)])
         with np.errstate(over="ignore"):
             forward_out = np.exp(before[-1] - before[1:]) * forward_kick
@@ -205,7 +205,7 @@ class Propagation:
         self.round_trip = both * self.through**2
         inputs = np.stack([lines.forward_in_per_s, lines.backward_in_per_s])
         inputs /= lines.saturation_per_m_s
-        # Both directions in one march; the backward one meets the cells in reverse.
+        # Both directions in one pass; the backward one meets the cells in reverse order.
         grown = np.stack([self.grown, self.grown[::-1]], 1)
         added = self.source * self.phi1
         added = np.stack([added, added[::-1]], 1)
@@ -218,7 +218,7 @@ class Propagation:
     def _inflows(
         self, forward_in: Array, backward_in: Array, forward_out: Array, backward_out: Array
     ) -> tuple[Array, Array]:
-        """Inflows with mirrors, given what enters from outside and what leaves without inflow."""
+        """Return the inflows with mirrors, from the inputs and the outflows without inflow."""
         start, end = self.lines.reflectivity_at_start, self.lines.reflectivity_at_end
         forward_in = forward_in + start * backward_out
         backward_in = backward_in + end * forward_out
@@ -230,7 +230,7 @@ class Propagation:
 
 
 def _marched(inflow: Array, grown: Array, added: Array) -> Array:
-    """Fluxes at the edges in order of travel, (M + 1, 2, K)."""
+    """Return the fluxes at the cell edges in order of travel, (M + 1, 2, K)."""
     fluxes = np.empty((len(grown) + 1, *inflow.shape))
     fluxes[0] = inflow
     for cell in range(len(grown)):
@@ -240,7 +240,7 @@ def _marched(inflow: Array, grown: Array, added: Array) -> Array:
 
 
 def _downstream(nepers: Array, read: Array, kick: Array) -> Array:
-    """Σ_k read_jk exp(C_jk - C_(i+1)k) kick_ik for cells i before j, with C the nepers so far."""
+    """Σ_k read_jk exp(C_jk - C_(i+1)k) kick_ik for cells i before j, with C the cumulative gain."""
     before = np.vstack([np.zeros(nepers.shape[1]), np.cumsum(nepers, 0)])
     middle = (before.max(0) + before.min(0)) / 2
     before -= middle
@@ -255,7 +255,7 @@ def _downstream(nepers: Array, read: Array, kick: Array) -> Array:
 
 
 def _recursively(nepers: Array, read: Array, kick: Array) -> Array:
-    """The same where the factors would overflow, though no product of them does."""
+    """Return the same sum without factors that would overflow."""
     cells, count = nepers.shape
     matrix = np.zeros((cells, cells))
     arriving = np.zeros((count, cells))

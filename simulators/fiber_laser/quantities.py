@@ -23,7 +23,7 @@ BOLTZMANN: float = Boltzmann
 SECOND_RADIATION_CONSTANT: float = Planck * speed_of_light / Boltzmann
 """h c / k in m K."""
 _NEPERS_PER_DB = np.log(10) / 10
-# Dimension -> unit -> what one of it is in the dimension's first unit.
+# Dimension -> unit -> size of that unit in the dimension's first unit.
 _UNITS: dict[str, dict[str, float]] = {
     "length": {"m": 1, "km": 1e3, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "pm": 1e-12},
     "power": {"W": 1, "kW": 1e3, "mW": 1e-3, "uW": 1e-6, "nW": 1e-9, "pW": 1e-12},
@@ -40,7 +40,7 @@ _UNITS: dict[str, dict[str, float]] = {
     "walk": {"Hz^3": 1},
     "convection": {"W/m^2/K": 1},
 }
-# How a name says its unit, longest first, and that unit.
+# Suffix of a name -> dimension and unit, the longest suffix first.
 SUFFIXES: dict[str, tuple[str, str]] = {
     "_w_per_m2_k": ("convection", "W/m^2/K"),
     "_hz2_per_hz": ("white", "Hz^2/Hz"),
@@ -77,10 +77,10 @@ def require_within(
     *,
     open_low: bool = False,
 ) -> float:
-    """The value, if ``low <= value <= high`` (``low < value`` with ``open_low``).
+    """Return the value if ``low <= value <= high`` (``low < value`` with ``open_low``).
 
     Raises:
-        ValueError: it is no finite number, or outside.
+        ValueError: The value is not a finite number or lies outside the range.
     """
     try:
         number = float(value)
@@ -94,12 +94,12 @@ def require_within(
 
 
 def require_positive(name: str, value: float, unit: str, high: float = math.inf) -> float:
-    """The value, if it is finite, above zero and at most ``high``."""
+    """Return the value if it is finite, positive and at most ``high``."""
     return require_within(name, value, unit, 0.0, high, open_low=True)
 
 
 def require_choice(name: str, value: str, choices: tuple[str, ...]) -> str:
-    """The value, if it is one of the choices."""
+    """Return the value if it is one of the choices."""
     if value not in choices:
         raise ValueError(f"{name} = {value!r}: allowed is {' or '.join(map(repr, choices))}")
     return value
@@ -113,7 +113,7 @@ def _range(low: float, high: float, unit: str, open_low: bool) -> str:
 
 
 def split_unit(name: str) -> tuple[str, str | None]:
-    """A name without the unit in it, and the suffix that says the unit, if any."""
+    """Split a name into the name without its unit and the suffix of the unit, if any."""
     for suffix in SUFFIXES:
         if name.endswith(suffix) and name != suffix:
             return name[: -len(suffix)], suffix
@@ -121,10 +121,11 @@ def split_unit(name: str) -> tuple[str, str | None]:
 
 
 def parse_quantity(name: str, text: object, suffix: str) -> float:
-    """The number in the unit of ``suffix``.
+    """Return the number in the unit of ``suffix``.
 
     Raises:
-        ValueError: no number, no unit, or a unit of another dimension; lists those that fit.
+        ValueError: The text has no number, no unit, or a unit of another dimension; the message
+            lists the valid units.
     """
     dimension, unit = SUFFIXES[suffix]
     found = _QUANTITY.fullmatch(str(text))
@@ -139,7 +140,7 @@ def parse_quantity(name: str, text: object, suffix: str) -> float:
             f"{name} = {text!r}: expected a unit of {dimension} ({', '.join(units)}), got "
             f"{given or 'none'}"
         )
-    # Rounded to what was written: 8 mm is 0.008 m, not 0.008000000000000002.
+    # Rounded to the digits as written: 8 mm is 0.008 m, not 0.008000000000000002.
     return float(f"{number * units[given] / units[unit]:.15g}")
 
 

@@ -1,8 +1,8 @@
-"""The published figures of the 1018 nm laser, and what of them a simulator can honestly say.
+"""The published figures of the 1018 nm laser next to the simulated ones.
 
-Only the abstract of arXiv 2407.19641 is known here. Each row says whether a figure is *predicted*
-(given the reference design), *calibrated* (a named number was chosen so that it comes out) or
-*assumed*.
+The published figures are those in the abstract of arXiv 2407.19641; no other data of the paper are
+known here. Each row states whether our figure is *predicted* from the reference design,
+*calibrated* (a named number was chosen to match it) or *assumed*.
 """
 
 import warnings
@@ -43,11 +43,11 @@ class Row:
     """One line of the table.
 
     Args:
-        figure: what was published.
-        published: the published value.
-        ours: what the simulator says.
-        kind: how that value came about.
-        given: what it rests on; for a calibrated one the number that was chosen.
+        figure: Name of the figure.
+        published: The published value.
+        ours: The simulated value.
+        kind: Predicted, calibrated or assumed.
+        given: The assumptions; for a calibrated figure the number that was chosen.
     """
 
     figure: str
@@ -58,13 +58,15 @@ class Row:
 
 
 def reproduce(design: Design) -> list[Row]:
-    """The table for a design with a DBR seed.
+    """Return the table for a design with a DBR seed laser.
 
     Raises:
-        ValueError: a design without a DBR seed.
+        ValueError: The design has no DBR seed laser.
     """
     if design.seed_laser is None:
-        raise ValueError(f"design {design.name!r}: seed.laser is missing, and the tuning needs it")
+        raise ValueError(
+            f"design {design.name!r}: seed.laser is missing; temperature tuning requires it"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhysicalWarning)
         result = design.solve()
@@ -77,11 +79,11 @@ def reproduce(design: Design) -> list[Row]:
 
 
 def slope_efficiency(chain: Chain, coupling: float = 1.0) -> tuple[Array, Array, float]:
-    """Launched pump of the last stage in W, output in W, and the slope of the best line.
+    """Return launched pump powers of the last stage in W, outputs in W, and the fitted slope.
 
     Args:
-        chain: its last pumps at full power.
-        coupling: share of the launched pump that reaches the fiber.
+        chain: The chain with the last pumps at full power.
+        coupling: Fraction of the launched pump that enters the fiber.
     """
     launched = sum(pump.power_w for pump in chain.stages[-1].pumps) * np.array(_PUMP_SHARES)
     guess, powers = None, []
@@ -92,7 +94,7 @@ def slope_efficiency(chain: Chain, coupling: float = 1.0) -> tuple[Array, Array,
 
 
 def calibrated_coupling(chain: Chain, slope: float = SLOPE) -> float:
-    """Share of the launched pump that must reach the fiber for a slope; above 1 it cannot be."""
+    """Return the pump coupling that gives a slope; above 1 the slope is not possible."""
     coupling = 1.0
     for _ in range(6):
         coupling *= slope / slope_efficiency(chain, coupling)[2]
@@ -121,7 +123,7 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
             "output power",
             f"> {POWER_W:g} W",
             f"{_band(over_glasses['power_w'], 'W', 0)} over five glasses; at most {bound:.0f} W "
-            "by photons",
+            "by photon number",
             "assumed",
             f"geometry and {launched[-1]:.0f} W of pump of the reference design, no coupling loss",
         ),
@@ -130,10 +132,10 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
             f"{100 * SLOPE:.1f} %",
             f"{100 * slope:.1f} % and {output_w[-1]:.0f} W; {100 * free:.1f} % without that loss",
             "calibrated",
-            f"share of the launched pump that reaches the fiber: {coupling:.3f}",
+            f"fraction of the launched pump that enters the fiber: {coupling:.3f}",
         ),
         Row(
-            "straightness of output over pump",
+            "linearity of output over pump",
             "-",
             f"1 - R² = {1 - straight:.1g} from {launched[0]:.0f} to {launched[-1]:.0f} W",
             "predicted",
@@ -143,10 +145,10 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
             "ASE suppression",
             f"> {SUPPRESSION_DB:g} dB",
             f"{_band(over_glasses['suppression_db'], 'dB', 1)} over five glasses in "
-            f"{resolution:g} nm; {_band(noiseless['suppression_db'], 'dB', 1)} behind a noiseless "
+            f"{resolution:g} nm; {_band(noiseless['suppression_db'], 'dB', 1)} with a noiseless "
             "seed",
             "predicted",
-            "the reference design, its filters, and a seed of the suppression it states",
+            "the reference design, its filters, and the suppression of its seed",
         ),
     ]
 
@@ -170,24 +172,24 @@ def _tuning(design: Design) -> list[Row]:
         Row(
             "tuning range over 1-95 °C",
             f"> {TUNING_NM:g} nm",
-            f"{curve.range_nm:.2f} nm; bare silica only {bare[0]:.2f}-{bare[1]:.2f} nm (predicted)",
+            f"{curve.range_nm:.2f} nm; bare silica: {bare[0]:.2f}-{bare[1]:.2f} nm (predicted)",
             "calibrated",
             f"expansion of a mount bonded to the seed: {expansion * 1e6:.1f} ppm/K",
         ),
         Row(
-            "straightness of tuning",
+            "linearity of tuning",
             "extremely high",
             f"1 - R² = {1 - curve.r_squared:.1g}",
             "predicted",
-            f"the mount's curvature, {plain.quadratic_per_k2:g} per K² here",
+            f"quadratic coefficient of the mount, {plain.quadratic_per_k2:g} per K²",
         ),
         Row(
             "mode hops",
             "none",
-            f"{curve.hops.size} on one mount; none if gratings and cavity drift by less than "
-            f"{mismatch:.2f} pm/K against each other",
+            f"{curve.hops.size} on one mount; none if the drifts of gratings and cavity differ by "
+            f"less than {mismatch:.2f} pm/K",
             "predicted",
-            "the reference design's cavity, one temperature for all of it",
+            "the cavity of the reference design at a uniform temperature",
         ),
     ]
 
@@ -217,7 +219,7 @@ def _linewidths(design: Design, result: DesignResult) -> list[Row]:
             "output linewidth",
             f"{OUTPUT_LINEWIDTH_HZ / 1e3:g} kHz",
             f"{output.linewidth_hz(observation) / 1e3:.2f} kHz; ASE adds {at_hz**2 * phase:.1g} "
-            "Hz²/Hz at 10 kHz (predicted), nothing that counts",
+            "Hz²/Hz at 10 kHz (predicted), which is negligible",
             "calibrated",
             f"further h1 = {output.flicker_hz2 - seed.flicker_hz2:.3g} Hz² from the amplifiers",
         ),
@@ -227,11 +229,11 @@ def _linewidths(design: Design, result: DesignResult) -> list[Row]:
 def _limits(result: DesignResult) -> list[Row]:
     output, threshold = result.chain.output, result.brillouin()
     fiber, signal = output.amplifier.fiber, output.amplifier.signals[0]
-    quality, given = "the core guides one mode only", "core and numerical aperture"
+    quality, given = "the core guides a single mode", "core and numerical aperture"
     if float(fiber.v_number(signal.wavelength_nm)) > SINGLE_MODE_V:
         share = largest_share(fiber, signal.wavelength_nm, BEAM_QUALITY)
-        quality = f"holds for less than {100 * share:.0f} % in LP11"
-        given = "which modes are launched"
+        quality = f"met with less than {100 * share:.0f} % in LP11"
+        given = "the launched modes"
     margin = instability_margin(output)
     return [
         Row(
@@ -252,7 +254,7 @@ def _limits(result: DesignResult) -> list[Row]:
             "heat",
             "-",
             f"{output.heat_w:.1f} W, {margin.average_w_per_m:.1f} W/m on average, "
-            f"{margin.peak_w_per_m:.1f} W/m at most; modes become unstable at some 30",
+            f"{margin.peak_w_per_m:.1f} W/m at most; mode instability begins near 30 W/m",
             "predicted",
             "the reference design",
         ),

@@ -1,4 +1,4 @@
-"""Results on disk: numbers with their units, as npz or HDF5; nothing in them is executed."""
+"""Results on disk: arrays with units, as npz or HDF5. Loading executes no code."""
 
 import importlib
 import json
@@ -24,17 +24,17 @@ _UNITS = {
 
 
 def save_result(path: str | os.PathLike[str], result: AmplifierResult | ChainResult) -> Path:
-    """Write the profiles, powers and figures of a result; the suffix says how.
+    """Write the profiles, powers and figures of a result; the suffix selects the format.
 
-    The file is written beside its place and renamed, so that none is ever half there.
+    The file is written under a temporary name and renamed, so it is never incomplete.
 
     Args:
-        path: ending in ``.npz``, or ``.h5``/``.hdf5`` (needs h5py).
-        result: of an amplifier or of a chain.
+        path: Name that ends in ``.npz``, or in ``.h5`` or ``.hdf5`` (requires h5py).
+        result: Result of an amplifier or a chain.
 
     Raises:
-        ValueError: another suffix.
-        ImportError: HDF5 without h5py.
+        ValueError: The suffix is unknown.
+        ImportError: h5py is missing.
     """
     target = Path(path)
     stages = _stages(result)
@@ -71,10 +71,10 @@ def save_result(path: str | os.PathLike[str], result: AmplifierResult | ChainRes
 
 
 def load_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """What :func:`save_result` wrote: the head (units, versions, figures) and the arrays by name.
+    """Read a file of :func:`save_result`: the head (units, versions, figures) and the arrays.
 
     Raises:
-        ValueError: another kind of file, or a newer format.
+        ValueError: The file is of another kind or of a newer format.
     """
     source = Path(path)
     if source.suffix in (".h5", ".hdf5"):
@@ -82,11 +82,11 @@ def load_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     else:
         with np.load(source, allow_pickle=False) as file:
             if "head" not in file:
-                raise ValueError(f"{source}: is no {FORMAT}")
+                raise ValueError(f"{source} is not a {FORMAT}")
             head = json.loads(str(file["head"]))
             arrays = {name: file[name] for name in file.files if name != "head"}
     if head.get("format") != FORMAT:
-        raise ValueError(f"{source}: is no {FORMAT}")
+        raise ValueError(f"{source} is not a {FORMAT}")
     if head["format_version"] > FORMAT_VERSION:
         raise ValueError(
             f"{source}: format {head['format_version']} is newer than {FORMAT_VERSION}; update "
@@ -127,7 +127,7 @@ def _read_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     arrays: dict[str, np.ndarray] = {}
     with h5py.File(path, "r") as file:
         if "head" not in file.attrs:
-            raise ValueError(f"{path}: is no {FORMAT}")
+            raise ValueError(f"{path} is not a {FORMAT}")
 
         def keep(name: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
@@ -141,4 +141,4 @@ def _h5py() -> Any:
     try:
         return importlib.import_module("h5py")
     except ImportError as error:
-        raise ImportError("HDF5 needs h5py: pip install h5py, or save as .npz") from error
+        raise ImportError("HDF5 requires h5py: pip install h5py, or save as .npz") from error

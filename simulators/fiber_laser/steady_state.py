@@ -16,16 +16,16 @@ TOLERANCE = 1e-11  # of the largest excitation
 PHOTON_BALANCE = 1e-9
 _MOST_ITERATIONS = 300
 _RELAXATIONS = 8
-_FURTHEST = 0.1  # change of the excitation that a step in time may make
+_FURTHEST = 0.1  # largest change of the excitation in one time step
 _SHARES = (1.0, 0.4, 0.16, 0.06)  # of Newton's step
-_LONGEST = 1e3  # in units of the lifetime; a longer step in time is Newton's
+_LONGEST = 1e3  # in units of the lifetime; a longer time step is a Newton step
 _FIRST_CELLS = 32
 _MOST_CELLS = 2048
-_NEGLIGIBLE = 1e-6  # of all light that enters, below which an output's relative error is moot
+_NEGLIGIBLE = 1e-6  # share of the input below which an output's relative error does not count
 
 
 class ConvergenceError(RuntimeError):
-    """No steady state was found; says how far it got. No unconverged result is returned."""
+    """No steady state was found. An unconverged result is never returned."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Solution:
     """A converged steady state.
 
     Args:
-        propagation: the light and the excitation.
-        iterations: linear systems that were solved.
-        residual: largest imbalance of a cell over its rate of exchange, as a share of the largest
+        propagation: The light and the excitation.
+        iterations: Number of linear systems solved.
+        residual: Largest imbalance of a cell divided by its rate, relative to the largest
             excitation; at most 1e-11.
-        photon_balance: what is missing in the balance of photons, as a share.
+        photon_balance: Relative error of the photon balance.
     """
 
     propagation: Propagation
@@ -49,17 +49,17 @@ class Solution:
 def solve(lines: Lines, widths_m: Array, guess: Array | None = None) -> Solution:
     """Solve ζ x = Σ [a - (a + e) x] F̄(x) for the excitation of every cell.
 
-    Newton's method on Σ [a - (a + e) x] F̄ - x with the analytic Jacobian. Where its step does not
-    reduce the imbalance, implicit steps in time lead on, which follow the ions' own dynamics to a
-    stable state and lengthen until they are Newton's again.
+    The method is Newton's, with the analytic Jacobian of Σ [a - (a + e) x] F̄ - x. If a Newton step
+    does not reduce the imbalance, implicit time steps follow the dynamics of the ions towards a
+    stable state; they lengthen until they are Newton steps again.
 
     Args:
-        lines: the K lines.
-        widths_m: lengths of the cells, (M,).
-        guess: excitation to begin with, (M,); default: a few relaxations from the unpumped fiber.
+        lines: The K lines.
+        widths_m: Lengths of the cells, (M,).
+        guess: Initial excitation, (M,); default: a few relaxations from the unpumped fiber.
 
     Raises:
-        ConvergenceError: with the residual and the photon balance that were reached.
+        ConvergenceError: No steady state; the message gives the residual and the photon balance.
     """
     state = _started(lines, widths_m, guess)
     error, time_step, iterations = _error(state), np.inf, 0
@@ -69,7 +69,7 @@ def solve(lines: Lines, widths_m: Array, guess: Array | None = None) -> Solution
         if trial is not None and trial_error < error:
             time_step = time_step * 4 if time_step < _LONGEST else np.inf
         elif np.isinf(time_step):
-            time_step = 1 / state.rate().max()  # from here on, follow the ions in time
+            time_step = 1 / state.rate().max()  # follow the ions in time from here on
             continue
         elif trial is None or _furthest(state, trial) > _FURTHEST:
             time_step /= 4
@@ -106,10 +106,10 @@ def _started(lines: Lines, widths_m: Array, guess: Array | None) -> Propagation:
 def _stepped(
     state: Propagation, time_step: float, error: float
 ) -> tuple[Propagation | None, float]:
-    """The state after an implicit step in time (in units of τ), and its error.
+    """Return the state after an implicit time step (in units of τ), and its error.
 
-    An infinite step is Newton's, which is shortened until the error falls. The state is None where
-    the light in it would be infinite or lasing.
+    An infinite time step is a Newton step, which is shortened until the error decreases. The state
+    is None if its light would be infinite or above the lasing threshold.
     """
     matrix = -state.jacobian()
     diagonal = np.arange(len(matrix))
@@ -147,12 +147,12 @@ def _strongest(state: Propagation) -> str:
 
 @dataclass(frozen=True)
 class GridSolution:
-    """A steady state and how far its grid is from the limit of infinitely many cells.
+    """A steady state with an estimate of its discretisation error.
 
     Args:
-        solution: the steady state on the finest grid.
-        edges_m: edges of its cells, (M + 1,).
-        grid_error: estimated largest relative error of an output, from the next coarser grid.
+        solution: The steady state on the finest grid.
+        edges_m: Edges of its cells, (M + 1,).
+        grid_error: Largest estimated relative error of an output, from the next coarser grid.
     """
 
     solution: Solution
@@ -163,20 +163,20 @@ class GridSolution:
 def solve_on_adapted_grid(
     lines: Lines, length_m: float, tolerance: float = 1e-4, guess: GridSolution | None = None
 ) -> GridSolution:
-    """Solve on ever finer grids until the estimated error of every output is below ``tolerance``.
+    """Solve on refined grids until the estimated error of every output is below ``tolerance``.
 
-    Cells are short where the excitation changes; from grid to grid each is halved, so that the
-    error falls by four and a third of the change estimates it. Outputs are the power of each signal
-    and pump, and the sum of the spontaneous emission, at both ends.
+    Cells are short where the excitation changes. Each refinement halves every cell, which divides
+    the error by four; a third of the change estimates the remaining error. The outputs are the
+    power of each signal and pump, and the sum of the spontaneous emission, at both ends.
 
     Args:
-        lines: the K lines.
-        length_m: length of the fiber.
-        tolerance: relative.
-        guess: solution of a similar fiber; its grid is the first.
+        lines: The K lines.
+        length_m: Length of the fiber in m.
+        tolerance: Relative tolerance.
+        guess: Solution of a similar fiber, whose grid is used first.
 
     Raises:
-        ConvergenceError: no steady state, or more cells than 2048 would be needed.
+        ConvergenceError: No steady state was found, or more than 2048 cells would be required.
     """
     if guess is None:
         edges = np.linspace(0, length_m, _FIRST_CELLS + 1)
@@ -201,7 +201,7 @@ def solve_on_adapted_grid(
 
 
 def outputs(propagation: Propagation) -> Array:
-    """What leaves: each signal and pump, then the sum of spontaneous emission, at both ends."""
+    """Return the outputs at both ends: signals, pumps, and the total ASE."""
     spontaneous = propagation.lines.spontaneous_per_m_s > 0
     ends = np.stack([propagation.forward[-1], propagation.backward[0]])
     return np.concatenate([ends[:, ~spontaneous].ravel(), ends[:, spontaneous].sum(1)])
@@ -215,7 +215,7 @@ def _largest_change(coarse: Propagation, fine: Propagation) -> float:
 
 
 def _adapted(edges: Array, excitation: Array) -> tuple[Array, Array]:
-    """As many cells, short where the excitation changes: half of the weight is for its changes."""
+    """Move the edges of the cells: half of the weight is length, half is change of excitation."""
     middles = (edges[1:] + edges[:-1]) / 2
     change = np.abs(np.gradient(excitation, middles))
     weight = 1 / edges[-1] + change / max((change * np.diff(edges)).sum(), 1e-300)

@@ -1,4 +1,4 @@
-"""Tuning a DBR laser by temperature: how far, how straight, and whether the mode hops."""
+"""Temperature tuning of a DBR laser: range, linearity and mode hops."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from .quantities import Array, require_within
 
 @dataclass(frozen=True)
 class FiberMount:
-    """How the optical length of a fiber, bare or bonded to a mount, follows the temperature.
+    """Temperature dependence of the optical length of a fiber, bare or bonded to a mount.
 
     d ln(nL)/dT = α + ξ + κ (1 - p_e) (α_mount - α), the form of a bonded grating. Bare gratings
     shift by 5.2e-6 to 6.7e-6 per K, depending on the glass (Cosme et al., Accurate Determination
@@ -19,12 +19,12 @@ class FiberMount:
     the defaults give 6.65e-6, and ξ = 8.6e-6, which is often quoted, 9.2e-6.
 
     Args:
-        thermo_optic_per_k: ξ, change of ln n with temperature in 1/K.
-        mount_expansion_per_k: α_mount in 1/K.
-        strain_transfer: κ, share of the mount's expansion that reaches the fiber; 0 is bare.
-        quadratic_per_k2: b, second-order change of ln(nL) in 1/K² about 25 °C.
-        expansion_per_k: α of silica in 1/K.
-        strain_optic: p_e.
+        thermo_optic_per_k: Thermo-optic coefficient ξ = d ln n/dT in 1/K.
+        mount_expansion_per_k: Expansion coefficient α_mount in 1/K.
+        strain_transfer: Fraction κ of the mount's expansion transferred to the fiber; 0 is bare.
+        quadratic_per_k2: Second-order coefficient b of ln(nL) in 1/K², about 25 °C.
+        expansion_per_k: Expansion coefficient α of silica in 1/K.
+        strain_optic: Effective strain-optic coefficient p_e.
     """
 
     thermo_optic_per_k: float = 6.1e-6
@@ -42,24 +42,24 @@ class FiberMount:
 
     @property
     def per_k(self) -> float:
-        """Change of ln(nL) with temperature in 1/K, at 25 °C."""
+        """d ln(nL)/dT at 25 °C in 1/K."""
         strain = self.strain_transfer * (self.mount_expansion_per_k - self.expansion_per_k)
         return self.expansion_per_k + self.thermo_optic_per_k + (1 - self.strain_optic) * strain
 
     def factor(self, temperature_c: ArrayLike) -> Array:
-        """Optical length at temperatures in °C over that at 25 °C."""
+        """Return the optical length at temperatures in °C relative to 25 °C."""
         change = np.asarray(temperature_c, dtype=float) - 25.0
         return np.exp(self.per_k * change + self.quadratic_per_k2 * change**2)
 
 
 @dataclass(frozen=True, eq=False)
 class TuningCurve:
-    """Wavelength of the mode of least loss over temperature.
+    """Wavelength of the lowest-loss mode as a function of temperature.
 
     Args:
-        temperature_c: in °C, (n,).
-        wavelength_nm: in nm, (n,).
-        order: the mode's order, (n,); a change is a mode hop.
+        temperature_c: Temperatures in °C, (n,).
+        wavelength_nm: Wavelengths in nm, (n,).
+        order: Order of the mode, (n,); a change is a mode hop.
     """
 
     temperature_c: Array
@@ -73,12 +73,12 @@ class TuningCurve:
 
     @property
     def slope_pm_per_k(self) -> float:
-        """Slope of the best straight line in pm/K."""
+        """Slope of the linear fit in pm/K."""
         return float(1e3 * np.polyfit(self.temperature_c, self.wavelength_nm, 1)[0])
 
     @property
     def r_squared(self) -> float:
-        """Coefficient of determination of the best straight line."""
+        """Coefficient of determination of the linear fit."""
         line = np.polyval(np.polyfit(self.temperature_c, self.wavelength_nm, 1), self.temperature_c)
         unexplained = ((self.wavelength_nm - line) ** 2).sum()
         return float(
@@ -87,7 +87,7 @@ class TuningCurve:
 
     @property
     def hops(self) -> Array:
-        """Temperatures in °C after which the mode is another one."""
+        """Temperatures in °C after which the mode hops."""
         return self.temperature_c[:-1][np.diff(self.order) != 0]
 
 
@@ -97,17 +97,17 @@ def tuning_curve(
     grating_mount: FiberMount,
     cavity_mount: FiberMount | None = None,
 ) -> TuningCurve:
-    """Follow the mode of least loss over temperature.
+    """Compute the lowest-loss mode at each temperature.
 
     Args:
-        cavity: at 25 °C.
-        temperature_c: rising, in °C.
-        grating_mount: how the gratings follow the temperature.
-        cavity_mount: how the fiber between them does; None: as the gratings, on one mount.
+        cavity: The cavity at 25 °C.
+        temperature_c: Increasing temperatures in °C.
+        grating_mount: Mount of the gratings.
+        cavity_mount: Mount of the fiber between the gratings; None: the mount of the gratings.
     """
     temperature = np.asarray(temperature_c, dtype=float)
     if temperature.ndim != 1 or temperature.size < 3 or (np.diff(temperature) <= 0).any():
-        raise ValueError("temperature_c: expected at least three rising temperatures in °C")
+        raise ValueError("temperature_c: expected at least three increasing temperatures in °C")
     factors = zip(
         grating_mount.factor(temperature),
         (cavity_mount or grating_mount).factor(temperature),
@@ -122,10 +122,10 @@ def tuning_curve(
 
 
 def largest_mismatch_per_k(cavity: Cavity, span_k: float) -> float:
-    """Difference of d ln(nL)/dT of gratings and cavity in 1/K, up to which no mode hops.
+    """Return the largest difference of d ln(nL)/dT of gratings and cavity without a hop, in 1/K.
 
-    A mode that starts in the gratings' centre may drift by half a free spectral range against them
-    over ``span_k``. Only the fiber between the gratings drifts, so that its share of the effective
+    A mode at the centre of the gratings may drift by half a free spectral range relative to them
+    over ``span_k``. Only the fiber between the gratings drifts, so its fraction of the effective
     length counts: Δ < FSR / (2 λ span) · L_eff / L.
     """
     relative = cavity.free_spectral_range_pm * 1e-3 / cavity.front.bragg_wavelength_nm

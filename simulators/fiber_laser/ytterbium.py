@@ -1,4 +1,4 @@
-"""Ytterbium in silica: a parametric model, fitted to anchor values of five kinds of glass.
+"""Ytterbium in silica: a parametric model fitted to published values of five glasses.
 
 Emission is a sum of ten Gaussians in wavenumber, near the transitions between the Stark levels of
 ytterbium in silica; absorption is emission times the McCumber factor, so that it is a sum of

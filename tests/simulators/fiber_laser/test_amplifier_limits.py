@@ -1,4 +1,4 @@
-"""The amplifier in limits that are known in closed form, and its order of convergence."""
+"""The amplifier against closed forms, and its order of convergence."""
 
 from itertools import pairwise
 
@@ -28,7 +28,7 @@ def core_pumped(length_m=0.5, **changes):
     return Fiber(length_m, 6, 0.12, 5e25, **changes)
 
 
-def test_light_that_the_ions_do_not_see_only_meets_the_background_loss():
+def test_an_undoped_fiber_has_only_background_loss():
     # At 1e14 ions per m³ the doped absorption is 1e-11 per m.
     passive = Fiber(3.0, 6, 0.12, 1e14, background_loss_per_m=0.1)
     amplifier = Amplifier(passive, (Pump(976, 1.0, path="core"),), (Signal(1018, 0.5),), ase=None)
@@ -37,7 +37,7 @@ def test_light_that_the_ions_do_not_see_only_meets_the_background_loss():
     assert result.pumps_left_w[0] == pytest.approx(np.exp(-0.3), rel=1e-6)
 
 
-def test_faint_light_in_an_unpumped_fiber_falls_by_beer_and_lambert():
+def test_weak_light_in_an_unpumped_fiber_follows_beer_lambert():
     fiber, glass = core_pumped(), ytterbium()
     result = Amplifier(
         fiber, (Pump(976, FAINT, path="core"),), (Signal(1018, FAINT),), None
@@ -46,7 +46,7 @@ def test_faint_light_in_an_unpumped_fiber_falls_by_beer_and_lambert():
     assert result.signal_out_w / FAINT == pytest.approx(np.exp(-absorbed * 0.5), rel=1e-6)
 
 
-def test_a_faint_signal_in_a_bleached_fiber_has_the_small_signal_gain():
+def test_a_weak_signal_in_a_bleached_fiber_has_the_small_signal_gain():
     # So strong a pump that the excitation is σa/(σa + σe) of the pump all along.
     fiber, glass = core_pumped(0.2, background_loss_per_m=0.0), ytterbium()
     result = Amplifier(fiber, (Pump(940, 1e7, path="core"),), (Signal(1018, FAINT),), None).solve()
@@ -64,7 +64,7 @@ def test_a_faint_signal_in_a_bleached_fiber_has_the_small_signal_gain():
     assert np.log(result.signal_out_w / FAINT) == pytest.approx(float(nepers), rel=1e-6)
 
 
-def test_a_fully_excited_fiber_emits_what_the_closed_form_says():
+def test_ase_at_constant_excitation_matches_the_closed_form():
     # Spontaneous emission of a bin in a fiber of constant excitation: s x (e^{gL} - 1)/g.
     fiber, band = core_pumped(0.2, background_loss_per_m=0.0), AseBand(1010, 1050, bins=8)
     amplifier = Amplifier(fiber, (Pump(940, 1e7, path="core"),), ase=band)
@@ -79,12 +79,12 @@ def test_a_fully_excited_fiber_emits_what_the_closed_form_says():
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("power", [1.0, 50.0, 400.0])
-def test_no_signal_exceeds_a_photon_a_pump_photon(direction, power):
+def test_the_signal_is_below_the_quantum_limit(direction, power):
     result = Amplifier(FIBER, (Pump(976, power, direction),), (Signal(1018, 5.0),)).solve()
     assert result.signal_out_w < quantum_limit_w(5.0, power, 976, 1018) * (1 + 1e-6)
 
 
-def test_without_losses_and_emission_every_absorbed_pump_photon_is_in_the_signal():
+def test_without_loss_each_absorbed_pump_photon_becomes_a_signal_photon():
     # Saturated so hard that hardly an ion decays by itself.
     fiber = Fiber(20.0, 20, 0.08, 8e25, cladding_diameter_um=130, background_loss_per_m=0.0)
     glass = ytterbium(lifetime_s=1.0)
@@ -100,7 +100,7 @@ def test_energy_is_conserved_to_rounding():
     left = result.signals_out_w.sum() + result.pumps_left_w.sum()
     left += result.ase_out_w("forward").sum() + result.ase_out_w("backward").sum()
     escaped = 105.0 - left - result.heat_w
-    assert 0 < escaped < 5, "what is neither light at the ends nor heat is fluorescence"
+    assert 0 < escaped < 5, "the rest is fluorescence"
     assert result.photon_balance < 1e-9
 
 
@@ -128,7 +128,7 @@ def test_the_estimated_grid_error_bounds_the_true_one():
         assert true <= 2 * tolerance
 
 
-def test_a_mirror_behind_a_fiber_is_as_a_second_pass():
+def test_a_mirror_gives_a_second_pass():
     # With all ions bleached by the pump, light goes out and back through the same gain.
     fiber = core_pumped(0.05, background_loss_per_m=0.0)
     mirror = Reflector("end", 0.5, from_nm=1000)
@@ -142,7 +142,7 @@ def test_a_mirror_behind_a_fiber_is_as_a_second_pass():
     assert result.photon_balance < 1e-9
 
 
-def test_two_mirrors_send_light_to_and_fro():
+def test_two_mirrors_give_the_geometric_series_of_round_trips():
     # Below threshold the geometric series of round trips sums up.
     fiber = core_pumped(0.05, background_loss_per_m=0.0)
     mirrors = (Reflector("start", 0.2, 1000), Reflector("end", 0.3, 1000))
@@ -165,13 +165,13 @@ def test_polarisations_and_exact_edges_scale_the_emission():
     assert coarse.widths_hz.sum() == pytest.approx(fine.widths_hz.sum(), rel=1e-12)
 
 
-def test_suppression_says_what_an_analyser_of_that_resolution_shows():
+def test_ase_suppression_scales_with_the_resolution():
     result = Amplifier(FIBER, (Pump(976, 100.0),), (Signal(1018, 5.0),)).solve()
     difference = result.ase_suppression_db(0.02) - result.ase_suppression_db(0.1)
     assert difference == pytest.approx(10 * np.log10(5), abs=1e-9)
 
 
-def test_a_pump_that_a_mirror_sends_back_is_not_absorbed_where_it_leaves_again():
+def test_a_reflected_pump_that_leaves_does_not_count_as_absorbed():
     fiber = Fiber(0.3, 20, 0.08, 8e25, cladding_diameter_um=130)
     mirror = Reflector("end", 0.99, 970, 980)
     passing, doubled = (

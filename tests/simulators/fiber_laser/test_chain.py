@@ -1,4 +1,4 @@
-"""Chains: what one stage leaves is what the next one gets."""
+"""Chains: the output of a stage is the input of the next."""
 
 import warnings
 from dataclasses import replace
@@ -44,7 +44,7 @@ SECOND = Stage(
 CHAIN = Chain(Signal(1018, 0.030), (FIRST, SECOND), AseBand(985, 1085, 25))
 
 
-def test_signal_and_whole_spectrum_are_carried_on_through_losses_and_filters():
+def test_signal_and_spectrum_pass_losses_and_filters_to_the_next_stage():
     result = CHAIN.solve()
     first, second = result.stages
     assert first.amplifier.signals[0].power_w == pytest.approx(0.030 * 10**-0.15)
@@ -74,13 +74,13 @@ def test_upstream_emission_lowers_the_suppression_of_the_output():
     assert dirty.ase_suppression_db() < 50
 
 
-def test_noise_adds_up_along_the_chain():
+def test_frequency_noise_accumulates_along_the_chain():
     noisy = replace(SECOND, added_noise=FrequencyNoise(flicker_hz2=3.0))
     chain = replace(CHAIN, stages=(FIRST, noisy), seed_noise=FrequencyNoise(1.0, 2.0))
     assert chain.solve().noise == FrequencyNoise(1.0, 5.0)
 
 
-def test_vendor_absorption_gives_the_density_that_absorbs_so():
+def test_density_from_vendor_absorption_reproduces_that_absorption():
     glass = ytterbium()
     density = ytterbium_from_cladding_absorption(4.95, 976, 20, 130, glass)
     fiber = Fiber(0.5, 20, 0.08, density, cladding_diameter_um=130, background_loss_per_m=0.0)
@@ -93,18 +93,18 @@ def test_vendor_absorption_gives_the_density_that_absorbs_so():
     ("make", "message"),
     [
         (lambda: Chain(Signal(1018, 0.1), ()), "at least one Stage"),
-        (lambda: Chain(Signal(1018, 0.1), (FIRST, FIRST)), "name of its own"),
+        (lambda: Chain(Signal(1018, 0.1), (FIRST, FIRST)), "expected different names"),
         (lambda: Chain(Signal(1018, 0.1, "backward"), (FIRST,)), "seed.direction = 'backward'"),
         (lambda: replace(FIRST, input_loss_db=-1), "input_loss_db = -1 dB"),
         (lambda: BandpassFilter(1018, 0), "width_nm = 0 nm"),
     ],
 )
-def test_impossible_chains_are_refused(make, message):
+def test_invalid_chains_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_a_failing_stage_is_named(monkeypatch):
+def test_a_convergence_error_names_the_stage(monkeypatch):
     from lightning_plugins.simulators.fiber_laser import steady_state
 
     monkeypatch.setattr(steady_state, "_MOST_ITERATIONS", 1)
@@ -112,7 +112,7 @@ def test_a_failing_stage_is_named(monkeypatch):
         CHAIN.solve()
 
 
-def test_gradients_through_a_chain_agree_with_differences():
+def test_chain_gradients_agree_with_differences():
     inputs = (
         "stages[0].fiber.length_m",
         "stages[0].pumps[0].power_w",
@@ -138,7 +138,7 @@ def test_gradients_through_a_chain_agree_with_differences():
             assert found[place][path] == pytest.approx(expected, rel=1e-3), path
 
 
-def test_inverse_design_finds_the_length_that_a_scan_finds():
+def test_inverse_design_finds_the_optimum_of_a_length_scan():
     bounds = {"stages[1].fiber.length_m": (0.5, 4.0)}
     best = inverse_design(CHAIN, bounds, lambda leaving: -float(leaving.forward_w[0]))
     lengths = np.linspace(0.5, 4.0, 15)
@@ -151,13 +151,13 @@ def test_inverse_design_finds_the_length_that_a_scan_finds():
     assert found == pytest.approx(lengths[int(np.argmax(powers))], abs=0.3)
 
 
-def test_inverse_design_matches_a_wanted_power():
+def test_inverse_design_reaches_a_target_power():
     bounds = {"stages[1].pumps[0].power_w": (1.0, 30.0)}
     best = inverse_design(CHAIN, bounds, lambda leaving: (leaving.forward_w[0] / 7.0 - 1) ** 2)
     assert best.result.output.signal_out_w == pytest.approx(7.0, rel=1e-4)
 
 
-def test_the_optimum_length_has_no_slope():
+def test_the_optimum_length_is_a_maximum():
     amplifier = Amplifier(SECOND.fiber, SECOND.pumps, (Signal(1018, 0.3),), CHAIN.ase)
     length = optimum_length_m(amplifier, 0.3, 5.0)
     powers = [
@@ -188,7 +188,7 @@ def test_a_sweep_says_at_which_value_it_failed():
         sweep(CHAIN, "seed.power_w", [0.01], jobs=0)
 
 
-def test_the_packaged_design_is_solved_and_warned_of():
+def test_the_packaged_design_solves_and_warns_of_brillouin_scattering():
     design = load_design("reference_1018")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -1,4 +1,4 @@
-"""The command ``fiber-laser`` and what it leaves on disk; and that it needs neither torch."""
+"""The command ``fiber-laser``, its files, and its imports."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def test_sweep_writes_a_table_and_draws_it(small, tmp_path):
     assert [float(row.split(",")[0]) for row in rows[1:]] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
-def test_optimize_betters_what_it_was_given(small, capsys):
+def test_optimize_improves_the_given_design(small, capsys):
     before = load_design(small).solve().chain.output.signal_out_w
     assert main(["optimize", str(small), "--vary", "only.fiber.length", "0.1m", "1m"]) == 0
     printed = capsys.readouterr().out
@@ -80,7 +80,10 @@ def test_designs_are_listed_and_printed(capsys):
     ("arguments", "message"),
     [
         (["run", "missing"], "no design 'missing'"),
-        (["sweep", "SMALL", "only.fiber.weight", "1m", "2m", "3"], "'weight' is none of length_m"),
+        (
+            ["sweep", "SMALL", "only.fiber.weight", "1m", "2m", "3"],
+            "'weight' is not one of length_m",
+        ),
         (["sweep", "SMALL", "only.fiber.length", "1W", "2m", "3"], "expected a unit of length"),
         (["sweep", "SMALL", "only.fiber.length", "1m", "2m", "1"], "points = 1"),
         (["sweep", "SMALL", "only.name", "1m", "2m", "3"], "is no number that could be varied"),
@@ -88,7 +91,9 @@ def test_designs_are_listed_and_printed(capsys):
         (["reproduce", "SMALL"], "seed.laser is missing"),
     ],
 )
-def test_a_mistake_is_one_line_and_code_2(small, arguments, message, tmp_path, monkeypatch, capsys):
+def test_an_input_error_is_one_line_and_exit_code_2(
+    small, arguments, message, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main([str(small) if word == "SMALL" else word for word in arguments]) == 2
     error = capsys.readouterr().err
@@ -96,7 +101,7 @@ def test_a_mistake_is_one_line_and_code_2(small, arguments, message, tmp_path, m
     assert error.count("\n") == 1
 
 
-def test_reproduce_prints_each_figure_with_how_it_came_about(tmp_path, capsys):
+def test_reproduce_prints_each_figure_with_its_kind(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     assert main(["reproduce", "--output", str(tmp_path)]) == 0
     for name in ("tuning.png", "power.png"):
@@ -115,7 +120,7 @@ def test_paths_may_leave_out_units_and_name_stages(small):
     assert full_path(design, "only.pumps[0].power_w") == "chain.stages[0].pumps[0].power_w"
 
 
-def test_hdf5_holds_the_same_or_names_what_is_missing(tmp_path):
+def test_hdf5_holds_the_same_data_or_names_h5py(tmp_path):
     import yaml
 
     chain = design_from(yaml.safe_load(SMALL)).solve().chain
@@ -133,9 +138,9 @@ def test_hdf5_holds_the_same_or_names_what_is_missing(tmp_path):
         save_result(tmp_path / "x.pickle", chain)
 
 
-def test_other_files_are_not_taken_for_results(tmp_path):
+def test_files_of_another_kind_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.ones(3))
-    with pytest.raises(ValueError, match="is no fiber-laser result"):
+    with pytest.raises(ValueError, match="is not a fiber-laser result"):
         load_result(tmp_path / "other.npz")
     np.savez(tmp_path / "objects.npz", head=np.array([{"a": 1}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
@@ -155,8 +160,8 @@ def test_the_simulator_loads_neither_torch_nor_lightning_nor_matplotlib():
     assert json.loads(run.stdout) == []
 
 
-def test_numpy_scipy_and_yaml_are_all_it_needs(tmp_path):
-    """As a wheel installed with --no-deps beside those three: nothing else can be imported."""
+def test_numpy_scipy_and_yaml_are_the_only_requirements(tmp_path):
+    """Run like a wheel installed with --no-deps and these three: nothing else is importable."""
     import scipy
     import yaml
 

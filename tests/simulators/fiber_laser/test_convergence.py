@@ -1,4 +1,4 @@
-"""A random suite of amplifiers: every one converges with its photons balanced, or says so."""
+"""Random amplifiers: each converges with balanced photons or raises."""
 
 import warnings
 
@@ -88,7 +88,7 @@ def test_at_least_495_of_500_random_amplifiers_converge():
     assert converged_of(range(1000, 1500)) >= 495
 
 
-def test_mirrors_that_would_make_it_lase_are_survived_and_told():
+def test_mirrors_above_threshold_converge_and_warn():
     """Above threshold the spontaneous emission clamps the gain where a round trip returns all."""
     fiber = Fiber(0.5, 6, 0.12, 5e25)
     mirrors = (Reflector("start", 0.99, 1010, 1026), Reflector("end", 0.3, 1010, 1026))
@@ -101,7 +101,7 @@ def test_mirrors_that_would_make_it_lase_are_survived_and_told():
     assert 0.05 < result.ase_out_w("forward").sum() < 0.2 * 976 / 1018
 
 
-def test_a_failure_says_how_far_it_got(monkeypatch):
+def test_a_convergence_error_gives_residual_and_photon_balance(monkeypatch):
     from lightning_plugins.simulators.fiber_laser import steady_state
 
     monkeypatch.setattr(steady_state, "_MOST_ITERATIONS", 2)

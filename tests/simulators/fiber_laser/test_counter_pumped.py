@@ -1,4 +1,4 @@
-"""The counter-pumped fiber on which plain relaxation flips for ever between two wrong states."""
+"""A counter-pumped fiber on which plain relaxation alternates between two wrong states."""
 
 import os
 
@@ -88,7 +88,7 @@ def relaxed(lines, widths, sweeps=1000):
     return np.array(found[-2:])
 
 
-def test_plain_relaxation_never_settles_here():
+def test_plain_relaxation_does_not_converge_here():
     amplifier = trap(None)
     lines = amplifier.lines()
     w_per_flux = lines.saturation_per_m_s * amplifier.photon_energies_j[0]
@@ -116,7 +116,7 @@ def users_glass():
     )
 
 
-def test_a_users_cross_sections_agree_as_well(users_glass):
+def test_cross_sections_from_a_table_agree_as_well(users_glass):
     agrees_with_an_implicit_integration(trap(AseBand(1000, 1100, 4), users_glass), 1e-3)
 
 

@@ -1,4 +1,4 @@
-"""Users' tables of cross-sections in the shapes they come in."""
+"""Reading of cross-section tables in common formats."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def rows(*columns, separator="\t", decimal=".", scale=1.0):
     ("separator", "decimal", "scale"),
     [("\t", ".", 1.0), (",", ".", 1.0), (", ", ".", 1e-9), (";", ",", 1.0), ("  ", ",", 1e-9)],
 )
-def test_separators_decimal_commas_and_metres_are_understood(tmp_path, separator, decimal, scale):
+def test_delimiters_decimal_commas_and_metres_are_detected(tmp_path, separator, decimal, scale):
     absorption, emission = MODEL.absorption_m2(WAVELENGTHS), MODEL.emission_m2(WAVELENGTHS)
     path = tmp_path / "glass.csv"
     path.write_text(
@@ -36,7 +36,7 @@ def test_separators_decimal_commas_and_metres_are_understood(tmp_path, separator
     assert read.zero_line_nm == pytest.approx(MODEL.zero_line_nm, abs=0.1)
 
 
-def test_order_of_columns_and_of_rows_is_free(tmp_path):
+def test_columns_and_rows_may_be_in_any_order(tmp_path):
     absorption, emission = MODEL.absorption_m2(WAVELENGTHS), MODEL.emission_m2(WAVELENGTHS)
     path = tmp_path / "glass.txt"
     path.write_text(rows(WAVELENGTHS[::-1], emission[::-1], absorption[::-1]))
@@ -46,7 +46,7 @@ def test_order_of_columns_and_of_rows_is_free(tmp_path):
     assert read.absorption_m2(1030.0) == pytest.approx(MODEL.absorption_m2(1030.0), rel=1e-6)
 
 
-def test_a_table_that_ends_too_early_is_completed_by_mccumber(tmp_path):
+def test_a_short_table_is_completed_by_mccumber(tmp_path):
     shorter = WAVELENGTHS[WAVELENGTHS <= 1060]
     (tmp_path / "a.dat").write_text(rows(shorter, MODEL.absorption_m2(shorter)))
     (tmp_path / "e.dat").write_text(rows(WAVELENGTHS, MODEL.emission_m2(WAVELENGTHS)))
@@ -58,12 +58,12 @@ def test_a_table_that_ends_too_early_is_completed_by_mccumber(tmp_path):
     assert completed.absorption_m2(1090.0) == pytest.approx(MODEL.absorption_m2(1090.0), rel=1e-3)
 
 
-def test_swapped_columns_are_noticed(tmp_path):
+def test_swapped_columns_warn(tmp_path):
     path = tmp_path / "glass.txt"
     path.write_text(
         rows(WAVELENGTHS, MODEL.absorption_m2(WAVELENGTHS), MODEL.emission_m2(WAVELENGTHS))
     )
-    with pytest.warns(UserWarning, match="at -293 K .*: are the columns swapped"):
+    with pytest.warns(UserWarning, match="at -293 K .* Check for swapped columns"):
         load_spectroscopy(path, lifetime_s=1e-3, columns=("wavelength", "emission", "absorption"))
 
 
@@ -72,13 +72,13 @@ def test_swapped_columns_are_noticed(tmp_path):
     [
         ("1018 1e-25 5e-25\n1030 5e-26\n", "line 2: expected 3 numbers"),
         ("1018 1e-25 5e-25\n", "at least two lines"),
-        ("1018 1e-25 5e-25\n1018 1e-25 5e-25\n", "stands there twice"),
+        ("1018 1e-25 5e-25\n1018 1e-25 5e-25\n", "is repeated"),
         ("1.018 1e-25 5e-25\n1.03 1e-25 5e-25\n", "neither nm nor m"),
         ("1018 1e-21 5e-21\n1030 1e-21 5e-21\n", "1 cm² is 1e-4 m²"),
-        ("1018 -1e-25 5e-25\n1030 1e-25 5e-25\n", "cannot be m²"),
+        ("1018 -1e-25 5e-25\n1030 1e-25 5e-25\n", "are not in m²"),
     ],
 )
-def test_a_table_that_cannot_be_is_refused_with_its_place(tmp_path, text, message):
+def test_an_invalid_table_raises_with_the_line(tmp_path, text, message):
     path = tmp_path / "glass.txt"
     path.write_text(text)
     with pytest.raises(ValueError, match=message):

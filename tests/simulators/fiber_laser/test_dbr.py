@@ -49,7 +49,7 @@ def test_reflectivity_solves_the_coupled_mode_equations(offset_pm):
     assert float(FRONT.reflectivity(wavelength)) == pytest.approx(expected, rel=1e-6, abs=1e-9)
 
 
-def test_the_peak_and_the_first_zeros_are_where_they_are_said_to_be():
+def test_peak_and_first_zeros_match_their_formulas():
     assert float(FRONT.reflectivity(1018.0)) == pytest.approx(0.8, rel=1e-12)
     assert float(FRONT.reflectivity(1018.0 + FRONT.bandwidth_pm * 5e-4)) < 1e-5
 
@@ -73,12 +73,12 @@ def test_a_mode_repeats_its_phase_after_a_round_trip():
     assert phase / (2 * np.pi) == pytest.approx(mode.order, abs=1e-3)
 
 
-def test_a_wider_output_coupler_lets_more_modes_near_threshold():
+def test_a_wider_output_coupler_reduces_the_threshold_gap():
     wide = replace(CAVITY, front=Grating(1018, 3, 0.8))
     assert CAVITY.threshold_gap() > 2 * wide.threshold_gap()
 
 
-def test_threshold_is_where_the_gain_of_a_pass_is_the_loss():
+def test_at_threshold_the_single_pass_gain_equals_the_loss():
     threshold = LASER.threshold_pump_w()
     at = replace(LASER, pump_power_w=threshold).solve()
     assert at.mean_excitation == pytest.approx(LASER.threshold_excitation(), rel=1e-4)
@@ -111,7 +111,7 @@ def test_photons_are_conserved_in_the_cavity():
     assert 0 < lost < 0.05 * 0.3 * 976e-9 / (Planck * speed_of_light)
 
 
-def test_too_little_doping_cannot_lase_and_says_so():
+def test_too_little_doping_has_an_infinite_threshold():
     weak = replace(LASER, ytterbium_per_m3=2e25)
     assert weak.threshold_excitation() > 1
     assert weak.threshold_pump_w() == float("inf")
@@ -150,7 +150,7 @@ def test_a_bonded_fiber_tunes_linearly_by_a_nanometre_and_a_half():
 
 
 @pytest.mark.parametrize("share", [2e-4, 4e-4, 8e-4])
-def test_curvature_costs_linearity_as_the_closed_form_says(share):
+def test_quadratic_tuning_reduces_r_squared_as_the_closed_form(share):
     # λ = a T + b T² over a span s: 1 - R² = (b s / a)² / 15.
     linear = FiberMount()
     bent = FiberMount(quadratic_per_k2=share * linear.per_k / 2)
@@ -187,9 +187,9 @@ def test_half_a_spacing_over_94_k_is_a_quarter_of_a_picometre_per_k_for_8_mm():
         (lambda: replace(LASER, pump_power_w=0), "pump_power_w = 0 W"),
         (lambda: replace(LASER, ytterbium_per_m3=-1), "ytterbium_per_m3 = -1 1/m³"),
         (lambda: FiberMount(strain_transfer=2), "strain_transfer = 2"),
-        (lambda: tuning_curve(CAVITY, [1, 2], FiberMount()), "at least three rising"),
+        (lambda: tuning_curve(CAVITY, [1, 2], FiberMount()), "at least three increasing"),
     ],
 )
-def test_what_cannot_be_built_is_refused(make, message):
+def test_invalid_lasers_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,4 +1,4 @@
-"""Designs in YAML: every quantity has its unit, and every mistake its place."""
+"""Designs in YAML: each quantity has a unit, each error gives its place."""
 
 import copy
 
@@ -40,17 +40,17 @@ stages:
         ("3.25 kHz", "_hz", 3250.0),
     ],
 )
-def test_quantities_are_read_in_the_unit_asked_for(text, suffix, value):
+def test_quantities_are_converted_to_the_unit_of_the_name(text, suffix, value):
     assert parse_quantity("x", text, suffix) == pytest.approx(value, rel=1e-12)
 
 
 @pytest.mark.parametrize("text", ["5", "5 W", "nm", "5 nm nm", "", "1e9999x m"])
-def test_a_quantity_of_no_or_another_unit_is_refused(text):
+def test_a_quantity_without_unit_or_of_another_dimension_raises(text):
     with pytest.raises(ValueError, match=r"x = .*: expected"):
         parse_quantity("x", text, "_m")
 
 
-def test_names_say_their_units():
+def test_the_unit_is_split_from_the_name():
     assert split_unit("length_m") == ("length", "_m")
     assert split_unit("ytterbium_per_m3") == ("ytterbium", "_per_m3")
     assert split_unit("core_na") == ("core_na", None)
@@ -78,7 +78,7 @@ def test_fibers_can_be_given_by_their_cladding_absorption():
     assert per_m == pytest.approx(5 / 4.342944819)
 
 
-def test_a_users_table_serves_as_the_glass(tmp_path):
+def test_a_cross_section_table_can_be_the_glass(tmp_path):
     from lightning_plugins.simulators.fiber_laser import ytterbium
 
     model = ytterbium()
@@ -126,29 +126,29 @@ FIBER = ("stages", 0, "fiber")
         (changed(("stages",), None), "stages is missing"),
         (changed(("seed",), {}), "give either signal or laser"),
         (changed(("glass", "name"), "ice"), "glass = 'ice': allowed is germanosilicate"),
-        (changed(("ase", "bins"), 2.5), "bins = 2.5: allowed is a whole number"),
+        (changed(("ase", "bins"), 2.5), "bins = 2.5: allowed is an integer"),
         (changed(("seed",), {"signal": 5}), "seed.signal = 5: expected a mapping"),
     ],
 )
-def test_mistakes_are_told_with_their_place(content, message):
+def test_errors_give_the_place_in_the_file(content, message):
     with pytest.raises(ValueError, match=message):
         design_from(content)
 
 
-def test_a_seed_below_threshold_is_told_with_what_it_lacks():
+def test_a_seed_below_threshold_raises_with_both_excitations():
     content = yaml.safe_load(read_design_text("reference_1018"))
     content["seed"]["laser"]["ytterbium"] = "2e25 1/m^3"
     with pytest.raises(ValueError, match=r"below threshold: it needs a mean excitation of"):
         design_from(content)
 
 
-def test_a_wavelength_outside_the_glass_is_told_when_solved():
+def test_a_wavelength_outside_the_glass_raises_when_solved():
     design = design_from(changed(("seed", "signal", "wavelength"), "1550 nm"))
     with pytest.raises(ValueError, match=r"wavelength_nm = 1550 nm: .* covers 895 to 1130 nm"):
         design.solve()
 
 
-def test_files_that_are_missing_or_no_yaml_are_told(tmp_path):
+def test_missing_files_and_invalid_yaml_raise(tmp_path):
     with pytest.raises(ValueError, match="no design 'nothing': neither a file nor one of"):
         load_design("nothing")
     (tmp_path / "broken.yaml").write_text("a: [1,")
@@ -165,18 +165,18 @@ def test_every_packaged_design_loads():
         assert load_design(name).chain.stages
 
 
-def test_a_seed_below_threshold_is_refused_in_a_sweep_too():
+def test_a_changed_seed_below_threshold_raises_when_solved():
     design = load_design("reference_1018")
     weak = with_value(design, "seed_laser.pump_power_w", 5e-4)
     with pytest.raises(ValueError, match=r"seed\.laser is below threshold: it needs"):
         weak.solve()
 
 
-def test_a_single_mode_core_and_a_short_observation_have_their_rows():
+def test_reproduction_covers_single_mode_cores_and_short_observations():
     text = read_design_text("reference_1018")
     content = yaml.safe_load(text)
     content["stages"][-1]["fiber"]["core_diameter"] = "11 um"
     content["surroundings"]["observation"] = "10 us"
     rows = {row.figure: row for row in reproduce(design_from(content))}
-    assert rows["beam quality M²"].ours == "the core guides one mode only"
+    assert rows["beam quality M²"].ours == "the core guides a single mode"
     assert rows["seed linewidth"].ours.startswith("3.25 kHz")

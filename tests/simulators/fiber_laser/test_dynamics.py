@@ -1,4 +1,4 @@
-"""Amplifier and laser in time: transients, transfer of noise, relaxation oscillations."""
+"""Time-dependent amplifiers and lasers: transients, noise transfer, relaxation oscillations."""
 
 from dataclasses import replace
 
@@ -44,12 +44,12 @@ LASER = DbrLaser(
 )
 
 
-def test_without_a_change_nothing_changes():
+def test_a_constant_input_gives_a_constant_output():
     found = transient(STEADY, lambda time: AMPLIFIER, np.linspace(0, 1e-3, 5))
     assert found.signals_out_w[:, 0] == pytest.approx(np.full(5, STEADY.signal_out_w), rel=1e-6)
 
 
-def test_after_a_step_of_the_pump_the_output_settles_in_the_new_steady_state():
+def test_after_a_pump_step_the_output_reaches_the_new_steady_state():
     stronger = with_value(AMPLIFIER, "pumps[0].power_w", 15.0)
     found = transient(STEADY, lambda time: stronger, TIMES_S)
     settled = stronger.solve(guess=STEADY)
@@ -58,7 +58,7 @@ def test_after_a_step_of_the_pump_the_output_settles_in_the_new_steady_state():
     assert (np.diff(found.signals_out_w[:, 0]) > -1e-4).all(), "an amplifier does not ring"
 
 
-def test_a_step_of_the_signal_passes_at_once_and_then_saturates():
+def test_a_signal_step_passes_at_once_and_then_saturates():
     stronger = with_value(AMPLIFIER, "signals[0].power_w", 0.4)
     found = transient(STEADY, lambda time: stronger, TIMES_S)
     gain = STEADY.signal_out_w / 0.2
@@ -67,7 +67,7 @@ def test_a_step_of_the_signal_passes_at_once_and_then_saturates():
 
 
 @pytest.mark.parametrize("source", ["pumps[0].power_w", "signals[0].power_w"])
-def test_slow_noise_passes_as_the_steady_state_depends_on_its_source(source):
+def test_slow_noise_transfer_equals_the_static_gradient(source):
     power = {"pumps[0].power_w": 10.0, "signals[0].power_w": 0.2}[source]
     slow = noise_transfer(STEADY, source, [1e-3])[0]
     static = gradient(STEADY, (source,))[source] * power / STEADY.signal_out_w
@@ -75,14 +75,14 @@ def test_slow_noise_passes_as_the_steady_state_depends_on_its_source(source):
     assert abs(slow.imag) < 1e-5
 
 
-def test_fast_noise_of_the_pump_is_filtered_and_that_of_the_signal_passes():
+def test_fast_pump_noise_is_filtered_and_fast_signal_noise_passes():
     pump = np.abs(noise_transfer(STEADY, "pumps[0].power_w", [1e6, 1e7]))
     assert pump[0] / pump[1] == pytest.approx(10, rel=0.05)
     signal = noise_transfer(STEADY, "signals[0].power_w", [1e8])[0]
     assert abs(signal) == pytest.approx(1, rel=1e-3)
 
 
-def test_the_transfer_is_that_of_a_simulated_modulation():
+def test_noise_transfer_matches_a_simulated_modulation():
     frequency, depth = 3e3, 1e-3
 
     def drive(time):
@@ -98,7 +98,7 @@ def test_the_transfer_is_that_of_a_simulated_modulation():
     assert amplitude == pytest.approx(expected, rel=0.02)
 
 
-def test_the_laser_rings_as_its_simulated_equations_do():
+def test_relaxation_matches_the_simulated_laser_equations():
     state = LASER.steady_light()
     lifetime, period = LASER.spectroscopy.lifetime_s, round_trip_s(LASER)
     slope, widths = state.lines.gain_slope_per_m[0], state.widths_m
@@ -122,7 +122,7 @@ def test_the_laser_rings_as_its_simulated_equations_do():
     assert residual[0] / (ringing**2).sum() < 1e-3
 
 
-def test_the_relaxation_frequency_rises_with_the_root_of_the_excess_pump():
+def test_the_relaxation_frequency_grows_with_the_square_root_of_the_excess_pump():
     threshold = LASER.threshold_pump_w()
     frequencies = [
         relaxation(replace(LASER, pump_power_w=ratio * threshold)).frequency_hz
@@ -135,7 +135,7 @@ def test_the_relaxation_frequency_rises_with_the_root_of_the_excess_pump():
     assert 1 < frequencies[1] / four_level < 4
 
 
-def test_pump_noise_is_flat_then_peaks_then_falls_as_the_square():
+def test_pump_noise_transfer_is_flat_then_peaks_then_falls_as_frequency_squared():
     ring = relaxation(LASER).frequency_hz
     slow, peak, fast, faster = np.abs(
         pump_noise_transfer(LASER, [1e-3 * ring, ring, 10 * ring, 20 * ring])
@@ -149,7 +149,7 @@ def test_pump_noise_is_flat_then_peaks_then_falls_as_the_square():
     assert fast / faster == pytest.approx(4, rel=0.05)
 
 
-def test_impossible_requests_are_refused():
+def test_invalid_requests_raise():
     with pytest.raises(ValueError, match="at least two rising times"):
         transient(STEADY, lambda time: AMPLIFIER, [1.0, 0.5])
     with pytest.raises(ValueError, match="expected the path of a power"):

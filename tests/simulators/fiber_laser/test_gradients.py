@@ -99,7 +99,7 @@ def test_gradients_agree_with_central_differences(amplifier, output):
         assert found[path] == pytest.approx(expected, rel=1e-5, abs=floor), path
 
 
-def test_gradients_by_carried_emission_and_by_reflectivity():
+def test_gradients_with_respect_to_input_ase_and_reflectivity():
     result = CLADDING.solve(1e-2)
     path = "ase_forward_in_w[5]"
     assert gradient(result, (path,), OUTPUTS["suppression"])[path] == pytest.approx(
@@ -115,11 +115,11 @@ def test_gradients_by_carried_emission_and_by_reflectivity():
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("fiber.lenght_m", "'lenght_m' is none of length_m, core_diameter_um"),
-        ("pumps[7].power_w", r"there is no place \[7\]"),
-        ("pumps[0]power_w!", "expected names and places"),
+        ("fiber.lenght_m", "'lenght_m' is not one of length_m, core_diameter_um"),
+        ("pumps[7].power_w", r"index \[7\] does not exist"),
+        ("pumps[0]power_w!", "expected names and indices"),
     ],
 )
-def test_a_path_that_names_nothing_is_told(path, message):
+def test_an_invalid_path_raises(path, message):
     with pytest.raises(ValueError, match=message):
         gradient(CORE.solve(1e-2), (path,))

@@ -1,4 +1,4 @@
-"""What limits the power: each formula against its closed form or an independent computation."""
+"""Power limits: each formula against a closed form or an independent computation."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def test_the_effective_length_is_the_integral_of_the_power():
     assert 0.3 * 1.2 < RESULT.effective_length_m < 1.2
 
 
-def test_brillouin_threshold_has_smiths_form_and_its_dependences():
+def test_brillouin_threshold_is_smiths_formula():
     plain = brillouin_threshold(RESULT)
     area = np.pi * float(FIBER.mode_field_radius_um(1018.0) * 1e-6) ** 2
     assert plain.low_w == pytest.approx(21 * area / (5e-11 * RESULT.effective_length_m))
@@ -44,7 +44,7 @@ def test_brillouin_threshold_has_smiths_form_and_its_dependences():
     assert brillouin_shift_hz(1018) == pytest.approx(17.0e9, rel=2e-3)
 
 
-def test_heat_is_the_quantum_defect_the_loss_and_what_decays_to_lower_energy():
+def test_heat_is_the_quantum_defect_and_the_loss():
     # Without background loss: absorbed power times the defect, plus what ions radiate less of.
     clean = replace(RESULT.amplifier, fiber=replace(FIBER, background_loss_per_m=0.0))
     result = clean.solve()
@@ -53,7 +53,7 @@ def test_heat_is_the_quantum_defect_the_loss_and_what_decays_to_lower_energy():
     assert RESULT.heat_w > result.heat_w
 
 
-def test_core_heating_solves_the_equation_of_heat():
+def test_core_heating_solves_the_heat_equation():
     # k (1/r)(r T')' = -q inside the core, conduction outside, convection at the surface.
     conductivity, convection, core, outer = 1.38, 200.0, 12.5e-6, 125e-6
     heat = float(RESULT.heat_w_per_m.max())
@@ -117,7 +117,7 @@ def test_modes_solve_their_characteristic_equation_and_cut_off():
         beam_quality(single, 1018.0, {"LP11": 1.0})
 
 
-def test_an_m2_of_1_3_leaves_an_eighth_to_lp11():
+def test_an_m2_of_1_3_allows_an_eighth_in_lp11():
     share = largest_share(FIBER, 1018.0, 1.3)
     assert share == pytest.approx(0.13, abs=0.01)
     content = {"LP01": 1 - share, "LP11": share}
@@ -133,6 +133,6 @@ def test_an_m2_of_1_3_leaves_an_eighth_to_lp11():
         (lambda: brillouin_threshold(RESULT, delivery_m=-1), "delivery_m = -1 m"),
     ],
 )
-def test_impossible_input_is_refused(make, message):
+def test_invalid_input_raises(make, message):
     with pytest.raises(ValueError, match=message):
         make()

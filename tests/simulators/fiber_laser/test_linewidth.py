@@ -1,4 +1,4 @@
-"""Linewidths out of frequency noise, and the measurement that shows them."""
+"""Linewidth from frequency noise, and the self-heterodyne spectrum."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_white_noise_makes_a_lorentzian_of_pi_h0():
     assert FrequencyNoise(white_hz2_per_hz=100).linewidth_hz(1e-3) == pytest.approx(100 * np.pi)
 
 
-def test_flicker_makes_a_broader_line_the_longer_one_looks():
+def test_flicker_linewidth_grows_with_observation_time():
     noise = FrequencyNoise(flicker_hz2=1e6)
     widths = [noise.linewidth_hz(seconds) for seconds in (1e-4, 1e-3, 1e-2)]
     assert widths[0] < widths[1] < widths[2]
@@ -35,12 +35,12 @@ def test_flicker_makes_a_broader_line_the_longer_one_looks():
 def test_calibration_meets_the_measured_linewidth(hertz):
     noise = flicker_for_linewidth(hertz, 1e-3, white_hz2_per_hz=10)
     assert noise.linewidth_hz(1e-3) == pytest.approx(hertz, rel=1e-9)
-    with pytest.raises(ValueError, match="white noise of 1e\\+06 Hz²/Hz alone makes"):
+    with pytest.raises(ValueError, match="white noise of 1e\\+06 Hz²/Hz alone gives"):
         flicker_for_linewidth(hertz, 1e-3, white_hz2_per_hz=1e6)
 
 
 @pytest.mark.parametrize("seconds", [1e-5, 1e-4, 1e-2])
-def test_calibration_meets_it_however_long_the_line_is_observed(seconds):
+def test_calibration_holds_for_any_observation_time(seconds):
     noise = flicker_for_linewidth(3250.0, seconds)
     assert noise.linewidth_hz(seconds) == pytest.approx(3250.0, rel=1e-6)
 
@@ -83,7 +83,7 @@ def test_the_structure_of_the_beat_is_that_of_simulated_phases():
         assert simulated == pytest.approx(float(expected[0]), rel=0.03)
 
 
-def test_an_amplifiers_own_noise_is_far_below_the_separation_line():
+def test_amplifier_noise_is_far_below_the_separation_line():
     phase_noise = float(amplifier_noise(1018, 0.010, 1e4, 1.0))
     assert phase_noise == pytest.approx(2e-17, rel=0.05)
     at = 1e4

@@ -43,7 +43,7 @@ ANCHORS = {
 
 
 @pytest.mark.parametrize("glass", YTTERBIUM_GLASSES)
-def test_glasses_meet_their_anchor_values(glass):
+def test_glasses_match_their_published_values(glass):
     absorption, emission, within = ANCHORS[glass]
     model = ytterbium(glass)
     found = np.r_[model.absorption_m2(ABSORPTION_NM), model.emission_m2(EMISSION_NM)]
@@ -66,18 +66,18 @@ def test_heat_lowers_absorption_below_the_zero_line_and_raises_it_above():
     assert hot.emission_m2(1018) == cold.emission_m2(1018)
 
 
-def test_the_band_of_transparency_at_1018_nm_is_that_of_the_published_tables():
+def test_transparency_at_1018_nm_is_in_the_published_range():
     transparency = [float(glass.transparency(1018)) for glass in ytterbium_band()]
     assert 0.104 < min(transparency) < max(transparency) < 0.125
 
 
 @pytest.mark.parametrize("wavelength", [800.0, 1200.0, np.nan])
-def test_a_wavelength_outside_the_range_is_named_with_the_range(wavelength):
+def test_a_wavelength_outside_the_range_raises_with_the_range(wavelength):
     with pytest.raises(ValueError, match=r"wavelength_nm = .* nm: .*895 to 1130 nm"):
         ytterbium().emission_m2([1018.0, wavelength])
 
 
-def test_impossible_glass_lifetime_and_temperature_are_refused():
+def test_invalid_glass_lifetime_and_temperature_raise():
     with pytest.raises(ValueError, match="glass = 'erbium': allowed is germanosilicate"):
         ytterbium("erbium")
     with pytest.raises(ValueError, match="lifetime_s = 0 s: allowed is more than 0 s"):

@@ -1,4 +1,4 @@
-"""Bands over spectroscopies."""
+"""Parameter sweeps and bands over glasses."""
 
 import pytest
 
@@ -24,7 +24,7 @@ AMPLIFIER = Amplifier(
 )
 
 
-def test_a_band_holds_every_glass_at_the_designs_temperature_and_lifetime():
+def test_a_band_has_each_glass_at_the_temperature_and_lifetime_of_the_design():
     band = band_over_glasses(AMPLIFIER)["signal_out_w"]
     assert tuple(band.by_glass) == YTTERBIUM_GLASSES
     own = AMPLIFIER.solve().signal_out_w
@@ -34,13 +34,13 @@ def test_a_band_holds_every_glass_at_the_designs_temperature_and_lifetime():
     assert 1.05 < band.high / band.low < 1.3
 
 
-def test_a_design_changes_its_seed_laser_too():
+def test_a_band_of_a_design_also_changes_the_seed_laser():
     band = band_over_glasses(load_design("reference_1018"))
     seeds = band["seed_w"].by_glass
     assert len(set(seeds.values())) == 5
     assert band["signal_out_w"].low > 120
 
 
-def test_glasses_need_different_names():
+def test_glasses_of_the_same_name_raise():
     with pytest.raises(ValueError, match="different names"):
         band_over_glasses(AMPLIFIER, glasses=[ytterbium(), ytterbium()])

@@ -2,12 +2,13 @@
 
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
 from .amplifier_result import AmplifierResult
 from .fiber import Fiber
-from .light import AseBand, Pump, Reflector, Signal
+from .light import AseBand, AseBins, Pump, Reflector, Signal
 from .propagation import Lines
 from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive, require_within
 from .spectroscopy import Spectroscopy
@@ -69,11 +70,22 @@ class Amplifier:
                     f"shape {np.shape(given)}"
                 )
 
-    @property
+        self._require_reflected_lines()
+
+    @cached_property
+    def ase_bins(self) -> AseBins | None:
+        """The bins of ``ase``, divided at the edges of the reflectors."""
+        if self.ase is None:
+            return None
+        return self.ase.split_at(
+            edge for mirror in self.reflectors for edge in (mirror.from_nm, mirror.to_nm)
+        )
+
+    @cached_property
     def wavelengths_nm(self) -> Array:
         """Wavelength of each line in nm, in the order signals, pumps, bins, (K,)."""
         single = [light.wavelength_nm for light in self._single]
-        bins = np.zeros(0) if self.ase is None else self.ase.centres_nm
+        bins = np.zeros(0) if self.ase_bins is None else self.ase_bins.centres_nm
         return np.concatenate([single, bins])
 
     @property
@@ -83,8 +95,8 @@ class Amplifier:
 
     def lines(self) -> Lines:
         """Return the amplifier as spectral lines for the solver."""
-        fiber, wavelength = self.fiber, self.wavelengths_nm
-        signals, bins = len(self.signals), 0 if self.ase is None else self.ase.bins
+        fiber, wavelength, spectrum = self.fiber, self.wavelengths_nm, self.ase_bins
+        signals, bins = len(self.signals), 0 if spectrum is None else spectrum.count
         in_cladding = np.zeros(wavelength.size, dtype=bool)
         in_cladding[signals : wavelength.size - bins] = [p.path == "cladding" for p in self.pumps]
         overlap = fiber.core_overlap(wavelength)
@@ -96,8 +108,8 @@ class Amplifier:
         doped = overlap * fiber.ytterbium_per_m3
         emission = doped * self.spectroscopy.emission_m2(wavelength)
         spontaneous = np.zeros(wavelength.size)
-        if self.ase is not None:
-            spontaneous[-bins:] = emission[-bins:] * self.ase.polarisations * self.ase.widths_hz
+        if spectrum is not None:
+            spontaneous[-bins:] = emission[-bins:] * spectrum.polarisations * spectrum.widths_hz
         per_photon = 1 / self.photon_energies_j
         return Lines(
             absorption_per_m=doped * self.spectroscopy.absorption_m2(wavelength),
@@ -143,19 +155,33 @@ class Amplifier:
 
     def _entering_w(self, direction: str) -> Array:
         single = [light.power_w if light.direction == direction else 0.0 for light in self._single]
-        if self.ase is None:
+        if self.ase is None or self.ase_bins is None:
             return np.array(single)
         carried = self.ase_forward_in_w if direction == "forward" else self.ase_backward_in_w
-        return np.concatenate([single, np.zeros(self.ase.bins) if carried is None else carried])
+        if carried is None:
+            carried = np.zeros(self.ase_bins.count)
+        elif self.ase_bins.count != self.ase.bins:
+            carried = self.ase_bins.spread(self.ase, carried)
+        return np.concatenate([single, carried])
 
     def _reflectivity(self, end: str) -> Array:
         wavelength = self.wavelengths_nm
         total = np.zeros(wavelength.size)
         for mirror in self.reflectors:
             if mirror.end == end:
-                within = (wavelength >= mirror.from_nm) & (wavelength <= mirror.to_nm)
+                within = mirror.reflects(wavelength)
                 total = np.where(within, np.maximum(total, mirror.reflectivity), total)
         return total
+
+    def _require_reflected_lines(self) -> None:
+        for place, mirror in enumerate(self.reflectors):
+            if not mirror.reflects(self.wavelengths_nm).any():
+                band = "None" if self.ase is None else f"{self.ase.from_nm:g} to {self.ase.to_nm:g}"
+                raise ValueError(
+                    f"reflectors[{place}]: no signal, pump or ASE bin lies from "
+                    f"{mirror.from_nm:g} to {mirror.to_nm:g} nm, so the reflector has no effect; "
+                    f"include these wavelengths in the bins of `ase` ({band} nm)"
+                )
 
 
 def quantum_limit_w(

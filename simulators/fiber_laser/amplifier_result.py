@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .light import Direction
 from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 _PARASITIC_GAIN_DB = 30.0
 _NEARLY_LASING = 0.9
+_LASING = 0.999  # round-trip gain above which a bin is a laser line
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +75,54 @@ class AmplifierResult:
             raise ValueError("signals = (): the amplifier has no signal")
         return float(self.signals_out_w[0])
 
+    @cached_property
+    def laser_bins(self) -> NDArray[np.int_]:
+        """Bins that lase between the reflectors: their round-trip gain is above 0.999."""
+        propagation = self.grid.solution.propagation
+        lases = propagation.lines.circulates & (propagation.round_trip > _LASING)
+        return np.flatnonzero(lases[self._first_bin :])
+
+    def laser_out_w(self, direction: Direction = "forward") -> float:
+        """Return the output power of all laser lines in a direction in W; 0 below threshold."""
+        if not self.laser_bins.size:
+            return 0.0
+        return float(self.ase_out_w(direction)[self.laser_bins].sum())
+
+    @property
+    def laser_wavelength_nm(self) -> float:
+        """Centre of the strongest laser line in nm.
+
+        Raises:
+            ValueError: The amplifier does not lase.
+        """
+        return float(self.amplifier.wavelengths_nm[self._laser_line])
+
+    @property
+    def round_trip_gain(self) -> float:
+        """Largest round-trip power gain of a line between the reflectors; 1 when it lases."""
+        return float(self.grid.solution.propagation.round_trip.max())
+
+    @property
+    def output_w(self) -> float:
+        """Output power in W: of the first signal, or of an oscillator's laser lines at z = L."""
+        return self.signal_out_w if self.amplifier.signals else self.laser_out_w("forward")
+
+    @property
+    def main_line(self) -> int:
+        """Index of the line with the output power: the first signal, or the strongest laser line.
+
+        Raises:
+            ValueError: There is no signal and the amplifier does not lase.
+        """
+        return 0 if self.amplifier.signals else self._laser_line
+
+    @property
+    def _laser_line(self) -> int:
+        if not self.laser_bins.size:
+            raise ValueError("reflectors: no line lases between them; the output is ASE")
+        powers = (self.ase_out_w("forward") + self.ase_out_w("backward"))[self.laser_bins]
+        return int(self._first_bin + self.laser_bins[np.argmax(powers)])
+
     @property
     def gain_db(self) -> float:
         """Gain of the first signal in dB."""
@@ -109,11 +159,12 @@ class AmplifierResult:
         resolution. Half the resolution increases the ratio by 3 dB.
         """
         require_positive("resolution_nm", resolution_nm, "nm", 100.0)
-        if self.amplifier.ase is None:
+        bins = self.amplifier.ase_bins
+        if bins is None:
             raise ValueError("ase = None: the ASE suppression requires an AseBand")
         signal_w = self.signal_out_w
-        beside = self.ase_out_w(self.amplifier.signals[0].direction)
-        strongest = beside.max() * resolution_nm / self.amplifier.ase.width_nm
+        density = self.ase_out_w(self.amplifier.signals[0].direction) / bins.widths_nm
+        strongest = density.max() * resolution_nm
         return float(10 * np.log10(signal_w / strongest))
 
     @cached_property
@@ -138,10 +189,20 @@ class AmplifierResult:
 
     @property
     def effective_length_m(self) -> float:
-        """∫ P dz / P_out of the first signal in m: the effective length for nonlinear effects."""
-        signal = self.amplifier.signals[0]
-        power = (self.forward_w if signal.direction == "forward" else self.backward_w)[:, 0]
-        return float(np.trapezoid(power, self.edges_m) / self.signal_out_w)
+        """∫ P dz / P_out of the main line in m: the effective length for nonlinear effects."""
+        return float(np.trapezoid(self.main_power_w, self.edges_m) / self.output_w)
+
+    @property
+    def main_power_w(self) -> Array:
+        """Power of the main line in its direction at the edges in W, (M + 1,)."""
+        signals = self.amplifier.signals
+        backward = bool(signals) and signals[0].direction == "backward"
+        return (self.backward_w if backward else self.forward_w)[:, self.main_line]
+
+    @property
+    def main_wavelength_nm(self) -> float:
+        """Wavelength of the main line in nm."""
+        return float(self.amplifier.wavelengths_nm[self.main_line])
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:
@@ -158,11 +219,17 @@ class AmplifierResult:
                 "reach the lasing threshold; shorten the fiber or reduce the pump"
             )
         closest = int(np.argmax(propagation.round_trip))
-        if propagation.round_trip[closest] > _NEARLY_LASING:
+        if amplifier.signals and propagation.round_trip[closest] > _NEARLY_LASING:
             found.append(
                 f"lasing: between the given reflectors the round trip at "
                 f"{amplifier.wavelengths_nm[closest]:.0f} nm returns "
                 f"{propagation.round_trip[closest]:.4f} of the light"
+            )
+        is_oscillator = not amplifier.signals and propagation.lines.circulates.any()
+        if is_oscillator and not self.laser_bins.size:
+            found.append(
+                f"below threshold: the largest round-trip gain is {self.round_trip_gain:.3g} "
+                f"at {amplifier.wavelengths_nm[closest]:.0f} nm; the output is ASE"
             )
         if sum(pump.power_w for pump in amplifier.pumps) == 0:
             found.append("the pump power is 0 W: the fiber only absorbs")
@@ -178,6 +245,12 @@ class AmplifierResult:
             figures["signal_out_w"] = self.signal_out_w
             if self.amplifier.signals[0].power_w > 0:
                 figures["gain_db"] = self.gain_db
+        if self.grid.solution.propagation.lines.circulates.any():
+            figures["round_trip_gain"] = self.round_trip_gain
+            figures["laser_forward_w"] = self.laser_out_w("forward")
+            figures["laser_backward_w"] = self.laser_out_w("backward")
+            if self.laser_bins.size:
+                figures["laser_wavelength_nm"] = self.laser_wavelength_nm
         if self.amplifier.ase is not None:
             figures["ase_forward_w"] = float(self.ase_out_w("forward").sum())
             figures["ase_backward_w"] = float(self.ase_out_w("backward").sum())

@@ -60,6 +60,7 @@ def transient(
     Raises:
         ConvergenceError: the integrator failed.
     """
+    _require_no_oscillation(start)
     times = np.asarray(time_s, dtype=float)
     if times.ndim != 1 or times.size < 2 or (np.diff(times) <= 0).any():
         raise ValueError("time_s: expected at least two rising times in s")
@@ -103,6 +104,7 @@ def noise_transfer(
         source: Path of an input power: ``pumps[0].power_w`` or ``signals[0].power_w``.
         frequency_hz: Modulation frequencies in Hz, (n,).
     """
+    _require_no_oscillation(result)
     amplifier, state = result.amplifier, result.grid.solution.propagation
     power = float(value_at(amplifier, source))
     if not source.endswith("power_w") or power <= 0:
@@ -132,6 +134,14 @@ def noise_transfer(
             for frequency in np.asarray(frequency_hz, dtype=float)
         ]
     )
+
+
+def _require_no_oscillation(result: AmplifierResult) -> None:
+    if result.grid.solution.propagation.circulating is not None:
+        raise ValueError(
+            "reflectors: light circulates between both ends, and its dynamics are not those of an "
+            "amplifier; use DbrLaser with relaxation() or pump_noise_transfer()"
+        )
 
 
 def _leaving_w(amplifier: Amplifier, light: Propagation) -> list[float]:

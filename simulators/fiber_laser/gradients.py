@@ -144,6 +144,7 @@ class LineGradient:
     reflectivity_at_start: Array
     reflectivity_at_end: Array
     length: float
+    circulating: Array
 
     def packed(self) -> Array:
         """Return all derivatives in one vector, in the order of :func:`packed_parameters`."""
@@ -176,20 +177,42 @@ def adjoint_gradient(
         backward_out: ∂O/∂(backward fluxes at z = 0), (K,).
         excitation: ∂O/∂(excitation of the cells), (M,).
     """
-    cells = state.excitation.size
-    by_excitation, _ = pulled_back(state, forward_out, backward_out, np.zeros(cells))
-    multiplier = solve_linear(state.jacobian().T, -(by_excitation + excitation))
-    _, gradient = pulled_back(state, forward_out, backward_out, multiplier)
+    cells, flux = state.excitation.size, state.circulating
+    by_excitation, plain = pulled_back(state, forward_out, backward_out, np.zeros(cells))
+    unknowns = by_excitation + excitation
+    if flux is not None:
+        unknowns = np.append(unknowns, plain.circulating[state.explicit] * flux)
+    multiplier = solve_linear(state.jacobian().T, -unknowns)
+    closing = np.zeros(state.lines.count)
+    if flux is not None:
+        closing[state.explicit] = multiplier[cells:] / flux
+    _, gradient = pulled_back(state, forward_out, backward_out, multiplier[:cells], closing)
     return gradient
 
 
 def pulled_back(
-    state: Propagation, forward_out: Array, backward_out: Array, imbalance: Array
+    state: Propagation,
+    forward_out: Array,
+    backward_out: Array,
+    imbalance: Array,
+    closing: Array | None = None,
 ) -> tuple[Array, LineGradient]:
-    """Return the derivatives of O + λᵀR by excitation and by parameters; λ = ``imbalance``."""
+    """Return the derivatives of O + λᵀR + μᵀC by excitation and by parameters.
+
+    R is the imbalance of the cells and C = F - F_in - R_start B(0) that of the circulating fluxes.
+
+    Args:
+        state: The light and the excitation.
+        forward_out: ∂O/∂(forward fluxes at z = L), (K,).
+        backward_out: ∂O/∂(backward fluxes at z = 0), (K,).
+        imbalance: λ, (M,).
+        closing: μ, (K,), zero for lines without a circulating flux; None for zeros.
+    """
     lines, h, x = state.lines, state.widths_m[:, None], state.excitation[:, None]
     slope = lines.gain_slope_per_m
     weight = imbalance[:, None] * (lines.absorption_per_m - x * slope)
+    closing = np.zeros(lines.count) if closing is None else closing
+    backward_out = backward_out - closing * lines.reflectivity_at_start
     forward, backward, entering = _reverse_pass(state, forward_out, backward_out, weight)
     slope1, slope2 = step_derivatives(state.nepers, state.grown, state.phi1, state.phi2)
     inflow = state.forward[:-1] + state.backward[1:]
@@ -209,11 +232,12 @@ def pulled_back(
         emission=by_slope,
         loss=-by_gain.sum(0),
         spontaneous=(by_source * x * h).sum(0),
-        forward_in=entering[0],
+        forward_in=np.where(state.explicit, -closing, entering[0]),
         backward_in=entering[1],
-        reflectivity_at_start=entering[0] * state.backward[0],
+        reflectivity_at_start=np.where(state.explicit, -closing, entering[0]) * state.backward[0],
         reflectivity_at_end=entering[1] * state.forward[-1],
         length=float(by_width @ state.widths_m / state.widths_m.sum()),
+        circulating=np.where(state.explicit, entering[0] + closing, 0.0),
     )
 
 
@@ -228,14 +252,13 @@ def _reverse_pass(
     leaving = np.stack([forward_out, backward_out])
     if lines.reflects:
         alone = _marched_back(np.zeros_like(leaving), grown, read)[1]
-        start, end = lines.reflectivity_at_start, lines.reflectivity_at_end
+        start, end = state.start, lines.reflectivity_at_end
         forward_in = state.through * forward_out + alone[0]
         backward_in = state.through * backward_out + alone[1]
-        closed = 1 - state.round_trip
         entering = np.stack(
             [
-                (forward_in + end * state.through * backward_in) / closed,
-                (backward_in + start * state.through * forward_in) / closed,
+                (forward_in + end * state.through * backward_in) / state.closed,
+                (backward_in + start * state.through * forward_in) / state.closed,
             ]
         )
         leaving = leaving + np.stack([end * entering[1], start * entering[0]])

@@ -1,9 +1,11 @@
 """Light in a fiber: signals, pumps, bins of spontaneous emission, and mirrors at the ends."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .quantities import (
     SPEED_OF_LIGHT,
@@ -14,6 +16,7 @@ from .quantities import (
 )
 
 Direction = Literal["forward", "backward"]
+_COINCIDENT_NM = 1e-9  # a reflector's edge this near to a bin's edge does not divide the bin
 
 
 @dataclass(frozen=True)
@@ -103,10 +106,60 @@ class AseBand:
         """Width of a bin in nm."""
         return (self.to_nm - self.from_nm) / self.bins
 
+    def split_at(self, wavelengths_nm: Iterable[float]) -> "AseBins":
+        """Return the bins with further edges at the wavelengths within the band."""
+        edges = self.edges_nm
+        for wavelength in wavelengths_nm:
+            near = np.abs(edges - wavelength).min() < _COINCIDENT_NM
+            if self.from_nm < wavelength < self.to_nm and not near:
+                edges = np.sort(np.append(edges, wavelength))
+        return AseBins(edges, self.polarisations)
+
+
+@dataclass(frozen=True, eq=False)
+class AseBins:
+    """The bins of an amplifier: those of its :class:`AseBand`, divided at the edges of reflectors.
+
+    Args:
+        edges_nm: Edges in nm, (bins + 1,).
+        polarisations: Polarisation modes of the emission.
+    """
+
+    edges_nm: Array
+    polarisations: int
+
+    @property
+    def count(self) -> int:
+        """Number of bins."""
+        return self.edges_nm.size - 1
+
+    @property
+    def centres_nm(self) -> Array:
+        """Centres of the bins in nm, (bins,)."""
+        return (self.edges_nm[1:] + self.edges_nm[:-1]) / 2
+
+    @property
+    def widths_nm(self) -> Array:
+        """Widths of the bins in nm, (bins,)."""
+        return np.diff(self.edges_nm)
+
+    @property
+    def widths_hz(self) -> Array:
+        """Widths of the bins in Hz, (bins,)."""
+        return -SPEED_OF_LIGHT * 1e9 * np.diff(1 / self.edges_nm)
+
+    def spread(self, band: AseBand, power_w: Array) -> Array:
+        """Return powers per bin of the band in W as powers per bin, (bins,), at equal density."""
+        parent = np.clip(np.searchsorted(band.edges_nm, self.centres_nm) - 1, 0, band.bins - 1)
+        return np.asarray(power_w)[parent] * self.widths_nm / band.width_nm
+
 
 @dataclass(frozen=True)
 class Reflector:
     """A mirror at an end of the fiber.
+
+    It acts on signals, pumps and ASE within its wavelengths. Bins are divided at its edges, so a
+    grating narrower than a bin acts on its own part of the spectrum.
 
     Args:
         end: ``start`` (z = 0) or ``end`` (z = L).
@@ -125,3 +178,7 @@ class Reflector:
         require_within("reflectivity", self.reflectivity, "", 0.0, 1.0)
         if not self.from_nm < self.to_nm:
             raise ValueError(f"to_nm = {self.to_nm:g} nm: allowed is more than {self.from_nm:g} nm")
+
+    def reflects(self, wavelength_nm: Array) -> NDArray[np.bool_]:
+        """Return which wavelengths in nm it reflects."""
+        return (wavelength_nm >= self.from_nm) & (wavelength_nm <= self.to_nm)

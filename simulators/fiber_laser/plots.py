@@ -42,12 +42,12 @@ def plot_stage(result: AmplifierResult, title: str = "") -> "Figure":
     axes[0, 1].set(xlabel="position (m)", ylabel="excited ions (%)")
     axes[1, 0].plot(middles, result.heat_w_per_m)
     axes[1, 0].set(xlabel="position (m)", ylabel="heat (W/m)")
-    if amplifier.ase is not None:
+    if amplifier.ase_bins is not None:
         directions: tuple[Direction, ...] = ("forward", "backward")
         for direction in directions:
-            density = result.ase_out_w(direction) / amplifier.ase.width_nm
+            density = result.ase_out_w(direction) / amplifier.ase_bins.widths_nm
             decibels = 10 * np.log10(np.maximum(density, 1e-30) * 1e3)
-            axes[1, 1].plot(amplifier.ase.centres_nm, decibels, label=f"ASE {direction}")
+            axes[1, 1].plot(amplifier.ase_bins.centres_nm, decibels, label=f"ASE {direction}")
         for signal, power in zip(amplifier.signals, result.signals_out_w, strict=True):
             level = 10 * np.log10(max(power, 1e-30) * 1e3)
             axes[1, 1].plot([signal.wavelength_nm], [level], "k^", label="signal (dBm)")

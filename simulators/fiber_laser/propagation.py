@@ -1,9 +1,11 @@
 """Light through a fiber with a given excitation: all lines, both directions, exact steps."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from math import factorial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .quantities import Array
 
@@ -57,6 +59,13 @@ class Lines:
     def reflects(self) -> bool:
         """Whether an end reflects any line."""
         return bool(np.any(self.reflectivity_at_start) or np.any(self.reflectivity_at_end))
+
+    @cached_property
+    def circulates(self) -> NDArray[np.bool_]:
+        """Lines that both ends reflect and that ions can amplify: they may lase, (K,)."""
+        reflected = (self.reflectivity_at_start > 0) & (self.reflectivity_at_end > 0)
+        seeded = self.spontaneous_per_m_s + self.forward_in_per_s + self.backward_in_per_s > 0
+        return reflected & seeded & (self.emission_per_m > 0)
 
 
 def step_functions(y: Array) -> tuple[Array, Array, Array]:
@@ -112,11 +121,16 @@ class Propagation:
         lines: The K lines.
         widths_m: Lengths h of the cells, (M,).
         excitation: Fractions x of excited ions, (M,).
+        circulating: Forward fluxes at z = 0 of the C lines of ``lines.circulates``, as unknowns of
+            their own. Near the lasing threshold they cannot be computed from the excitation: a
+            closed round trip divides by 1 - (round-trip gain), which is smaller than rounding.
+            None computes them so, which is valid below threshold.
     """
 
     lines: Lines
     widths_m: Array
     excitation: Array
+    circulating: Array | None = None
 
     def __post_init__(self) -> None:
         lines, x = self.lines, self.excitation
@@ -133,8 +147,27 @@ class Propagation:
 
     @property
     def is_physical(self) -> bool:
-        """Whether all light is finite and each round-trip gain is below 1."""
-        return bool(np.isfinite(self.mean).all() and (self.round_trip < 1).all())
+        """Whether all light is finite and positive: each closed round-trip gain is below 1."""
+        return bool(np.isfinite(self.mean).all() and (self.closed > 0).all())
+
+    @property
+    def explicit(self) -> NDArray[np.bool_]:
+        """Lines with a circulating flux as an unknown, (K,)."""
+        if self.circulating is None:
+            return np.zeros(self.lines.count, dtype=bool)
+        return self.lines.circulates
+
+    def closing_error(self, injection: float = 0.0) -> Array:
+        """Return 1 - (flux after a round trip) / (circulating flux), (C,).
+
+        Args:
+            injection: Flux added at z = 0 to each circulating line.
+        """
+        assert self.circulating is not None
+        lines, at = self.lines, self.explicit
+        entering = lines.forward_in_per_s[at] / lines.saturation_per_m_s + injection
+        returned = lines.reflectivity_at_start[at] * self.backward[0, at]
+        return 1 - (entering + returned) / self.circulating
 
     def imbalance(self) -> Array:
         """Return absorption - emission - decay, Σ [a - (a + e) x] F̄ - x, per cell, (M,)."""
@@ -162,6 +195,9 @@ class Propagation:
     def jacobian(self) -> Array:
         """Return the derivative of :meth:`imbalance` with respect to the excitation, (M, M).
 
+        With circulating fluxes it is the derivative of imbalance and :meth:`closing_error` with
+        respect to the excitation and the logarithms of these fluxes, (M + C, M + C).
+
         A cell affects the cells downstream. For each line this is the product of a row factor and
         a column factor, so the sum over lines is one triangular matrix product per direction.
         """
@@ -183,7 +219,25 @@ class Propagation:
         matrix += _downstream(self.nepers[::-1], read[::-1], backward_kick[::-1])[::-1, ::-1]
         if lines.reflects:
             matrix += self._through_mirrors(read, forward_kick, backward_kick)
+        if self.circulating is not None:
+            return self._with_closing(matrix, read, forward_kick, backward_kick)
         return matrix
+
+    def _with_closing(
+        self, matrix: Array, read: Array, forward_kick: Array, backward_kick: Array
+    ) -> Array:
+        """Return the Jacobian extended by the circulating fluxes and their closing errors."""
+        lines, at, flux = self.lines, self.explicit, self.circulating
+        assert flux is not None
+        end = lines.reflectivity_at_end[at] * self.through[at]
+        before = np.vstack([np.zeros(len(flux)), np.cumsum(self.nepers[:, at], 0)])
+        with np.errstate(over="ignore"):
+            rest = np.exp(before[-1] - before[1:])
+            ahead = np.exp(before[:-1])
+            by_flux = read[:, at] * (ahead + rest * end) * flux
+            returned = ahead * backward_kick[:, at] + rest * end * forward_kick[:, at]
+        by_excitation = -(lines.reflectivity_at_start[at] * returned / flux).T
+        return np.block([[matrix, by_flux], [by_excitation, np.diag(1 - self.round_trip[at])]])
 
     def _through_mirrors(self, read: Array, forward_kick: Array, backward_kick: Array) -> Array:
         """Return the part of the Jacobian by reflected light, which changes the inflows."""
@@ -201,10 +255,16 @@ class Propagation:
     def _march(self) -> None:
         lines = self.lines
         self.through = np.exp(self.nepers.sum(0))  # may be infinite: not physical then
-        both = lines.reflectivity_at_start * lines.reflectivity_at_end
+        self.start = lines.reflectivity_at_start
+        both = self.start * lines.reflectivity_at_end
         self.round_trip = both * self.through**2
         inputs = np.stack([lines.forward_in_per_s, lines.backward_in_per_s])
         inputs /= lines.saturation_per_m_s
+        self.closed = 1 - self.round_trip
+        if self.circulating is not None:  # their round trip is cut at z = 0
+            self.start = np.where(self.explicit, 0.0, self.start)
+            self.closed = np.where(self.explicit, 1.0, self.closed)
+            inputs[0, self.explicit] = self.circulating
         # Both directions in one pass; the backward one meets the cells in reverse order.
         grown = np.stack([self.grown, self.grown[::-1]], 1)
         added = self.source * self.phi1
@@ -219,13 +279,12 @@ class Propagation:
         self, forward_in: Array, backward_in: Array, forward_out: Array, backward_out: Array
     ) -> tuple[Array, Array]:
         """Return the inflows with mirrors, from the inputs and the outflows without inflow."""
-        start, end = self.lines.reflectivity_at_start, self.lines.reflectivity_at_end
+        start, end = self.start, self.lines.reflectivity_at_end
         forward_in = forward_in + start * backward_out
         backward_in = backward_in + end * forward_out
-        closed = 1 - self.round_trip
         return (
-            (forward_in + start * self.through * backward_in) / closed,
-            (backward_in + end * self.through * forward_in) / closed,
+            (forward_in + start * self.through * backward_in) / self.closed,
+            (backward_in + end * self.through * forward_in) / self.closed,
         )
 
 

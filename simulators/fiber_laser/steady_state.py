@@ -19,6 +19,10 @@ _RELAXATIONS = 8
 _FURTHEST = 0.1  # largest change of the excitation in one time step
 _SHARES = (1.0, 0.4, 0.16, 0.06)  # of Newton's step
 _LONGEST = 1e3  # in units of the lifetime; a longer time step is a Newton step
+_ON_THE_WAY = 1e-4  # tolerance while light is still injected
+_MOST_TRIES = 40  # iterations after which a guess is given up
+_LARGEST_DROP, _LARGEST_RISE = 0.9, 9.0  # relative change of a circulating flux in one step
+_DIMMING, _SLOWEST, _FAINTEST = 0.1, 0.95, 1e-12  # reduction of the injected flux, its last share
 _FIRST_CELLS = 32
 _MOST_CELLS = 2048
 _NEGLIGIBLE = 1e-6  # share of the input below which an output's relative error does not count
@@ -46,26 +50,82 @@ class Solution:
     photon_balance: float
 
 
-def solve(lines: Lines, widths_m: Array, guess: Array | None = None) -> Solution:
+def solve(
+    lines: Lines, widths_m: Array, guess: Array | None = None, circulating: Array | None = None
+) -> Solution:
     """Solve ζ x = Σ [a - (a + e) x] F̄(x) for the excitation of every cell.
 
     The method is Newton's, with the analytic Jacobian of Σ [a - (a + e) x] F̄ - x. If a Newton step
     does not reduce the imbalance, implicit time steps follow the dynamics of the ions towards a
     stable state; they lengthen until they are Newton steps again.
 
+    In an oscillator the circulating fluxes are unknowns too. Without a guess, an injected flux as
+    large as all input keeps the gain below threshold; it is reduced to zero in steps.
+
     Args:
         lines: The K lines.
         widths_m: Lengths of the cells, (M,).
         guess: Initial excitation, (M,); default: a few relaxations from the unpumped fiber.
+        circulating: Initial circulating fluxes, (C,), see :class:`Propagation`.
 
     Raises:
         ConvergenceError: No steady state; the message gives the residual and the photon balance.
     """
-    state = _started(lines, widths_m, guess)
-    error, time_step, iterations = _error(state), np.inf, 0
-    while error > TOLERANCE * state.excitation.max() and iterations < _MOST_ITERATIONS:
+    if lines.circulates.any():
+        return _solve_oscillator(lines, widths_m, guess, circulating)
+    return _checked(*_iterated(_started(lines, widths_m, guess)))
+
+
+def _solve_oscillator(
+    lines: Lines, widths_m: Array, guess: Array | None, circulating: Array | None
+) -> Solution:
+    if guess is not None:
+        if circulating is None:
+            below = Propagation(lines, widths_m, guess)
+            circulating = below.forward[0, lines.circulates] if below.is_physical else None
+        if circulating is not None:
+            state = Propagation(lines, widths_m, guess, circulating)
+            found = _iterated(state, most_iterations=_MOST_TRIES)
+            if _is_solved(*found[:2]):
+                return _checked(*found)
+    return _checked(*_lit_up(lines, widths_m))
+
+
+def _lit_up(lines: Lines, widths_m: Array) -> tuple[Propagation, float, int]:
+    """Solve with an injected flux and reduce it to zero, each step from the previous solution."""
+    entering = (lines.forward_in_per_s + lines.backward_in_per_s).sum() / lines.saturation_per_m_s
+    most = max(entering, 1e-3 * widths_m.sum())
+    dark = Propagation(lines, widths_m, np.full(widths_m.size, 1e-3))
+    at, closed = lines.circulates, 1 - dark.round_trip[lines.circulates]
+    share, factor, iterations = 1.0, _DIMMING, 0
+    flux = dark.forward[0, at] + most / np.maximum(closed, 1e-3)
+    state, error, count = _iterated(
+        Propagation(lines, widths_m, dark.excitation, flux), most, _ON_THE_WAY
+    )
+    while share > 0 and factor < 1:
+        iterations += count
+        target = share * factor if share > _FAINTEST else 0.0
+        tolerance = _ON_THE_WAY if target else TOLERANCE
+        trial, error, count = _iterated(state, target * most, tolerance, _MOST_TRIES)
+        if _is_solved(trial, error, tolerance):
+            state, share, factor = trial, target, max(factor**2, _DIMMING)
+        else:
+            factor = factor**0.5 if factor < _SLOWEST else 1.0
+    return state, _error(state), iterations + count
+
+
+def _iterated(
+    state: Propagation,
+    injection: float = 0.0,
+    tolerance: float = TOLERANCE,
+    most_iterations: int | None = None,
+) -> tuple[Propagation, float, int]:
+    """Return the last state, its error, and the number of iterations."""
+    most_iterations = _MOST_ITERATIONS if most_iterations is None else most_iterations
+    error, time_step, iterations = _error(state, injection), np.inf, 0
+    while not _is_solved(state, error, tolerance) and iterations < most_iterations:
         iterations += 1
-        trial, trial_error = _stepped(state, time_step, error)
+        trial, trial_error = _stepped(state, time_step, error, injection)
         if trial is not None and trial_error < error:
             time_step = time_step * 4 if time_step < _LONGEST else np.inf
         elif np.isinf(time_step):
@@ -77,15 +137,22 @@ def solve(lines: Lines, widths_m: Array, guess: Array | None = None) -> Solution
         else:
             time_step *= 2
         state, error = trial, trial_error
+    return state, error, iterations
+
+
+def _is_solved(state: Propagation, error: float, tolerance: float = TOLERANCE) -> bool:
+    return bool(error <= tolerance * state.excitation.max())
+
+
+def _checked(state: Propagation, error: float, iterations: int) -> Solution:
     balance = state.photon_balance()
-    error /= state.excitation.max()
-    if not (error <= TOLERANCE and balance <= PHOTON_BALANCE):
+    if not (_is_solved(state, error) and balance <= PHOTON_BALANCE):
         raise ConvergenceError(
-            f"no steady state after {iterations} iterations: residual {error:.2g} (at most "
-            f"{TOLERANCE:g}), photon balance {balance:.2g} (at most {PHOTON_BALANCE:g}), "
-            f"{_strongest(state)}"
+            f"no steady state after {iterations} iterations: residual "
+            f"{error / state.excitation.max():.2g} (at most {TOLERANCE:g}), photon balance "
+            f"{balance:.2g} (at most {PHOTON_BALANCE:g}), {_strongest(state)}"
         )
-    return Solution(state, iterations, error, balance)
+    return Solution(state, iterations, float(error / state.excitation.max()), balance)
 
 
 def _started(lines: Lines, widths_m: Array, guess: Array | None) -> Propagation:
@@ -104,7 +171,7 @@ def _started(lines: Lines, widths_m: Array, guess: Array | None) -> Propagation:
 
 
 def _stepped(
-    state: Propagation, time_step: float, error: float
+    state: Propagation, time_step: float, error: float, injection: float
 ) -> tuple[Propagation | None, float]:
     """Return the state after an implicit time step (in units of τ), and its error.
 
@@ -112,20 +179,28 @@ def _stepped(
     is None if its light would be infinite or above the lasing threshold.
     """
     matrix = -state.jacobian()
-    diagonal = np.arange(len(matrix))
+    cells = state.excitation.size
+    diagonal = np.arange(cells)
     matrix[diagonal, diagonal] += 1 / time_step
+    imbalance = state.imbalance()
+    if state.circulating is not None:
+        imbalance = np.append(imbalance, state.closing_error(injection))
     try:
         factors = lu_factor(matrix, check_finite=False)
-        change = lu_solve(factors, state.imbalance(), check_finite=False)
+        change = lu_solve(factors, imbalance, check_finite=False)
     except (LinAlgError, ValueError):
         return None, np.inf
     if not np.isfinite(change).all():
         return None, np.inf
-    x, trial, trial_error = state.excitation, None, np.inf
+    x, flux, trial, trial_error = state.excitation, state.circulating, None, np.inf
     for share in _SHARES if np.isinf(time_step) else (1.0,):
-        towards = np.clip(x + share * change, x * 0.01, 1 - (1 - x) * 0.01)
-        trial = Propagation(state.lines, state.widths_m, towards)
-        trial_error = _error(trial) if trial.is_physical else np.inf
+        towards = np.clip(x + share * change[:cells], x * 0.01, 1 - (1 - x) * 0.01)
+        if flux is not None:
+            grown = np.clip(share * change[cells:], -_LARGEST_DROP, _LARGEST_RISE)
+            trial = Propagation(state.lines, state.widths_m, towards, flux * (1 + grown))
+        else:
+            trial = Propagation(state.lines, state.widths_m, towards)
+        trial_error = _error(trial, injection) if trial.is_physical else np.inf
         if trial_error < error:
             break
     return (trial, trial_error) if np.isfinite(trial_error) else (None, np.inf)
@@ -135,9 +210,13 @@ def _furthest(state: Propagation, trial: Propagation) -> float:
     return float(np.abs(trial.excitation - state.excitation).max())
 
 
-def _error(state: Propagation) -> float:
+def _error(state: Propagation, injection: float = 0.0) -> float:
     with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.max(np.abs(state.imbalance()) / state.rate()))
+        error = float(np.max(np.abs(state.imbalance()) / state.rate()))
+        if state.circulating is not None:
+            closing = np.abs(state.closing_error(injection)).max()
+            error = float(np.maximum(error, closing * state.excitation.max()))
+    return error if np.isfinite(error) else np.inf
 
 
 def _strongest(state: Propagation) -> str:
@@ -185,10 +264,11 @@ def solve_on_adapted_grid(
     else:
         edges = guess.edges_m[::2] * (length_m / guess.edges_m[-1])
         excitation = guess.solution.propagation.excitation.reshape(-1, 2).mean(1)
-    coarse = solve(lines, np.diff(edges), excitation)
+    start = guess.solution if guess is not None else coarse
+    coarse = solve(lines, np.diff(edges), excitation, _circulating(start, lines))
     while True:
         edges, excitation = _halved(edges, coarse.propagation.excitation)
-        fine = solve(lines, np.diff(edges), excitation)
+        fine = solve(lines, np.diff(edges), excitation, _circulating(coarse, lines))
         error = _largest_change(coarse.propagation, fine.propagation) / 3
         if error <= tolerance:
             return GridSolution(fine, edges, error)
@@ -198,6 +278,11 @@ def solve_on_adapted_grid(
                 f"{edges.size - 1} cells"
             )
         coarse = fine
+
+
+def _circulating(solution: Solution, lines: Lines) -> Array | None:
+    flux = solution.propagation.circulating
+    return flux if flux is not None and flux.size == lines.circulates.sum() else None
 
 
 def outputs(propagation: Propagation) -> Array:

@@ -88,12 +88,15 @@ def test_at_least_495_of_500_random_amplifiers_converge():
     assert converged_of(range(1000, 1500)) >= 495
 
 
-def test_mirrors_above_threshold_converge_and_warn():
-    """Above threshold the spontaneous emission clamps the gain where a round trip returns all."""
+def test_a_signal_between_reflectors_that_lase_warns():
     fiber = Fiber(0.5, 6, 0.12, 5e25)
     mirrors = (Reflector("start", 0.99, 1010, 1026), Reflector("end", 0.3, 1010, 1026))
     amplifier = Amplifier(
-        fiber, (Pump(976, 0.2, path="core"),), (), AseBand(1010, 1026, 8), mirrors
+        fiber,
+        (Pump(976, 0.2, path="core"),),
+        (Signal(1064, 1e-3),),
+        AseBand(1010, 1026, 8),
+        mirrors,
     )
     with pytest.warns(PhysicalWarning, match="lasing: between the given reflectors"):
         result = amplifier.solve()

@@ -1,4 +1,4 @@
-"""``lightning-plugins reproduce``: run a paper's claims and say what came out."""
+"""``lightning-plugins reproduce``: run a paper's claims and report the verdicts."""
 
 import argparse
 import shlex
@@ -22,16 +22,16 @@ ProblemOf = Callable[[list[str]], str | None]
 
 
 def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None) -> int:
-    """Run the command; 1 if a cell failed or a published run cannot be built, else 0.
+    """Run the command; return 1 if a cell failed or a published run cannot be built, else 0.
 
     Args:
-        argv: of the command line, None for that of the process.
-        problem_of: tries to build what the options of a published run describe, and says what is
-            wrong with them; None leaves the check out.
+        argv: The arguments; None means those of the process.
+        problem_of: Builds the objects that the options of a published run describe and returns
+            the error, or None without one. Without this function the check is skipped.
 
     Raises:
-        ValueError: for an unknown paper or scale.
-        ImportError: naming the extra that is missing.
+        ValueError: For an unknown paper or scale.
+        ImportError: If a package is missing; names it.
     """
     parser = argparse.ArgumentParser(prog="lightning-plugins reproduce", description=__doc__)
     _add_arguments(parser)
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None)
 
 
 def _show_published(papers: Sequence[Paper], problem_of: ProblemOf | None) -> int:
-    """Print the command lines of the papers' own runs; 1 if one cannot be built, else 0."""
+    """Print the command lines of the papers' own runs; return 1 if one cannot be built."""
     failed = 0
     for paper in papers:
         if not has_published_runs(paper):
-            print(f"# {paper.name}: no settings are known beyond those of its cpu scale")
+            print(f"# {paper.name}: we know no settings beyond those of its cpu scale")
             print(f"lightning-plugins reproduce {paper.name} --scale cpu")
             continue
         for line in published_lines(paper):
@@ -94,7 +94,7 @@ def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
     print("")
     if failures:
         noun = "cell" if failures == 1 else "cells"
-        print(f"{failures} {noun} failed; the others are kept, run the command again to retry.")
+        print(f"{failures} {noun} failed. The others are stored; run the command again to retry.")
     print(f"The report, with figures and raw rows: {path}")
     for step in dict.fromkeys(step for paper in papers for step in paper.next_steps):
         print(f"Next: {step}")
@@ -120,19 +120,25 @@ def _command_line(arguments: argparse.Namespace) -> str:
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("papers", nargs="*", metavar="PAPER", help="default: all; see --list")
+    parser.add_argument(
+        "papers", nargs="*", metavar="PAPER", help="papers to run (default: all; see --list)"
+    )
     parser.add_argument(
         "--scale",
         default="smoke",
         choices=SCALES,
-        help="smoke: does it run; cpu: verdicts in minutes; paper: print the commands (default: "
+        help="smoke: short check; cpu: verdicts in minutes; paper: print the commands (default: "
         "%(default)s)",
     )
-    parser.add_argument("--output", type=Path, default=OUTPUT, help="default: %(default)s")
-    parser.add_argument("--jobs", type=int, help="worker processes (default: one a core)")
-    parser.add_argument("--backend", default="loky", choices=BACKENDS, help="default: %(default)s")
+    parser.add_argument(
+        "--output", type=Path, default=OUTPUT, help="folder of the results (default: %(default)s)"
+    )
+    parser.add_argument("--jobs", type=int, help="worker processes (default: one per core)")
+    parser.add_argument(
+        "--backend", default="loky", choices=BACKENDS, help="joblib backend (default: %(default)s)"
+    )
     parser.add_argument("--fresh", action="store_true", help="compute finished cells again")
-    parser.add_argument("--list", action="store_true", help="list papers and claims, and stop")
+    parser.add_argument("--list", action="store_true", help="list papers and claims, then exit")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Paired statistics for a handful of seeds: t intervals, TOST, Fieller, Holm, detectable effects.
+"""Paired statistics for a few seeds: t intervals, TOST, Fieller, Holm, detectable effects.
 
-scipy is imported inside the functions: listing and describing claims needs none of it.
+scipy is imported inside the functions: listing and describing claims does not require it.
 """
 
 import math
@@ -17,10 +17,10 @@ _TINY_EFFECT = 1e-12
 
 @dataclass(frozen=True)
 class PairedInterval:
-    """Mean of paired differences with its t interval and the two-sided p value of a zero mean.
+    """Mean of paired differences, its t interval, and the two-sided p value of a zero mean.
 
-    ``standard_deviation`` is that of the differences; with fewer than two pairs everything but
-    ``n`` (and the estimate of one pair) is NaN.
+    ``standard_deviation`` is the one of the differences. With fewer than two pairs everything
+    except ``n`` (and the estimate, for one pair) is NaN.
     """
 
     estimate: float
@@ -33,11 +33,11 @@ class PairedInterval:
 def paired_interval(
     differences: Sequence[float], confidence: float = 1 - SIGNIFICANCE
 ) -> PairedInterval:
-    """Student's paired t test and interval.
+    """Return Student's paired t test and interval.
 
     With differences ``d_1 … d_n``, mean ``m`` and standard deviation ``s`` (``n - 1`` in the
-    denominator) the interval is ``m ± t(n-1, (1+confidence)/2) · s/√n``. Where all differences
-    are the same number, the interval is that point and p is 0, or 1 if the number is 0.
+    denominator) the interval is ``m ± t(n-1, (1+confidence)/2) · s/√n``. If all differences are
+    equal, the interval is that point and p is 0, or 1 if they are 0.
     """
     n = len(differences)
     if n < 2:
@@ -50,7 +50,7 @@ def paired_interval(
 
 
 def one_sided_p(differences: Sequence[float]) -> float:
-    """P value of the t test whose alternative is a mean *below* zero."""
+    """Return the p value of the t test with the alternative that the mean is *below* zero."""
     mean, deviation = _mean_and_deviation(differences)
     n = len(differences)
     if deviation <= _TINY_EFFECT * abs(mean):
@@ -59,12 +59,12 @@ def one_sided_p(differences: Sequence[float]) -> float:
 
 
 def tost(differences: Sequence[float], margin: float | Sequence[float]) -> tuple[float, float]:
-    """One-sided p values for and against equivalence within ``±margin``.
+    """Return one-sided p values for and against equivalence within ``±margin``.
 
-    For: the larger of the two one-sided t tests (Schuirmann, J. Pharmacokinet. Biopharm. 15,
-    1987); at most 0.05 exactly where the 90 % t interval lies inside the margin. Against: the
-    smaller of the two opposite tests, that the difference lies outside. With one margin a pair
-    the tests are on ``d_i ∓ margin_i``.
+    For: the larger p value of the two one-sided t tests (Schuirmann, J. Pharmacokinet. Biopharm.
+    15, 1987). It is at most 0.05 exactly if the 90 % t interval is inside the margin. Against: the
+    smaller p value of the two opposite tests, that the difference is outside. With one margin per
+    pair the tests use ``d_i ∓ margin_i``.
     """
     margins = [margin] * len(differences) if isinstance(margin, int | float) else margin
     below_upper = [d - m for d, m in zip(differences, margins, strict=True)]
@@ -77,11 +77,11 @@ def tost(differences: Sequence[float], margin: float | Sequence[float]) -> tuple
 def fieller_interval(
     numerators: Sequence[float], denominators: Sequence[float], confidence: float
 ) -> tuple[float, float]:
-    """Interval of ``mean(numerators) / mean(denominators)`` from pairs.
+    """Return the interval of ``mean(numerators) / mean(denominators)`` from pairs.
 
-    All ``r`` for which the paired t test does not reject ``mean(numerators - r·denominators)
-    = 0`` (Fieller, 1954); ``(-inf, inf)`` where the denominator's own interval holds zero, since
-    the set is then unbounded.
+    It contains all ``r`` for which the paired t test does not reject ``mean(numerators -
+    r·denominators) = 0`` (Fieller, 1954). It is ``(-inf, inf)`` if the interval of the denominator
+    contains zero, because the set is then unbounded.
     """
     n = len(numerators)
     if n < 2:
@@ -102,7 +102,7 @@ def fieller_interval(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p values, in the order given; NaN counts as 1.
+    """Return p values adjusted by Holm's step-down method, in the given order; NaN counts as 1.
 
     Source: Holm, Scand. J. Statist. 6 (1979).
     """
@@ -118,11 +118,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def minimal_detectable_effect(
     standard_deviation: float, n: int, power: float = POWER, significance: float = SIGNIFICANCE
 ) -> float:
-    """Smallest true mean difference that ``n`` pairs find with the given power.
+    """Return the smallest true mean difference that ``n`` pairs detect with the given power.
 
-    Exact for the two-sided paired t test: ``δ = λ·s/√n`` with the noncentrality λ at which the
-    noncentral t distribution puts ``power`` outside ``±t(n-1, 1-significance/2)``; in the
-    metric's own unit. NaN with fewer than two pairs.
+    Exact for the two-sided paired t test: ``δ = λ·s/√n``, in the metric's own unit, where λ is the
+    noncentrality at which the noncentral t distribution has probability ``power`` outside
+    ``±t(n-1, 1-significance/2)``. NaN with fewer than two pairs.
     """
     if n < 2 or math.isnan(standard_deviation):
         return math.nan
@@ -131,15 +131,15 @@ def minimal_detectable_effect(
 
 
 def student_quantile(probability: float, degrees_of_freedom: int) -> float:
-    """Quantile of Student's t distribution."""
+    """Return a quantile of Student's t distribution."""
     return float(_special().stdtrit(degrees_of_freedom, probability))
 
 
 def paired_t_power(noncentrality: float, n: int, significance: float = SIGNIFICANCE) -> float:
-    """Power of the two-sided paired t test at noncentrality ``λ = δ·√n/s``.
+    """Return the power of the two-sided paired t test at noncentrality ``λ = δ·√n/s``.
 
-    The noncentral t tail as the mean of ``Φ(λ - t·S) + Φ(-λ - t·S)`` over the scaled chi variable
-    ``S``: scipy's own noncentral t returns NaN for the large ``λ`` that two pairs need.
+    The noncentral t tail is computed as the mean of ``Φ(λ - t·S) + Φ(-λ - t·S)`` over the scaled
+    chi variable ``S``, because scipy's noncentral t returns NaN for the large ``λ`` of two pairs.
     """
     special = _special()
     from scipy.integrate import quad  # type: ignore[import-untyped]

@@ -1,4 +1,4 @@
-"""What one run of the experiments on detectors of AI text does and measures."""
+"""What one run of the experiments on detectors of AI text trains and measures."""
 
 from dataclasses import replace
 from functools import lru_cache
@@ -17,44 +17,48 @@ _FALSE_POSITIVES = 0.05
 
 
 def run_robustness(config: dict[str, Any], seed: int) -> Cell:
-    """Train a detector, or take the one of the arm before; attack its AI texts and ask again.
+    """Train a detector, attack its AI texts, and score the found texts again with fresh noise.
 
-    ``noise`` is ``off``, ``on`` (a fresh draw an answer), ``sampled`` (a fresh mean of ``draws``)
-    or ``expectation``: the detector answers with one draw, the search climbs the mean of ``draws``
-    answers, and what counts is whether the detector is right on what was found, by draws that no
-    search saw. That search goes on until the mean is half of the threshold: where it has just
-    crossed it, a fresh draw is still right about every other time.
+    Arms of the same method share one trained detector. ``noise`` sets how the detector scores:
 
-    A text is called AI above the threshold at which the detector, asked in the same way, accuses
-    5 % of the people of the validation part: at a fixed threshold a detector that says AI more
-    often would seem more robust.
+    * ``off``: without noise;
+    * ``on``: with a fresh draw per score;
+    * ``sampled``: with a fresh mean of ``draws`` draws per score;
+    * ``expectation``: the detector scores with one draw, the search uses the mean of ``draws``
+      scores, and a text counts as misclassified by draws that the search did not see. This search
+      continues until the mean is half of the threshold: at a mean just below the threshold, a
+      fresh draw is still correct about half of the time.
+
+    A text counts as AI above the threshold at which the detector, in the same mode, has a
+    false-positive rate of 5 % on the validation set. At a fixed threshold, a detector that
+    predicts "AI" more often would seem more robust.
     """
     import torch
 
     trained = _trained(config["recipe"], canonical_json(config["overrides"]), seed)
     model: Any = trained.model
-    if model.method.masked_share:  # a vote of three has too few values for a threshold
+    if model.method.masked_share:  # a vote of three has too few values to set a threshold
         model.method = replace(model.method, ensemble="mean")
     noise, draws = config["noise"], config["draws"]
-    answers = {"off": 0, "on": 1, "sampled": draws, "expectation": 1}[noise]
+    num_draws = {"off": 0, "on": 1, "sampled": draws, "expectation": 1}[noise]
     metrics: dict[str, float] = {}
-    # As in training; the searches ask many texts at once.
+    # The precision of training; the searches score many texts at once.
     with torch.autocast("cpu", torch.bfloat16):
-        model.inference_noise = answers
+        model.inference_noise = num_draws
         threshold = _threshold(trained, seed)
         metrics |= _clean(trained, threshold, seed)
         for attack in ATTACKS:
             goal, samples = threshold, 1
             if noise == "expectation":
                 goal = threshold / 2
-                # The mean of SCRN's probabilities over draws takes one pass of the encoder.
+                # SCRN averages its probabilities over draws in one pass of the encoder.
                 if model.method.masked_share:
                     samples = draws
                 else:
                     model.inference_noise = draws
             results = _attacked(trained, attack, goal, samples, config["texts"], seed)
-            model.inference_noise = answers
-            fresh = _right_on(trained, results, threshold, answers)
+            model.inference_noise = num_draws
+            fresh = _share_correct(trained, results, threshold, num_draws)
             failed = sum(one.status == "failed" for one in results) / len(results)
             metrics |= {
                 f"aua_{attack}": 100 * (fresh if noise == "expectation" else failed),
@@ -68,7 +72,7 @@ def run_robustness(config: dict[str, Any], seed: int) -> Cell:
 
 
 def run_setting(config: dict[str, Any], seed: int) -> Cell:
-    """Train a detector on some texts; what it is worth on others, without noise."""
+    """Train a detector; measure its scores of clean test texts, without noise."""
     found = _trained(config["recipe"], canonical_json(config["overrides"]), seed).test_metrics
     return {
         "metrics": {
@@ -82,7 +86,7 @@ def run_setting(config: dict[str, Any], seed: int) -> Cell:
 
 @lru_cache(maxsize=2)
 def _trained(recipe: str, overrides: str, seed: int) -> "TrainedRecipe":
-    """The arms of one method differ in how its detector is asked; it is trained once."""
+    """Train a detector once for all arms that differ only in how it scores."""
     import json
 
     from lightning_plugins.claims.measurements.recipe_run import train_recipe
@@ -94,7 +98,7 @@ def _trained(recipe: str, overrides: str, seed: int) -> "TrainedRecipe":
 def _attacked(
     trained: "TrainedRecipe", attack: str, goal: float, samples: int, texts: int, seed: int
 ) -> "list[AttackResult]":
-    """Greedy searches against answers with fresh noise; one changes at most a quarter of words."""
+    """Attack scores with fresh noise; each greedy search changes at most a quarter of the words."""
     from lightning_plugins.attacks.text import DeepWordBug, FreshNoise, TextBugger, attack_texts
 
     attacks: dict[str, Any] = {"deep_word_bug": DeepWordBug, "text_bugger": TextBugger}
@@ -111,10 +115,10 @@ def _attacked(
     )
 
 
-def _right_on(
+def _share_correct(
     trained: "TrainedRecipe", results: "list[AttackResult]", threshold: float, draws: int
 ) -> float:
-    """Mean share of fresh answers that are right on what an attack left behind."""
+    """Mean share of fresh scores that are correct on the attacked texts."""
     from lightning_plugins.attacks.text import still_misled
 
     model: Any = trained.model
@@ -124,7 +128,7 @@ def _right_on(
 
 
 def _threshold(trained: "TrainedRecipe", seed: int) -> float:
-    """Of the detector as it is asked now, at 5 % false positives of the validation part."""
+    """The threshold of the current mode with 5 % false positives on the validation set."""
     from lightning_plugins.metrics import threshold_at_fpr
 
     model: Any = trained.model
@@ -133,7 +137,7 @@ def _threshold(trained: "TrainedRecipe", seed: int) -> float:
 
 
 def _clean(trained: "TrainedRecipe", threshold: float, seed: int) -> dict[str, float]:
-    """What the scores of texts are worth that nobody changed."""
+    """Metrics of the scores of unchanged test texts."""
     import torch
     from torchmetrics.functional.classification import (
         binary_accuracy,

@@ -1,4 +1,4 @@
-"""What one run of the experiments on influence paths does and measures."""
+"""What one run of the experiments on influence paths trains and measures."""
 
 import contextlib
 import io
@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning_plugins.claims.claim import Cell
 
-_PER_SEED = 100  # networks of different seeds have no seed in common
+_PER_SEED = 100  # so that networks of different seeds share no training seed
 _QUIET: dict[str, Any] = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
@@ -16,10 +16,11 @@ _QUIET: dict[str, Any] = {
 
 
 def run_planner(config: dict[str, Any], seed: int) -> Cell:
-    """Means over users of what a planner's paths are worth, by evaluators of this seed.
+    """Score a planner's paths with the evaluators of this seed; return means over users.
 
-    Users, targets, backbone and evaluators are those of the seed, for every planner. Networks are
-    trained once a seed and kept in the user's cache, under the hash of our sources.
+    The seed determines users, targets, backbone and evaluators; they are the same for every
+    planner. Networks are trained once per seed and stored in the user's cache folder, under the
+    hash of our sources.
     """
     from lightning.pytorch import Trainer
 

@@ -1,4 +1,4 @@
-"""What one run of the experiments on mixtures of experts does and measures."""
+"""What one run of the experiments on mixtures of experts trains and measures."""
 
 import math
 import time
@@ -14,7 +14,7 @@ _LR, _BATCH, _TEST_POINTS = 0.02, 256, 10_000
 
 
 def run_training(config: dict[str, Any], seed: int) -> Cell:
-    """Train one arm; errors on points that no training saw, and how the gates use the pieces."""
+    """Train one arm; measure errors on fresh points and how the gates use the pieces."""
     started = time.perf_counter()
     model, data = _trained(config, seed)
     metrics = _errors(model, data, seed)
@@ -27,7 +27,7 @@ def run_training(config: dict[str, Any], seed: int) -> Cell:
 
 
 def run_slope(config: dict[str, Any], seed: int) -> Cell:
-    """Train at several widths; the slope of log10 of the squared error in log10 of the width."""
+    """Train at several widths; measure the slope of log10 MSE over log10 of the width."""
     errors = []
     for width in config["widths"]:
         model = {**config["model"], "hidden_features": width}
@@ -41,7 +41,7 @@ def run_slope(config: dict[str, Any], seed: int) -> Cell:
 
 
 def run_construction(config: dict[str, Any], seed: int) -> Cell:
-    """Sup error and share of the cells that have a path of their own; the slope over widths."""
+    """Measure sup error, share of cells with a path of their own, and the slope over widths."""
     if "slope" in config:
         return {"metrics": {"slope": config["slope"]}}
     if "model" in config:
@@ -70,10 +70,10 @@ def run_construction(config: dict[str, Any], seed: int) -> Cell:
 
 
 def _trained(config: dict[str, Any], seed: int) -> "tuple[MoERegressor, ManifoldDataModule]":
-    """After Adam with a cosine to zero on fresh batches.
+    """Train with Adam on fresh batches; the learning rate follows a cosine to zero.
 
-    A bare loop: at these sizes a Trainer's bookkeeping would take two thirds of the time. The
-    reference back-end is the fastest there.
+    This is a plain loop, because at these sizes a Trainer would spend two thirds of the time on
+    bookkeeping. The reference backend is the fastest one here.
     """
     import torch
 
@@ -127,7 +127,7 @@ def _metrics(errors: Any) -> dict[str, float]:
 
 
 def _path_share(model: "MoERegressor", pieces: int) -> float:
-    """Different paths of the centres of all cells, as a share of the cells, in percent."""
+    """Number of distinct paths of the cell centres over the number of cells, in percent."""
     import torch
 
     from lightning_plugins.nn.moe import num_unique_paths, paths_of
@@ -139,7 +139,7 @@ def _path_share(model: "MoERegressor", pieces: int) -> float:
 
 
 def _slope(widths: list[float], logarithms: list[float]) -> float:
-    """Least squares, in log10 of the width."""
+    """Least-squares slope over log10 of the width."""
     x = [math.log10(width) for width in widths]
     mean_x, mean_y = (math.fsum(values) / len(values) for values in (x, logarithms))
     products = ((a - mean_x) * (b - mean_y) for a, b in zip(x, logarithms, strict=True))

@@ -1,4 +1,4 @@
-"""Trains a recipe inside an experiment, through the LightningCLI that everybody has."""
+"""Trains a recipe inside an experiment, with an unmodified LightningCLI."""
 
 import logging
 import tempfile
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainedRecipe:
-    """What came out of a run.
+    """The result of a run.
 
-    ``fit_seconds`` is the wall time of ``Trainer.fit``; ``fit_metrics`` are the last values logged
-    in it, ``test_metrics`` those of the test part.
+    ``fit_seconds`` is the wall time of ``Trainer.fit``, ``fit_metrics`` are the last values logged
+    during fit, and ``test_metrics`` those of the test set.
     """
 
     model: "LightningModule"
@@ -34,14 +34,18 @@ class TrainedRecipe:
 def train_recipe(
     config: dict[str, Any], seed: int, callbacks: Sequence["Callback"] = ()
 ) -> TrainedRecipe:
-    """Fit and test ``config["recipe"]`` changed by the dotted keys of ``config["overrides"]``.
+    """Fit and test a recipe.
 
-    ``seed`` seeds both the run and the data's order; ``callbacks`` watch beside the recipe's.
-    Loggers, checkpoints and progress bars are off, and what a callback writes goes to a folder that
-    is removed.
+    Loggers, checkpoints and progress bars are off. Files that callbacks write go to a temporary
+    folder, which is removed.
+
+    Args:
+        config: ``recipe``, the name of the recipe, and ``overrides``, values by dotted key.
+        seed: Seed of the run and of the order of the data.
+        callbacks: Callbacks in addition to those of the recipe.
 
     Raises:
-        ValueError: no such recipe.
+        ValueError: If there is no such recipe.
     """
     from lightning.pytorch.cli import LightningCLI
 
@@ -92,7 +96,7 @@ def _nested(key: str, value: Any) -> dict[str, Any]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out Lightning's hints to somebody who watches one run: noise in a table of many."""
+    """Suppress Lightning's hints, which are meant for a single run."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""Language models at the best of several learning rates, and how soon a baseline gets as far."""
+"""Trains language models at the best of several learning rates, and measures speed-ups."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -9,22 +9,22 @@ if TYPE_CHECKING:
     from lightning_plugins.claims.measurements.recipe_run import TrainedRecipe
 
 _LR = "model.init_args.optimizer.init_args.lr"
-_MOST_WIDENINGS = 3
+_MAX_EXTENSIONS = 3
 
 
 def run_tuned(config: dict[str, Any], seed: int) -> Cell:
-    """Train at every rate of ``config["learning_rates"]``; test that with the least ``val/loss``.
+    """Train at every rate of ``config["learning_rates"]``; test the one with the lowest loss.
 
-    Where that one is the first or the last, the grid is widened by its own factor, up to three
-    times; still on the edge, or with one rate only, the metric ``on_grid_edge`` says so. Rates are
-    chosen seed by seed on the validation part and judged on the test part, so that choosing among
-    many does not flatter.
+    If the best rate is at an edge of the grid, the grid is extended by its own factor, up to three
+    times. The metric ``on_grid_edge`` is 1 if the best rate is still at the edge, or if there is
+    only one rate. For each seed, the rate is chosen by ``val/loss`` on the validation set and
+    scored on the test set, so the choice among many rates does not bias the result.
     """
     rates = sorted(config["learning_rates"])
     runs = {rate: _trained(config, seed, rate) for rate in rates}
     if len(rates) > 1:
         factor = rates[1] / rates[0]
-        for _ in range(_MOST_WIDENINGS):
+        for _ in range(_MAX_EXTENSIONS):
             best = _best(runs)
             if not _on_edge(best, runs):
                 break
@@ -49,13 +49,14 @@ def run_tuned(config: dict[str, Any], seed: int) -> Cell:
 
 
 def run_speedup(config: dict[str, Any], seed: int) -> Cell:
-    """How many times as many steps the baseline needs for the loss at which this arm ends.
+    """Measure how many times this arm's steps the baseline needs to reach this arm's final loss.
 
-    Both train at their given rate; the baseline, ``config["baseline"]``, with twice the steps and
-    its schedule stretched over them, is asked at 5 % intervals when its ``val/loss`` is down to the
-    arm's last one. ``speedup`` is that step over the arm's steps, and 2 where it never is.
+    Both train at their given rate. The baseline, ``config["baseline"]``, trains for twice the
+    steps, with its schedule stretched over them, and is validated at intervals of 5 %.
+    ``speedup`` is the first step at which its ``val/loss`` is at most the arm's last one, divided
+    by the arm's steps; it is 2 if the baseline does not reach that loss.
 
-    Source: Wang et al., arXiv 2502.19002, section 5: how the paper's "2x" is measured.
+    Source: Wang et al., arXiv 2502.19002, section 5, where the paper's "2x" is measured this way.
     """
     from lightning_plugins.claims.measurements.recipe_run import train_recipe
     from lightning_plugins.claims.measurements.recording_callbacks import ValidationWatch
@@ -99,6 +100,6 @@ def _on_edge(rate: float, runs: "dict[float, TrainedRecipe]") -> bool:
 
 
 def _loss(trained: "TrainedRecipe") -> float:
-    """The last validation loss; infinite where the run diverged."""
+    """The last validation loss; infinite if the run diverged."""
     loss = trained.fit_metrics["val/loss"]
     return loss if math.isfinite(loss) else math.inf

@@ -1,30 +1,66 @@
-"""The language models, optimizers and schedules that the claims on optimizers are measured with."""
+"""The experiments that the papers on Blockwise LR and GradPower share: small language models.
 
-from collections.abc import Callable, Iterable
+Each paper compares an optimizer with AdamW in three experiments: terminal loss at the best of
+several learning rates, speed-up at a fixed rate, and the published settings as command lines.
+"""
+
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell, Experiment, Scale
+from lightning_plugins.claims.claim import Claim, Column, Experiment, Scale, claims_on
+from lightning_plugins.claims.measurements.tuned_run import run_speedup, run_tuned
+from lightning_plugins.claims.rules import Superiority
 
+Arm = dict[str, Any]
+
+SEEDS = (0, 1, 2, 3, 4)
+RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
+REGIME = "bytes of Shakespeare, 450 steps of 1 024 tokens, rates tuned for each seed and arm"
+
+SETTINGS: dict[str, Arm] = {
+    "0.04M": {"size": "0.04M"},
+    "0.08M": {"size": "0.08M"},
+    "0.13M": {"size": "0.13M"},
+    "0.08M WSD": {"size": "0.08M", "shape": "wsd_thirds"},
+    "MoE": {"is_moe": True},
+    "MoE WSD": {"is_moe": True, "shape": "wsd_thirds"},
+}
+"""Label -> options of :func:`tuned_arm`; by default a dense LLaMA with a cosine schedule."""
+
+COLUMNS = (
+    Column("test_loss", "test loss", ".4f"),
+    Column("bits_per_byte", "bits/byte", ".3f"),
+    Column("learning_rate", "best rate", ".2g"),
+    Column("trials", "trials", ".1f"),
+    Column("speedup", "steps ratio", ".2f"),
+    Column("seconds", "seconds", ".0f"),
+)
+
+_HIDDEN_SIZES = {"0.04M": 32, "0.08M": 48, "0.13M": 64}
+_MOE_HIDDEN_SIZE = 32
 _OPTIMIZER = "model.init_args.optimizer"
 _SCHEDULE = "model.init_args.lr_scheduler"
 
-SIZES = {"0.04M": 32, "0.08M": 48, "0.13M": 64}
-"""Label (parameters) -> hidden size; 2 layers, 2 heads, untied head, SwiGLU of 2.7 times that."""
 
-_MOE_HIDDEN_SIZE = 32
+def optimizer(name: str, **init_args: Any) -> Arm:
+    """Return AdamW's published settings for ``torch.optim.AdamW`` or a class of this package."""
+    package = "torch.optim" if name == "AdamW" else "lightning_plugins.optimizers"
+    settings = {"betas": [0.9, 0.95], "weight_decay": 0.1, **init_args}
+    return {"class_path": f"{package}.{name}", "init_args": settings}
 
 
-def arm(
-    optimizer: dict[str, Any],
-    learning_rates: tuple[float, ...],
+def tuned_arm(
+    optimizer: Arm,
+    learning_rates: tuple[float, ...] = RATES,
     size: str = "0.08M",
     shape: str = "cosine",
     is_moe: bool = False,
-) -> dict[str, Any]:
-    """A configuration for ``run_tuned``.
+) -> Arm:
+    """Return a configuration for ``run_tuned``.
 
-    450 steps of 1 024 bytes of Shakespeare; warm-up over 5 % of them; every arm and rate ends at
-    the same learning rate, 1e-4. The mixture of experts has 4 experts, 2 chosen, and 0.07M.
+    A run has 450 steps of 1 024 bytes of Shakespeare. The warm-up takes 5 % of them, and every arm
+    ends at the same learning rate, 1e-4, for every tried rate. A dense model has 2 layers, 2 heads,
+    an untied head, and a SwiGLU of 2.7 times the hidden size. The mixture of experts has 0.07M
+    parameters and chooses 2 of 4 experts.
     """
     overrides = {
         "trainer.max_steps": 450,
@@ -36,7 +72,7 @@ def arm(
         "data.init_args.context_length": 64,
         "data.init_args.batch_size": 16,
         "model.init_args.architecture": "qwen2_moe" if is_moe else "llama",
-        "model.init_args.config": _moe() if is_moe else _dense(SIZES[size]),
+        "model.init_args.config": _moe() if is_moe else _dense(_HIDDEN_SIZES[size]),
         _OPTIMIZER: optimizer,
         _SCHEDULE: {
             "class_path": "lightning_plugins.optimizers.BlockwiseSchedule",
@@ -50,45 +86,88 @@ def arm(
     }
 
 
-def with_stretched_warmup(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration of ``arm`` with each block's warm-up as long as its multiplier says."""
-    overrides = {**config["overrides"], f"{_SCHEDULE}.init_args.stretch_warmup": True}
-    return {**config, "overrides": overrides}
+def with_stretched_warmup(arm: Arm) -> Arm:
+    """Return the arm with each block's warm-up stretched by the block's multiplier."""
+    overrides = {**arm["overrides"], f"{_SCHEDULE}.init_args.stretch_warmup": True}
+    return {**arm, "overrides": overrides}
 
 
-def described(setting: dict[str, Any]) -> str:
-    """The model and schedule of a setting of ``arm``, in words."""
-    kind = f"LLaMA of {setting.get('size')}"
-    if setting.get("is_moe"):
-        kind = "Qwen2-MoE of 0.07M"
+def terminal_loss(arms: dict[str, Arm], smoke_rates: dict[str, float]) -> Experiment:
+    """Compare arms at their best rate.
+
+    The ``smoke`` scale only checks that the arms of ``smoke_rates`` run: 150 steps at one learning
+    rate per arm, two seeds.
+    """
+    steps = {"trainer.max_steps": 150, "trainer.val_check_interval": 150}
+    changes = {
+        name: {"learning_rates": [rate], "overrides": steps} for name, rate in smoke_rates.items()
+    }
+    smoke = Scale(seeds=(0, 1), only=tuple(changes), arms=changes)
+    return Experiment("terminal loss", arms, {"smoke": smoke, "cpu": Scale(SEEDS)}, run_tuned)
+
+
+def speedup(optimizers: dict[str, tuple[Arm, float]]) -> Experiment:
+    """Compare optimizers at learning rates that were fixed on another seed before.
+
+    Args:
+        optimizers: Name of the arm -> optimizer and learning rate; the first is the baseline.
+    """
+    arms = {}
+    for name, (chosen, rate) in optimizers.items():
+        arm = tuned_arm(chosen)
+        overrides = {**arm["overrides"], f"{_OPTIMIZER}.init_args.lr": rate}
+        arms[name] = {"recipe": arm["recipe"], "overrides": overrides}
+    baseline = next(iter(arms.values()))["overrides"]
+    arms = {name: {**arm, "baseline": baseline} for name, arm in arms.items()}
+    return Experiment("speed-up", arms, {"cpu": Scale(SEEDS)}, run_speedup)
+
+
+def published_settings(recipes: tuple[str, ...], methods: dict[str, str]) -> Experiment:
+    """Compare every method (name -> recipe overlays) on every recipe of the paper's size."""
+    arms = {
+        f"{method}, {name}": {"recipe": f"language_model/{name}{overlays}"}
+        for name in recipes
+        for method, overlays in methods.items()
+    }
+    return Experiment("the paper's settings", arms, {"paper": Scale(SEEDS)}, run_tuned)
+
+
+def terminal_claims(
+    arm: str, method: str, figures: dict[str, str], source: str, regime: str = REGIME
+) -> tuple[Claim, ...]:
+    """Return a claim of a lower terminal loss than AdamW for each setting in ``figures``.
+
+    Args:
+        arm: Name of the optimizer in the names of the arms.
+        method: The optimizer in words.
+        figures: Label of a setting -> the paper's figure.
+        source: Source of the figures.
+        regime: What follows the model and schedule in the regime.
+    """
+    return tuple(
+        claim
+        for label, figure in figures.items()
+        for claim in claims_on(
+            "terminal loss",
+            f"{_described(SETTINGS[label])}, {regime}",
+            (
+                f"a lower terminal loss than AdamW, {label}",
+                f"Best-tuned {method} ends at a lower test loss than best-tuned AdamW: "
+                f"{_described(SETTINGS[label])}.",
+                Superiority("test_loss", f"{arm}, {label}", f"AdamW, {label}", "lower"),
+                figure,
+                source,
+            ),
+        )
+    )
+
+
+def _described(setting: Arm) -> str:
+    kind = "Qwen2-MoE of 0.07M" if setting.get("is_moe") else f"LLaMA of {setting['size']}"
     return f"{kind} parameters, {'WSD' if 'shape' in setting else 'cosine'}"
 
 
-def at_fixed_rate(config: dict[str, Any], learning_rate: float) -> dict[str, Any]:
-    """The configuration of ``arm`` at one rate, for ``run_speedup``."""
-    overrides = {**config["overrides"], f"{_OPTIMIZER}.init_args.lr": learning_rate}
-    return {"recipe": config["recipe"], "overrides": overrides}
-
-
-def short(arms: dict[str, dict[str, Any]], learning_rates: dict[str, float]) -> Scale:
-    """The scale that only shows that the arms run: 150 steps at one rate each, two seeds."""
-    steps = {"trainer.max_steps": 150, "trainer.val_check_interval": 150}
-    changes = {
-        name: {"learning_rates": [rate], "overrides": steps}
-        for name, rate in learning_rates.items()
-        if name in arms
-    }
-    return Scale(seeds=(0, 1), only=tuple(changes), arms=changes)
-
-
-def optimizer(name: str, **init_args: Any) -> dict[str, Any]:
-    """AdamW's published settings in this or another class of ours."""
-    package = "torch.optim" if name == "AdamW" else "lightning_plugins.optimizers"
-    settings = {"betas": [0.9, 0.95], "weight_decay": 0.1, **init_args}
-    return {"class_path": f"{package}.{name}", "init_args": settings}
-
-
-def _dense(hidden_size: int) -> dict[str, Any]:
+def _dense(hidden_size: int) -> Arm:
     return {
         "hidden_size": hidden_size,
         "intermediate_size": hidden_size * 8 // 3,
@@ -98,7 +177,7 @@ def _dense(hidden_size: int) -> dict[str, Any]:
     }
 
 
-def _moe() -> dict[str, Any]:
+def _moe() -> Arm:
     return {
         **_dense(_MOE_HIDDEN_SIZE),
         "num_key_value_heads": 2,
@@ -107,18 +186,3 @@ def _moe() -> dict[str, Any]:
         "moe_intermediate_size": 44,
         "shared_expert_intermediate_size": 44,
     }
-
-
-def published(
-    run: Callable[[dict[str, Any], int], Cell],
-    seeds: tuple[int, ...],
-    recipes: Iterable[str],
-    methods: dict[str, str],
-) -> Experiment:
-    """The same comparison at the papers' sizes: every method, as overlays, on every recipe."""
-    arms = {
-        f"{method}, {name}": {"recipe": f"language_model/{name}{overlays}"}
-        for name in recipes
-        for method, overlays in methods.items()
-    }
-    return Experiment("the paper's settings", arms, {"paper": Scale(seeds=seeds)}, run)

@@ -8,7 +8,7 @@ import torch
 from marker_corpus import marker_corpus, tiny_detector
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.measurements import ai_text as ai_text_runs
+from lightning_plugins.claims.measurements import ai_text as ai_text_measurement
 from lightning_plugins.claims.published_runs import published_lines
 from lightning_plugins.claims.reporting import paper_evidence
 from lightning_plugins.claims.result_store import CellIdentity, CellRecord
@@ -26,13 +26,13 @@ def trained(monkeypatch):
     model = tiny_detector("scrn")
     texts = [SimpleNamespace(**sample) for sample in marker_corpus(20)]
     found = SimpleNamespace(model=model, datamodule=SimpleNamespace(samples=lambda part: texts))
-    monkeypatch.setattr(ai_text_runs, "_trained", lambda *_: found)
+    monkeypatch.setattr(ai_text_measurement, "_trained", lambda *_: found)
     return found
 
 
 def cell(noise, texts=6):
     config = {"recipe": "-", "overrides": {}, "noise": noise, "draws": 3, "texts": texts}
-    return ai_text_runs.run_robustness(config, seed=1)["metrics"]
+    return ai_text_measurement.run_robustness(config, seed=1)["metrics"]
 
 
 def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
@@ -58,14 +58,14 @@ def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
 def test_the_threshold_accuses_few_people_and_decides(trained, monkeypatch):
     assert cell("off")["fpr"] <= 5  # the same texts stand in both parts here
     texts = [sample.text for sample in trained.datamodule.samples("test") if sample.label]
-    threshold = ai_text_runs._threshold(trained, seed=1)
+    threshold = ai_text_measurement._threshold(trained, seed=1)
     found = sum(score > threshold for score in trained.model.score(texts)) / len(texts)
     assert cell("off", texts=len(texts))["tpr"] == pytest.approx(100 * found)
-    monkeypatch.setattr(ai_text_runs, "_threshold", lambda *_: 1.0)
+    monkeypatch.setattr(ai_text_measurement, "_threshold", lambda *_: 1.0)
     nothing = cell("off")
     assert nothing["aua"] == nothing["tpr"] == nothing["fpr"] == 0
     assert nothing["queries"] == 1
-    monkeypatch.setattr(ai_text_runs, "_threshold", lambda *_: -1.0)
+    monkeypatch.setattr(ai_text_measurement, "_threshold", lambda *_: -1.0)
     assert cell("on")["aua"] == 100
 
 
@@ -74,10 +74,12 @@ def test_masked_copies_are_averaged_before_they_vote_in_expectation(monkeypatch)
     model = tiny_detector("ranmask")
     texts = [SimpleNamespace(**sample) for sample in marker_corpus(8)]
     found = SimpleNamespace(model=model, datamodule=SimpleNamespace(samples=lambda part: texts))
-    monkeypatch.setattr(ai_text_runs, "_trained", lambda *_: found)
+    monkeypatch.setattr(ai_text_measurement, "_trained", lambda *_: found)
     samples = []
-    attacked = ai_text_runs._attacked
-    monkeypatch.setattr(ai_text_runs, "_attacked", lambda *a: samples.append(a[3]) or attacked(*a))
+    attacked = ai_text_measurement._attacked
+    monkeypatch.setattr(
+        ai_text_measurement, "_attacked", lambda *a: samples.append(a[3]) or attacked(*a)
+    )
     cell("expectation", texts=2)
     cell("sampled", texts=2)
     assert samples == [3, 3, 1, 1]
@@ -128,5 +130,5 @@ def test_the_overview_has_every_arm_with_its_interval_and_the_verdicts():
     # 22 ± t(0.975, 2) 2 / sqrt(3)
     assert (low, high) == pytest.approx((22 - 4.9683, 22 + 4.9683), abs=1e-3)
     assert len(found.follows) == len(whole.overview.conclusions)
-    assert found.follows[0].startswith("With a fresh draw of noise in every answer, SCRN keeps")
+    assert found.follows[0].startswith("With fresh noise in every output, SCRN keeps")
     assert "Supported: SCRN, noise on - plain: 21" in found.follows[0]

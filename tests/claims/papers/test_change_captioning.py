@@ -7,13 +7,8 @@ pytest.importorskip("transformers")
 pytest.importorskip("PIL")
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.papers.change_captioning_experiments import (
-    CONTROL,
-    DIRECT,
-    MODULE,
-    PLAIN,
-    run_captioner,
-)
+from lightning_plugins.claims.measurements.change_captioning import run_captioner
+from lightning_plugins.claims.papers.change_captioning import CONTROL, DIRECT, MODULE, PLAIN
 from lightning_plugins.claims.published_runs import published_lines
 from lightning_plugins.litmodels.change_captioning.network import build_network
 from lightning_plugins.recipes import load_recipe

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.papers.decentralized_experiments import run_schedules
+from lightning_plugins.claims.measurements.decentralized import run_schedules
 from lightning_plugins.claims.published_runs import published_lines
 from lightning_plugins.recipes import load_recipe
 

@@ -5,9 +5,8 @@ import math
 import pytest
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.measurements import recipe_run
-from lightning_plugins.claims.papers import induction_heads
-from lightning_plugins.claims.papers.induction_heads import run_markov, run_mixture
+from lightning_plugins.claims.measurements import induction_heads, recipe_run
+from lightning_plugins.claims.measurements.induction_heads import run_markov, run_mixture
 
 PAPER = load_paper("induction-heads")
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from lightning_plugins.claims import load_paper
-from lightning_plugins.claims.papers.late_sam_experiments import run_switch
+from lightning_plugins.claims.measurements.late_sam import run_switch
 from lightning_plugins.claims.published_runs import published_lines
 from lightning_plugins.recipes import load_recipe
 

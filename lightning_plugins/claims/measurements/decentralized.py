@@ -1,15 +1,18 @@
-"""The experiment behind the claims on decentralized training, in one batched simulation."""
+"""What one run of the experiment on decentralized training trains and measures.
+
+All agents train in one batched simulation.
+"""
 
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell, Experiment, Scale
+from lightning_plugins.claims.claim import Cell
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightning_plugins.strategies.communication import Communication
+    from lightning_plugins.strategies.rounds import Communication
 
 _SETTINGS: dict[str, Any] = {
     "agents": 16,
@@ -24,46 +27,11 @@ _SETTINGS: dict[str, Any] = {
 }
 
 
-def schedules() -> Experiment:
-    """All ways to communicate, from never to after each step."""
-    gossip = {"topology": "pull", "rate": 1.0}
-    window = {"shape": "window", "topology": "pull", "end_rate": 1.0, "width": 0.1}
-    paper_recipes = {
-        "gossip, merged": "decentralized/imagenet200_resnet18",
-        "late window": "decentralized/imagenet200_resnet18_late_window",
-    }
-    return Experiment(
-        name="schedules",
-        arms={
-            "no communication": {"topology": "pull", "rate": 0.0},
-            "gossip": gossip,
-            "gossip, merged": {**gossip, "final_merge": True},
-            "early window": {**window, "start": 0.1},
-            "middle window": {**window, "start": 0.5},
-            "late window": {**window, "start": 0.9},
-            "linear": {"shape": "linear", "topology": "pull", "rate": 0.0, "end_rate": 1.0},
-            "local SGD, equal bytes": {"topology": "complete", "budget_of": "gossip, merged"},
-            "local SGD": {"topology": "complete", "rate": 1.0},
-            "server": {"topology": "complete", "each_step": True},
-        },
-        scales={
-            "smoke": Scale(seeds=(0, 1, 2), overrides={"agents": 8, "rounds": 40}),
-            "cpu": Scale(seeds=(0, 1, 2, 3, 4)),
-            "paper": Scale(
-                seeds=(0, 1, 2, 3, 4),
-                only=tuple(paper_recipes),
-                arms={arm: {"recipe": recipe} for arm, recipe in paper_recipes.items()},
-            ),
-        },
-        run=run_schedules,
-    )
-
-
 def run_schedules(config: dict[str, Any], seed: int) -> Cell:
-    """Train one arm; accuracies on the test part.
+    """Train one arm; measure accuracies on the test set, traffic, and consensus distance.
 
-    ``held_accuracy`` is of what the agents hold at the end, in the mean over them;
-    ``local_accuracy`` is before a final merge, and ``merged_accuracy`` of the agents' mean.
+    ``held_accuracy`` is the mean accuracy of the agents' final models, ``local_accuracy`` the same
+    before a final merge, and ``merged_accuracy`` the accuracy of the mean of their weights.
     """
     import torch
     from torch.func import functional_call
@@ -82,7 +50,7 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
     partition = DirichletPartition(settings["alpha"], steps_a_round * batch_size, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # In eval mode there is no dropout to draw for; the net has no other mode.
+        # Eval mode draws no dropout masks; the network behaves the same in both modes.
         network = build_image_network("mlp", num_classes=10, in_channels=1, image_size=8).eval()
 
     def loss_fn(parameters: "dict[str, Tensor]", batch: Any) -> "Tensor":
@@ -124,7 +92,7 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
     model_bytes = sum(parameter.nbytes for parameter in network.parameters())
     report = end.ledger.report(model_bytes, steps, agents)
     sent = report["training_bytes"] / agents
-    if merges:  # booked here, since the simulation leaves the agents as they were before it
+    if merges:  # added here, because the simulation does not apply the final merge to the agents
         sent += report["ddp_bytes"] / agents / steps
     return {
         "metrics": {
@@ -161,7 +129,7 @@ def _communication(settings: dict[str, Any], seed: int) -> "Communication":
         topology = RandomPull(settings["peers"])
     every = 1 if settings.get("each_step") else settings["steps_a_round"]
     if "budget_of" in settings:
-        # Bytes of pulls in each round and of one merge, in averages of all; at least as many.
+        # As many averages over all agents as cover the bytes of all pulls and of one merge.
         agents = settings["agents"]
         average = 2 * (agents - 1) / agents
         affordable = -(-(settings["peers"] * settings["rounds"] + average) // average)

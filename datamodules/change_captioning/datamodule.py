@@ -1,6 +1,5 @@
 """The DataModule of image pairs with change captions: published data sets or synthetic tiles."""
 
-import importlib.util
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
@@ -14,7 +13,6 @@ from lightning_plugins.datamodules.change_captioning.caption_files import (
     read_captions,
 )
 from lightning_plugins.datamodules.change_captioning.image_pairs import (
-    INSTALL_PILLOW,
     CaptionMode,
     ImagePairs,
     collate,
@@ -22,6 +20,7 @@ from lightning_plugins.datamodules.change_captioning.image_pairs import (
 )
 from lightning_plugins.datamodules.change_captioning.synthetic_tiles import generated_folder
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
+from lightning_plugins.optional_packages import requires
 
 _MODES = ("flatten", "random", "first")
 
@@ -114,8 +113,8 @@ class ChangeCaptionDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Generate the tiles if they are used and do not exist."""
-        if importlib.util.find_spec("PIL") is None:
-            raise ImportError(f"ChangeCaptionDataModule requires Pillow: {INSTALL_PILLOW}")
+        with requires("Pillow", by="ChangeCaptionDataModule", extra="vision"):
+            import PIL  # noqa: F401
         if self.folder is None and self.own_pair is None:
             generated_folder(self.data_dir, self.sizes, self.seed)
 

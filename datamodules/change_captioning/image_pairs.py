@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
+from lightning_plugins.optional_packages import requires
 
 CaptionMode = Literal["flatten", "random", "first"]
-INSTALL_PILLOW = "pip install pillow"
 
 
 class ImagePairs(Dataset):
@@ -75,10 +75,8 @@ def read_pair(record: PairRecord) -> Tensor:
 
 
 def _picture(file: Any) -> Tensor:
-    try:
+    with requires("Pillow", by="reading images", extra="vision"):
         from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError(f"reading images requires Pillow: {INSTALL_PILLOW}") from error
     try:
         with Image.open(file) as picture:
             if picture.mode not in ("RGB", "RGBA", "P", "L"):

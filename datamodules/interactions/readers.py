@@ -11,6 +11,7 @@ from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable
 from lightning_plugins.datamodules.interactions.movielens import read_movielens
 from lightning_plugins.nn.recommendation import Item
+from lightning_plugins.optional_packages import requires
 
 _REQUIRED = ("user", "item", "timestamp")
 _OPTIONAL = ("rating", "title", "year", "genres")
@@ -151,10 +152,8 @@ def _csv_columns(path: Path) -> dict[str, list[str]]:
 
 
 def _parquet_columns(path: Path) -> dict[str, list[str]]:
-    try:
+    with requires("pyarrow", by="reading Parquet", extra="recsys"):
         from pyarrow import parquet
-    except ImportError as error:
-        raise ImportError("Parquet files require pyarrow: pip install pyarrow") from error
     table = parquet.read_table(path)
     return {
         name: ["" if value is None else str(value) for value in table[name].to_pylist()]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_plugins.assets import asset_path
+from lightning_plugins.optional_packages import requires
 
 _VALIDATION_PLAYS = ("tempest", "twelfth_night", "henry_v")
 _TEST_PLAYS = ("macbeth", "winters_tale", "richard_iii")
@@ -228,13 +229,8 @@ class HubCorpus:
         return name, self.config or config
 
     def _splits(self) -> Mapping[str, Any]:
-        try:
+        with requires("datasets", by=f"corpus {self.name!r}", extra="text"):
             import datasets
-        except ImportError as error:
-            raise ImportError(
-                f"corpus {self.name!r} is read with the datasets package: "
-                'pip install "lightning-plugins[text]"'
-            ) from error
         name, config = self._source
         folder = Path(name)
         try:

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightning_plugins.optional_packages import requires
+
 _PIECE_CHARACTERS = 20_000
 _LEARNING_CHARACTERS = 2**28
 
@@ -132,12 +134,8 @@ def _first(documents: Iterable[str], num_characters: int) -> Iterator[str]:
 
 
 def _tokenizers() -> Any:
-    try:
+    with requires("tokenizers", by="a byte-pair tokenizer", extra="text"):
         import tokenizers
-    except ImportError as error:
-        raise ImportError(
-            'byte-pair encoding needs tokenizers: pip install "lightning-plugins[text]"'
-        ) from error
     return tokenizers
 
 
@@ -157,12 +155,8 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(self, name: str) -> None:
-        try:
+        with requires("transformers", by=f"tokenizer={name!r}", extra="text"):
             from transformers import AutoTokenizer
-        except ImportError as error:
-            raise ImportError(
-                f'tokenizer={name!r} needs transformers: pip install "lightning-plugins[text]"'
-            ) from error
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         # The hub's client has exception classes of its own for "not there".

@@ -22,6 +22,7 @@ from lightning_plugins.claims.result_store import (
     checked_cell,
 )
 from lightning_plugins.claims.results import Failure, Results
+from lightning_plugins.optional_packages import requires
 from lightning_plugins.reports.writer import write_text_atomically
 
 BACKENDS = ("loky", "dask", "ray")
@@ -216,12 +217,8 @@ def _run_keyed(task: CellTask) -> tuple[str, CellRecord | Failure]:
 def _parallel(
     tasks: Sequence[CellTask], jobs: int | None, backend: str
 ) -> Iterator[tuple[str, CellRecord | Failure]]:
-    try:
+    with requires("joblib", by="lightning-plugins reproduce", extra="report"):
         import joblib  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(
-            'running claims needs joblib: pip install "lightning-plugins[report]"'
-        ) from error
     with ExitStack() as stack:
         limits = {}
         if backend == "loky":

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 
+from lightning_plugins.optional_packages import requires
+
 SIGNIFICANCE = 0.05
 POWER = 0.80
 
@@ -180,10 +182,6 @@ def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 
 def _special() -> ModuleType:
-    try:
+    with requires("scipy", by="the statistics of claims", extra="report"):
         from scipy import special  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(
-            'judging claims needs scipy: pip install "lightning-plugins[report]"'
-        ) from error
     return special

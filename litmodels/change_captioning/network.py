@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES, Size
 from lightning_plugins.nn.change import DifferenceAwareIntegration
+from lightning_plugins.optional_packages import requires
 
 Difference = Literal["integrate", "alone", "none"]
 
@@ -54,10 +55,8 @@ def with_lora(network: Any, rank: int) -> Any:
     Raises:
         ImportError: peft is not installed.
     """
-    try:
+    with requires("peft", by=f"lora_rank={rank}", extra="text"):
         from peft import LoraConfig, get_peft_model
-    except ImportError as error:
-        raise ImportError(f'lora_rank={rank} requires peft: pip install "peft>=0.13"') from error
     whole = ["multi_modal_projector"] + ["difference"] * (network.model.difference is not None)
     config = LoraConfig(
         r=rank,
@@ -69,12 +68,8 @@ def with_lora(network: Any, rank: int) -> Any:
 
 
 def _configuration(size: Size) -> Any:
-    try:
+    with requires("transformers>=5", by="ChangeCaptioner", extra="text"):
         from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
-    except ImportError as error:
-        raise ImportError(
-            'ChangeCaptioner requires transformers 5 or later: pip install "transformers>=5"'
-        ) from error
     chosen = SIZES[size]
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**chosen.vision),

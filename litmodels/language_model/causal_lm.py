@@ -20,6 +20,7 @@ from lightning_plugins.litmodels.language_model.network import (
 )
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
+from lightning_plugins.optional_packages import requires
 
 # Types without ``norm_topk_prob`` whose gates make the weights of the chosen experts sum to 1.
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
@@ -240,12 +241,8 @@ class CausalLM(LightningModule):
 
 
 def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:
-    try:
+    with requires("transformers", by="CausalLM", extra="text"):
         from transformers import AutoConfig
-    except ImportError as error:
-        raise ImportError(
-            'language models need transformers: pip install "lightning-plugins[text]"'
-        ) from error
     config = AutoConfig.for_model(architecture, **arguments)
     # Without it the network gives no auxiliary loss. Not every mixture has "moe" in its type.
     if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:

@@ -18,6 +18,7 @@ from lightning_plugins.litmodels.recommendation.language.prompts import (
 from lightning_plugins.nn.recommendation import Catalogue
 from lightning_plugins.nn.recommendation.item_network import unpadded
 from lightning_plugins.optimizers import configure_optimizers
+from lightning_plugins.optional_packages import requires
 
 _END = "<end>"
 _IGNORED = -100
@@ -205,12 +206,8 @@ class ItemTextModel(LightningModule):
 
 
 def _learned_words(texts: Sequence[str], vocabulary: int) -> str:
-    try:
+    with requires("transformers", "tokenizers", by="ItemTextModel", extra="recsys"):
         from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    except ImportError as error:
-        raise ImportError(
-            'ItemTextModel needs transformers: pip install "lightning-plugins[recsys]"'
-        ) from error
     words = Tokenizer(models.BPE())
     words.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     words.decoder = decoders.ByteLevel()

@@ -32,7 +32,7 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         ),
         (
             ["--config", "image/digits", "--data.init_args.label_noise=2"],
-            "label_noise=2.0: expected a share in [0, 1]",
+            "label_noise=2.0: expected a fraction in [0, 1]",
         ),
     ],
 )
@@ -48,7 +48,7 @@ def test_a_missing_extra_is_one_line_with_the_command(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     answer = fit("--config", "image/digits", "--model.init_args.network=vit_tiny_patch16_224")
     assert answer.code == 2
-    assert 'pip install "lightning-plugins[vision]"' in answer.err
+    assert 'pip install "timm>=1.0"' in answer.err
     assert answer.err.count("\n") == 1
 
 

@@ -6,9 +6,7 @@ from torch import nn
 
 from lightning_plugins.curvature import HessianOperator, largest_eigenvalues
 
-curvlinops = pytest.importorskip(
-    "curvlinops", reason='curvlinops is not installed: pip install "lightning-plugins[bench]"'
-)
+curvlinops = pytest.importorskip("curvlinops", reason="curvlinops-for-pytorch is not installed")
 
 
 def mlp():

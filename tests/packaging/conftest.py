@@ -93,7 +93,7 @@ def unpacked_wheel(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture(scope="session")
 def core_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A site-packages folder with what `pip install lightning-plugins` brings, and no extra.
+    """A site-packages folder with the core dependencies of this package, and no extra.
 
     Links to the installed packages, so it takes no time. For ``python -S``, which leaves out the
     environment's own folder, and with it the editable install.

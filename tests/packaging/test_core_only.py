@@ -1,4 +1,4 @@
-"""`pip install lightning-plugins`, without an extra, is enough for every plugin."""
+"""Every plugin works with the core dependencies alone, without an extra."""
 
 import shutil
 from collections.abc import Callable

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack, by_importance
 from lightning_plugins.attacks.text.words import STOP_WORDS, Words
+from lightning_plugins.optional_packages import requires
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,8 @@ class MaskFiller:
     """
 
     def __init__(self, name: str, max_length: int) -> None:
-        try:
+        with requires("transformers", by="MaskedLM", extra="text"):
             from transformers import AutoModelForMaskedLM, AutoTokenizer
-        except ImportError as error:
-            raise ImportError(
-                'MaskedLM needs transformers: pip install "lightning-plugins[text]"'
-            ) from error
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
         self._network: Any = AutoModelForMaskedLM.from_pretrained(name).eval()
         self._max_length = max_length

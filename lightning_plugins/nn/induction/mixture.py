@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lightning_plugins.optional_packages import requires
+
 FIRST_LAYER = ("p1", "w1")
 SECOND_LAYER = ("p2", "v1", "k", "v2")
 
@@ -203,12 +205,8 @@ class MixtureDynamics:
                 steps of the emergence cannot be told apart.
             ImportError: without scipy.
         """
-        try:
+        with requires("scipy", by="the reference solution", extra="report"):
             from scipy.integrate import solve_ivp  # type: ignore[import-untyped]
-        except ImportError as error:
-            raise ImportError(
-                'the reference needs scipy: pip install "lightning-plugins[report]"'
-            ) from error
         if not 0 < sigma_init < self.w_star:
             raise ValueError(f"sigma_init={sigma_init}: expected above 0, below w_star")
         dtype = str(getattr(times, "dtype", "float64"))

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lightning_plugins.nn.moe.routing import Routing
+from lightning_plugins.optional_packages import requires
 
 
 def load_balancing_loss(routing: Routing) -> Tensor:
@@ -72,12 +73,8 @@ def routing_accuracy(paths: Tensor, regions: Tensor) -> float:
     Raises:
         ImportError: without scipy.
     """
-    try:
+    with requires("scipy", by="matching paths to regions", extra="report"):
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ImportError(
-            'matching paths to regions needs scipy: pip install "lightning-plugins[report]"'
-        ) from error
     _, path = paths.unique(dim=0, return_inverse=True)
     _, region = regions.unique(return_inverse=True)
     shape = (int(path.max()) + 1, int(region.max()) + 1)

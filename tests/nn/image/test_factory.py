@@ -33,7 +33,7 @@ def test_vgg_names_the_smallest_picture_it_can_halve_five_times():
 
 def test_a_missing_timm_is_told_with_its_install_command_and_own_near_names(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r"resnet20.*pip install \"lightning-plugins\[vision\]\""):
+    with pytest.raises(ImportError, match=r'resnet20.*pip install "timm>=1\.0"'):
         build_image_network("resnet21", num_classes=10)
 
 

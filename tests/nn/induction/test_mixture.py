@@ -180,5 +180,5 @@ def test_without_scipy_the_command_is_said(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_scipy)
-    with pytest.raises(ImportError, match=r'pip install "lightning-plugins\[report\]"'):
+    with pytest.raises(ImportError, match=r'pip install "scipy>=1\.11"'):
         MixtureDynamics(40, 1.0, 0.49).solve([0, 1], 0.01)

@@ -1,4 +1,4 @@
-"""Asks any server that speaks OpenAI's chat protocol."""
+"""A client for servers with OpenAI's chat completions API, with a cache of replies."""
 
 import hashlib
 import http.client
@@ -26,11 +26,11 @@ _MAX_PAUSE_SECONDS = 60.0
 
 
 class ServerError(RuntimeError):
-    """A server did not give a reply; the message says which one and why.
+    """A server sent no valid reply. The message contains its address and the reason.
 
     Args:
-        message: for people.
-        status: of HTTP, where the server refused.
+        message: The error message.
+        status: The HTTP status if the server refused the request.
     """
 
     def __init__(self, message: str, status: int | None = None) -> None:
@@ -39,33 +39,34 @@ class ServerError(RuntimeError):
 
 
 class ChatServer:
-    """vLLM, Ollama, llama.cpp, LM Studio, ``transformers serve``, or OpenAI itself.
+    """A client for vLLM, Ollama, llama.cpp, LM Studio, ``transformers serve``, or OpenAI.
 
-    Requests that fail by a status that may pass (408, 409, 425, 429, 5xx), by a time-out, a broken
-    connection or an unreadable body are repeated with growing, jittered pauses, or after what
-    ``Retry-After`` says; other failures end at once. Redirects are not followed, so that the key
-    goes nowhere else.
+    A request is retried after a transient status (408, 409, 425, 429, 5xx), a timeout, a broken
+    connection or an invalid body. The pauses grow exponentially with jitter, and ``Retry-After`` is
+    respected. Other failures raise an error immediately. Redirects are not followed, so the key is
+    not sent to another server.
 
-    Where JSON is wanted, the server is asked to hold the model to a schema. One that refuses that
-    is asked for any JSON object from then on, and one that refuses that too for text.
+    If JSON is requested, the server is first asked to enforce a schema. If it refuses, any JSON
+    object is requested from then on, and if it refuses that too, plain text.
 
     Args:
-        base_url: up to the version, such as ``http://localhost:8000/v1``.
-        model: the server's name of the model.
-        api_key_variable: environment variable with the key; without it no key is sent.
-        temperature: of sampling, 0 or more.
-        max_tokens: longest reply.
-        timeout_seconds: of one request, from the connection to the end of its body.
-        max_tries: requests for one reply.
-        max_concurrency: requests at the same time.
-        pause_seconds: mean pause before the second try; doubled for each following one.
-        cache_folder: where replies are kept and looked for first; None keeps none.
-        offline: answer from the cache only, without a network.
-        reply_format: what is tried first where JSON is wanted: ``json_schema``, ``json_object`` or
-            ``text``.
+        base_url: URL up to the version, for example ``http://localhost:8000/v1``.
+        model: Name of the model on the server.
+        api_key_variable: Environment variable that contains the key. If it is not set, no key is
+            sent.
+        temperature: Sampling temperature, at least 0.
+        max_tokens: Maximum number of tokens of a reply.
+        timeout_seconds: Timeout of one request, from the connection to the end of the body.
+        max_tries: Maximum number of requests per reply.
+        max_concurrency: Maximum number of concurrent requests.
+        pause_seconds: Mean pause before the first retry; it doubles for each further retry.
+        cache_folder: Folder in which replies are stored and looked up; None disables the cache.
+        offline: Use only the cache, without a network.
+        reply_format: The format that is tried first if JSON is requested: ``json_schema``,
+            ``json_object`` or ``text``.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class ChatServer:
             if not value >= 0:
                 raise ValueError(f"{name}={value}: expected 0 or more")
         if offline and cache_folder is None:
-            raise ValueError("offline=True: expected a cache_folder to answer from")
+            raise ValueError("offline=True: requires a cache_folder")
         self.base_url = base_url.rstrip("/")
         self.model = model
         self.api_key_variable = api_key_variable
@@ -120,15 +121,15 @@ class ChatServer:
     def complete(
         self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
     ) -> list[Reply]:
-        """One reply to each conversation, in their order.
+        """Return one reply per conversation, in order.
 
         Args:
-            conversations: messages with ``role`` and ``content``.
-            seed: sent to the server, which may or may not heed it, and part of the cache's key.
-            schema: of the JSON that is wanted, if it is; the reply may be text all the same.
+            conversations: Messages with ``role`` and ``content``.
+            seed: Seed that is sent to the server, which may ignore it. It is part of the cache key.
+            schema: Schema of the requested JSON, or None. The reply may still be plain text.
 
         Raises:
-            ServerError: a conversation got no reply.
+            ServerError: A conversation has no reply.
         """
         with ThreadPoolExecutor(self.max_concurrency) as pool:
             return list(
@@ -143,7 +144,8 @@ class ChatServer:
             "max_tokens": self.max_tokens,
             "seed": seed,
         }
-        # By what is wanted, not by what the server could do of it, so that replay finds it.
+        # The key contains the requested schema, not the format that the server accepted, so that
+        # an offline run finds the reply.
         request = {"base_url": self.base_url, **body} | ({"schema": schema} if schema else {})
         reply = self.cache.get(request) if self.cache else None
         if reply is not None:
@@ -151,8 +153,8 @@ class ChatServer:
         if self.offline:
             assert self.cache is not None
             raise ServerError(
-                f"offline=True and {self.cache.folder} has no reply of {self.model} to this "
-                "request: run it once with offline=False"
+                f"offline=True: {self.cache.folder} has no reply of {self.model} to this request; "
+                "run it once with offline=False"
             )
         reply = self._in_best_format(body, schema)
         if self.cache:
@@ -166,17 +168,17 @@ class ChatServer:
             if tried == "json_schema":
                 wanted["json_schema"] = {"name": "reply", "strict": True, "schema": schema}
             try:
-                return self._asked(json.dumps(body | {"response_format": wanted}).encode())
+                return self._with_retries(json.dumps(body | {"response_format": wanted}).encode())
             except ServerError as error:
                 if error.status not in _REFUSES_A_FORMAT:
                     raise
-            # The next request may have found out meanwhile: never back to a format refused.
+            # A concurrent request may already have changed the format. It must not change back.
             self.reply_format = max(
                 self.reply_format, _FORMATS[_FORMATS.index(tried) + 1], key=_FORMATS.index
             )
-        return self._asked(json.dumps(body).encode())
+        return self._with_retries(json.dumps(body).encode())
 
-    def _asked(self, body: bytes) -> Reply:
+    def _with_retries(self, body: bytes) -> Reply:
         reason = ""
         for attempt in range(self.max_tries):
             retry_after: float | None = None
@@ -195,7 +197,9 @@ class ChatServer:
             if attempt + 1 < self.max_tries:
                 jittered = self.pause_seconds * 2**attempt * random.uniform(0.5, 1.5)
                 time.sleep(min(_MAX_PAUSE_SECONDS, max(jittered, retry_after or 0.0)))
-        raise ServerError(f"{self.base_url} gave no reply in {self.max_tries} tries: {reason}")
+        raise ServerError(
+            f"{self.base_url} sent no valid reply in {self.max_tries} tries: {reason}"
+        )
 
     def _post(self, body: bytes) -> bytes:
         deadline = time.monotonic() + self.timeout_seconds
@@ -206,14 +210,14 @@ class ChatServer:
         opener = urllib.request.build_opener(_NoRedirects)
         chunks, size = [], 0
         with opener.open(request, timeout=self.timeout_seconds) as response:
-            # In parts: the socket's own time-out starts again with every byte that drips in.
+            # Read in chunks, because the socket's timeout restarts with every byte received.
             while chunk := response.read1(2**16):
                 chunks.append(chunk)
                 size += len(chunk)
                 if size > _MAX_REPLY_BYTES:
-                    raise ValueError(f"a reply of more than {_MAX_REPLY_BYTES} bytes")
+                    raise ValueError(f"the reply exceeds {_MAX_REPLY_BYTES} bytes")
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"no whole reply in {self.timeout_seconds} s")
+                    raise TimeoutError(f"no complete reply within {self.timeout_seconds} s")
         return b"".join(chunks)
 
 
@@ -258,14 +262,14 @@ def _parsed(body: bytes) -> Reply:
         text = choice["message"].get("content") or ""
         is_truncated = choice.get("finish_reason") == "length"
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("a body without choices[0].message") from error
+        raise ValueError("the body has no choices[0].message") from error
     if not isinstance(text, str):
-        raise ValueError("a message that is no text")
+        raise ValueError("the message is not text")
     return Reply(text, is_truncated)
 
 
 def _seconds(header: str | None) -> float | None:
-    """Of ``Retry-After`` in seconds; dates are rare here, and the own pause does as well."""
+    """Parse ``Retry-After`` in seconds; None for dates, which are rare here."""
     try:
         return max(0.0, float(header)) if header is not None else None
     except ValueError:

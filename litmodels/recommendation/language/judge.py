@@ -1,4 +1,4 @@
-"""A language model says how acceptable and how coherent a path is."""
+"""A language model as a judge of the acceptability and coherence of paths."""
 
 from collections.abc import Sequence
 
@@ -27,18 +27,19 @@ _MEAN = "Reply with the mean of these probabilities, one number from 0 to 1, and
 
 
 class PathJudge:
-    """Asks in two turns, first for reasons and then for a number, as LLM-IPP's evaluation does.
+    """Requests reasons in a first turn and a number in a second, like the evaluation of LLM-IPP.
 
-    A reply without a number is asked for again, and left out and counted where that does not help.
+    If a reply has no valid number, the second turn is repeated. Paths that still have no number are
+    left out and counted in ``report``.
 
     Source: Wang et al., arXiv 2409.04827, with the structure of the authors' prompts.
 
     Args:
-        model: what answers, such as ``ChatServer``.
-        max_tries: of the second turn.
+        model: A language model such as ``ChatServer``.
+        max_tries: Maximum number of tries of the second turn.
 
     Raises:
-        ValueError: ``max_tries`` below 1.
+        ValueError: ``max_tries`` is below 1.
     """
 
     def __init__(self, model: ChatModel, max_tries: int = 3) -> None:
@@ -51,40 +52,42 @@ class PathJudge:
     def acceptability(
         self, catalogue: Catalogue, histories: Sequence[list[int]], paths: Sequence[list[int]]
     ) -> list[float | None]:
-        """How likely each user is to be interested in what their path holds, on average."""
-        talks = [
-            _talk(_ACCEPTABLE, history_and_target(catalogue, history, None), catalogue, path)
+        """Return the mean probability that each user is interested in an item of the path."""
+        conversations = [
+            _conversation(
+                _ACCEPTABLE, history_and_target(catalogue, history, None), catalogue, path
+            )
             for history, path in zip(histories, paths, strict=True)
         ]
-        return self._numbers(talks)
+        return self._numbers(conversations)
 
     def relatedness(self, catalogue: Catalogue, paths: Sequence[list[int]]) -> list[float | None]:
-        """How likely neighbours of each path are to be related, on average."""
-        return self._numbers([_talk(_RELATED, "", catalogue, path) for path in paths])
+        """Return the mean probability that two neighbours of each path are related."""
+        return self._numbers([_conversation(_RELATED, "", catalogue, path) for path in paths])
 
-    def _numbers(self, talks: list[Messages]) -> list[float | None]:
-        self._continue(talks, seed=0)
-        for talk in talks:
-            talk.append({"role": "user", "content": _MEAN})
-        numbers: list[float | None] = [None] * len(talks)
+    def _numbers(self, conversations: list[Messages]) -> list[float | None]:
+        self._continue(conversations, seed=0)
+        for conversation in conversations:
+            conversation.append({"role": "user", "content": _MEAN})
+        numbers: list[float | None] = [None] * len(conversations)
         for attempt in range(self.max_tries):
-            open_ones = [place for place, number in enumerate(numbers) if number is None]
-            if not open_ones:
+            pending = [place for place, number in enumerate(numbers) if number is None]
+            if not pending:
                 break
-            replies = self.model.complete([talks[place] for place in open_ones], seed=attempt)
-            for place, reply in zip(open_ones, replies, strict=True):
+            replies = self.model.complete([conversations[place] for place in pending], seed=attempt)
+            for place, reply in zip(pending, replies, strict=True):
                 numbers[place] = probability(reply.text)
-        self.report.note("judged", len(talks))
+        self.report.note("judged", len(conversations))
         self.report.note("no number", numbers.count(None))
         return numbers
 
-    def _continue(self, talks: list[Messages], seed: int) -> None:
-        replies = self.model.complete(talks, seed=seed)
-        for talk, reply in zip(talks, replies, strict=True):
-            talk.append({"role": "assistant", "content": without_thoughts(reply.text)})
+    def _continue(self, conversations: list[Messages], seed: int) -> None:
+        replies = self.model.complete(conversations, seed=seed)
+        for conversation, reply in zip(conversations, replies, strict=True):
+            conversation.append({"role": "assistant", "content": without_thoughts(reply.text)})
 
 
-def _talk(task: str, before: str, catalogue: Catalogue, path: Sequence[int]) -> Messages:
+def _conversation(task: str, before: str, catalogue: Catalogue, path: Sequence[int]) -> Messages:
     lines = [f"{place}. {described(catalogue[item])}" for place, item in enumerate(path, 1)]
     user = "\n".join(filter(None, [before, "Recommendations:", *lines]))
     return [{"role": "system", "content": task}, {"role": "user", "content": user}]

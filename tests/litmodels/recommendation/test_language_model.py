@@ -108,7 +108,7 @@ def test_a_reply_without_titles_leaves_the_path_to_the_fallback(
     planner = LanguageModel(Scripted(text, is_truncated=is_truncated), fallback=Popular())
     assert planned(planner, knowledge) == [9, 7, 6]
     assert (planner.report[event], planner.report["refilled"]) == (1, 3)
-    with pytest.raises(ValueError, match="the plan for user 0 of this batch is unusable"):
+    with pytest.raises(ValueError, match="the plan for user 0 of this batch is invalid"):
         planned(LanguageModel(Scripted(text), on_invalid="raise"), knowledge)
 
 

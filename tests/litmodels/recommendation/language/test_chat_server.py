@@ -144,7 +144,7 @@ def test_what_may_pass_is_tried_again_and_not_for_ever(serve, bad):
     assert client(server, timeout_seconds=1).complete([QUESTION])[0].text == "fine"
     assert len(server.requests) == 2
     broken = serve(bad)
-    with pytest.raises(ServerError, match=r"gave no reply in 3 tries"):
+    with pytest.raises(ServerError, match=r"sent no valid reply in 3 tries"):
         client(broken, timeout_seconds=1).complete([QUESTION])
     assert len(broken.requests) == 3
 
@@ -177,7 +177,7 @@ def test_a_slow_server_is_left_after_the_time_out(serve, slow):
 
 
 def test_a_flood_is_cut_off(serve):
-    with pytest.raises(ServerError, match="a reply of more than 4194304 bytes"):
+    with pytest.raises(ServerError, match="the reply exceeds 4194304 bytes"):
         client(serve(flood), max_tries=1).complete([QUESTION])
 
 
@@ -260,7 +260,7 @@ def test_a_damaged_entry_is_asked_again_and_no_key_is_stored(serve, tmp_path, mo
         ({"max_concurrency": 0}, "max_concurrency=0: expected at least 1"),
         ({"timeout_seconds": 0}, "timeout_seconds=0: expected more than 0"),
         ({"temperature": -1}, "temperature=-1: expected 0 or more"),
-        ({"offline": True}, "offline=True: expected a cache_folder"),
+        ({"offline": True}, "offline=True: requires a cache_folder"),
         ({"reply_format": "xml"}, "reply_format=.xml.: expected one of json_schema, json_object"),
     ],
 )

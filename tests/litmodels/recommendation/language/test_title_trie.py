@@ -1,4 +1,4 @@
-"""Decoding over a trie writes titles of the catalogue and nothing else."""
+"""Decoding with a trie writes only titles of the catalogue."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ SEQUENCES = [[1, 0], [1, 2, 0], [3, 1, 0], [1, 2, 0], [1, 2, 2, 0], [4, 0]]  # 2
 
 
 def decoded(trie, allowed, length, pick):
-    """Tokens and paths where ``pick`` chooses the next token by its scores."""
+    """Return tokens and paths if ``pick`` chooses the next tokens from their scores."""
     rows = len(allowed)
     decoding = TrieDecoding(trie, allowed, length, END)
     tokens = torch.full((rows, 1), 7)
@@ -24,7 +24,7 @@ def decoded(trie, allowed, length, pick):
 
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 999))
-def test_any_choice_of_tokens_spells_allowed_items_once_each(data, seed):
+def test_any_choice_of_tokens_spells_each_allowed_item_at_most_once(data, seed):
     count = len(SEQUENCES)
     allowed = torch.tensor(
         [[False, *data.draw(st.lists(st.booleans(), min_size=count, max_size=count))]] * 2
@@ -44,7 +44,7 @@ def test_any_choice_of_tokens_spells_allowed_items_once_each(data, seed):
         assert row == spelled + [END] * (len(row) - len(spelled))
 
 
-def test_scores_that_remain_are_the_models():
+def test_scores_of_allowed_tokens_are_unchanged():
     decoding = TrieDecoding(TitleTrie(SEQUENCES), torch.tensor([[False] + [True] * 6]), 1, END)
     scores = torch.arange(VOCABULARY).float()[None]
     masked = decoding(torch.tensor([[5]]), scores)
@@ -56,9 +56,9 @@ def test_scores_that_remain_are_the_models():
     ("sequences", "message"),
     [
         ([[1, 2], []], "item 2 has no tokens"),
-        ([[1, 2], [1]], "the tokens of item 2 are the beginning of another's"),
+        ([[1, 2], [1]], "the tokens of item 2 are a prefix of another item's"),
     ],
 )
-def test_titles_that_cannot_be_told_apart_are_refused(sequences, message):
+def test_empty_titles_and_prefixes_of_titles_raise_an_error(sequences, message):
     with pytest.raises(ValueError, match=message):
         TitleTrie(sequences)

@@ -1,11 +1,11 @@
-"""What decentralized training costs: time on a slow network, and simulation on one machine.
+"""Costs of decentralized training: time on a slow network, and simulation on one machine.
 
 usage: python benchmarks/decentralized.py network [--mbit 50] [--agents 4] [--alpha 1.0]
        python benchmarks/decentralized.py simulation [--pairs 8] [--steps 60]
 
-``network`` limits the loopback of a network namespace with a token bucket (root on Linux); where
-that is not allowed, each transfer sleeps for as long as its bytes would take. The target is 95 % of
-the accuracy that averaging after each step reaches, measured without a limit before the runs.
+``network`` limits the loopback of a network namespace with a token bucket (requires root on Linux).
+Without the permission, each transfer sleeps for the time that its bytes would take. The target is
+95 % of the accuracy of averaging after each step, which is measured first, without a limit.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def digits() -> DigitsDataModule:
 
 @functools.lru_cache(maxsize=64)
 def share_of(alpha: float, agent: int, agents: int, epoch: int) -> torch.Tensor:
-    """Shuffled sample indices of one agent's epoch, which is a round."""
+    """Return shuffled sample indices of one agent's epoch, which is one round."""
     partition = DirichletPartition(alpha, EVERY * BATCH, seed=SEED)
     indices = partition.indices(digits().train_dataset.labels, agent, agents, epoch)
     generator = torch.Generator().manual_seed(epoch * agents + agent)
@@ -85,7 +85,7 @@ def accuracy(net: nn.Module, data: DigitsDataModule) -> float:
     return float((logits.argmax(1) == data.test_dataset.labels).float().mean())
 
 
-def servers_accuracy(agents: int, alpha: float) -> float:
+def server_accuracy(agents: int, alpha: float) -> float:
     data, net = digits(), network().eval()
 
     def loss_fn(parameters: dict, batch: tuple) -> torch.Tensor:
@@ -104,7 +104,7 @@ def servers_accuracy(agents: int, alpha: float) -> float:
 
 
 def train_until(method: str, target: float, alpha: float, emulated_mbit: float) -> None:
-    """One agent of one method, until the mean of the agents reaches ``target``; run by torchrun."""
+    """Train one agent until the mean of all agents reaches ``target``; run by torchrun."""
     dist.init_process_group("gloo")
     agent, agents = dist.get_rank(), dist.get_world_size()
     data, net = digits(), network()
@@ -146,13 +146,13 @@ def train_until(method: str, target: float, alpha: float, emulated_mbit: float) 
             total_sent += sent
         dist.barrier()
         seconds += time.perf_counter() - started
-        means = own.mean(parameters, "measurement")  # off the clock, as is the evaluation
+        means = own.mean(parameters, "measurement")  # not timed, nor is the evaluation
         merged = network()
         with torch.no_grad():
             for place, mean in zip(merged.parameters(), means, strict=True):
                 place.copy_(mean)
         reached = accuracy(merged, data)
-    if method == "decentralized":  # the merge itself is on the clock
+    if method == "decentralized":  # the merge is timed
         dist.barrier()
         started = time.perf_counter()
         own.merge(step)
@@ -166,7 +166,7 @@ def train_until(method: str, target: float, alpha: float, emulated_mbit: float) 
 
 
 def in_slow_network(command: list[str], mbit: float) -> tuple[list[str], bool]:
-    """``command`` behind a token bucket, and whether that is allowed here."""
+    """Return ``command`` behind a token bucket, and whether this machine allows one."""
     limit = (
         "ip link set lo up && "
         f"tc qdisc add dev lo root tbf rate {mbit}mbit burst 128kb latency 400ms"
@@ -180,7 +180,7 @@ def in_slow_network(command: list[str], mbit: float) -> tuple[list[str], bool]:
 
 
 def compare_on_slow_network(mbit: float, agents: int, alpha: float) -> None:
-    server = servers_accuracy(agents, alpha)
+    server = server_accuracy(agents, alpha)
     target = 0.95 * server
     print(
         f"{agents} agents, digits, Dirichlet {alpha}, SGD {LR}, batch {BATCH}; server reaches "
@@ -202,10 +202,10 @@ def compare_on_slow_network(mbit: float, agents: int, alpha: float) -> None:
             raise SystemExit(run.stderr[-2000:])
         results[method] = json.loads(run.stdout.strip().splitlines()[-1])
         one = results[method]
-        how = "tbf on the loopback" if is_limited else "sleeping for the bytes"
+        how = "tbf on the loopback" if is_limited else "sleeping"
         print(
             f"{method:14} {one['seconds']:7.1f} s  {one['steps']:5d} steps  accuracy "
-            f"{100 * one['accuracy']:.1f} %  {one['bytes'] / 1e6:8.2f} MB of the first agent  "
+            f"{100 * one['accuracy']:.1f} %  {one['bytes'] / 1e6:8.2f} MB sent by the first agent  "
             f"({mbit:g} Mbit/s by {how}, {one['parameters']} parameters)",
             flush=True,
         )
@@ -257,7 +257,7 @@ def compare_simulations(pairs: int, steps: int, agents: int = 16) -> None:
             fit("auto")
 
     def simulated() -> None:
-        with tempfile.TemporaryDirectory() as folder:  # where it writes what communication cost
+        with tempfile.TemporaryDirectory() as folder:  # receives communication.json
             before = Path.cwd()
             os.chdir(folder)
             strategy = SimulatedDecentralizedStrategy(agents, data="user")

@@ -1,4 +1,4 @@
-"""When agents of decentralized training communicate."""
+"""The schedule of communication in decentralized training."""
 
 import dataclasses
 from pathlib import Path
@@ -16,37 +16,38 @@ from lightning_plugins.strategies.topologies import Topology
 
 
 class CommunicationSchedule(Callback):
-    """Says after which optimizer steps agents gossip, and whether they merge at the end.
+    """Sets the optimizer steps after which agents gossip, and whether they merge at the end.
 
-    For a Trainer with ``DecentralizedStrategy`` or ``SimulatedDecentralizedStrategy``. The shapes
-    are those of :class:`lightning_plugins.strategies.schedule.Schedule`. Where the run's end is
-    known, the final merge is part of the last optimizer step, so that the last validation and the
-    last checkpoint see it. Where the run ends earlier, by early stopping or ``max_time``, it comes
-    at the end of training: ``last.ckpt`` is then written again, and ``merged.ckpt`` beside it.
+    Requires ``DecentralizedStrategy`` or ``SimulatedDecentralizedStrategy``. See
+    :class:`lightning_plugins.strategies.schedule.Schedule` for the shapes. If the run has a known
+    end, the final merge is part of the last optimizer step, before the last validation and the last
+    checkpoint. If the run ends earlier, by early stopping or ``max_time``, agents merge at the end
+    of training; ``last.ckpt`` is then rewritten, and ``merged.ckpt`` is saved in the same folder.
 
-    Logs, at the steps at which the Trainer logs: ``communication/megabytes_sent`` and
-    ``communication/rounds``, of the first agent, for training alone.
+    Logs ``communication/megabytes_sent`` and ``communication/rounds`` of the first agent at the
+    Trainer's logging steps; traffic of checkpoints and measurements is not included.
 
     Args:
         shape: ``constant``, ``linear``, ``cosine``, ``window`` or ``adaptive``.
-        every_n_steps: optimizer steps a round.
-        rate: share of rounds with gossip.
-        end_rate: the share at the end of ``linear`` and ``cosine``, or outside of the window.
-        start: where the window begins, as a fraction of the run.
-        width: of the window, as a fraction of the run.
-        budget: rounds with gossip in the whole run.
-        threshold: of ``adaptive``: relative squared drift since the last gossip.
-        window_topology: in the window; None is the strategy's. ``Complete`` there and
-            ``RandomPull(0.2)`` outside is what arXiv 2507.06542 compares early and late.
-        final_merge: all agents take the mean after the last step.
-        outer_lr: of DiLoCo's Nesterov step on the mean of all agents, with the topology
-            ``Complete``; None takes the mean itself, which is local SGD.
-        outer_momentum: of that step.
+        every_n_steps: Optimizer steps per round.
+        rate: Share of rounds with gossip.
+        end_rate: Share at the end of ``linear`` and ``cosine``, or outside the window.
+        start: Start of the window, as a fraction of the run.
+        width: Width of the window, as a fraction of the run.
+        budget: Number of rounds with gossip in the run.
+        threshold: Threshold of ``adaptive``: relative squared drift since the last gossip.
+        window_topology: Topology within the window; None uses the strategy's. arXiv 2507.06542
+            compares early and late windows of ``Complete``, with ``RandomPull(0.2)`` outside.
+        final_merge: Replace the weights of all agents by their mean after the last step.
+        outer_lr: Learning rate of DiLoCo's Nesterov step on the mean of all agents, with the
+            topology ``Complete``; None uses the mean itself, which is local SGD.
+        outer_momentum: Momentum of DiLoCo's Nesterov step.
 
     Raises:
-        ValueError: an argument outside its range, a window outside the run, a budget that cannot be
-            met, or an outer optimizer for a topology that does not average all.
-        MisconfigurationException: another strategy, or two of these callbacks.
+        ValueError: An argument is outside its range, the window or the budget does not fit the run,
+            or the outer optimizer is used with a topology that does not average all agents.
+        MisconfigurationException: The strategy has no agents, or the Trainer has two of these
+            callbacks.
 
     Example::
 
@@ -79,12 +80,12 @@ class CommunicationSchedule(Callback):
         self.outer = None if outer_lr is None else OuterNesterov(outer_lr, outer_momentum)
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         strategy = trainer.strategy
         if not isinstance(getattr(strategy, "communication", None), Communication):
             raise MisconfigurationException(
-                f"CommunicationSchedule needs agents, and {type(strategy).__name__} has none: set "
-                "strategy='decentralized'"
+                f"CommunicationSchedule requires agents, but {type(strategy).__name__} has none: "
+                "set strategy='decentralized'"
             )
         own = [c for c in trainer.callbacks if isinstance(c, CommunicationSchedule)]  # type: ignore[attr-defined]
         if len(own) > 1:
@@ -94,7 +95,7 @@ class CommunicationSchedule(Callback):
             communication.schedule.check(trainer.max_steps)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the strategy its schedule."""
+        """Set the schedule of the strategy."""
         if stage == "fit":
             self.check(trainer)
             trainer.strategy.communication = self._communication(trainer)  # type: ignore[attr-defined]
@@ -102,21 +103,21 @@ class CommunicationSchedule(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what communication has cost so far."""
+        """Log the bytes and rounds so far."""
         if logs_at_this_step(trainer):
             strategy: Any = trainer.strategy
             kinds = ("gossip", "merge")
-            booked = [strategy.ledger.of(trainer.global_rank, kind) for kind in kinds]
-            sent = sum(entry.bytes_sent for entry in booked)
+            traffic = [strategy.ledger.of(trainer.global_rank, kind) for kind in kinds]
+            sent = sum(entry.bytes_sent for entry in traffic)
             pl_module.log_dict(
                 {
                     "communication/megabytes_sent": sent / 1e6,
-                    "communication/rounds": float(booked[0].rounds),
+                    "communication/rounds": float(traffic[0].rounds),
                 }
             )
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Merge, where the run ended before its known end, and save what came of it."""
+        """Merge and save checkpoints if the run ended before the final merge."""
         strategy: Any = trainer.strategy
         if not self.final_merge or strategy.has_merged:
             return

@@ -1,4 +1,4 @@
-"""What decentralized training achieved, in a few lines at its end."""
+"""A short summary at the end of decentralized training."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -8,21 +8,21 @@ from lightning_plugins.strategies.topologies import Complete
 
 
 class DecentralizedSummary(Callback):
-    """Prints the agents' value before the merge, after it, that of a server, and bytes against DDP.
+    """Prints a metric before and after the merge, optionally that of a server, and the bytes sent.
 
-    It needs :class:`MergedEvaluation`, whose ``metric`` it shows. With ``server`` the run is made
-    again when it has ended, from the same weights on the same data, with all agents averaging after
-    each step, as a parameter server or DDP does: that takes as long again.
+    Requires :class:`MergedEvaluation` and prints its ``metric``. With ``server``, the run is
+    repeated after its end, from the same weights on the same data, with all agents averaging after
+    each step as a parameter server or DDP does. This doubles the duration of the run.
 
     Args:
-        server: train the server's model too.
+        server: Also train the server's model.
 
     Attributes:
-        lines: what was printed.
+        lines: The printed lines.
 
     Raises:
-        MisconfigurationException: no ``MergedEvaluation`` beside it, or ``server`` with agents that
-            may be dropped.
+        MisconfigurationException: The Trainer has no ``MergedEvaluation``, or ``server`` is used
+            with ``on_peer_failure="drop"``.
     """
 
     def __init__(self, server: bool = False) -> None:
@@ -31,25 +31,25 @@ class DecentralizedSummary(Callback):
         self._start: LightningModule | None = None
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer without :class:`MergedEvaluation`, before anything is prepared."""
+        """Refuse a Trainer without :class:`MergedEvaluation` before data is prepared."""
         self._metric(trainer)
         if self.server and getattr(trainer.strategy, "on_peer_failure", "raise") == "drop":
             raise MisconfigurationException(
-                "DecentralizedSummary(server=True) with on_peer_failure='drop': a server's run "
-                "does not survive a lost agent; set server=False"
+                "DecentralizedSummary(server=True) does not support on_peer_failure='drop': "
+                "the server's run fails if an agent is lost; set server=False"
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, while nothing has been trained."""
+        """Check the Trainer before training."""
         self.check(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the module as all agents start from it."""
+        """Keep a copy of the initial module."""
         if self.server:
             self._start = copied_module(pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print."""
+        """Print the summary."""
         metric = self._metric(trainer)
         values = trainer.callback_metrics
         if f"{metric}_merged" not in values:
@@ -66,9 +66,7 @@ class DecentralizedSummary(Callback):
             self.lines.append(f"  server, averaging each step   {value:.3f}")
         sent, ddp = (report[key] / agents / 1e6 for key in ("training_bytes", "ddp_bytes"))
         times = f": {ddp / sent:.0f} times less" if sent else ""
-        self.lines.append(
-            f"an agent sent {sent:.2f} MB, and with DDP it would send {ddp:.2f} MB{times}"
-        )
+        self.lines.append(f"each agent sent {sent:.2f} MB; DDP would send {ddp:.2f} MB{times}")
         if trainer.is_global_zero:
             print("\n".join(self.lines), flush=True)
 
@@ -102,5 +100,5 @@ class DecentralizedSummary(Callback):
             if isinstance(callback, MergedEvaluation):
                 return callback.metric
         raise MisconfigurationException(
-            "DecentralizedSummary shows what MergedEvaluation measures: add MergedEvaluation()"
+            "DecentralizedSummary prints values of MergedEvaluation: add MergedEvaluation()"
         )

@@ -1,4 +1,4 @@
-"""How good the agents' mean would be, beside how good they are."""
+"""Validation of the agents' mean during decentralized training."""
 
 import copy
 import inspect
@@ -23,33 +23,34 @@ from lightning_plugins.strategies.batch_norm import (
 
 
 class MergedEvaluation(Callback):
-    """Validates the model that a merge would give now, and leaves training as it was.
+    """Validates the model that a merge would produce, without changing training.
 
-    During validation each agent holds a copy of the module with the mean of all agents' weights and
-    runs ``validation_step`` on it too, but no other hook; lists that the step fills are the copy's
-    own. Statistics of batch normalization are re-estimated for the merged weights on the last
-    training batches of each agent, and averaged. The bytes are booked as ``measurement``.
+    During validation each agent makes a copy of the module, loads the mean of all agents' weights
+    into it, and also runs its ``validation_step``, but no other hook. Lists that the step appends
+    to belong to the copy. Batch normalization statistics are re-estimated for the merged weights on
+    each agent's last training batches, and averaged. The ledger records the traffic as
+    ``measurement``.
 
-    For each value ``X`` that ``validation_step`` logs, it logs ``X_merged`` and ``X_local_mean``
-    (the mean over agents), and beside them ``mergeability_gap`` (merged minus local mean of
-    ``metric``) and ``consensus_distance``, ``1/n sum_i ||x_i - x̄||^2``. They may be monitored. In
-    the validation after the final merge, where the agents hold the merged model, the copy has each
-    agent's weights from just before it instead.
+    For each value ``X`` that ``validation_step`` logs, the callback logs ``X_merged`` and
+    ``X_local_mean`` (the mean over agents). It also logs ``mergeability_gap`` (merged minus local
+    mean of ``metric``) and ``consensus_distance``, ``1/n sum_i ||x_i - x̄||^2``. All of them can be
+    monitored. In the validation after the final merge the agents already have the merged weights,
+    so the copy loads each agent's weights from just before the merge instead.
 
-    It costs one all-reduce of the weights, a copy of the module, and a second pass over the
-    validation data, for every ``every_n_validations`` validations.
+    The cost is one all-reduce of the weights, a copy of the module, and a second pass over the
+    validation data, in one of every ``every_n_validations`` validations.
 
     Source: counterfactual merge, mergeability gap and consensus error as in the released code of
     Zhu et al., arXiv 2507.06542.
 
     Args:
-        metric: logged by ``validation_step``; its gap is reported.
-        every_n_validations: how often.
-        calibration_batches: training batches kept for batch normalization, where there is any.
+        metric: A value that ``validation_step`` logs; its mergeability gap is logged.
+        every_n_validations: Measure in one of this many validations.
+        calibration_batches: Training batches to keep for batch normalization, if there is any.
 
     Raises:
-        ValueError: an argument outside its range, or a ``metric`` that is not logged.
-        MisconfigurationException: a strategy without agents.
+        ValueError: An argument is outside its range, or ``metric`` is not logged.
+        MisconfigurationException: The strategy has no agents.
 
     Example::
 
@@ -78,28 +79,28 @@ class MergedEvaluation(Callback):
         self._measures = False
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer whose strategy has no agents, before anything is prepared."""
+        """Refuse a Trainer whose strategy has no agents before data is prepared."""
         if not hasattr(trainer.strategy, "merged_tensors"):
             raise MisconfigurationException(
-                f"MergedEvaluation needs agents, and {type(trainer.strategy).__name__} has none: "
-                "set strategy='decentralized'"
+                f"MergedEvaluation requires agents, but {type(trainer.strategy).__name__} has "
+                "none: set strategy='decentralized'"
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work, while nothing has been trained."""
+        """Check the Trainer before training."""
         if stage == "fit":
             self.check(trainer)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember the batch, where there is batch normalization to calibrate."""
+        """Keep the batch if the module has batch normalization."""
         if normalizations(pl_module):
             strategy: Any = trainer.strategy
             self._recent.extend((own, batch_idx) for own in strategy.batches_of_agents(batch))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Average the agents' weights into the copy."""
+        """Copy the module and load the agents' mean into the copy."""
         self._measures = False
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
@@ -109,8 +110,7 @@ class MergedEvaluation(Callback):
             return
         strategy: Any = trainer.strategy
         self._logged = _Logged()
-        # Made anew each time: what an earlier one gathered, or was told before training went on,
-        # is not the module's any more.
+        # A new copy each time: an older one would hold outdated lists and attributes.
         copied = self._copy = copied_module(pl_module).requires_grad_(False)
         copied.trainer = trainer
         before_merge = strategy.weights_before_merge()
@@ -134,7 +134,7 @@ class MergedEvaluation(Callback):
         for part in copied.modules():
             if isinstance(part, Metric):
                 part.reset()
-                part.sync_on_compute = False  # what is to be averaged is averaged at the end
+                part.sync_on_compute = False  # values are averaged over agents at the end
         copied.__dict__["log"] = self._logged.log
 
     def on_validation_batch_end(
@@ -144,7 +144,7 @@ class MergedEvaluation(Callback):
         outputs: Any,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int | None = None,  # Lightning tells it where there are several
+        dataloader_idx: int | None = None,  # passed by Lightning if there are several
     ) -> None:
         """Run ``validation_step`` of the copy on the same batch."""
         if not self._measures:
@@ -163,31 +163,32 @@ class MergedEvaluation(Callback):
         random_state.restore()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the merged model's values beside the agents' means."""
+        """Log the values of the merged model and the means over agents."""
         if not self._measures:
             return
         assert self._copy is not None
         assert self._consensus_distance is not None
-        of_copy = self._logged.values()
+        logged_values = self._logged.values()
         self._copy, self._weights = None, []
-        if self.metric not in of_copy:
+        if self.metric not in logged_values:
             raise ValueError(
-                f"metric={self.metric!r}: validation_step logs {', '.join(sorted(of_copy))}; "
+                f"metric={self.metric!r}: validation_step logs {', '.join(sorted(logged_values))}; "
                 "choose one of these"
             )
-        told: dict[str, Tensor] = {}
-        for name, value in of_copy.items():
+        metrics: dict[str, Tensor] = {}
+        for name, value in logged_values.items():
             values = (trainer.callback_metrics[name].detach().clone().float(), value)
             own, other = (trainer.strategy.reduce(one, reduce_op="mean") for one in values)
             merged, local = (own, other) if self._is_merged else (other, own)
-            told |= {f"{name}_merged": merged, f"{name}_local_mean": local}
-        gap = told[f"{self.metric}_merged"] - told[f"{self.metric}_local_mean"]
-        told |= {"mergeability_gap": gap, "consensus_distance": self._consensus_distance}
+            metrics |= {f"{name}_merged": merged, f"{name}_local_mean": local}
+        gap = metrics[f"{self.metric}_merged"] - metrics[f"{self.metric}_local_mean"]
+        metrics |= {"mergeability_gap": gap, "consensus_distance": self._consensus_distance}
         # Too late for self.log, and early enough for callbacks that monitor.
-        trainer.callback_metrics.update(told)
+        trainer.callback_metrics.update(metrics)
         for logger in trainer.loggers:
             logger.log_metrics(
-                {name: float(value) for name, value in told.items()}, step=trainer.global_step
+                {name: float(value) for name, value in metrics.items()},
+                step=trainer.global_step,
             )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -205,7 +206,7 @@ def _load(module: LightningModule, weights: dict[str, Tensor]) -> None:
 
 @torch.no_grad()
 def _squared_distance(module: LightningModule, weights: dict[str, Tensor]) -> Tensor:
-    """Of the parameters of ``module`` from those in ``weights``."""
+    """Compute the squared distance of the parameters of ``module`` from ``weights``."""
     pairs = [(own, weights[name]) for name, own in module.named_parameters() if name in weights]
     squares = [(own.double() - other.double()).square().sum() for own, other in pairs]
     return torch.stack(squares).sum()
@@ -216,7 +217,7 @@ _SIGNATURE_OF_LOG = inspect.signature(LightningModule.log)
 
 
 class _Logged:
-    """What a ``validation_step`` logs, gathered over its batches as Lightning would."""
+    """Reduces the values that a ``validation_step`` logs over batches, as Lightning does."""
 
     def __init__(self) -> None:
         self._sums: dict[str, tuple[Tensor, float]] = {}
@@ -226,11 +227,11 @@ class _Logged:
         self._suffix = ""
 
     def begin(self, batch: Any, suffix: str) -> None:
-        """Begin a batch; ``suffix`` tells the loaders apart where there are several."""
+        """Begin a batch; ``suffix`` identifies the loader if there are several."""
         self._batch, self._suffix = batch, suffix
 
     def log(self, *arguments: Any, **options: Any) -> None:
-        """In place of ``LightningModule.log``, with its arguments in its order."""
+        """Replace ``LightningModule.log``; takes the same arguments."""
         bound = _SIGNATURE_OF_LOG.bind(None, *arguments, **options)
         bound.apply_defaults()
         given = bound.arguments
@@ -252,7 +253,7 @@ class _Logged:
         self._sums[name] = (total + added, weight + size)
 
     def values(self) -> dict[str, Tensor]:
-        """The value of each name over the whole validation."""
+        """Return each logged value, reduced over the validation."""
         means = {name: total / weight for name, (total, weight) in self._sums.items()}
         means |= self._combined
         return means | {name: metric.compute().float() for name, metric in self._metrics.items()}
@@ -262,22 +263,22 @@ _CONTAINERS = (list, dict, set, deque)
 
 
 def copied_module(module: LightningModule) -> LightningModule:
-    """A copy with parameters, buffers, submodules and containers of its own; all else is shared.
+    """Copy parameters, buffers, submodules and containers; other attributes are shared.
 
-    A list, dict, set or deque of the module, and one inside another, is the copy's own with the
-    same contents, so that steps of the copy gather nothing in the module. What a container holds of
-    the module's parts is the copy's part.
+    Lists, dicts, sets and deques, also nested ones, are copied with the same contents, so that
+    steps of the copy do not append to the module's. Where a container refers to a part of the
+    module, the copied container refers to the part's copy.
 
-    ``copy.deepcopy`` fails on modules that LightningCLI made: what builds their optimizers holds
-    the parser.
+    ``copy.deepcopy`` fails on modules created by LightningCLI, because their optimizer factories
+    refer to the parser.
     """
     copied = copy.copy(module)
-    # One for all, so that tied weights stay tied.
+    # One memo for all, so that tied weights stay tied.
     memo: dict[int, Any] = {}
     for part in ("_parameters", "_buffers", "_modules"):
         copied.__dict__[part] = copy.deepcopy(module.__dict__[part], memo)
     memo[id(module)] = copied
-    of_every_module = vars(LightningModule())  # hooks and the like, which stay shared
+    of_every_module = vars(LightningModule())  # hooks and other internals, which stay shared
     for name, value in list(copied.__dict__.items()):
         if name not in of_every_module or isinstance(value, MethodType):
             copied.__dict__[name] = _for_copy(value, memo)
@@ -285,10 +286,10 @@ def copied_module(module: LightningModule) -> LightningModule:
 
 
 def _for_copy(value: Any, memo: dict[int, Any]) -> Any:
-    """``value`` of a module as its copy holds it; ``memo`` maps ids of its parts to the copies."""
+    """Return the copy's version of an attribute; ``memo`` maps ids of copied parts to copies."""
     if id(value) in memo:
         return memo[id(value)]
-    # As LightningCLI's configure_optimizers: it must work on the copy.
+    # Bound methods, such as LightningCLI's configure_optimizers, are rebound to the copy.
     if isinstance(value, MethodType) and id(value.__self__) in memo:
         return MethodType(value.__func__, memo[id(value.__self__)])
     if not isinstance(value, _CONTAINERS):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Agents of decentralized training under SLURM that go on when one of them is lost.
+# Decentralized training under SLURM that continues when an agent fails.
 #
-# The batch step is no agent: it hosts the list of the living. srun must not end all tasks when one
-# dies, hence --kill-on-bad-exit=0 and --no-kill. Checkpoints go to a folder that all nodes see.
+# The batch step is not an agent; it hosts the list of remaining agents. --kill-on-bad-exit=0 and
+# --no-kill keep srun from ending all tasks when one fails. Checkpoints require a shared folder.
 #
 #SBATCH --job-name=decentralized
 #SBATCH --nodes=4

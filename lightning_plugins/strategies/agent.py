@@ -1,4 +1,4 @@
-"""One agent of decentralized training: its model, and what it does in a round."""
+"""One agent of decentralized training: its model and its communication with the others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -23,22 +23,23 @@ from lightning_plugins.strategies.peers import Peers
 
 
 class Agent:
-    """Trains nothing itself: call :meth:`after_step` after each optimizer step.
+    """Gossips and merges the weights of one model; training it is left to the caller.
 
-    What comes from the others goes into new memory and is committed only when all of it has come
-    and every number is finite.
+    Call :meth:`after_step` after each optimizer step. Received tensors are written to new memory
+    and replace the model's only after the whole transfer has arrived and every value is finite.
 
     Args:
-        module: the agent's own model.
-        peers: the others.
-        communication: who meets when.
-        optimizers: of the model, for ``optimizer_state``.
-        buffers: ``mix`` lets floating-point buffers take part in gossip and merge; ``local`` leaves
-            each agent its own; with ``recalibrate`` they take part in gossip alone, and whoever
-            merges re-estimates them.
-        optimizer_state: in a round, ``keep`` it, ``average`` it as the weights, or ``reset`` it.
-        wire_dtype: of what pairs exchange; None is that of the weights. Means of all agents are
-            computed in full precision.
+        module: The agent's own model.
+        peers: The connection to the other agents.
+        communication: The topology and the schedule of gossip and merges.
+        optimizers: The model's optimizers; required if ``optimizer_state`` is not ``keep``.
+        buffers: ``mix`` includes floating-point buffers in gossip and merges; ``local`` keeps each
+            agent's own; ``recalibrate`` includes them in gossip only, and the caller re-estimates
+            them after a merge.
+        optimizer_state: What a round does to the optimizer state: ``keep`` it, ``average`` it like
+            the weights, or ``reset`` it.
+        wire_dtype: Dtype of the tensors that pairs exchange; None uses that of the weights. Means
+            over all agents are computed in full precision.
     """
 
     def __init__(
@@ -60,30 +61,33 @@ class Agent:
         self.wire_dtype = wire_dtype
         self.steps_at_merge: int | None = None
         self.before_merge: dict[str, Tensor] | None = None
-        """Parameters and floating-point buffers as they were before the merge, by name."""
+        """Parameters and floating-point buffers just before the last merge, by name."""
         self._outer: OuterState | None = None
         self._reference: list[Tensor] | None = None
 
     @torch.no_grad()
     def start(self, shared_init: bool) -> bool:
-        """Compare shapes with the others and, with ``shared_init``, take the first agent's weights.
+        """Check that all models have the same shape and optionally copy the first agent's weights.
+
+        Args:
+            shared_init: Copy parameters and buffers from the first agent to all others.
 
         Returns:
             Whether all agents now have the same parameters.
 
         Raises:
-            ValueError: models of different shapes.
+            RuntimeError: The models have different shapes.
         """
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        self._check_alike(CommunicatedTensors(self.module, True).flat.fingerprint)
+        self._drop_agents_of_other_shapes(CommunicatedTensors(self.module, True).flat.fingerprint)
         if shared_init:
             self.peers.broadcast(list(tensors.values()), "start")
         self._remember_start()
-        return self.is_alike("start")
+        return self.has_same_parameters("start")
 
     @torch.no_grad()
-    def is_alike(self, kind: str = "control") -> bool:
-        """Whether all agents have the same parameters, as far as sums of them tell."""
+    def has_same_parameters(self, kind: str = "control") -> bool:
+        """Whether the sum of each parameter is the same on all agents."""
         sums = torch.stack(
             [t.double().sum() for t in communicated_parameters(self.module).values()]
         )
@@ -91,27 +95,27 @@ class Agent:
         return all(torch.equal(part, of_all[0]) for part in of_all)
 
     def after_step(self, steps: int, total_steps: float) -> Round | None:
-        """Do what the communication says follows ``steps`` optimizer steps.
+        """Gossip or merge if the schedule has a round after ``steps`` optimizer steps.
 
         Returns:
-            The round that took place, if one did.
+            The round that took place, or None.
 
         Raises:
-            RuntimeError: a transfer failed, or what came was not finite.
+            RuntimeError: A transfer failed, or received values are not finite.
         """
-        meeting = self.communication.after(steps, total_steps)
-        if meeting is None:
+        round_ = self.communication.after(steps, total_steps)
+        if round_ is None:
             return None
-        if meeting.kind == "merge":
+        if round_.kind == "merge":
             self.merge(steps)
-            return meeting
+            return round_
         if self.communication.schedule.shape == "adaptive" and not self._has_drifted():
             return None
-        self._gossip(meeting)
-        return meeting
+        self._gossip(round_)
+        return round_
 
     def merge(self, steps: int) -> None:
-        """Give every agent the mean of all, or the outer optimizer's step on it."""
+        """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
         mergeable = CommunicatedTensors(self.module, self.buffers == "mix")
         own = communicated_parameters(self.module) | communicated_buffers(self.module)
         self.before_merge = {name: tensor.detach().clone() for name, tensor in own.items()}
@@ -121,12 +125,12 @@ class Agent:
 
     @torch.no_grad()
     def mean(self, tensors: Sequence[Tensor], kind: str) -> list[Tensor]:
-        """The mean over agents of each of ``tensors``, in one message for each dtype."""
+        """Average each of ``tensors`` over agents, with one message per dtype."""
         means: dict[int, Tensor] = {}
         for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
             chosen = [i for i, tensor in enumerate(tensors) if tensor.dtype == dtype]
             flat = torch.cat([tensors[i].detach().reshape(-1) for i in chosen])
-            self._settle_who_is_well([flat], len(flat))
+            self._drop_failed_agents([flat], len(flat))
             parts = self.peers.reduce(flat, "mean", kind).split(
                 [tensors[i].numel() for i in chosen]
             )
@@ -135,7 +139,7 @@ class Agent:
 
     @torch.no_grad()
     def consensus_distance(self, means: Sequence[Tensor]) -> Tensor:
-        """``1/n sum_i ||x_i - x̄||^2`` over the parameters, whose ``means`` are given."""
+        """Compute ``1/n sum_i ||x_i - x̄||^2`` over the parameters, given their ``means``."""
         own = communicated_parameters(self.module).values()
         squared = sum(
             ((x.double() - mean.double()) ** 2).sum() for x, mean in zip(own, means, strict=True)
@@ -143,7 +147,7 @@ class Agent:
         return self.peers.reduce(torch.as_tensor(squared), "mean", "measurement")
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed agent needs beside its weights."""
+        """Return the state, other than the weights, that exact resume requires."""
         return {
             "steps_at_merge": self.steps_at_merge,
             "outer": self._outer.state_dict() if self._outer else None,
@@ -151,7 +155,7 @@ class Agent:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` gave; call it once the weights are there."""
+        """Restore a :meth:`state_dict`; the weights must already be loaded."""
         self._remember_start()
         self.steps_at_merge = state["steps_at_merge"]
         if self._outer is not None and state["outer"] is not None:
@@ -161,16 +165,16 @@ class Agent:
                 own.copy_(loaded)
 
     @torch.no_grad()
-    def _gossip(self, meeting: Round) -> None:
+    def _gossip(self, round_: Round) -> None:
         if len(self.peers.agents) == 1:
             return
         mergeable = self._mergeable()
         flats = mergeable.flat.pack()
         if self.peers.can_drop:
-            self._settle_who_is_well(flats, mergeable.flat.fingerprint)
+            self._drop_failed_agents(flats, mergeable.flat.fingerprint)
 
         def plan() -> Any:
-            return meeting.topology.plan(self.communication.seed, meeting.number, self.peers.agents)
+            return round_.topology.plan(self.communication.seed, round_.number, self.peers.agents)
 
         if plan().is_average:
             means = self.peers.average(flats, "gossip")
@@ -193,7 +197,7 @@ class Agent:
         flats = mergeable.flat.pack()
         if len(self.peers.agents) == 1:
             return flats
-        self._settle_who_is_well(flats, mergeable.flat.fingerprint)
+        self._drop_failed_agents(flats, mergeable.flat.fingerprint)
         return self.peers.average(flats, kind)
 
     def _commit(
@@ -204,41 +208,41 @@ class Agent:
     ) -> None:
         if not are_finite(result):
             bad = [agent for agent, tensors in (received or {}).items() if not are_finite(tensors)]
-            whose = (
-                f"of agent {', '.join(map(str, bad))}" if bad else f"of agent {self.peers.agent}"
-            )
+            sources = ", ".join(map(str, bad or [self.peers.agent]))
             raise RuntimeError(
-                f"weights {whose} are not finite, so agent {self.peers.agent} did not take them; "
-                "lower the learning rate or resume from the last checkpoint"
+                f"weights of agent {sources} are not finite, so agent {self.peers.agent} did not "
+                "apply them; lower the learning rate or resume from the last checkpoint"
             )
         mergeable.flat.unpack(result)
 
-    def _settle_who_is_well(self, flats: Sequence[Tensor], fingerprint: int) -> None:
-        """All agents learn who has weights that are finite and of the common shape."""
+    def _drop_failed_agents(self, flats: Sequence[Tensor], fingerprint: int) -> None:
+        """Drop agents whose weights are not finite or not of the common shape, on all agents."""
         own = torch.tensor([int(are_finite(flats)), fingerprint], device=flats[0].device)
-        gathered = self.peers.gather(own)  # first: it may lose agents
+        gathered = self.peers.gather(
+            own
+        )  # may drop agents, so it comes before reading peers.agents
         reports = {
             agent: (bool(part[0]), int(part[1]))
             for agent, part in zip(self.peers.agents, gathered, strict=True)
         }
         shapes = [shape for _, shape in reports.values()]
         common = max(shapes, key=shapes.count)
-        ill = {
+        failed = {
             agent: "weights that are not finite" if not finite else "a model of another shape"
             for agent, (finite, shape) in reports.items()
             if not finite or shape != common
         }
-        if ill:
-            self.peers.lose(ill)
+        if failed:
+            self.peers.drop(failed)
 
-    def _check_alike(self, fingerprint: int) -> None:
+    def _drop_agents_of_other_shapes(self, fingerprint: int) -> None:
         device = next(self.module.parameters()).device
         of_all = self.peers.gather(torch.tensor([fingerprint], device=device), "start")
         shapes = [int(part) for part in of_all]
         common = max(shapes, key=shapes.count)
         other = [a for a, s in zip(self.peers.agents, shapes, strict=True) if s != common]
         if other:
-            self.peers.lose(dict.fromkeys(other, "a model of another shape"))
+            self.peers.drop(dict.fromkeys(other, "a model of another shape"))
 
     def _mergeable(self) -> CommunicatedTensors:
         averaged = self.optimizers if self.optimizer_state == "average" else ()

@@ -1,4 +1,4 @@
-"""The files beside a checkpoint, one an agent, that hold what exact resume needs."""
+"""Per-agent files next to a checkpoint, for exact resume."""
 
 import os
 import shutil
@@ -10,33 +10,33 @@ import torch
 
 
 class AgentCheckpoints:
-    """``X.ckpt.agents/<save>.agent<k>.pt`` beside ``X.ckpt``.
+    """Writes and removes the files ``X.ckpt.agents/<save>.agent<k>.pt`` of ``X.ckpt``.
 
-    Every save has a name of its own, which ``X.ckpt`` knows: a run that is killed while it saves
-    leaves the earlier checkpoint with its own files. Those of earlier saves go once ``X.ckpt`` is
-    written.
+    Every save has a unique name, which ``X.ckpt`` records, so a run that is killed during a save
+    leaves the previous checkpoint and its files intact. The files of earlier saves are removed
+    after ``X.ckpt`` has been written.
 
     Args:
-        checkpoint: path of ``X.ckpt``; a symbolic link is followed.
+        checkpoint: Path of ``X.ckpt``; symbolic links are resolved.
 
     Raises:
-        ValueError: a path that is not on a file system.
+        ValueError: The path is a URL.
     """
 
     def __init__(self, checkpoint: str | os.PathLike) -> None:
         if "://" in str(checkpoint):
             raise ValueError(
-                f"checkpoint path {checkpoint}: the agents' files are written to a file system "
-                "that is shared by all nodes; give a path on it"
+                f"checkpoint path {checkpoint}: the agents' files require a file system that all "
+                "nodes share; use a path on one"
             )
         self.folder = Path(f"{os.path.realpath(checkpoint)}.agents")
 
     def path(self, save: str, agent: int) -> Path:
-        """Of one agent's file."""
+        """Return the path of one agent's file."""
         return self.folder / f"{save}.agent{agent}.pt"
 
     def write(self, save: str, agent: int, content: dict[str, Any]) -> None:
-        """Write one agent's file, whole or not at all."""
+        """Write one agent's file atomically."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(save, agent)
         temporary = path.with_name(f".{path.name}.{uuid4().hex}")
@@ -51,11 +51,11 @@ class AgentCheckpoints:
             raise
 
     def keep_only(self, save: str) -> None:
-        """Remove the files of all other saves."""
+        """Remove the files of every save but ``save``."""
         for path in self.folder.iterdir():
             if not path.name.startswith(f"{save}."):
                 path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove all of them."""
+        """Remove the files of all saves."""
         shutil.rmtree(self.folder, ignore_errors=True)

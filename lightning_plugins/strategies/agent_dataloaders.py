@@ -1,4 +1,4 @@
-"""What each agent trains on."""
+"""Training data of the agents: dividing a dataset among them and joining their loaders."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -22,10 +22,10 @@ from lightning_plugins._lightning_compat import with_sampler
 
 @runtime_checkable
 class Partition(Protocol):
-    """Which samples an agent gets: ``lightning_plugins.datamodules.DirichletPartition`` is one."""
+    """Assigns samples to agents, as ``lightning_plugins.datamodules.DirichletPartition`` does."""
 
     def indices(self, labels: Tensor, rank: int, world_size: int, epoch: int = 0) -> Tensor:
-        """Indices into ``labels`` of the samples of agent ``rank`` in ``epoch``."""
+        """Return indices into ``labels`` of the samples of agent ``rank`` in ``epoch``."""
         ...
 
 
@@ -34,25 +34,26 @@ Data = Literal["iid", "user"] | Partition
 _ENDED = object()
 
 
-def agents_loader(loader: Any, data: Data, agent: int, num_agents: int, seed: int) -> Any:
-    """The training loader of ``agent``, made of one over all samples.
+def agent_dataloader(loader: Any, data: Data, agent: int, num_agents: int, seed: int) -> Any:
+    """Create the training loader of ``agent`` from a loader over all samples.
 
-    A loader that divides the samples itself is left as it is: one with a ``DistributedSampler``,
-    one over an iterable dataset, and one that is no ``torch.utils.data.DataLoader``, such as the
-    ``ResumableDataLoader`` of this package, which its DataModule gives rank and world size. Of the
-    others only those that visit every sample once are divided, because the agent's own sampler
-    replaces theirs.
+    Loaders that are already divided are returned unchanged: those with a ``DistributedSampler``,
+    those over an iterable dataset, and those that are not a ``torch.utils.data.DataLoader``, such
+    as this package's ``ResumableDataLoader``, which receives rank and world size from its
+    DataModule. Any other loader must visit every sample exactly once, because the agent's sampler
+    replaces its sampler.
 
     Args:
-        loader: what ``train_dataloader`` returned.
-        data: ``iid`` deals the samples out, ``user`` changes nothing, a partition chooses.
-        agent: of ``num_agents``.
-        num_agents: that share the samples.
-        seed: of the order.
+        loader: The return value of ``train_dataloader``.
+        data: ``iid`` splits the samples evenly, ``user`` returns the loader unchanged, and a
+            partition assigns samples by label.
+        agent: Number of the agent, from 0.
+        num_agents: Number of agents that share the samples.
+        seed: Seed of the sample order.
 
     Raises:
-        ValueError: a sampler that chooses samples, or a partition by labels of a dataset that has
-            none we can find.
+        ValueError: The sampler selects or repeats samples, or ``data`` is a partition and the
+            dataset has no labels that we can find.
     """
     if data == "user" or not isinstance(loader, DataLoader):
         return loader
@@ -71,14 +72,14 @@ def agents_loader(loader: Any, data: Data, agent: int, num_agents: int, seed: in
 
 
 class PartitionSampler(Sampler[int]):
-    """The samples that a partition gives one agent, in an order drawn from (seed, agent, epoch).
+    """Yields one agent's samples of a partition, shuffled by (seed, agent, epoch).
 
     Args:
-        labels: class numbers ``(num_samples,)`` of the whole dataset.
-        partition: which samples the agent gets.
-        agent: of ``num_agents``.
-        num_agents: that share the samples.
-        seed: of the order.
+        labels: Class indices ``(num_samples,)`` of the whole dataset.
+        partition: The assignment of samples to agents.
+        agent: Number of the agent, from 0.
+        num_agents: Number of agents that share the samples.
+        seed: Seed of the sample order.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class PartitionSampler(Sampler[int]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose samples come next; Lightning calls it."""
+        """Set the epoch of the next iteration; called by Lightning."""
         self._epoch = epoch
         self._indices = self.partition.indices(self.labels, self.agent, self.num_agents, epoch)
 
@@ -107,39 +108,38 @@ class PartitionSampler(Sampler[int]):
 
 
 class AgentDataLoaders:
-    """Yields lists with one batch of each agent, as many as each agent has.
+    """Iterates over the agents' loaders in parallel; a batch is a list with one batch per agent.
 
     Args:
-        loaders: of the agents, of equal length.
+        loaders: The agents' loaders, of equal length.
 
     Raises:
-        ValueError: they turn out to be of different length, where they could not say so before.
+        ValueError: During iteration, if loaders without a known length end at different times.
     """
 
     batch_sampler = None
-    """Lightning asks for it, to tell it the epoch; the agents' are told through ``sampler``."""
+    """Read by Lightning, which calls ``set_epoch`` on ``sampler`` instead."""
 
     def __init__(self, loaders: Sequence[Any]) -> None:
         self.loaders = list(loaders)
 
     @property
     def sampler(self) -> "AgentDataLoaders":
-        """What is told the epoch."""
+        """The object on which Lightning calls :meth:`set_epoch`."""
         return self
 
     @property
     def batch_size(self) -> int | None:
-        """Samples of one agent's batch."""
+        """Number of samples in one agent's batch."""
         return getattr(self.loaders[0], "batch_size", None)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell every agent's sampler the epoch."""
+        """Set the epoch of every agent's sampler."""
         for loader in self.loaders:
             inner = getattr(loader, "batch_sampler", None)
             for sampler in (getattr(loader, "sampler", None), getattr(inner, "sampler", None)):
-                tell = getattr(sampler, "set_epoch", None)
-                if tell is not None:
-                    tell(epoch)
+                if hasattr(sampler, "set_epoch"):
+                    sampler.set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.loaders[0])
@@ -153,13 +153,13 @@ class AgentDataLoaders:
                 return
             if ended:
                 raise ValueError(
-                    f"agents {ended} have {number} training batches an epoch and others have more: "
-                    "set trainer.limit_train_batches to the smallest number"
+                    f"agents {ended} have {number} training batches per epoch and others have "
+                    "more: set trainer.limit_train_batches to the smallest number"
                 )
             yield batches
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each loader that has one."""
+        """Return the state of each loader that has one."""
         return {
             "agents": [
                 loader.state_dict() if hasattr(loader, "state_dict") else None
@@ -168,17 +168,19 @@ class AgentDataLoaders:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue each loader that has a state."""
+        """Restore the state of each loader that has one."""
         for loader, own in zip(self.loaders, state["agents"], strict=True):
             if own is not None:
                 loader.load_state_dict(own)
 
 
 def labels_of(dataset: Dataset) -> Tensor:
-    """Class numbers ``(num_samples,)`` of a dataset with ``targets``, ``labels`` or ``tensors``.
+    """Return the class indices ``(num_samples,)`` of a dataset.
+
+    They are read from the attribute ``targets`` or ``labels``, or from the last of ``tensors``.
 
     Raises:
-        ValueError: it has none of these.
+        ValueError: The dataset has none of these attributes.
     """
     for name in ("targets", "labels"):
         if (found := getattr(dataset, name, None)) is not None:
@@ -186,8 +188,8 @@ def labels_of(dataset: Dataset) -> Tensor:
     if tensors := getattr(dataset, "tensors", None):
         return tensors[-1]
     raise ValueError(
-        f"data is a partition by labels, and {type(dataset).__name__} has neither targets, labels "
-        "nor tensors: give it one of these, or divide the samples yourself and set data='user'"
+        f"data is a partition by labels, but {type(dataset).__name__} has no attribute targets, "
+        "labels or tensors: add one of these, or divide the samples yourself and set data='user'"
     )
 
 
@@ -197,27 +199,28 @@ def _is_divided(loader: DataLoader) -> bool:
 
 
 def _order_of(loader: DataLoader, data: Data) -> Sampler:
-    """The sampler of ``loader``, which visits every sample once.
+    """Return the sampler of ``loader`` after checking that it can be replaced.
 
     Raises:
-        ValueError: it does not, or its batches could not be made of another sampler.
+        ValueError: The sampler does not visit every sample exactly once, or the batch sampler
+            cannot be rebuilt around another sampler.
     """
     name = repr(data) if isinstance(data, str) else type(data).__name__
     sampler: Any = loader.sampler
-    # Beside a batch_sampler of the user's, torch gives loader.sampler a value that nothing uses.
+    # With a user's batch_sampler, torch sets loader.sampler to a default that is never used.
     if loader.batch_size is None and loader.batch_sampler is not None:
         batches = loader.batch_sampler
         sampler = getattr(batches, "sampler", None)
-        # Lightning makes a subclass anew around another sampler; BatchSampler itself it drops.
+        # Lightning rebuilds only subclasses of BatchSampler around another sampler.
         if not isinstance(batches, BatchSampler) or type(batches) is BatchSampler:
             raise ValueError(
-                f"data={name} would take batch_sampler={type(batches).__name__} away: give the "
-                "DataLoader batch_size, shuffle and drop_last instead, or divide the samples "
-                "yourself and set data='user'"
+                f"data={name} would replace batch_sampler={type(batches).__name__}: pass "
+                "batch_size, shuffle and drop_last to the DataLoader instead, or divide the "
+                "samples yourself and set data='user'"
             )
     if not _visits_all_once(sampler, loader.dataset):
         raise ValueError(
-            f"data={name} would take {type(sampler).__name__} away, and with it its choice of "
+            f"data={name} would replace {type(sampler).__name__} and discard its selection of "
             "samples: wrap the dataset in torch.utils.data.Subset, or divide it yourself and set "
             "data='user'"
         )
@@ -225,7 +228,7 @@ def _order_of(loader: DataLoader, data: Data) -> Sampler:
 
 
 def _visits_all_once(sampler: Any, dataset: Any) -> bool:
-    # Exact classes, since a subclass may choose as it likes.
+    # Exact classes, because a subclass may select samples.
     if type(sampler) is RandomSampler:
         is_whole = not sampler.replacement and len(sampler) == len(dataset)
     else:

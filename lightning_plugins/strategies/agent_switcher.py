@@ -1,4 +1,4 @@
-"""One module that becomes one simulated agent after the other, without copying weights."""
+"""Switching one module between simulated agents without copying weights."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from lightning_plugins.strategies.communicated_tensors import (
 
 
 class AgentSwitcher:
-    """The agents' weights as rows of matrices, and a module whose tensors are views of one row.
+    """Stores all agents' weights as rows of matrices and points the module's tensors at one row.
 
     Args:
-        module: whose tensors are taken over; all agents start from them.
-        optimizers: whose state every agent has of its own.
-        num_agents: rows.
+        module: The module that all agents share. Every agent starts from its current weights.
+        optimizers: The module's optimizers; every agent has its own optimizer state.
+        num_agents: Number of agents.
     """
 
     def __init__(self, module: nn.Module, optimizers: Sequence[Optimizer], num_agents: int) -> None:
@@ -30,7 +30,7 @@ class AgentSwitcher:
         self.parameters = _Matrices(communicated_parameters(module), num_agents)
         self.buffers = _Matrices(communicated_buffers(module), num_agents)
         self._owners = _owners_of_buffers(module)
-        # Counters and what is not saved: each agent has its own copy.
+        # Integer counters and non-persistent buffers: each agent has its own copy.
         self._others = [
             {
                 name: buffer.clone()
@@ -43,13 +43,13 @@ class AgentSwitcher:
             [defaultdict(dict) for _ in optimizers] for _ in range(num_agents)
         ]
         self._present: int | None = None
-        self.become(0)
+        self.switch_to(0)
 
-    def become(self, agent: int) -> None:
-        """Let the module and the optimizers be those of ``agent``."""
+    def switch_to(self, agent: int) -> None:
+        """Make the module and the optimizers hold the state of ``agent``."""
         if agent == self._present:
             return
-        self.put_away()
+        self.store_current()
         for parameter, view in self.parameters.views(self.module.get_parameter, agent):
             parameter.data = view
             parameter.grad = None
@@ -63,8 +63,8 @@ class AgentSwitcher:
             optimizer.state = state  # type: ignore[assignment]
         self._present = agent
 
-    def put_away(self) -> None:
-        """Take note of what training may have replaced rather than changed in place."""
+    def store_current(self) -> None:
+        """Store the tensors of the current agent that training may have replaced."""
         agent = self._present
         if agent is None:
             return
@@ -75,24 +75,24 @@ class AgentSwitcher:
         self._present = None
 
     def release(self) -> None:
-        """Give the module tensors of its own again, with the values of the agent it is."""
-        self.put_away()
+        """Give the module its own tensors again, with the values of the current agent."""
+        self.store_current()
         for parameter in self.module.parameters():
             parameter.data = parameter.data.clone()
         for owner, key in self._owners.values():
             owner._buffers[key] = owner._buffers[key].clone()  # type: ignore[union-attr]
 
     def tensors_of(self, agent: int) -> dict[str, Tensor]:
-        """Parameters and floating-point buffers of one agent, by name."""
+        """Return the parameters and floating-point buffers of one agent, by name."""
         return dict(self.parameters.named_views(agent)) | dict(self.buffers.named_views(agent))
 
     def means(self) -> dict[str, Tensor]:
-        """The mean over agents of parameters and floating-point buffers, by name."""
+        """Average parameters and floating-point buffers over agents, by name."""
         return self.parameters.means() | self.buffers.means()
 
     def optimizer_matrices(self) -> list[tuple[list[Tensor], Tensor]]:
-        """Floating-point optimizer state: the agents' tensors, and they as rows of one matrix."""
-        self.put_away()
+        """Return each floating-point optimizer state: the agents' tensors, and a matrix of them."""
+        self.store_current()
         found = []
         for index in range(len(self.optimizers)):
             states = [agent[index] for agent in self._states]
@@ -104,14 +104,14 @@ class AgentSwitcher:
         return found
 
     def state_dict(self) -> dict[str, Any]:
-        """Buffers and optimizer states of all agents; the parameters are kept elsewhere."""
-        self.put_away()
+        """Return all agents' buffers and optimizer states; ``StackedAgents`` saves parameters."""
+        self.store_current()
         optimizers: list[list[dict[str, Any]]] = []
         for agent in range(self.num_agents):
-            self.become(agent)
+            self.switch_to(agent)
             optimizers.append([optimizer.state_dict()["state"] for optimizer in self.optimizers])
-        self.put_away()
-        self.become(0)
+        self.store_current()
+        self.switch_to(0)
         return {
             "buffers": self.buffers.matrices,
             "others": [dict(own) for own in self._others],
@@ -119,7 +119,7 @@ class AgentSwitcher:
         }
 
     def load_buffers(self, state: Mapping[str, Any]) -> None:
-        """Put the agents' buffers back."""
+        """Restore the agents' buffers."""
         for own, loaded in zip(self.buffers.matrices, state["buffers"], strict=True):
             own.copy_(loaded)
         for agent, others in enumerate(state["others"]):
@@ -127,18 +127,18 @@ class AgentSwitcher:
                 self._others[agent][name].copy_(value)
 
     def load_optimizers(self, state: Mapping[str, Any]) -> None:
-        """Put the agents' optimizer states back; groups and rates are the same for all."""
+        """Restore the agents' optimizer states; all agents share the parameter groups."""
         for agent, states in enumerate(state["optimizers"]):
-            self.become(agent)
+            self.switch_to(agent)
             for optimizer, own in zip(self.optimizers, states, strict=True):
                 groups = optimizer.state_dict()["param_groups"]
                 optimizer.load_state_dict({"state": own, "param_groups": groups})
-            self.put_away()
-        self.become(0)
+            self.store_current()
+        self.switch_to(0)
 
 
 class _Matrices:
-    """Named tensors of all agents: one matrix ``(agents, numel)`` for each dtype."""
+    """Named tensors of all agents: one matrix ``(agents, numel)`` per dtype."""
 
     def __init__(self, tensors: Mapping[str, Tensor], num_agents: int) -> None:
         self.names = set(tensors)

@@ -1,4 +1,4 @@
-"""Statistics of batch normalization for weights that were never trained: those of a merge."""
+"""Re-estimation of batch normalization statistics, for weights that were merged."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from lightning_plugins.nn.random_state import RandomState
 
 
 def normalizations(module: nn.Module) -> list[_BatchNorm]:
-    """The batch normalizations of ``module`` that keep running statistics."""
+    """Return the batch normalization layers of ``module`` that track running statistics."""
     return [
         part
         for part in module.modules()
@@ -23,7 +23,7 @@ def normalizations(module: nn.Module) -> list[_BatchNorm]:
 
 
 def running_statistics(module: nn.Module) -> list[Tensor]:
-    """Running means and variances, in the order of the modules."""
+    """Return the running means and variances, in module order."""
     return [
         statistic
         for part in normalizations(module)
@@ -34,14 +34,14 @@ def running_statistics(module: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def recalibrate(module: LightningModule, batches: Sequence[tuple[Any, int]]) -> None:
-    """Replace running statistics by their mean over ``batches`` at the present weights.
+    """Replace running statistics by their mean over ``batches`` at the current weights.
 
-    ``training_step`` runs on each batch with everything but batch normalization in eval mode; it
-    logs nothing, and metrics and random generators end as they were.
+    Runs ``training_step`` on each batch with every layer except batch normalization in eval mode.
+    Logging is disabled, and the states of metrics and random generators are restored afterwards.
 
     Args:
-        module: whose statistics are replaced, in place.
-        batches: ``(batch, batch_idx)``; a ``training_step`` may do without the second.
+        module: The module whose statistics are replaced in place.
+        batches: Pairs ``(batch, batch_idx)``; ``batch_idx`` is optional in ``training_step``.
     """
     parts = normalizations(module)
     if not parts or not batches:

@@ -1,4 +1,4 @@
-"""Which tensors of an agent take part in gossip and merging."""
+"""The tensors that agents communicate: which ones, packing them, and mixing them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ OptimizerState = Literal["keep", "average", "reset"]
 
 
 def communicated_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Trainable floating-point parameters by name; tied ones once, frozen ones not at all."""
+    """Return trainable floating-point parameters by name; tied parameters appear once."""
     return {
         name: parameter
         for name, parameter in module.named_parameters()
@@ -22,7 +22,7 @@ def communicated_parameters(module: nn.Module) -> dict[str, Tensor]:
 
 
 def communicated_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Saved floating-point buffers by name; counters such as ``num_batches_tracked`` stay local."""
+    """Return persistent floating-point buffers by name; integer counters stay local."""
     saved = module.state_dict(keep_vars=True)
     return {
         name: buffer
@@ -35,9 +35,9 @@ class CommunicatedTensors:
     """The tensors of one agent that a round mixes, as flat buffers.
 
     Args:
-        module: the agent's model.
-        with_buffers: whether its floating-point buffers take part.
-        optimizers: whose state takes part too.
+        module: The agent's model.
+        with_buffers: Include the model's floating-point buffers.
+        optimizers: Optimizers whose floating-point state is included.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CommunicatedTensors:
 
     @staticmethod
     def _sizes(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[int]:
-        """For each dtype's buffer, in its order, how many values are parameters."""
+        """Count the parameter values in each dtype's buffer, in the order of the buffers."""
         sizes: dict[torch.dtype, int] = {}
         for name, tensor in tensors.items():
             counted = tensor.numel() if name in parameters else 0
@@ -78,9 +78,9 @@ def _state_tensors(
 
 @torch.no_grad()
 def reset_state(optimizers: Sequence[Optimizer]) -> None:
-    """Zero every tensor of the optimizers' state: moments, and the counts that correct their bias.
+    """Zero every tensor of the optimizers' state: moments and step counts.
 
-    Kept in place, because some optimizers make their state only once.
+    The tensors are kept, because some optimizers create their state only once.
     """
     for optimizer in optimizers:
         for state in optimizer.state.values():
@@ -90,13 +90,13 @@ def reset_state(optimizers: Sequence[Optimizer]) -> None:
 
 
 class FlatBuffers:
-    """Copies named tensors into one contiguous buffer for each dtype, and back.
+    """Copies named tensors into one contiguous buffer per dtype, and back.
 
-    One message instead of hundreds. The tensors themselves stay where they are, so optimizers and
-    compiled graphs keep hold of them.
+    A transfer then takes one message instead of hundreds. The tensors keep their memory, so
+    references in optimizers and compiled graphs stay valid.
 
     Args:
-        tensors: by name; floating point, on one device.
+        tensors: Floating-point tensors by name, on one device.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -106,10 +106,10 @@ class FlatBuffers:
         shapes = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items())
         digest = hashlib.sha256(repr(shapes).encode()).digest()
         self.fingerprint = int.from_bytes(digest[:7], "big")
-        """The same where names, shapes and dtypes are; fits a 64-bit integer."""
+        """A 56-bit hash of names, shapes and dtypes."""
 
     def pack(self) -> list[Tensor]:
-        """Copies of the tensors, one flat buffer ``(numel,)`` for each dtype."""
+        """Copy the tensors into one flat buffer ``(numel,)`` per dtype."""
         return [
             torch.cat([tensor.reshape(-1) for tensor in tensors])
             for tensors in self._by_dtype.values()
@@ -117,13 +117,13 @@ class FlatBuffers:
 
     @torch.no_grad()
     def unpack(self, flats: Sequence[Tensor]) -> None:
-        """Write buffers, as :meth:`pack` makes them, into the tensors."""
+        """Copy buffers in the layout of :meth:`pack` back into the tensors."""
         for tensors, flat in zip(self._by_dtype.values(), flats, strict=True):
             torch._foreach_copy_(tensors, _views(flat, tensors))
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
+        """Size of all tensors in bytes."""
         return sum(t.nbytes for tensors in self._by_dtype.values() for t in tensors)
 
 
@@ -133,8 +133,8 @@ def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 
 def are_finite(flats: Sequence[Tensor]) -> bool:
-    """Whether no value is NaN or infinite: one pass, and one wait for the device."""
-    # A NaN or an infinity in a sum stays one; the sum of finite ones may overflow, so look closer.
+    """Whether all values are finite; takes one pass and one device synchronization per buffer."""
+    # NaN and infinity propagate through a sum. A sum of finite values may overflow: check again.
     if all(bool(torch.isfinite(flat.sum(dtype=torch.float64))) for flat in flats):
         return True
     return all(bool(torch.isfinite(flat).all()) for flat in flats)
@@ -144,16 +144,17 @@ def are_finite(flats: Sequence[Tensor]) -> bool:
 def mixed(
     own: Tensor, own_as_sent: Tensor, received: Sequence[Tensor], weights: Sequence[float]
 ) -> Tensor:
-    """``x + sum_j w_j (q(x_j) - q(x))``: one agent's weights after a round.
+    """Compute one agent's weights after a round: ``x + sum_j w_j (q(x_j) - q(x))``.
 
-    Where the wire is narrower than the weights, the agent takes part with its own weights as the
-    others see them, ``q(x)``, so that rounding moves no mean of a doubly stochastic round.
+    If the wire dtype is narrower than that of the weights, the agent uses the rounded copy of its
+    own weights that the others receive, ``q(x)``. Rounding then does not change the mean in a
+    doubly stochastic round.
 
     Args:
-        own: x, ``(numel,)``.
-        own_as_sent: q(x), in the dtype of the wire.
-        received: q(x_j) of each source, in the dtype of the wire.
-        weights: w_j of each source.
+        own: The agent's weights x, ``(numel,)``.
+        own_as_sent: The agent's weights in the wire dtype, q(x).
+        received: The weights q(x_j) of each source, in the wire dtype.
+        weights: The mixing weight w_j of each source.
     """
     accumulated = own.to(torch.promote_types(own.dtype, torch.float32), copy=True)
     base = own_as_sent.to(accumulated.dtype)

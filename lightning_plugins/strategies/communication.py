@@ -1,4 +1,4 @@
-"""What agents do after each optimizer step: nothing, gossip, or merge."""
+"""What agents do after an optimizer step: nothing, gossip, or merge."""
 
 import math
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from lightning_plugins.strategies.topologies import Complete, Topology
 
 @dataclass(frozen=True)
 class Round:
-    """One meeting of the agents; ``number`` counts the schedule's rounds."""
+    """One communication round; ``number`` is its index in the schedule."""
 
     kind: Literal["gossip", "merge"]
     number: int
@@ -20,19 +20,20 @@ class Round:
 
 @dataclass(frozen=True)
 class Communication:
-    """Who meets when: the same for processes and for simulated agents.
+    """Describes which agents communicate after which steps, for real and simulated agents.
 
     Args:
-        topology: of gossip.
-        schedule: of gossip.
-        window_topology: in the window of a schedule that has one; None is ``topology``.
-        final_merge: all agents average after the last step.
-        outer: applied to the mean where a round averages all agents; None takes the mean.
-        seed: of random topologies.
+        topology: The topology of gossip.
+        schedule: The schedule of gossip.
+        window_topology: The topology within the window of a ``window`` schedule; None uses
+            ``topology``.
+        final_merge: Average all agents after the last step.
+        outer: Outer optimizer, applied to the mean of all agents; None uses the mean itself.
+        seed: Seed of random topologies.
 
     Raises:
-        ValueError: no topology where one is expected, or an outer optimizer for one that does not
-            average all agents.
+        ValueError: ``topology`` is not a topology, ``outer`` is used with a topology other than
+            ``Complete``, or ``window_topology`` with a schedule without a window.
     """
 
     topology: Topology
@@ -60,10 +61,14 @@ class Communication:
             )
 
     def check(self, num_agents: int, total_steps: float) -> None:
-        """Refuse a run in which it cannot be kept.
+        """Check that the topologies and the schedule fit the run.
+
+        Args:
+            num_agents: Number of agents.
+            total_steps: Optimizer steps of the run; infinity if it has no known end.
 
         Raises:
-            ValueError: a number of agents or a length of the run that does not fit.
+            ValueError: The number of agents or the length of the run does not fit.
         """
         for topology in (self.topology, self.window_topology):
             if topology is not None:
@@ -71,7 +76,10 @@ class Communication:
         self.schedule.check(total_steps)
 
     def after(self, steps: int, total_steps: float) -> Round | None:
-        """What follows ``steps`` optimizer steps of ``total_steps`` (infinity: no known end)."""
+        """Return the round after ``steps`` of ``total_steps`` optimizer steps, or None.
+
+        ``total_steps`` is infinity if the run has no known end.
+        """
         number = self.schedule.round_after(steps)
         if self.final_merge and steps == total_steps:
             return Round("merge", steps // self.schedule.every_n_steps, Complete())

@@ -1,4 +1,4 @@
-"""What decentralized training cannot work with."""
+"""Checks of arguments, Trainers and loaders that decentralized training does not support."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -15,10 +15,10 @@ from lightning_plugins.strategies.communicated_tensors import Buffers, Optimizer
 
 
 def check_arguments(data: Any, buffers: str, optimizer_state: str, wire: str) -> None:
-    """Refuse arguments outside their ranges.
+    """Check the arguments that both strategies share.
 
     Raises:
-        ValueError: such an argument.
+        ValueError: An argument is outside its range.
     """
     if data not in ("iid", "user") and not isinstance(data, Partition):
         raise ValueError(
@@ -35,16 +35,16 @@ def check_arguments(data: Any, buffers: str, optimizer_state: str, wire: str) ->
 
 
 def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
-    """Refuse a Trainer in which agents would not be agents.
+    """Refuse Trainer features that would synchronize agents or that cannot work with them.
 
     Raises:
-        MisconfigurationException: synchronized batch normalization, a learning-rate finder, or
-            re-estimation without automatic optimization.
+        MisconfigurationException: The Trainer uses synchronized batch normalization or a
+            learning-rate finder, or ``buffers`` is ``recalibrate`` with manual optimization.
     """
     if any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(trainer)):
         raise MisconfigurationException(
-            "LearningRateFinder with decentralized training: each agent would find a learning rate "
-            "of its own; find it on one device first"
+            "LearningRateFinder is not supported with decentralized training, because each agent "
+            "would find a different learning rate; run it on one device first"
         )
     module = trainer.lightning_module
     has_sync = module is not None and any(
@@ -53,29 +53,29 @@ def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
     if layer_sync is not None or has_sync:
         raise MisconfigurationException(
             "SyncBatchNorm averages statistics over agents at every forward pass, which is not "
-            "decentralized training: set sync_batchnorm=False and take torch.nn.BatchNorm, with "
+            "decentralized training: set sync_batchnorm=False and use torch.nn.BatchNorm, with "
             "buffers='mix' or 'recalibrate'"
         )
     is_manual = module is not None and not module.automatic_optimization
     if buffers == "recalibrate" and is_manual and normalizations(module):
         raise MisconfigurationException(
             "buffers='recalibrate' runs training_step without a backward pass, which manual "
-            "optimization does not allow: set buffers='mix' or 'local'"
+            "optimization does not support: set buffers='mix' or 'local'"
         )
 
 
 def check_loaders(agents: Sequence[int], batches: Sequence[float]) -> None:
-    """Refuse agents that have different numbers of batches in an epoch.
+    """Check that all agents have the same number of training batches per epoch.
 
     Raises:
-        ValueError: they differ, with the numbers.
+        ValueError: The numbers differ; the message lists them.
     """
     if len(set(batches)) > 1:
         counts = ", ".join(
             f"agent {agent} has {count:g}" for agent, count in zip(agents, batches, strict=True)
         )
         raise ValueError(
-            f"agents have different numbers of training batches an epoch ({counts}), so their "
-            "rounds would not meet: set trainer.limit_train_batches to the smallest, or give each "
-            "agent as many samples, as DirichletPartition does"
+            f"agents have different numbers of training batches per epoch ({counts}), so their "
+            "communication rounds would not match: set trainer.limit_train_batches to the smallest "
+            "number, or give every agent the same number of samples, as DirichletPartition does"
         )

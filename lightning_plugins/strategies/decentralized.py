@@ -1,4 +1,4 @@
-"""Decentralized training: every process has a model of its own, and they gossip."""
+"""Decentralized training: every process trains its own model, and processes gossip."""
 
 import json
 import math
@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 from lightning_plugins._lightning_compat import optimizer_steps, optimizers_to_device
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.agent_checkpoints import AgentCheckpoints
-from lightning_plugins.strategies.agent_dataloaders import Data, agents_loader
+from lightning_plugins.strategies.agent_dataloaders import Data, agent_dataloader
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
 from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
@@ -45,47 +45,51 @@ RECALIBRATION_BATCHES = 32
 
 
 class DecentralizedStrategy(ProcessPerAgentStrategy):
-    """Each process is an agent: it trains its own parameters on its own data, and they gossip.
+    """Trains one agent per process: each has its own weights and data, and agents gossip.
 
-    All agents start from the same weights. After a round's optimizer step they mix their weights
-    along a topology, and after the last step they merge: all take the mean. When they gossip is
-    said by :class:`lightning_plugins.callbacks.CommunicationSchedule`; without it, after every
-    step, with a final merge. Zhu et al., On the Surprising Effectiveness of a Single Global
-    Merging in Decentralized Learning (ICLR 2026, arXiv 2507.06542), find that little communication
-    keeps agents mergeable, so that one merge at the end recovers much of server-based training.
+    All agents start from the same weights. After the optimizer step of a round they mix their
+    weights along a topology, and after the last step they merge: every agent takes the mean.
+    :class:`lightning_plugins.callbacks.CommunicationSchedule` sets the rounds; without it, agents
+    gossip after every step and merge at the end. Zhu et al., On the Surprising Effectiveness of a
+    Single Global Merging in Decentralized Learning (ICLR 2026, arXiv 2507.06542), find that little
+    communication keeps agents mergeable, so that one merge at the end recovers much of
+    server-based training.
 
-    Logged values with ``sync_dist=True`` and torchmetrics are means over agents; a checkpoint's
-    ``state_dict`` is the mean of the agents' weights, and files beside it hold what each agent
-    needs to resume exactly. Without ``sync_dist`` a logged value is that of the first agent.
+    Torchmetrics and values logged with ``sync_dist=True`` are reduced over agents; other logged
+    values are those of the first agent. The ``state_dict`` of a checkpoint is the mean of the
+    agents' weights, and separate files next to it hold each agent's state for exact resume.
 
     Args:
-        topology: who gossips with whom; None is random pairs.
-        data: ``iid`` deals the samples of a plain DataLoader out to the agents; a partition, such
-            as :class:`lightning_plugins.datamodules.DirichletPartition`, chooses by label; with
-            ``user`` your loader already gives each process its own. Every agent validates on all.
-        seed: of random topologies and of the order of samples.
-        shared_init: start all agents from the first one's weights. Merging agents that started
-            apart gives nothing useful.
-        buffers: floating-point buffers, such as statistics of batch normalization, ``mix`` as the
-            weights do, stay ``local``, or mix in gossip and are ``recalibrate``-d at the final
-            merge, as the authors do: each agent re-estimates them for the merged weights on its own
-            last 32 batches, and they are averaged.
-        optimizer_state: in a round of gossip, ``keep`` it, as the authors do; ``average`` it, which
-            costs its bytes; or ``reset`` it.
-        wire: dtype of what pairs exchange: that of the ``weights``, or ``bfloat16``.
-        save_merged: checkpoints hold the mean of the agents; otherwise the first agent's weights.
-        on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` goes on without it and
-            needs our supervisor or SLURM; see the documentation.
-        min_agents: with ``drop``, the run ends when fewer are left.
-        timeout_seconds: of a transfer. With ``drop``, who is silent for twice as long is lost, so
-            let it be longer than an agent ever waits for another's validation.
+        topology: The topology of gossip; None pairs agents at random.
+        data: ``iid`` splits the samples of a plain DataLoader evenly among the agents; a partition
+            such as :class:`lightning_plugins.datamodules.DirichletPartition` splits them by label;
+            ``user`` leaves a loader unchanged that is already different in each process. Every
+            agent validates on all samples.
+        seed: Seed of random topologies and of the sample order.
+        shared_init: Start all agents from the weights of the first. Agents that start from
+            different weights do not merge usefully.
+        buffers: Treatment of floating-point buffers, such as batch normalization statistics. They
+            ``mix`` like the weights, stay ``local``, or, as in the paper, mix in gossip and
+            ``recalibrate`` at the final merge: each agent re-estimates them for the merged weights
+            on its last 32 batches, and the estimates are averaged.
+        optimizer_state: What a gossip round does to the optimizer state: ``keep`` it, as in the
+            paper; ``average`` it, which sends its bytes too; or ``reset`` it.
+        wire: Dtype of the tensors that pairs exchange: that of the ``weights``, or ``bfloat16``.
+        save_merged: Save the mean of the agents in checkpoints, not the first agent's weights.
+        on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` continues without it
+            and requires our supervisor or SLURM; see the documentation.
+        min_agents: With ``drop``, the run ends when fewer agents remain.
+        timeout_seconds: Timeout of a transfer. With ``drop``, an agent that does not respond for
+            twice as long is dropped, so choose more than the longest wait for another agent's
+            validation.
         process_group_backend: ``gloo`` or ``nccl``; None chooses by device.
-        start_method: how Lightning starts the processes: ``popen``, ``spawn`` or ``fork``.
+        start_method: How Lightning starts the processes: ``popen``, ``spawn`` or ``fork``.
 
     Raises:
-        ValueError: an argument outside its range, a number of agents that the topology cannot
-            serve, models of different shapes, or agents with different numbers of batches.
-        MisconfigurationException: a Trainer that it cannot work in.
+        ValueError: An argument is outside its range, the topology does not support the number of
+            agents, or agents have different numbers of batches.
+        RuntimeError: The agents' models have different shapes, or an agent fails.
+        MisconfigurationException: The Trainer uses a feature that agents do not support.
 
     Example::
 
@@ -114,7 +118,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             on_peer_failure, min_agents, timeout_seconds, process_group_backend, start_method
         )
         self.communication = Communication(topology or RandomMatching(), seed=seed)
-        """Who meets when; a callback may replace it before training starts."""
+        """Topology and schedule; a callback may replace it before training starts."""
         self.data = data
         self.seed = seed
         self.shared_init = shared_init
@@ -123,7 +127,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self.wire_dtype = torch.bfloat16 if wire == "bfloat16" else None
         self.save_merged = save_merged
         self.report: dict[str, Any] = {}
-        """What communication cost, once a run has ended: :meth:`CommLedger.report`."""
+        """The cost of communication, after a run has ended: :meth:`CommLedger.report`."""
         self._agent: Agent | None = None
         self._resumed_state: dict[str, Any] | None = None
         self._is_resuming = False
@@ -132,12 +136,12 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
 
     @property
     def agent(self) -> Agent:
-        """This process' agent, while it trains."""
-        assert self._agent is not None, "there is no agent outside of fit"
+        """The agent of this process during fit."""
+        assert self._agent is not None, "the agent exists only during fit"
         return self._agent
 
     def with_topology(self, topology: Topology) -> "DecentralizedStrategy":
-        """A new strategy for the same agents and data, with another topology and the defaults."""
+        """Return a new strategy with another topology, for the same agents and data."""
         return DecentralizedStrategy(
             topology,
             self.data,
@@ -149,11 +153,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         )
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this strategy cannot work in, before anything is prepared."""
+        """Refuse unsupported Trainer features before data is prepared."""
         check_trainer(trainer, self.buffers, self._layer_sync)
 
     def setup(self, trainer: Trainer) -> None:
-        """Move the model to the device and let the agents start alike."""
+        """Move the model to the device and give all agents the same initial weights."""
         assert self.accelerator is not None
         assert self.model is not None
         self.accelerator.setup(trainer)
@@ -171,18 +175,18 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self._set_up_agent()
 
     def process_dataloader(self, dataloader: Any) -> Any:
-        """Give this agent its share of the training samples, and all of the others."""
+        """Restrict a training loader to this agent's share; return other loaders unchanged."""
         if not self._module.trainer.training:
             return dataloader
-        return agents_loader(dataloader, self.data, self.global_rank, self.world_size, self.seed)
+        return agent_dataloader(dataloader, self.data, self.global_rank, self.world_size, self.seed)
 
     def on_train_start(self) -> None:
-        """Refuse loaders of unequal length and schedules that the run cannot keep."""
+        """Check that loaders have equal lengths and that the schedule fits the run."""
         trainer = self._module.trainer
         batches = torch.tensor([float(trainer.num_training_batches)], device=self.root_device)
         counts = [float(part) for part in self.peers.gather(batches)]
         check_loaders(self.peers.agents, counts)
-        # Of several optimizers each counts its steps; a step of the run is one of each.
+        # With several optimizers global_step counts each; a step of the run is one of each.
         self._total_steps = optimizer_steps(trainer)
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
@@ -191,86 +195,86 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self.peers.reduce_metrics_of(self._module)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Remember the batch, where statistics will be re-estimated."""
+        """Keep the batch if statistics will be re-estimated."""
         if self.buffers == "recalibrate":
             self._recent.append((batch, batch_idx))
 
     def optimizer_step(
         self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any
     ) -> Any:
-        """Take the step, then meet the other agents if it is time."""
+        """Take the step, then communicate if a round is due."""
         output = super().optimizer_step(optimizer, closure, model, **kwargs)
-        # Lightning counts the step once this returns.
+        # Lightning increments global_step after this method returns.
         taken = self._module.trainer.global_step + 1
         if taken % len(self.optimizers) == 0:
             steps = taken // len(self.optimizers)
             if isinstance(self.peers, FaultTolerantPeers):
                 self.peers.steps = steps
-            meeting = self.agent.after_step(steps, self._total_steps)
-            if meeting is not None and meeting.kind == "merge":
+            round_ = self.agent.after_step(steps, self._total_steps)
+            if round_ is not None and round_.kind == "merge":
                 self._recalibrate()
         return output
 
     @property
     def has_merged(self) -> bool:
-        """Whether the agents have merged and not trained since."""
+        """Whether the agents have merged and have not trained since."""
         steps = self._module.trainer.global_step // max(1, len(self.optimizers))
         return self.agent.steps_at_merge == steps
 
     def merge(self) -> None:
-        """Let all agents take their mean now; all of them must call it."""
+        """Merge now; all agents must call this method."""
         self.agent.merge(self._module.trainer.global_step // max(1, len(self.optimizers)))
         self._recalibrate()
 
     def weights_before_merge(self) -> list[dict[str, Tensor]] | None:
-        """Of the agents of this process, by name; None unless they have merged."""
+        """Return this agent's weights before the merge, by name; None if it has not merged."""
         before = self.agent.before_merge if self.has_merged else None
         return None if before is None else [before]
 
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
-        """What a merge now would give, by name: parameters and floating-point buffers."""
+        """Compute the merged parameters and floating-point buffers, by name."""
         tensors = communicated_parameters(self._module) | communicated_buffers(self._module)
         means = self.agent.mean(list(tensors.values()), kind)
         return dict(zip(tensors, means, strict=True))
 
     def consensus_distance(self, merged: dict[str, Tensor]) -> Tensor:
-        """Mean squared distance of the agents from ``merged``."""
+        """Compute the mean squared distance of the agents from ``merged``."""
         return self.agent.consensus_distance(
             [merged[name] for name in communicated_parameters(self._module)]
         )
 
     def averaged(self, tensors: list[Tensor], kind: str = "measurement") -> list[Tensor]:
-        """The mean over agents of each of ``tensors``."""
+        """Average each of ``tensors`` over agents."""
         return self.agent.mean(tensors, kind)
 
     def batches_of_agents(self, batch: Any) -> list[Any]:
-        """The agents' batches in a batch of the Trainer: here one."""
+        """Return the batches of this process' agents: a list of one."""
         return [batch]
 
     def on_train_end(self) -> None:
-        """Merge, unless all agents already hold the same; then write what communication cost.
+        """Merge if the agents differ, then write the cost of communication.
 
-        They do not where the run ended before its known end, and where a callback such as weight
-        averaging has since put other weights in place.
+        They differ if the run ended early, or if a callback such as weight averaging has replaced
+        the weights since the merge.
         """
-        if self.communication.final_merge and not self.agent.is_alike():
+        if self.communication.final_merge and not self.agent.has_same_parameters():
             self.merge()
         own = json.dumps(self.ledger.state_dict()).encode()
         parts = self.peers.gather_bytes(own, self.root_device)
-        books = CommLedger.merged(json.loads(part) for part in parts)
+        ledger = CommLedger.merged(json.loads(part) for part in parts)
         steps = self._module.trainer.global_step // max(1, len(self.optimizers))
-        self.report = write_report(books, self._module, steps, self.world_size)
+        self.report = write_report(ledger, self._module, steps, self.world_size)
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
     ) -> None:
-        """Write the mean of the agents as a checkpoint, and what each needs beside it."""
+        """Write the mean of the agents as a checkpoint, and each agent's state next to it."""
         label = {"world_size": self.world_size, "weights": "local", "save": None}
-        if not self._may_talk():
+        if not self._can_communicate():
             label["interrupted"] = True
         elif self._agent is not None:
             save = f"{checkpoint['global_step']:08d}-{uuid4().hex[:8]}"
-            # The path too: it may hold a monitored value, of which each agent has its own.
+            # The path may contain a monitored value that differs between agents.
             save, filepath = self.broadcast([save, str(filepath)], self.peers.agents[0])
             label["save"] = save
             if "optimizer_states" in checkpoint:
@@ -289,7 +293,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
                 AgentCheckpoints(filepath).keep_only(str(label["save"]))
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        """This agent's own state where it is there, and else the merged model for all."""
+        """Load this agent's own state if all agents have theirs, otherwise the merged model."""
         checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
         if self._module.trainer.state.fn != TrainerFn.FITTING:
             return checkpoint
@@ -306,8 +310,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         elif label.get("save"):
             rank_zero_warn(
                 f"{checkpoint_path} was saved by {label['world_size']} agents and there are "
-                f"{self.world_size} now, or an agent's file beside it is missing: all agents start "
-                "from the merged model, so this run will differ from the uninterrupted one"
+                f"{self.world_size} now, or an agent's file next to it is missing: all agents "
+                "start from the merged model, so this run will differ from the uninterrupted one"
             )
         return checkpoint
 
@@ -318,7 +322,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             AgentCheckpoints(filepath).remove()
 
     def teardown(self) -> None:
-        """Let go of the agent."""
+        """Release the agent."""
         super().teardown()
         self._agent = None
         self._resumed_state = None
@@ -346,7 +350,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         elif not self._agent.start(self.shared_init):
             rank_zero_warn(
                 "shared_init=False and the agents start from different weights: their mean will be "
-                "worse than any of them; set shared_init=True unless that is what you study"
+                "worse than each of them; set shared_init=True unless this is intended"
             )
 
     def _recalibrate(self) -> None:
@@ -358,10 +362,10 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             own.copy_(mean)
 
     def _mean_of(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """``state_dict`` with the mean over agents where weights are merged.
+        """Return ``state_dict`` with its mergeable tensors averaged over agents.
 
-        Of what is about to be saved rather than of the model, because callbacks such as weight
-        averaging save other weights than the model has.
+        Averages the tensors to be saved, not those of the model: callbacks such as weight averaging
+        save weights that the model does not have.
         """
         mergeable = communicated_parameters(self._module)
         if self.buffers != "local":

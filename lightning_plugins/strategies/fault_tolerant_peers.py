@@ -1,4 +1,4 @@
-"""Agents that go on without those that are lost."""
+"""Peers that continue without failed agents."""
 
 import io
 import json
@@ -24,32 +24,33 @@ _START_SECONDS = 120.0
 
 
 class DroppedError(RuntimeError):
-    """The other agents went on without this one."""
+    """The other agents continued without this one."""
 
 
 class FaultTolerantPeers(Peers):
-    """The agents that live, agreed on after each operation through a store outside of them.
+    """The remaining agents, which agree after each operation through an external store.
 
-    An operation is tried on a gloo group of the living. Each agent then posts whether it went well
-    and waits for the posts of the others; those that do not post in time are lost. The first to
-    know writes the decision with one atomic compare-and-set, and all follow what is written. Where
-    an agent was lost, or an operation failed, the living form a new group and try again; nothing
-    is committed before all agree. Whoever finds itself lost raises, and keeps its own weights.
+    An operation runs on a gloo group of the remaining agents. Each agent then writes a vote to the
+    store, success or failure, and waits for the votes of the others. An agent that does not vote in
+    time has failed. The first agent to know the result writes the decision with an atomic
+    compare-and-set, and all agents follow the stored decision. If an agent has failed or the
+    operation did not succeed, the remaining agents form a new group and retry; nothing is committed
+    before all agree. A dropped agent raises :class:`DroppedError` and keeps its own weights.
 
-    Sources: two-phase commit of a merge as in torchft's ``should_commit``; membership by an
+    Sources: two-phase commit of a merge as in torchft's ``should_commit``; membership in an
     external store as in its lighthouse.
 
     Args:
-        agent: this one.
-        ledger: where traffic and losses are booked.
-        timeout: of a transfer; who is silent for twice as long is lost.
-        store: that outlives any agent.
-        num_agents: at the start.
-        min_agents: with fewer left, the run ends.
-        backend: of the groups; gloo alone survives a lost agent.
+        agent: Number of this agent.
+        ledger: The ledger that records traffic and dropped agents.
+        timeout: Timeout of a transfer; an agent that does not respond for twice as long is dropped.
+        store: A store in a process that outlives the agents.
+        num_agents: Number of agents at the start.
+        min_agents: The run ends when fewer agents remain.
+        backend: Backend of the process groups; only gloo survives a lost agent.
 
     Raises:
-        ValueError: another backend.
+        ValueError: ``backend`` is not ``gloo``.
     """
 
     can_drop = True
@@ -67,34 +68,34 @@ class FaultTolerantPeers(Peers):
         super().__init__(agent, ledger, timeout)
         if backend != "gloo":
             raise ValueError(
-                f"process_group_backend={backend!r}: on_peer_failure='drop' needs gloo, because a "
-                "failed NCCL communicator takes its process down; set process_group_backend='gloo' "
-                "and keep the model on the CPU, or on_peer_failure='raise'"
+                f"process_group_backend={backend!r}: on_peer_failure='drop' requires gloo, because "
+                "a failed NCCL communicator aborts its process; set process_group_backend='gloo' "
+                "and keep the model on the CPU, or set on_peer_failure='raise'"
             )
         self.steps = 0
-        """Optimizer steps taken; losses are booked with it."""
+        """Number of optimizer steps so far; recorded when an agent is dropped."""
         self._store = store
         self._agents = tuple(range(num_agents))
         self._min_agents = min_agents
         self._operations = 0
         self._groups = 0
         self._group: Any = None
-        self._posted: list[list[str]] = []
+        self._voted: list[list[str]] = []
 
     @property
     def agents(self) -> tuple[int, ...]:
-        """Those that live."""
+        """The remaining agents, in increasing order."""
         return self._agents
 
     def perform(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation`` until all living agents have done it.
+        """Retry ``operation`` until it succeeds on all remaining agents.
 
         Raises:
-            DroppedError: the others went on without this one.
-            RuntimeError: too few agents are left, or it failed again and again.
+            DroppedError: The other agents continued without this one.
+            RuntimeError: Too few agents remain, or every attempt failed.
         """
         if not self._operations:
-            # Agents import and read data at their own pace before they first meet.
+            # Before the first operation, agents import modules and read data at different speeds.
             self._all_agree(True, max(_START_SECONDS, 2 * self.timeout.total_seconds()))
         for _ in range(_ATTEMPTS + len(self._agents)):
             result, failure = None, None
@@ -106,38 +107,39 @@ class FaultTolerantPeers(Peers):
                 return result  # type: ignore[return-value]
             self._group = None
         raise RuntimeError(
-            f"agents {list(self._agents)} live, and still an operation among them fails"
+            f"agents {list(self._agents)} respond, but a collective operation keeps failing; "
+            "check the network, or resume from the last checkpoint"
         ) from failure
 
-    def lose(self, ill: Mapping[int, str]) -> None:
-        """Go on without the agents of ``ill``; all agents know them from the same reports."""
-        self._go_on_with([agent for agent in self._agents if agent not in ill], ill)
+    def drop(self, failed: Mapping[int, str]) -> None:
+        """Continue without the agents in ``failed``; all agents must pass the same ones."""
+        self._continue_with([agent for agent in self._agents if agent not in failed], failed)
 
     def broadcast_object(self, value: Any, source: int) -> Any:
-        """The ``value``, plain data, of agent ``source``, or of the first one where it is gone."""
+        """Return the plain ``value`` of agent ``source``, or of the first if that was dropped."""
         key = f"object/{self._operations}"
 
         def through_the_store(group: Any) -> Any:
-            speaker = source if source in self._agents else self._agents[0]
-            if self.agent == speaker:
+            source_agent = source if source in self._agents else self._agents[0]
+            if self.agent == source_agent:
                 content = io.BytesIO()
                 torch.save(value, content)
-                self._store.set(f"{key}/{speaker}", content.getvalue())  # type: ignore[arg-type]
+                self._store.set(f"{key}/{source_agent}", content.getvalue())  # type: ignore[arg-type]
                 return value
-            self._store.wait([f"{key}/{speaker}"], self.timeout)
-            content = io.BytesIO(self._store.get(f"{key}/{speaker}"))
+            self._store.wait([f"{key}/{source_agent}"], self.timeout)
+            content = io.BytesIO(self._store.get(f"{key}/{source_agent}"))
             return torch.load(content, weights_only=True)
 
         return self.perform(through_the_store)
 
     def barrier(self) -> None:
-        """Wait for the living."""
+        """Wait for the remaining agents."""
         started = time.perf_counter()
         self.perform(lambda group: None)
-        self._book("control", 0, 1, started)
+        self._record("control", 0, 1, started)
 
     def reduce_metrics_of(self, module: nn.Module) -> None:
-        """Let the torchmetrics of ``module`` reduce over the living, no group that torch knows."""
+        """Reduce the torchmetrics of ``module`` over the remaining agents."""
 
         def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
             return self.gather(tensor)
@@ -156,81 +158,82 @@ class FaultTolerantPeers(Peers):
             self._group = group
         return self._group
 
-    def _all_agree(self, went_well: bool, patience_seconds: float) -> bool:
-        """Whether the operation is done; where not, who lives is settled anew."""
+    def _all_agree(self, succeeded: bool, timeout_seconds: float) -> bool:
+        """Whether the operation succeeded on all agents; drops agents that did not vote."""
         self._operations += 1
         key = f"vote/{self._operations}"
-        if self._store.check([f"lost/{self.agent}"]):
-            raise DroppedError(self._told_to_the_lost())
-        self._store.set(f"{key}/{self.agent}", "1" if went_well else "0")
-        posted = self._wait_for_posts(key, patience_seconds)
-        votes = [self._store.get(f"{key}/{agent}") == b"1" for agent in posted]
-        proposal = {"agents": posted, "done": all(votes) and posted == list(self._agents)}
+        if self._store.check([f"dropped/{self.agent}"]):
+            raise DroppedError(self._dropped_message())
+        self._store.set(f"{key}/{self.agent}", "1" if succeeded else "0")
+        voted = self._wait_for_votes(key, timeout_seconds)
+        votes = [self._store.get(f"{key}/{agent}") == b"1" for agent in voted]
+        proposal = {"agents": voted, "done": all(votes) and voted == list(self._agents)}
         decided = json.loads(self._store.compare_set(f"{key}/decision", "", json.dumps(proposal)))
-        self._forget_old_posts(key)
+        self._delete_old_votes(key)
         if self.agent not in decided["agents"]:
-            raise DroppedError(self._told_to_the_lost())
+            raise DroppedError(self._dropped_message())
         if decided["agents"] != list(self._agents):
-            self._go_on_with(decided["agents"], {})
+            self._continue_with(decided["agents"], {})
         return decided["done"]
 
-    def _wait_for_posts(self, key: str, patience_seconds: float) -> list[int]:
-        deadline = time.monotonic() + patience_seconds
-        posted, awaited = {self.agent}, set(self._agents) - {self.agent}
+    def _wait_for_votes(self, key: str, timeout_seconds: float) -> list[int]:
+        deadline = time.monotonic() + timeout_seconds
+        voted, awaited = {self.agent}, set(self._agents) - {self.agent}
         pause_seconds = 0.0002
         while awaited:
             arrived = {a for a in awaited if self._store.check([f"{key}/{a}"])}
-            dead = {a for a in awaited - arrived if self._store.check([f"dead/{a}"])}
-            posted |= arrived
-            awaited -= arrived | dead
+            exited = {a for a in awaited - arrived if self._store.check([f"exited/{a}"])}
+            voted |= arrived
+            awaited -= arrived | exited
             if time.monotonic() > deadline:
                 break
-            # Not Store.wait, which would not hear of a death, and complains at each timeout.
+            # Store.wait would not notice an exited agent, and logs a warning at each timeout.
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, 0.05)
-        return sorted(posted)
+        return sorted(voted)
 
-    def _go_on_with(self, survivors: list[int], reasons: Mapping[int, str]) -> None:
-        for agent in set(self._agents) - set(survivors):
-            reason = reasons.get(agent, "silence")
+    def _continue_with(self, remaining: list[int], reasons: Mapping[int, str]) -> None:
+        for agent in set(self._agents) - set(remaining):
+            reason = reasons.get(agent, "no response")
             self.ledger.dropped.append({"agent": agent, "step": self.steps, "reason": reason})
-            self._store.set(f"lost/{agent}", reason)
-        if self.agent not in survivors:
-            raise DroppedError(self._told_to_the_lost())
-        if len(survivors) < self._min_agents:
+            self._store.set(f"dropped/{agent}", reason)
+        if self.agent not in remaining:
+            raise DroppedError(self._dropped_message())
+        if len(remaining) < self._min_agents:
             raise RuntimeError(
-                f"agents {survivors} are left, and min_agents={self._min_agents}: the run ends "
-                "here; resume it from its last checkpoint"
+                f"agents {remaining} remain, and min_agents={self._min_agents}: the run ends; "
+                "resume it from the last checkpoint"
             )
-        self._agents = tuple(survivors)
+        self._agents = tuple(remaining)
         self._group = None
 
-    def _forget_old_posts(self, key: str) -> None:
-        self._posted.append([f"{key}/{agent}" for agent in self._agents] + [f"{key}/decision"])
-        if len(self._posted) > 4:
-            old = self._posted.pop(0)
+    def _delete_old_votes(self, key: str) -> None:
+        self._voted.append([f"{key}/{agent}" for agent in self._agents] + [f"{key}/decision"])
+        if len(self._voted) > 4:
+            old = self._voted.pop(0)
             if self.is_first:
                 for name in old:
                     self._store.delete_key(name)
 
-    def _told_to_the_lost(self) -> str:
+    def _dropped_message(self) -> str:
         return (
-            f"the other agents went on without agent {self.agent}, which was silent for more than "
-            f"{2 * self.timeout.total_seconds():g} s or had weights that they could not take"
+            f"the other agents continued without agent {self.agent}, which did not respond for "
+            f"{2 * self.timeout.total_seconds():g} s or had weights that are not finite or of "
+            "another shape"
         )
 
 
-def meeting_point(timeout: timedelta) -> Store:
-    """The store that the supervisor hosts.
+def connect_to_store(timeout: timedelta) -> Store:
+    """Connect to the store that the supervisor hosts.
 
     Raises:
-        ValueError: this process was not started by one.
+        ValueError: The environment has no address of a store.
     """
     address = os.environ.get(STORE_VARIABLE)
     if address is None:
         raise ValueError(
-            "on_peer_failure='drop' needs a process outside of the agents that holds the list of "
-            "the living, and a launcher that does not end all when one dies; start the run as "
+            "on_peer_failure='drop' requires a separate process that hosts the list of remaining "
+            "agents, and a launcher that keeps them running when one fails; start the run with "
             "`python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit ...` or "
             "with examples/slurm_decentralized.sh"
         )
@@ -238,6 +241,6 @@ def meeting_point(timeout: timedelta) -> Store:
     return TCPStore(host, int(port), is_master=False, timeout=timeout)
 
 
-def host_meeting_point(port: int = 0) -> TCPStore:
-    """Host the store in this process; ``port`` 0 takes a free one."""
+def host_store(port: int = 0) -> TCPStore:
+    """Host the store in this process; ``port`` 0 chooses a free port."""
     return TCPStore("0.0.0.0", port, is_master=True, wait_for_workers=False)

@@ -1,4 +1,4 @@
-"""What communication cost: bytes, messages, rounds and waiting time by agent and kind."""
+"""Cost of communication: bytes, messages, rounds and waiting time, by agent and kind."""
 
 import json
 from collections.abc import Iterable
@@ -14,19 +14,19 @@ from lightning_plugins.strategies.communicated_tensors import communicated_param
 REPORT_NAME = "communication.json"
 
 KINDS = ("start", "gossip", "merge", "checkpoint", "measurement", "control")
-"""Sharing the initial weights, as DDP does too; mixing during training; the merge at its end; the
-merge that a checkpoint holds; what is only measured; barriers, votes, flags and logged means."""
+"""Kinds of traffic: copying the initial weights (as DDP does); gossip during training; merges;
+averages for checkpoints; averages for measurements; barriers, votes, flags and logged means."""
 
 
 @dataclass(frozen=True)
 class Traffic:
-    """What one agent sent.
+    """Traffic of one agent.
 
     Attributes:
-        bytes_sent: payload handed to the transport, without its own headers.
-        messages: transfers between two agents.
-        rounds: how often the agent took part.
-        waiting_seconds: time in which it did nothing but communicate.
+        bytes_sent: Payload sent, without the headers of the transport.
+        messages: Number of transfers to another agent.
+        rounds: Number of rounds in which the agent took part.
+        waiting_seconds: Time spent in communication.
     """
 
     bytes_sent: int = 0
@@ -39,9 +39,9 @@ class Traffic:
 
 
 class CommLedger:
-    """Keeps the books on communication, for one agent or for many.
+    """Records the traffic of one or many agents.
 
-    Each process of a real run books its own agent; :meth:`merged` puts the books together.
+    In a real run each process records its own agent; :meth:`merged` joins the ledgers.
 
     Example::
 
@@ -51,9 +51,9 @@ class CommLedger:
     def __init__(self) -> None:
         self._entries: dict[tuple[int, str], Traffic] = {}
         self.dropped: list[dict[str, Any]] = []
-        """Agents that the others went on without: ``{"agent", "step", "reason"}``."""
+        """The agents that were dropped: ``{"agent", "step", "reason"}``."""
 
-    def book(
+    def record(
         self,
         agent: int,
         kind: str,
@@ -61,33 +61,40 @@ class CommLedger:
         messages: int = 0,
         waiting_seconds: float = 0.0,
     ) -> None:
-        """Add one round of ``kind`` to the account of ``agent``.
+        """Record one round of ``kind`` of ``agent``.
+
+        Args:
+            agent: Number of the agent.
+            kind: One of ``KINDS``.
+            bytes_sent: Payload in bytes.
+            messages: Number of transfers.
+            waiting_seconds: Time spent in the round.
 
         Raises:
-            ValueError: a kind that is not in ``KINDS``.
+            ValueError: ``kind`` is not in ``KINDS``.
         """
         if kind not in KINDS:
             raise ValueError(f"kind={kind!r}: expected one of {', '.join(KINDS)}")
-        booked = self._entries.get((agent, kind), Traffic())
-        self._entries[agent, kind] = booked + Traffic(bytes_sent, messages, 1, waiting_seconds)
+        before = self._entries.get((agent, kind), Traffic())
+        self._entries[agent, kind] = before + Traffic(bytes_sent, messages, 1, waiting_seconds)
 
     def of(self, agent: int, kind: str) -> Traffic:
-        """The account of ``agent`` for ``kind``."""
+        """Return the traffic of ``agent`` of ``kind``."""
         return self._entries.get((agent, kind), Traffic())
 
     def total(self, *kinds: str) -> Traffic:
-        """The sum over agents, of ``kinds`` or of everything."""
+        """Sum the traffic of ``kinds``, or of all kinds, over agents."""
         chosen = kinds or KINDS
-        booked = (entry for (_, kind), entry in self._entries.items() if kind in chosen)
-        return sum(booked, Traffic())
+        entries = (entry for (_, kind), entry in self._entries.items() if kind in chosen)
+        return sum(entries, Traffic())
 
     @property
     def agents(self) -> list[int]:
-        """The agents with an account."""
+        """The agents with recorded traffic, in increasing order."""
         return sorted({agent for agent, _ in self._entries})
 
     def state_dict(self) -> dict[str, Any]:
-        """All accounts as plain data."""
+        """Return all entries as plain data."""
         return {
             "entries": [
                 [agent, kind, *astuple(entry)]
@@ -97,7 +104,7 @@ class CommLedger:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue the accounts of ``state``."""
+        """Restore a :meth:`state_dict`."""
         self._entries = {
             (agent, kind): Traffic(*values) for agent, kind, *values in state["entries"]
         }
@@ -105,7 +112,7 @@ class CommLedger:
 
     @classmethod
     def merged(cls, states: Iterable[dict[str, Any]]) -> "CommLedger":
-        """One ledger of the states of several, each with the accounts of its own agents."""
+        """Join the states of several ledgers, each with the entries of its own agents."""
         merged = cls()
         for state in states:
             part = cls()
@@ -115,14 +122,14 @@ class CommLedger:
         return merged
 
     def report(self, model_bytes: int, steps: int, num_agents: int) -> dict[str, Any]:
-        """Plain data: every account, and training's bytes against DDP's for the same steps.
+        """Return all entries and a comparison of training's bytes with DDP's, as plain data.
 
-        What is only measured or saved is left out of the comparison, and said beside it.
+        The comparison counts the kinds gossip, merge and control. The others are listed separately.
 
         Args:
-            model_bytes: size of the gradients that DDP would all-reduce.
-            steps: optimizer steps.
-            num_agents: processes.
+            model_bytes: Size of the gradients that DDP would all-reduce.
+            steps: Number of optimizer steps.
+            num_agents: Number of agents.
         """
         training = self.total("gossip", "merge", "control").bytes_sent
         ddp = steps * num_agents * ring_all_reduce_bytes(model_bytes, num_agents)
@@ -150,10 +157,10 @@ class CommLedger:
 
 
 def ring_all_reduce_bytes(payload_bytes: int, num_agents: int) -> float:
-    """What each agent sends in a ring all-reduce: ``2 (n-1)/n`` of the payload.
+    """Compute the bytes that each agent sends in a ring all-reduce: ``2 (n-1)/n`` of the payload.
 
     Source: Patarasu and Yuan, Bandwidth Optimal All-reduce Algorithms for Clusters of
-    Workstations, J. Parallel Distrib. Comput. 69 (2009). DDP does one a step.
+    Workstations, J. Parallel Distrib. Comput. 69 (2009). DDP does one per step.
     """
     return 2 * (num_agents - 1) / num_agents * payload_bytes
 
@@ -161,15 +168,17 @@ def ring_all_reduce_bytes(payload_bytes: int, num_agents: int) -> float:
 def write_report(
     ledger: CommLedger, module: LightningModule, steps: int, num_agents: int
 ) -> dict[str, Any]:
-    """Write ``communication.json`` of all agents' books, on the first agent.
+    """Write :meth:`CommLedger.report` to ``communication.json`` in the log folder.
+
+    All agents must call it; the first one writes the file.
 
     Returns:
-        What it holds: :meth:`CommLedger.report`.
+        The report.
     """
     trainer = module.trainer
     model_bytes = sum(tensor.nbytes for tensor in communicated_parameters(module).values())
     report = ledger.report(model_bytes, steps, num_agents)
-    folder = trainer.log_dir  # asks the other agents, so all of them come here
+    folder = trainer.log_dir  # a collective call, so every agent must reach it
     if trainer.is_global_zero and folder is not None:
         text = json.dumps(report, indent=2) + "\n"
         write_text_atomically(Path(folder) / REPORT_NAME, text)

@@ -1,4 +1,4 @@
-"""The outer optimizer of DiLoCo: a Nesterov step on what the agents moved on average."""
+"""The outer optimizer of DiLoCo: a Nesterov step on the agents' mean movement."""
 
 import math
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class OuterNesterov:
-    """Treats the agents' mean movement since their last merge as a gradient.
+    """A Nesterov step along the agents' mean movement since the last merge.
 
-    With anchor θ (the weights after the last merge), mean m and velocity v::
+    With anchor θ (the weights after the last merge), mean m of the agents and velocity v::
 
         Δ = θ - m,   v ← μ v + Δ,   θ ← θ - lr (Δ + μ v)
 
-    ``lr=1, momentum=0`` is the plain mean. Source: Douillard et al., DiLoCo, arXiv 2311.08105,
-    Algorithm 1, with the outer optimizer of section 2.1 (Nesterov, 0.7 and 0.9).
+    ``lr=1, momentum=0`` returns the mean itself. Source: Douillard et al., DiLoCo, arXiv
+    2311.08105, Algorithm 1, with the outer optimizer of section 2.1 (Nesterov, 0.7 and 0.9).
 
     Args:
-        lr: outer learning rate, above 0.
-        momentum: in [0, 1).
+        lr: Outer learning rate lr, above 0.
+        momentum: Outer momentum μ, in [0, 1).
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     lr: float = 0.7
@@ -38,12 +38,12 @@ class OuterNesterov:
 
 
 class OuterState:
-    """Anchor and velocity of :class:`OuterNesterov`, the same on all agents.
+    """Anchor and velocity of :class:`OuterNesterov`, identical on all agents.
 
     Args:
-        optimizer: the rule.
-        initial: the weights that all agents start from, as flat buffers.
-        sizes: for each buffer, how many of its values are parameters; behind them stand averaged
+        optimizer: Learning rate and momentum.
+        initial: The weights that all agents start from, as flat buffers.
+        sizes: The number of parameter values in each flat buffer. The values after them belong to
             buffers of the model, which have no gradient and take the mean.
     """
 
@@ -56,7 +56,7 @@ class OuterState:
 
     @torch.no_grad()
     def step(self, means: Sequence[Tensor]) -> list[Tensor]:
-        """The agents' new weights, of the mean of what they hold."""
+        """Return the agents' new weights, given the mean of their current weights."""
         lr, momentum = self.optimizer.lr, self.optimizer.momentum
         stepped = []
         for mean, anchor, velocity in zip(means, self.anchor, self.velocity, strict=True):
@@ -67,11 +67,11 @@ class OuterState:
         return stepped
 
     def state_dict(self) -> dict[str, list[Tensor]]:
-        """Anchor and velocity."""
+        """Return anchor and velocity."""
         return {"anchor": self.anchor, "velocity": self.velocity}
 
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
-        """Put anchor and velocity back."""
+        """Restore anchor and velocity."""
         for name in ("anchor", "velocity"):
             for own, loaded in zip(getattr(self, name), state[name], strict=True):
                 own.copy_(loaded)

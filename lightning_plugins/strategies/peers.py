@@ -1,4 +1,4 @@
-"""What an agent can do with the others: exchange, average, gather, agree."""
+"""Communication between agents: pairwise exchange, reductions and gathers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +17,14 @@ T = TypeVar("T")
 
 
 class Peers(ABC):
-    """The agents of a run as one of them sees them; what is sent is booked in ``ledger``.
+    """One agent's connection to the others: collectives and pairwise transfers.
 
-    Agents are named by their rank at the start of the run, whoever has gone since.
+    An agent's number is its rank at the start of the run; it does not change when others fail.
 
     Args:
-        agent: this one.
-        ledger: where traffic is booked.
-        timeout: after which a transfer has failed.
+        agent: Number of this agent.
+        ledger: The ledger that records the traffic.
+        timeout: Timeout of a transfer.
     """
 
     def __init__(self, agent: int, ledger: CommLedger, timeout: timedelta) -> None:
@@ -35,48 +35,51 @@ class Peers(ABC):
     @property
     @abstractmethod
     def agents(self) -> tuple[int, ...]:
-        """Those that take part, in rising order."""
+        """The agents that take part, in increasing order."""
 
     @abstractmethod
     def perform(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation(group)``, which must change nothing that a repetition would find."""
+        """Run ``operation(group)``; it must be safe to repeat."""
 
     @abstractmethod
     def broadcast_object(self, value: Any, source: int) -> Any:
-        """The ``value`` of agent ``source``, or of the first one where it is gone."""
+        """Return the ``value`` of agent ``source``, or of the first agent if it was dropped."""
 
     @abstractmethod
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait for the other agents."""
 
     can_drop = False
-    """Whether the run goes on when an agent is lost."""
+    """Whether the run continues when an agent fails."""
 
     @abstractmethod
-    def lose(self, ill: Mapping[int, str]) -> None:
-        """Go on without the agents of ``ill``, which gives the reasons; all agents call it alike.
+    def drop(self, failed: Mapping[int, str]) -> None:
+        """Continue without some agents; all agents must call it with the same arguments.
+
+        Args:
+            failed: The reason for each agent to drop.
 
         Raises:
-            RuntimeError: nobody may be lost, or this agent is among them.
+            RuntimeError: The run ends when an agent fails, or this agent is among them.
         """
 
     @property
     def is_first(self) -> bool:
-        """Whether this agent speaks for all: writes checkpoints and logs."""
+        """Whether this agent writes checkpoints and logs for all."""
         return self.agent == self.agents[0]
 
     def exchange(
         self, payload: Sequence[Tensor], plan: Callable[[], MixingPlan], kind: str = "gossip"
     ) -> tuple[MixingPlan, Mapping[int, list[Tensor]]]:
-        """Send ``payload`` along a plan's edges and receive what they bring, into new memory.
+        """Send ``payload`` along a plan's edges and receive other agents' into new memory.
 
         Args:
-            payload: contiguous tensors, alike on all agents.
-            plan: makes the plan; asked again where agents have gone.
-            kind: under which it is booked.
+            payload: Contiguous tensors, with the same shapes and dtypes on all agents.
+            plan: Creates the plan; called again after agents were dropped.
+            kind: The ledger's kind of traffic.
 
         Returns:
-            The plan that was carried out, and for each source its tensors.
+            The plan that was carried out, and the tensors received from each source.
         """
         started = perf_counter()
 
@@ -103,15 +106,15 @@ class Peers(ABC):
         made, received = self.perform(transfer)
         edges = len(made.destinations(self.agent))
         nbytes = sum(tensor.nbytes for tensor in payload)
-        self._book(kind, edges * nbytes, edges * len(payload), started)
+        self._record(kind, edges * nbytes, edges * len(payload), started)
         return made, received
 
     def average(self, flats: Sequence[Tensor], kind: str) -> list[Tensor]:
-        """The mean over agents of each tensor: the same bits for all of them."""
+        """Average each tensor over agents; all agents get the same bits."""
         return [self.reduce(flat, "mean", kind) for flat in flats]
 
     def reduce(self, tensor: Tensor, op: str, kind: str = "control") -> Tensor:
-        """``mean``, ``sum``, ``max`` or ``min`` over agents, as a new tensor."""
+        """Reduce over agents by ``mean``, ``sum``, ``max`` or ``min``, to a new tensor."""
         started = perf_counter()
         low = tensor.dtype in (torch.bfloat16, torch.float16)
         wide = tensor.float() if low else tensor
@@ -132,11 +135,11 @@ class Peers(ABC):
             else:
                 result = (result.double() / count).to(result.dtype)
         sent = ring_all_reduce_bytes(wide.nbytes, len(self.agents))
-        self._book(kind, round(sent), 2 * (len(self.agents) - 1), started)
+        self._record(kind, round(sent), 2 * (len(self.agents) - 1), started)
         return result.to(tensor.dtype)
 
     def gather(self, tensor: Tensor, kind: str = "control") -> list[Tensor]:
-        """The ``tensor`` of each agent, in the order of ``agents``; all of one shape."""
+        """Return the ``tensor`` of each agent, in the order of ``agents``; all have one shape."""
         started = perf_counter()
         own = tensor.detach().contiguous()
 
@@ -149,11 +152,11 @@ class Peers(ABC):
 
         parts = self.perform(all_gather)
         others = len(self.agents) - 1
-        self._book(kind, others * own.nbytes, others, started)
+        self._record(kind, others * own.nbytes, others, started)
         return parts
 
     def gather_bytes(self, content: bytes, device: torch.device) -> list[bytes]:
-        """The ``content`` of each agent, in the order of ``agents``."""
+        """Return the ``content`` of each agent, in the order of ``agents``."""
         sizes = self.gather(torch.tensor([len(content)], device=device))
         longest = max(int(size) for size in sizes)
         padded = torch.zeros(max(longest, 1), dtype=torch.uint8, device=device)
@@ -166,7 +169,7 @@ class Peers(ABC):
         ]
 
     def broadcast(self, tensors: Sequence[Tensor], kind: str) -> None:
-        """Give ``tensors`` the values that the first agent has, in place."""
+        """Copy the first agent's values into ``tensors``."""
         started = perf_counter()
 
         def from_first(group: Any) -> list[Tensor]:
@@ -184,53 +187,53 @@ class Peers(ABC):
                 tensor.copy_(copy)
         others = len(self.agents) - 1 if self.is_first else 0
         sent = others * sum(tensor.nbytes for tensor in tensors)
-        self._book(kind, sent, others * len(tensors), started)
+        self._record(kind, sent, others * len(tensors), started)
 
-    def _book(self, kind: str, bytes_sent: int, messages: int, started: float) -> None:
-        self.ledger.book(self.agent, kind, bytes_sent, messages, perf_counter() - started)
+    def _record(self, kind: str, bytes_sent: int, messages: int, started: float) -> None:
+        self.ledger.record(self.agent, kind, bytes_sent, messages, perf_counter() - started)
 
 
 class FixedPeers(Peers):
-    """All agents of torch's default process group, for the whole run: the first failure ends it.
+    """All agents of torch's default process group; the first failure ends the run.
 
     Without a process group there is one agent.
     """
 
     @property
     def agents(self) -> tuple[int, ...]:
-        """All of them."""
+        """All ranks."""
         return tuple(range(dist.get_world_size() if dist.is_initialized() else 1))
 
     def perform(self, operation: Callable[[Any], T]) -> T:
         """Run ``operation`` once."""
         return operation(dist.group.WORLD if dist.is_initialized() else None)
 
-    def lose(self, ill: Mapping[int, str]) -> None:
-        """End the run, on all agents alike.
+    def drop(self, failed: Mapping[int, str]) -> None:
+        """End the run on all agents.
 
         Raises:
-            RuntimeError: always.
+            RuntimeError: Always.
         """
-        told = "; ".join(f"agent {agent} has {reason}" for agent, reason in sorted(ill.items()))
-        raise RuntimeError(f"decentralized training cannot go on: {told}")
+        reasons = "; ".join(f"agent {agent} has {why}" for agent, why in sorted(failed.items()))
+        raise RuntimeError(f"decentralized training cannot continue: {reasons}")
 
     def broadcast_object(self, value: Any, source: int) -> Any:
-        """As torch does it: pickled, among the processes of one user."""
+        """Return the ``value`` of agent ``source``; torch pickles it."""
         if not dist.is_initialized():
             return value
         values = [value]
         dist.broadcast_object_list(values, source)
-        self.ledger.book(self.agent, "control", messages=1)
+        self.ledger.record(self.agent, "control", messages=1)
         return values[0]
 
     def barrier(self) -> None:
-        """Wait for the others."""
+        """Wait for the other agents."""
         if not dist.is_initialized():
             return
         started = perf_counter()
         devices = [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
         dist.barrier(device_ids=devices)
-        self._book("control", 0, 1, started)
+        self._record("control", 0, 1, started)
 
 
 _OPERATIONS = {
@@ -247,15 +250,15 @@ def transfer_pairs(
     incoming: Sequence[tuple[Tensor, int, int]],
     timeout: timedelta,
 ) -> None:
-    """Send and receive ``(tensor, place in the group, tag)`` all at once, and wait for all.
+    """Start all sends and receives ``(tensor, rank in the group, tag)`` and wait for all of them.
 
     Raises:
-        RuntimeError: a transfer failed or took longer than ``timeout``.
+        RuntimeError: A transfer failed or took longer than ``timeout``.
     """
     if not outgoing and not incoming:
         return
     if group.name() == "nccl":
-        # NCCL would wait for itself unless all transfers of a round are posted as one.
+        # NCCL would deadlock unless all transfers of a round are started as one batch.
         pairs = [
             *(dist.P2POp(dist.irecv, t, place) for t, place, _ in incoming),
             *(dist.P2POp(dist.isend, t, place) for t, place, _ in outgoing),

@@ -1,4 +1,4 @@
-"""Processes with models of their own: starting them, and talking among them for Lightning."""
+"""A Lightning strategy with one agent per process: launching and collectives."""
 
 from datetime import timedelta
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from lightning_plugins._lightning_compat import (
     leave_samplers_alone,
     process_launcher,
 )
-from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, meeting_point
+from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, connect_to_store
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.peers import FixedPeers, Peers
 
@@ -23,18 +23,18 @@ StartMethod = Literal["popen", "spawn", "fork"]
 
 
 class ProcessPerAgentStrategy(ParallelStrategy):
-    """One process an agent, under any launcher, with the collectives that Lightning calls.
+    """Runs one agent per process, under any launcher, and implements Lightning's collectives.
 
     Args:
-        on_peer_failure: see :class:`DecentralizedStrategy`.
-        min_agents: see :class:`DecentralizedStrategy`.
-        timeout_seconds: see :class:`DecentralizedStrategy`.
-        process_group_backend: see :class:`DecentralizedStrategy`.
-        start_method: see :class:`DecentralizedStrategy`.
+        on_peer_failure: See :class:`DecentralizedStrategy`.
+        min_agents: See :class:`DecentralizedStrategy`.
+        timeout_seconds: See :class:`DecentralizedStrategy`.
+        process_group_backend: See :class:`DecentralizedStrategy`.
+        start_method: See :class:`DecentralizedStrategy`.
     """
 
     is_distributed = True
-    """Lightning reads it: logged values are reduced over the processes where that is asked for."""
+    """Read by Lightning: values logged with ``sync_dist=True`` are reduced over processes."""
 
     def __init__(
         self,
@@ -64,19 +64,19 @@ class ProcessPerAgentStrategy(ParallelStrategy):
 
     @property
     def peers(self) -> Peers:
-        """The agents of this run."""
+        """The connection to the other agents."""
         assert self._peers is not None, "the processes are not connected yet"
         return self._peers
 
     @property
     def root_device(self) -> torch.device:
-        """This process' device."""
+        """The device of this process."""
         assert self.parallel_devices is not None
         return self.parallel_devices[self.local_rank]
 
     @property
     def num_nodes(self) -> int:
-        """Machines."""
+        """Number of machines."""
         return self._num_nodes
 
     @num_nodes.setter
@@ -85,21 +85,21 @@ class ProcessPerAgentStrategy(ParallelStrategy):
 
     @property
     def num_processes(self) -> int:
-        """Agents on this machine."""
+        """Number of agents on this machine."""
         return len(self.parallel_devices) if self.parallel_devices is not None else 0
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
-        """For loaders that the user divides by it."""
+        """Arguments of ``DistributedSampler`` for loaders that the user divides."""
         return {"num_replicas": self.world_size, "rank": self.global_rank}
 
     @property
     def is_global_zero(self) -> bool:
-        """Whether this agent writes logs and checkpoints: the first one that lives."""
+        """Whether this agent writes logs and checkpoints: the first of the remaining agents."""
         return self._peers.is_first if self._peers is not None else super().is_global_zero
 
     def set_world_ranks(self) -> None:
-        """Tell the cluster environment which of how many this process is."""
+        """Set the rank and the number of processes in the cluster environment."""
         environment = self.cluster_environment
         if environment is not None:
             environment.set_global_rank(self.node_rank * self.num_processes + self.local_rank)
@@ -129,7 +129,7 @@ class ProcessPerAgentStrategy(ParallelStrategy):
                 self.global_rank,
                 self.ledger,
                 self.timeout,
-                meeting_point(self.timeout),
+                connect_to_store(self.timeout),
                 self.world_size,
                 self.min_agents,
                 self.process_group_backend or default_backend(self.root_device),
@@ -141,27 +141,27 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         self._peers = FixedPeers(self.global_rank, self.ledger, self.timeout)
 
     def model_to_device(self) -> None:
-        """Move the model to this process' device."""
+        """Move the model to the device of this process."""
         assert self.model is not None
         self.model.to(self.root_device)
 
     def barrier(self, name: str | None = None) -> None:
         """Wait for the other agents, unless an exception is being handled."""
-        if self._may_talk():
+        if self._can_communicate():
             self.peers.barrier()
-            self._settle_who_speaks()
+            self._update_rank_zero()
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
-        """The object of agent ``src``."""
-        return self.peers.broadcast_object(obj, src) if self._may_talk() else obj
+        """Return the object of agent ``src``."""
+        return self.peers.broadcast_object(obj, src) if self._can_communicate() else obj
 
     def reduce(self, tensor: Any, group: Any = None, reduce_op: Any = "mean") -> Any:
-        """Mean, sum, maximum or minimum over agents: logged with ``sync_dist=True``, their mean.
+        """Reduce ``tensor`` over agents by mean, sum, maximum or minimum.
 
         Raises:
-            ValueError: a ``group`` of processes, or another operation.
+            ValueError: ``group`` is not None, or ``reduce_op`` is another operation.
         """
-        if not isinstance(tensor, Tensor) or not self._may_talk():
+        if not isinstance(tensor, Tensor) or not self._can_communicate():
             return tensor
         op = str(reduce_op or "sum").lower().rpartition(".")[2].replace("avg", "mean")
         if group is not None or op not in ("mean", "sum", "max", "min"):
@@ -172,29 +172,31 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         return self.peers.reduce(tensor, op)
 
     def all_gather(self, tensor: Tensor, group: Any = None, sync_grads: bool = False) -> Tensor:
-        """``(agents, *shape)``: the tensor of each agent.
+        """Stack the tensors of all agents, ``(agents, *shape)``.
 
         Raises:
-            ValueError: ``sync_grads``, since agents share no gradients.
+            ValueError: ``sync_grads`` is set; agents do not share gradients.
         """
         if sync_grads:
-            raise ValueError("sync_grads=True: agents of decentralized training share no gradients")
-        if not self._may_talk():
+            raise ValueError(
+                "sync_grads=True: agents of decentralized training do not share gradients"
+            )
+        if not self._can_communicate():
             return tensor.unsqueeze(0)
         return torch.stack(self.peers.gather(tensor))
 
     def reduce_boolean_decision(self, decision: bool, all: bool = True) -> bool:
-        """Whether all agents, or any, decided so."""
+        """Whether ``decision`` is true on all agents, or on any."""
         own = torch.tensor(int(decision), device=self.root_device)
         return bool(self.reduce(own, reduce_op="min" if all else "max"))
 
-    def _settle_who_speaks(self) -> None:
-        # The first living agent takes over where rank 0 is gone.
+    def _update_rank_zero(self) -> None:
+        # The first remaining agent takes over if rank 0 was dropped.
         rank = 0 if self.peers.is_first else self.global_rank
         rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
-    def _may_talk(self) -> bool:
-        # While one agent handles an exception the others are elsewhere, and would never answer.
+    def _can_communicate(self) -> bool:
+        # While this agent handles an exception, the others do not take part in collectives.
         module = self.lightning_module
         trainer = module._trainer if module is not None else None
         return self._peers is not None and not (trainer is not None and trainer.interrupted)

@@ -1,4 +1,4 @@
-"""In which rounds agents gossip."""
+"""The schedule of gossip: in which rounds agents communicate."""
 
 import math
 from dataclasses import dataclass
@@ -12,35 +12,35 @@ Shape = Literal["constant", "linear", "cosine", "window", "adaptive"]
 
 @dataclass(frozen=True)
 class Schedule:
-    """After every ``every_n_steps`` optimizer steps comes a round, in which agents may gossip.
+    """Selects the rounds in which agents gossip; a round follows every ``every_n_steps`` steps.
 
-    The share of rounds with gossip follows a shape over the run; which ones they are follows from
-    adding the shares up and gossiping whenever the sum passes a whole number. That is a pure
-    function of the round, the same on all agents and after a resume, and spends a budget exactly.
+    A shape gives the share of rounds with gossip over the run. The shares are summed up, and agents
+    gossip in each round in which the sum passes a whole number. The selection is therefore a pure
+    function of the round, the same on all agents and after a resume, and meets a budget exactly.
 
     - ``constant``: ``rate``.
     - ``linear``, ``cosine``: from ``rate`` to ``end_rate``.
     - ``window``: ``rate`` in ``[start, start + width)``, as fractions of the run, and ``end_rate``
-      outside. Windows of one width cost the same wherever they lie: unlike the released code of
-      arXiv 2507.06542, none gets a dense round at the end of the run for nothing.
-    - ``adaptive``: gossip when the squared distance from where an agent last gossiped, relative to
-      the squared norm of its weights, exceeds ``threshold`` in the mean over agents. It costs one
-      all-reduced number a round. After a full merge that distance bounds the consensus distance
-      from above (Kamp et al., Efficient Decentralized Deep Learning by Dynamic Model Averaging,
-      arXiv 1807.03210).
+      outside. The cost of a window depends only on its width. The released code of arXiv 2507.06542
+      adds a dense round at the end of the run to some windows; we do not.
+    - ``adaptive``: gossip if the squared distance from the weights after the last gossip, relative
+      to the squared norm of the weights, exceeds ``threshold`` in the mean over agents. It costs an
+      all-reduce of one number per round. After a full merge this distance is an upper bound of the
+      consensus distance (Kamp et al., Efficient Decentralized Deep Learning by Dynamic Model
+      Averaging, arXiv 1807.03210).
 
     Args:
-        shape: of the share of rounds with gossip over the run.
-        every_n_steps: optimizer steps a round.
-        rate: share of rounds with gossip, in [0, 1].
-        end_rate: the share at the end, or outside of the window, in [0, 1].
-        start: where the window begins, in [0, 1).
-        width: of the window, above 0; it must lie within the run.
-        budget: rounds with gossip in the whole run, spread in proportion to the shape's shares.
-        threshold: of ``adaptive``, above 0.
+        shape: Shape of the share of rounds with gossip over the run.
+        every_n_steps: Optimizer steps per round.
+        rate: Share of rounds with gossip, in [0, 1].
+        end_rate: Share at the end of the run, or outside the window, in [0, 1].
+        start: Start of the window as a fraction of the run, in [0, 1).
+        width: Width of the window as a fraction of the run, above 0; it must end within the run.
+        budget: Number of rounds with gossip in the run, distributed in proportion to the shares.
+        threshold: Threshold of the ``adaptive`` shape, above 0.
 
     Raises:
-        ValueError: an argument outside its range, or one that the shape does not read.
+        ValueError: An argument is outside its range, or the shape does not use it.
     """
 
     shape: Shape = "constant"
@@ -71,26 +71,26 @@ class Schedule:
         if self.shape != "window":
             if self.start is not None or self.width is not None:
                 raise ValueError(
-                    f"start={self.start}, width={self.width}: shape={self.shape!r} reads neither; "
-                    "set shape='window' or leave them out"
+                    f"start={self.start}, width={self.width}: shape={self.shape!r} uses neither; "
+                    "set shape='window' or remove them"
                 )
             return
         start, width = self.start, self.width
         if start is None or width is None or not (0 <= start < 1 and width > 0):
             raise ValueError(
-                f"start={start}, width={width}: shape='window' needs a start in [0, 1) and a width "
-                "above 0, as fractions of the run"
+                f"start={start}, width={width}: shape='window' requires a start in [0, 1) and a "
+                "width above 0, as fractions of the run"
             )
         if start + width > 1 + 1e-9:
             raise ValueError(
-                f"start={start}, width={width}: the window ends outside the run, at "
-                f"{start + width:g} of it; choose start + width of at most 1"
+                f"start={start}, width={width}: the window ends at {start + width:g} of the run, "
+                "after its end; choose start + width of at most 1"
             )
 
     def _check_threshold(self) -> None:
         if (self.shape == "adaptive") != (self.threshold is not None):
             raise ValueError(
-                f"threshold={self.threshold}: shape='adaptive' needs one, no other shape reads it"
+                f"threshold={self.threshold}: shape='adaptive' requires it, no other shape uses it"
             )
         if self.threshold is not None and not (
             self.threshold > 0 and math.isfinite(self.threshold)
@@ -98,14 +98,14 @@ class Schedule:
             raise ValueError(f"threshold={self.threshold}: expected a finite number above 0")
 
     def check(self, total_steps: float) -> None:
-        """Refuse a run that this schedule cannot be kept in.
+        """Check that the schedule fits the run.
 
         Args:
-            total_steps: optimizer steps of the run; infinity where it has no known end.
+            total_steps: Optimizer steps of the run; infinity if it has no known end.
 
         Raises:
-            ValueError: a shape or a budget over a run without an end, more rounds than there are,
-                or a window that no round falls into.
+            ValueError: The shape or the budget requires a known end, the budget exceeds the number
+                of available rounds, or the window contains no round.
         """
         if math.isinf(total_steps):
             if self.shape not in ("constant", "adaptive") or self.budget is not None:
@@ -122,8 +122,8 @@ class Schedule:
         allowed = int((shares > 0).sum())
         if self.shape == "window" and self.rate > 0 and not self._rounds_in_window(rounds):
             raise ValueError(
-                f"start={self.start}, width={self.width}: no round falls into the window, as the "
-                f"run has {rounds} rounds of {self.every_n_steps} steps; make it wider or lower "
+                f"start={self.start}, width={self.width}: the window contains no round, as the "
+                f"run has {rounds} rounds of {self.every_n_steps} steps; widen it or lower "
                 "every_n_steps"
             )
         if self.budget is not None and self.budget > allowed:
@@ -133,11 +133,11 @@ class Schedule:
             )
 
     def round_after(self, steps: int) -> int | None:
-        """The number of the round that follows ``steps`` optimizer steps, if one does."""
+        """Return the index of the round after ``steps`` optimizer steps, or None."""
         return steps // self.every_n_steps - 1 if steps and not steps % self.every_n_steps else None
 
     def gossips(self, round_number: int, total_steps: float) -> bool:
-        """Whether the agents gossip in that round; ``adaptive`` may, in each."""
+        """Whether the agents gossip in this round; always true for ``adaptive``."""
         if self.shape == "adaptive":
             return True
         if math.isinf(total_steps):
@@ -148,7 +148,7 @@ class Schedule:
         return round_number < rounds and bool(_chosen(self, rounds)[round_number])
 
     def in_window(self, round_number: int, total_steps: float) -> bool:
-        """Whether that round lies in the window."""
+        """Whether this round lies in the window."""
         if self.shape != "window":
             return False
         return round_number in self._rounds_in_window(int(total_steps) // self.every_n_steps)
@@ -156,14 +156,14 @@ class Schedule:
     def _rounds_in_window(self, rounds: int) -> range:
         assert self.start is not None
         assert self.width is not None
-        # The number of rounds depends on the width alone, so that moving the window is free.
+        # The number of rounds depends only on the width, so that every start costs the same.
         size = round(self.width * rounds)
         first = min(round(self.start * rounds), rounds - size)
         return range(first, first + size)
 
 
 def _shares(schedule: Schedule, rounds: int) -> np.ndarray:
-    """The share of each round, ``(rounds,)``."""
+    """Return the share of each round, ``(rounds,)``."""
     begin, end = schedule.rate, schedule.end_rate
     progress = np.arange(rounds) / max(rounds - 1, 1)
     if schedule.shape == "linear":
@@ -179,7 +179,7 @@ def _shares(schedule: Schedule, rounds: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _chosen(schedule: Schedule, rounds: int) -> np.ndarray:
-    """Which rounds have gossip, ``(rounds,)``, bool."""
+    """Return a boolean mask of the rounds with gossip, ``(rounds,)``."""
     shares = _shares(schedule, rounds)
     if schedule.budget is not None and rounds:
         shares = _scaled_to(shares, schedule.budget)
@@ -188,7 +188,7 @@ def _chosen(schedule: Schedule, rounds: int) -> np.ndarray:
 
 
 def _scaled_to(shares: np.ndarray, total: float) -> np.ndarray:
-    """In proportion to ``shares``, none above 1, together ``total``."""
+    """Scale ``shares`` in proportion to sum to ``total``, with each clipped to 1."""
     scaled = np.zeros_like(shares)
     is_full = shares <= 0
     while (left := total - scaled.sum()) > 1e-9 and not is_full.all():

@@ -1,4 +1,4 @@
-"""Decentralized training of a function, all agents in one batched computation."""
+"""Decentralized training of a loss function, with all agents in one batched computation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Parameters = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Simulated:
-    """The end of a simulation.
+    """The result of :func:`simulate`.
 
     Attributes:
-        agents: parameters by name, ``(agents, *shape)``.
-        merged: their mean by name, ``(*shape)``.
-        losses: mean loss over agents of each step, ``(steps,)``.
+        agents: Final parameters of the agents by name, ``(agents, *shape)``.
+        merged: Mean of the agents by name, ``(*shape)``.
+        losses: Loss of each step, averaged over agents, ``(steps,)``.
         consensus_distance: ``1/n sum_i ||x_i - x̄||^2`` at the end.
-        ledger: what real agents would have sent.
+        ledger: The traffic that real agents would have sent.
     """
 
     agents: Parameters
@@ -49,26 +49,29 @@ def simulate(
 ) -> Simulated:
     """Train ``num_agents`` agents by ``torch.func.vmap`` over their stacked parameters.
 
-    The same topologies, schedules, merges and books as ``DecentralizedStrategy``, without a
-    Trainer. For small networks it is several times faster than one agent after the other; networks
-    of convolutions gain little on a CPU. ``loss_fn`` must be a function: it logs nothing, and batch
+    Topologies, schedules, merges and the ledger are those of ``DecentralizedStrategy``; no Trainer
+    is used. For small networks it is several times faster than training the agents one after the
+    other; convolutional networks gain little on a CPU. ``loss_fn`` must be a pure function: batch
     normalization must not track statistics.
 
     Args:
-        loss_fn: scalar loss of one agent's parameters on one agent's batch.
-        parameters: initial ones by name, floating point of one dtype, the same for all agents.
-        batches: of a step number from 0, the agents' batches: tensors ``(agents, ...)``.
-        optimizer: made of ``[one tensor (agents, numel)]``; it must work element by element, as
-            SGD, Adam and AdamW do, since norms would be taken over all agents.
-        communication: who meets when.
-        num_agents: at least 1.
-        steps: optimizer steps of each agent.
-        randomness: of dropout over agents, as ``torch.func.vmap`` takes it: ``different`` or
-            ``same``; ``error`` refuses it.
-        observe: called after each round with the step number and the agents' parameters.
+        loss_fn: Maps one agent's parameters and batch to a scalar loss.
+        parameters: Initial parameters of all agents, by name; floating point, of one dtype.
+        batches: Maps a step number from 0 to the agents' batches, tensors ``(agents, ...)``.
+        optimizer: Maps a list of one tensor ``(agents, numel)`` to an optimizer. It must be
+            element-wise, such as SGD, Adam or AdamW; a norm would be taken over all agents.
+        communication: The topology and the schedule.
+        num_agents: Number of agents, at least 1.
+        steps: Optimizer steps of each agent.
+        randomness: Random operations across agents, as in ``torch.func.vmap``: ``different``,
+            ``same``, or ``error`` to refuse them.
+        observe: Called after each round with the step number and the agents' parameters.
+
+    Returns:
+        The agents, their mean, and the cost of communication.
 
     Raises:
-        ValueError: parameters of several dtypes, or a communication that the run cannot keep.
+        ValueError: The parameters have several dtypes, or the communication does not fit the run.
 
     Example::
 
@@ -101,8 +104,8 @@ def simulate(
         rows.grad, loss = gradients_and_losses(rows.detach(), batches(step))
         stepper.step()
         losses.append(loss.detach().mean())
-        meeting = stacked.after_step(step + 1, steps)
-        if meeting is not None and observe is not None:
+        round_ = stacked.after_step(step + 1, steps)
+        if round_ is not None and observe is not None:
             observe(step + 1, by_name(rows.detach()))
     return Simulated(
         agents=by_name(rows.detach()),

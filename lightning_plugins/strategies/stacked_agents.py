@@ -1,4 +1,4 @@
-"""Many agents in one process: their weights are the rows of matrices."""
+"""Communication of many agents in one process, on matrices with one row per agent."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,15 @@ from lightning_plugins.strategies.topologies import MixingPlan
 
 
 class StackedAgents:
-    """Carries out the rounds of a communication on the rows of matrices, in place.
+    """Gossips and merges the rows of matrices in place.
 
-    It books what real agents would send.
+    The ledger records the bytes that real agents would send.
 
     Args:
-        rows: matrices ``(agents, numel)`` of parameters, one for each dtype.
-        communication: who meets when.
-        ledger: where traffic is booked.
-        wire_dtype: of what pairs exchange; None is that of the weights.
+        rows: Matrices ``(agents, numel)`` of parameters, one per dtype.
+        communication: The topology and the schedule.
+        ledger: The ledger that records the traffic.
+        wire_dtype: Dtype of the tensors that pairs exchange; None uses that of the weights.
     """
 
     def __init__(
@@ -48,61 +48,59 @@ class StackedAgents:
         self._reference = [matrix.clone() for matrix in self.rows] if is_adaptive else None
 
     def after_step(
-        self, steps: int, total_steps: float, with_them: Sequence[Tensor] = ()
+        self, steps: int, total_steps: float, extra_matrices: Sequence[Tensor] = ()
     ) -> Round | None:
-        """Do what the communication says follows ``steps`` optimizer steps.
+        """Gossip or merge if the schedule has a round after ``steps`` optimizer steps.
 
         Args:
-            steps: taken by each agent.
-            total_steps: of the run; infinity where it has no known end.
-            with_them: further matrices ``(agents, numel)`` that gossip mixes, such as buffers.
+            steps: Optimizer steps that each agent has taken.
+            total_steps: Optimizer steps of the run; infinity if it has no known end.
+            extra_matrices: Other matrices ``(agents, numel)`` to mix, such as buffers.
 
         Returns:
-            The round that took place, if one did.
+            The round that took place, or None.
 
         Raises:
-            RuntimeError: an agent's weights are not finite.
+            RuntimeError: An agent's weights are not finite.
         """
-        meeting = self.communication.after(steps, total_steps)
-        if meeting is None:
+        round_ = self.communication.after(steps, total_steps)
+        if round_ is None:
             return None
-        if meeting.kind == "merge":
-            self.merge(steps, with_them)
-            return meeting
+        if round_.kind == "merge":
+            self.merge(steps, extra_matrices)
+            return round_
         if self.communication.schedule.shape == "adaptive" and not self._have_drifted():
             return None
-        plan = meeting.topology.plan(
-            self.communication.seed, meeting.number, range(self.num_agents)
-        )
+        plan = round_.topology.plan(self.communication.seed, round_.number, range(self.num_agents))
         self._check_finite()
         if plan.is_average:
-            self._average(with_them, "gossip")
+            self._average(extra_matrices, "gossip")
         else:
-            for matrix in (*self.rows, *with_them):
+            for matrix in (*self.rows, *extra_matrices):
                 matrix.copy_(mixed_rows(matrix, plan, self.wire_dtype))
-            self._book_plan(plan, (*self.rows, *with_them))
+            self._record_plan(plan, (*self.rows, *extra_matrices))
         if self._reference is not None:
             self._reference = [matrix.clone() for matrix in self.rows]
-        return meeting
+        return round_
 
-    def merge(self, steps: int, with_them: Sequence[Tensor] = ()) -> None:
-        """Give every agent the mean of all, or the outer optimizer's step on it."""
+    def merge(self, steps: int, extra_matrices: Sequence[Tensor] = ()) -> None:
+        """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
         self._check_finite()
-        self._average(with_them, "merge")
+        self._average(extra_matrices, "merge")
         self.steps_at_merge = steps
 
-    def are_alike(self) -> bool:
+    def have_same_parameters(self) -> bool:
         """Whether all agents have the same parameters."""
         return all(bool((matrix == matrix[0]).all()) for matrix in self.rows)
 
     def consensus_distance(self) -> Tensor:
-        """``1/n sum_i ||x_i - x̄||^2`` over the parameters."""
+        """Compute ``1/n sum_i ||x_i - x̄||^2`` over the parameters."""
         wide = [matrix.double() for matrix in self.rows]
         squared = [((matrix - matrix.mean(0)) ** 2).sum() for matrix in wide]
         return torch.stack(squared).sum() / self.num_agents
 
     def state_dict(self) -> dict[str, Any]:
-        """What resuming needs."""
+        """Return the parameters and the state of communication."""
         return {
             "rows": self.rows,
             "steps_at_merge": self.steps_at_merge,
@@ -111,7 +109,7 @@ class StackedAgents:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what :meth:`state_dict` gave."""
+        """Restore a :meth:`state_dict`."""
         for own, loaded in zip(self.rows, state["rows"], strict=True):
             own.copy_(loaded)
         self.steps_at_merge = state["steps_at_merge"]
@@ -121,27 +119,27 @@ class StackedAgents:
             for own, loaded in zip(self._reference, state["reference"], strict=True):
                 own.copy_(loaded)
 
-    def _average(self, with_them: Sequence[Tensor], kind: str) -> None:
+    def _average(self, extra_matrices: Sequence[Tensor], kind: str) -> None:
         means = [_mean(matrix) for matrix in self.rows]
         if self._outer is not None:
             means = self._outer.step(means)
-        means += [_mean(matrix) for matrix in with_them]
-        matrices = [*self.rows, *with_them]
+        means += [_mean(matrix) for matrix in extra_matrices]
+        matrices = [*self.rows, *extra_matrices]
         for matrix, mean in zip(matrices, means, strict=True):
             matrix.copy_(mean)
         nbytes = sum(mean.nbytes for mean in means)
         sent = round(ring_all_reduce_bytes(nbytes, self.num_agents))
         messages = 2 * (self.num_agents - 1) * len(means)
         for agent in range(self.num_agents):
-            self.ledger.book(agent, kind, sent, messages)
+            self.ledger.record(agent, kind, sent, messages)
 
-    def _book_plan(self, plan: MixingPlan, matrices: Sequence[Tensor]) -> None:
+    def _record_plan(self, plan: MixingPlan, matrices: Sequence[Tensor]) -> None:
         nbytes = sum(
             matrix[0].numel() * (self.wire_dtype or matrix.dtype).itemsize for matrix in matrices
         )
         for agent in range(self.num_agents):
             edges = len(plan.destinations(agent))
-            self.ledger.book(agent, "gossip", edges * nbytes, edges * len(matrices))
+            self.ledger.record(agent, "gossip", edges * nbytes, edges * len(matrices))
 
     def _check_finite(self) -> None:
         if are_finite(self.rows):
@@ -162,12 +160,12 @@ class StackedAgents:
             norms += matrix.double().square().sum(1)
         sent = round(ring_all_reduce_bytes(8, self.num_agents))
         for agent in range(self.num_agents):
-            self.ledger.book(agent, "control", sent, 2 * (self.num_agents - 1))
+            self.ledger.record(agent, "control", sent, 2 * (self.num_agents - 1))
         return float((moved / norms).mean()) > self.communication.schedule.threshold
 
 
 def mixed_rows(matrix: Tensor, plan: MixingPlan, wire_dtype: torch.dtype | None = None) -> Tensor:
-    """``matrix`` ``(agents, numel)`` after a round: each row as the agent would compute it."""
+    """Return ``matrix`` ``(agents, numel)`` after a round, with the rounding of real agents."""
     sent = matrix.to(wire_dtype or matrix.dtype)
     rows = [
         mixed(matrix[k], sent[k], [sent[j] for j in plan.sources(k)], [*plan.sources(k).values()])

@@ -1,13 +1,14 @@
-"""Starts the agents of a run on this machine and lets the others live when one dies.
+"""Starts the agents of a run on this machine and keeps the others running when one fails.
 
 usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MODULE) [ARGUMENTS ...]
        python -m lightning_plugins.strategies.supervisor host PORT
 
-It is no agent: it hosts the list of the living, tells the agents at once when one has died, and
-ends those that the others went on without. The exit code is 0 if some agent came to its end.
+The supervisor is not an agent. It hosts the list of remaining agents, reports the exit of an agent
+to the others at once, and kills agents that were dropped. Its exit code is 0 if at least one agent
+completed the run.
 
-``host`` hosts the list alone, for agents that something else starts, such as SLURM; they find it
-through LIGHTNING_PLUGINS_STORE=ADDRESS:PORT.
+``host`` only hosts the list, for agents that are started by something else, such as SLURM; set
+LIGHTNING_PLUGINS_STORE=ADDRESS:PORT for them.
 
 e.g. python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit \
 --config decentralized/digits --trainer.strategy.on_peer_failure drop
@@ -22,7 +23,7 @@ import time
 from collections.abc import Sequence
 from types import FrameType
 
-from lightning_plugins.strategies.fault_tolerant_peers import STORE_VARIABLE, host_meeting_point
+from lightning_plugins.strategies.fault_tolerant_peers import STORE_VARIABLE, host_store
 
 _GRACE_SECONDS = 10.0
 
@@ -31,12 +32,12 @@ class Supervisor:
     """The agents' parent process.
 
     Args:
-        command: of one agent.
-        num_agents: how many are started.
-        grace_seconds: how long the last agents may take to end once one has come to its end.
+        command: The command of one agent.
+        num_agents: Number of agents to start.
+        grace_seconds: How long the other agents may run after the first one has completed.
 
     Raises:
-        ValueError: no agents, or no command.
+        ValueError: ``num_agents`` is below 1, or ``command`` is empty.
     """
 
     def __init__(
@@ -52,10 +53,10 @@ class Supervisor:
         self.agents: list[subprocess.Popen] = []
 
     def run(self) -> int:
-        """Start the agents and wait for all of them; the exit code for this process."""
-        self._store = host_meeting_point()
+        """Start the agents, wait for them, and return the exit code of this process."""
+        self._store = host_store()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._pass_on)
+            signal.signal(number, self._forward_signal)
         self.agents = [
             subprocess.Popen(self.command, env=self._environment(agent))
             for agent in range(self.num_agents)
@@ -69,18 +70,18 @@ class Supervisor:
                 agent.wait()
 
     def _watch(self) -> int:
-        told: set[int] = set()
+        reported: set[int] = set()
         first_end: float | None = None
         while any(agent.poll() is None for agent in self.agents):
             for number, agent in enumerate(self.agents):
                 code = agent.poll()
-                if code is None and self._store.check([f"lost/{number}"]):
-                    # It may be stopped, and would write over the others' files if it went on.
+                if code is None and self._store.check([f"dropped/{number}"]):
+                    # It may be suspended, and would overwrite the others' files on waking.
                     agent.kill()
-                elif code is not None and code != 0 and number not in told:
-                    told.add(number)
-                    self._store.set(f"dead/{number}", str(code))
-                    print(f"agent {number} ended with {_in_words(code)}", file=sys.stderr)
+                elif code is not None and code != 0 and number not in reported:
+                    reported.add(number)
+                    self._store.set(f"exited/{number}", str(code))
+                    print(f"agent {number} ended with {_describe(code)}", file=sys.stderr)
                 elif code == 0 and first_end is None:
                     first_end = time.monotonic()
             if first_end is not None and time.monotonic() > first_end + self.grace_seconds:
@@ -89,7 +90,7 @@ class Supervisor:
         ended = [number for number, agent in enumerate(self.agents) if agent.poll() == 0]
         if len(ended) < self.num_agents:
             names = ", ".join(map(str, ended)) or "none"
-            print(f"of {self.num_agents} agents came to their end: {names}", file=sys.stderr)
+            print(f"agents that completed the run, of {self.num_agents}: {names}", file=sys.stderr)
         return 0 if ended else 1
 
     def _environment(self, agent: int) -> dict[str, str]:
@@ -102,7 +103,7 @@ class Supervisor:
             "MASTER_PORT": str(_free_port()),
         }
 
-    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+    def _forward_signal(self, number: int, frame: FrameType | None) -> None:
         for agent in self.agents:
             if agent.poll() is None:
                 agent.send_signal(number)
@@ -114,15 +115,15 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _in_words(code: int) -> str:
+def _describe(code: int) -> str:
     return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run as a command."""
     if len(arguments) == 2 and arguments[0] == "host" and arguments[1].isdigit():
-        store = host_meeting_point(int(arguments[1]))
-        print(f"the list of the living is at port {store.port}", flush=True)
+        store = host_store(int(arguments[1]))
+        print(f"the list of remaining agents is hosted at port {store.port}", flush=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         signal.pause()

@@ -1,4 +1,4 @@
-"""CommunicationSchedule in two real processes, and what it refuses."""
+"""CommunicationSchedule in two real processes, and the arguments it refuses."""
 
 import decentralized_trainers as harness
 import pytest
@@ -22,7 +22,7 @@ def stopping():
     return EarlyStopping("val/loss", min_delta=100.0, patience=1)
 
 
-# Two agents: 12 batches an epoch, 24 steps.
+# Two agents with 12 batches per epoch and 24 steps each.
 CASES = {
     "late window": case(CommunicationSchedule("window", 3, start=0.75, width=0.25)),
     "budget": case(CommunicationSchedule(budget=5, final_merge=False)),
@@ -77,7 +77,7 @@ def test_adaptive_agents_gossip_when_they_have_drifted(ran):
     assert 0 < rounds(ran("adaptive"))[0] < 24
     assert rounds(ran("adaptive, never")) == (0, 0)
     control = CommLedger.merged(r["ledger"] for r in ran("adaptive, never")).of(0, "control")
-    assert control.bytes_sent > 24 * 8  # one number a round
+    assert control.bytes_sent > 24 * 8  # one number per round
 
 
 def test_diloco_with_rate_one_and_no_momentum_is_local_sgd(ran):
@@ -86,12 +86,12 @@ def test_diloco_with_rate_one_and_no_momentum_is_local_sgd(ran):
     assert not torch.allclose(local_sgd, ran("DiLoCo")[0]["weights"], rtol=0, atol=1e-3)
 
 
-def test_another_topology_may_hold_in_the_window(ran):
+def test_window_topology_applies_within_the_window(ran):
     assert rounds(ran("window of means")) == (1, 1)
     assert ran("window of means")[0]["global_step"] == 18
 
 
-def test_an_early_stop_is_merged_and_saved_again(ran, folder):
+def test_a_run_that_stops_early_is_merged_and_saved_again(ran, folder):
     results = ran("stopped early")
     assert results[0]["global_step"] < 600
     assert torch.equal(results[0]["weights"], results[1]["weights"])
@@ -110,7 +110,7 @@ def checked(callback, **arguments):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: CommunicationSchedule("window", start=0.9, width=0.3), "outside the run"),
+        (lambda: CommunicationSchedule("window", start=0.9, width=0.3), "after its end"),
         (lambda: CommunicationSchedule(outer_lr=0), "outer_lr=0: expected a finite number above 0"),
         (
             lambda: CommunicationSchedule(outer_lr=1, outer_momentum=1),
@@ -134,7 +134,7 @@ def checked(callback, **arguments):
         ),
     ],
 )
-def test_what_cannot_be_kept_is_refused(make, message):
+def test_schedules_that_cannot_be_met_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""DecentralizedSummary prints what MergedEvaluation measured, and a server's value beside it."""
+"""DecentralizedSummary: the printed values of MergedEvaluation and of a server."""
 
 import re
 
@@ -40,7 +40,7 @@ def fit(folder, strategy, callbacks):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A run with the summary; the same without a merge; and the server's run made by hand."""
+    """A run with the summary, the same run without a merge, and the server's run."""
     folder = tmp_path_factory.mktemp("summary")
     summary = DecentralizedSummary(server=True)
     callbacks = [CommunicationSchedule(rate=0.0), MergedEvaluation(), summary]
@@ -52,7 +52,7 @@ def runs(tmp_path_factory):
     return summary.lines, merged, local, server
 
 
-def test_after_the_merge_local_values_are_those_just_before_it(runs):
+def test_after_the_merge_local_values_are_those_from_just_before_it(runs):
     _, merged, local, _ = runs
     for name in ("val/accuracy_local_mean", "val/accuracy_merged", "val/loss_local_mean"):
         assert merged[name] == pytest.approx(local[name], abs=1e-6)
@@ -62,17 +62,17 @@ def test_after_the_merge_local_values_are_those_just_before_it(runs):
 
 
 @pytest.mark.scale(plugin="DecentralizedSummary", strategy="decentralized_simulated")
-def test_the_lines_say_what_was_measured(runs):
+def test_the_printed_lines_show_the_measured_values(runs):
     lines, merged, _, server = runs
     assert lines[0] == f"{AGENTS} agents, 24 steps each: val/accuracy"
     values = [float(re.search(r"([\d.]+)$", line)[1]) for line in lines[1:4]]
     expected = [merged["val/accuracy_local_mean"], merged["val/accuracy"], server["val/accuracy"]]
     assert values == pytest.approx(expected, abs=6e-4)
-    # One all-reduce in the whole run against one a step.
+    # One all-reduce in the whole run against one per step.
     assert lines[4].endswith(": 24 times less")
 
 
-def test_it_is_refused_without_what_it_shows_and_a_server_with_agents_that_may_be_lost():
+def test_it_requires_merged_evaluation_and_refuses_a_server_with_drop():
     alone = DecentralizedSummary()
     trainer = Trainer(accelerator="cpu", devices=1, logger=False, callbacks=[alone])
     with pytest.raises(MisconfigurationException, match=r"add MergedEvaluation\(\)"):

@@ -1,4 +1,4 @@
-"""MergedEvaluation in two real processes, against the mean computed by hand."""
+"""MergedEvaluation in two real processes, against the mean of the saved weights."""
 
 import decentralized_trainers as harness
 import pytest
@@ -17,7 +17,7 @@ def apart():
 
 
 class StopAtValues(Callback):
-    """Stops on a value of the merged model, as any monitoring callback may."""
+    """Checks that a callback after it can monitor a value of the merged model."""
 
     def on_validation_end(self, trainer, pl_module):
         if not trainer.sanity_checking:
@@ -55,7 +55,7 @@ def network_with(flat, plain):
 
 
 @pytest.mark.scale(plugin="MergedEvaluation", strategy="decentralized")
-def test_it_reports_what_the_mean_of_the_agents_does(ran):
+def test_it_reports_the_metrics_of_the_mean_of_the_agents(ran):
     results = ran("plain")
     ends = torch.stack([result["weights"] for result in results])
     features, labels = harness.samples().tensors
@@ -76,26 +76,26 @@ def test_it_reports_what_the_mean_of_the_agents_does(ran):
 
 
 @pytest.mark.parametrize("case", ["plain", "normalized"])
-def test_measuring_leaves_training_as_it_was_bit_for_bit(ran, case):
+def test_measuring_does_not_change_training_by_a_bit(ran, case):
     for one, other in zip(ran(case), ran(f"{case}, not measured"), strict=True):
         assert torch.equal(one["weights"], other["weights"])
         assert one["metrics"]["val/loss"] == other["metrics"]["val/loss"]
 
 
-def test_its_bytes_are_booked_as_measurement(ran):
+def test_its_bytes_are_recorded_as_measurement(ran):
     ledger = CommLedger.merged(result["ledger"] for result in ran("plain"))
     parameters = 56 + 27
     assert ledger.of(0, "measurement").bytes_sent >= 2 * 4 * parameters
     assert ledger.total("gossip", "merge").bytes_sent == 0
 
 
-def test_statistics_are_those_of_the_merged_weights(ran):
+def test_batch_norm_statistics_are_re_estimated_for_the_merged_weights(ran):
     results = ran("normalized")
     means = torch.stack([result["weights"] for result in results]).mean(0)
     network = network_with(means, plain=False)
     features, labels = harness.samples().tensors
     with torch.no_grad():
-        # Each agent's last 24 batches of 4 are two epochs of its half: all samples, twice.
+        # Each agent's last 24 batches of 4 contain its half of the samples twice.
         hidden = network[0](features)
         network[1].running_mean.copy_(hidden.mean(0))
         logits_spread = torch.stack(
@@ -106,16 +106,16 @@ def test_statistics_are_those_of_the_merged_weights(ran):
         ).mean(0)
         network[1].running_var.copy_(logits_spread)
         expected = cross_entropy(network(features), labels).item()
-    # Which samples shared a batch is random, so the variances agree only roughly.
+    # The composition of batches is random, so the variances agree only approximately.
     assert results[0]["metrics"]["val/loss_merged"] == pytest.approx(expected, rel=0.05)
 
 
-def test_a_metric_that_is_not_logged_is_named(ran):
+def test_a_metric_that_is_not_logged_is_an_error(ran):
     error = ran("another metric")[0]["error"]
     assert "metric='val/nothing': validation_step logs val/accuracy, val/agent, val/loss" in error
 
 
-def test_it_measures_as_often_as_asked(ran):
+def test_it_measures_in_every_nth_validation(ran):
     once = CommLedger.merged(result["ledger"] for result in ran("every third"))
     always = CommLedger.merged(result["ledger"] for result in ran("normalized"))
     assert once.of(0, "measurement").rounds * 2 == always.of(0, "measurement").rounds

@@ -1,4 +1,4 @@
-"""The copy that MergedEvaluation runs keeps what it gathers to itself."""
+"""The module copy of MergedEvaluation does not change the module's lists."""
 
 import copy
 from collections import defaultdict, deque
@@ -20,7 +20,7 @@ AGENTS, VALIDATION_BATCHES = 2, 3
 
 
 class Gathering(LightningModule):
-    """Gathers outputs as Lightning's guide to its release 2 does, and more deeply nested."""
+    """Collects outputs in lists, as Lightning 2's migration guide does, also in nested ones."""
 
     def __init__(self):
         super().__init__()
@@ -89,7 +89,7 @@ def runs(tmp_path_factory):
     return fit(folder, [MergedEvaluation("val/loss")]), fit(folder, [])
 
 
-def test_a_module_gathers_and_logs_the_same_whether_or_not_it_is_measured(runs):
+def test_measuring_does_not_change_the_lists_and_logs_of_a_module(runs):
     (measured, measured_metrics), (plain, plain_metrics) = runs
     of_each_validation = AGENTS * VALIDATION_BATCHES
     assert plain.counts[0][:3] == [of_each_validation] * 3
@@ -97,13 +97,13 @@ def test_a_module_gathers_and_logs_the_same_whether_or_not_it_is_measured(runs):
     assert {name: measured_metrics[name] for name in plain_metrics} == plain_metrics
 
 
-def test_every_validation_of_the_copy_begins_with_what_the_module_has(runs):
+def test_every_validation_of_the_copy_starts_from_the_modules_lists(runs):
     (_, metrics), _ = runs
-    # In the last one both see two agents: before the merge, and after it.
+    # In the last validation both run on two agents, before and after the merge.
     assert metrics["val/gathered_merged"] == metrics["val/gathered_local_mean"]
 
 
-def test_containers_of_a_copy_are_its_own_at_every_depth():
+def test_containers_are_copied_at_every_depth():
     module = Gathering()
     module.save_hyperparameters({"depth": 3})
     module.nested = {"losses": [[], deque([1], maxlen=2)]}
@@ -123,7 +123,7 @@ def test_containers_of_a_copy_are_its_own_at_every_depth():
     assert (module.nested, dict(module.hparams), module.last) == before
 
 
-def test_what_containers_hold_of_the_modules_parts_is_the_copys():
+def test_containers_of_the_copy_refer_to_the_parts_of_the_copy():
     module = Gathering()
     module.layers, module.steps = [module.network], {"loss": module.training_step}
     module.tied = (held,) = [module.network.weight]

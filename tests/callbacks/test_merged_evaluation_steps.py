@@ -1,6 +1,6 @@
-"""MergedEvaluation and recalibration take the steps and logs that Lightning takes.
+"""MergedEvaluation and recalibration support the step signatures and logs that Lightning does.
 
-The mean of one agent is that agent, so whatever it logs is logged again as ``…_merged``.
+The mean of one agent is that agent, so each logged value must appear again as ``…_merged``.
 """
 
 import decentralized_trainers as harness
@@ -18,7 +18,7 @@ from lightning_plugins.strategies.batch_norm import recalibrate
 
 
 class Plain(LightningModule):
-    """Steps of two arguments; options of ``log`` by name."""
+    """Steps with two arguments; options of ``log`` by name."""
 
     num_loaders = 1
 
@@ -126,7 +126,7 @@ def fit(folder, module, strategy):
 
 
 @pytest.mark.parametrize("module", LOGGED)
-def test_what_one_agent_logs_is_logged_again_of_the_mean_of_one(module, tmp_path):
+def test_for_one_agent_merged_values_equal_the_logged_ones(module, tmp_path):
     metrics = fit(tmp_path, module(), SimulatedDecentralizedStrategy(1))
     merged = {name.removesuffix("_merged") for name in metrics if name.endswith("_merged")}
     assert merged == set(LOGGED[module])
@@ -135,7 +135,7 @@ def test_what_one_agent_logs_is_logged_again_of_the_mean_of_one(module, tmp_path
         assert metrics[f"{name}_merged"] == pytest.approx(metrics[name], abs=1e-6)
 
 
-def test_runs_that_recalibrate_are_the_same_whether_or_not_steps_take_batch_idx(tmp_path):
+def test_recalibration_gives_the_same_result_with_and_without_batch_idx(tmp_path):
     runs = [
         fit(
             tmp_path, one(normalized=True), SimulatedDecentralizedStrategy(2, buffers="recalibrate")
@@ -146,7 +146,7 @@ def test_runs_that_recalibrate_are_the_same_whether_or_not_steps_take_batch_idx(
 
 
 @pytest.mark.parametrize("module", [Plain, WithoutIndex, OtherNames])
-def test_statistics_are_estimated_through_every_training_step_that_lightning_takes(module):
+def test_recalibration_supports_every_signature_of_training_step(module):
     one = module(normalized=True)
     features, labels = harness.samples().tensors
     recalibrate(one, [((features, labels), 0)])

@@ -11,7 +11,7 @@ import pytest
 import scale_record
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import Strategy
-from scale_record import is_there, merged, still_there
+from scale_record import existing_tests, is_existing_test, merged
 from torch.optim import Optimizer
 
 from lightning_plugins import callbacks, optimizers, strategies
@@ -37,8 +37,8 @@ def test_the_table_is_that_of_the_file():
 def test_every_test_of_the_file_is_there():
     tests = [test for entry in ENTRIES for test in entry["tests"]]
     assert tests
-    assert [test for test in tests if not is_there(test, ROOT)] == []
-    assert still_there([{**RUN, "tests": ["tests/docs/test_scale.py::test_x"]}], ROOT) == [
+    assert [test for test in tests if not is_existing_test(test, ROOT)] == []
+    assert existing_tests([{**RUN, "tests": ["tests/docs/test_scale.py::test_x"]}], ROOT) == [
         {**RUN, "tests": []}
     ]
 

@@ -1,4 +1,4 @@
-"""Adversarial training written out, for the ``task`` fixture's classifier."""
+"""Reference implementation of adversarial training for the ``task`` fixture's classifier."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from lightning_plugins.attacks.image import fgsm, pgd
 from lightning_plugins.callbacks import LateAdversarialTraining
 
-# The features of the task are no pixels.
+# The features of the task are not pixels, so they are not clamped.
 EVERYWHERE = (-math.inf, math.inf)
 
 
@@ -29,7 +29,7 @@ def attack_by_hand(network, features, labels, attack="pgd", **options):
 
 
 def by_hand(task, active, epochs=2, accumulate=1, seed=11, **options):
-    """Plain training, whose batches are attacked first where ``active(step)``."""
+    """Train on batches that are attacked first if ``active(step)``; return the state dict."""
     network = task.network()
     optimizer = task.sgd(network.parameters())
     torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""Agents as real processes with a real gloo group, without Lightning: a second to start.
+"""Agents in real processes with a gloo group, without Lightning; starting them takes a second.
 
-They come from a fork server that has torch preloaded, so that a test may kill them. Each runs a
-module-level function ``work(agent, num_agents, *arguments)`` and saves what it returns.
+A fork server with torch preloaded starts the processes, so that tests can kill them. Each process
+runs a module-level function ``work(agent, num_agents, *arguments)`` and saves its return value.
 """
 
 import multiprocessing
@@ -17,7 +17,7 @@ from torch import nn
 
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.communication import Communication
-from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, host_meeting_point
+from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, host_store
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.peers import FixedPeers
 from lightning_plugins.strategies.schedule import Schedule
@@ -50,17 +50,17 @@ _HARNESS = str(Path(__file__).parent)
 
 
 def run_agents(work, num_agents, folder, *arguments, timeout_seconds=60):
-    """What ``work`` returned for each agent; None for one that did not come to its end."""
+    """Run the agents and return the result of ``work`` for each, or None if it did not finish."""
     agents = start_agents(work, num_agents, folder, *arguments)
     return results_of(agents, folder, timeout_seconds)
 
 
 def start_agents(work, num_agents, folder, *arguments):
     Path(folder).mkdir(parents=True, exist_ok=True)
-    # The fork server does not get pytest's path, and would pass over what it cannot import.
+    # The fork server does not inherit pytest's path and silently skips modules it cannot import.
     if _HARNESS not in os.environ.get("PYTHONPATH", ""):
         os.environ["PYTHONPATH"] = f"{_HARNESS}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    store = host_meeting_point()
+    store = host_store()
     agents = [
         _CONTEXT.Process(
             target=_run, args=(work, k, num_agents, store.port, str(folder), arguments)
@@ -69,7 +69,7 @@ def start_agents(work, num_agents, folder, *arguments):
     ]
     for agent in agents:
         agent.start()
-    agents[0].store = store  # lives as long as the agents
+    agents[0].store = store  # keeps the store open as long as the agents
     return agents
 
 
@@ -114,7 +114,7 @@ def noise(agent, step, size):
 
 
 def rounds_of_every_topology(agent, num_agents, names, rounds):
-    """Local steps that are known beforehand, then gossip; one flat vector a topology."""
+    """Add known noise as a local step, then gossip; one flat vector per topology."""
     peers = connected(agent, num_agents)
     ends = {}
     for name in names:
@@ -132,14 +132,14 @@ def rounds_of_every_topology(agent, num_agents, names, rounds):
     return {"ends": ends, "ledger": peers.ledger.state_dict()}
 
 
-class Hurt:
-    """Hurts an agent at a moment: before a round, in the middle of a transfer, at the merge."""
+class Fault:
+    """A fault of one agent before a round, during a transfer, or at the merge."""
 
     def __init__(self, agent, how, when, at_step):
         self.agent, self.how, self.when, self.at_step = agent, how, when, at_step
 
-    def befall(self, peers, module):
-        """Called at the moment, on the agent that is to be hurt."""
+    def inject(self, peers, module):
+        """Make this agent fail."""
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif self.how == "stop":
@@ -148,13 +148,13 @@ class Hurt:
             with torch.no_grad():
                 next(module.parameters()).fill_(float("nan"))
         elif self.how == "raise":
-            raise KeyError("as a test wants it")
+            raise KeyError("raised by a test")
         elif self.how == "slow":
             time.sleep(4 * peers.timeout.total_seconds())
 
 
-def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds):
-    """Gossip after each step and a merge at the end, with one agent hurt on the way."""
+def rounds_with_a_fault(agent, num_agents, topology, fault, steps, timeout_seconds):
+    """Gossip after each step and merge at the end, with a fault in one agent."""
     address = os.environ["LIGHTNING_PLUGINS_STORE"].split(":")
     store = dist.TCPStore(address[0], int(address[1]), is_master=False)
     ledger = CommLedger()
@@ -164,7 +164,7 @@ def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds
     communication = Communication(topology, Schedule(), seed=5)
     one = Agent(module, peers, communication)
     one.start(shared_init=True)
-    mine = hurt is not None and hurt.agent == agent
+    mine = fault is not None and fault.agent == agent
     local = None
     for step in range(1, steps + 1):
         peers.steps = step
@@ -172,11 +172,11 @@ def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds
         nn.utils.vector_to_parameters(flat + noise(agent, step, flat.shape), module.parameters())
         if step == steps:
             local = flat_state(module)
-        if mine and step == hurt.at_step:
-            if hurt.when == "before":
-                hurt.befall(peers, module)
+        if mine and step == fault.at_step:
+            if fault.when == "before":
+                fault.inject(peers, module)
             else:
-                _in_the_middle(peers, hurt, module)
+                _inject_during_transfer(peers, fault, module)
         one.after_step(step, steps)
     return {
         "local": local,
@@ -186,19 +186,19 @@ def rounds_with_a_loss(agent, num_agents, topology, hurt, steps, timeout_seconds
     }
 
 
-def _in_the_middle(peers, hurt, module):
-    """At the next transfer: after the agents have found each other well."""
+def _inject_during_transfer(peers, fault, module):
+    """Inject the fault at the next transfer, after the agents have agreed to start it."""
     perform = peers.perform
     calls = 0
 
-    def perform_once_more(operation):
+    def perform_with_fault(operation):
         nonlocal calls
         calls += 1
         if calls == 2:
-            hurt.befall(peers, module)
+            fault.inject(peers, module)
         return perform(operation)
 
-    peers.perform = perform_once_more
+    peers.perform = perform_with_fault
 
 
 def flat_state(module):
@@ -206,8 +206,8 @@ def flat_state(module):
     return torch.cat(parts).clone()
 
 
-def a_round_with_poison(agent, num_agents):
-    """The last agent is poisoned; nobody may be dropped."""
+def a_round_with_nan_weights(agent, num_agents):
+    """Set weights of the last agent to NaN; dropping agents is not allowed."""
     peers = connected(agent, num_agents)
     module = network()
     one = Agent(module, peers, Communication(Ring(), Schedule(), final_merge=False))

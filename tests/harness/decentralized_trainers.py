@@ -1,6 +1,6 @@
-"""Trainers with DecentralizedStrategy in real processes, started from a fork server.
+"""Trainers with DecentralizedStrategy in real processes, started by a fork server.
 
-To Lightning each is a process that somebody else started: LOCAL_RANK and MASTER_PORT are set.
+LOCAL_RANK and MASTER_PORT are set, so Lightning treats them as processes of an external launcher.
 """
 
 import os
@@ -51,7 +51,7 @@ class Stream(IterableDataset):
 
 
 class Classifier(LightningModule):
-    """Dropout and batch normalization, where asked for; logs what Lightning can reduce."""
+    """A classifier with optional dropout and batch normalization that logs reducible values."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Classifier(LightningModule):
         together=False,
     ):
         super().__init__()
-        # Without a seed each agent starts from weights of its own.
+        # Without a seed each agent starts from different weights.
         torch.manual_seed(int(os.environ["LOCAL_RANK"]) if init_seed is None else init_seed)
         width = hidden[int(os.environ["LOCAL_RANK"])] if hidden else 8
         extras = [] if plain else [nn.BatchNorm1d(width), nn.Dropout(dropout)]
@@ -147,7 +147,7 @@ def powered_blockwise(named_parameters, total_steps):
 
 
 class KillAll(Callback):
-    """All agents die at once, as on a power cut."""
+    """Kills all agents at the same step, as a power failure would."""
 
     def __init__(self, step):
         self.step = step
@@ -158,7 +158,7 @@ class KillAll(Callback):
 
 
 class Watch(Callback):
-    """The weights at given moments, by name, and after each batch."""
+    """Records the weights at several hooks, by name, and after each batch."""
 
     def __init__(self):
         self.weights = {"batches": []}
@@ -261,7 +261,7 @@ def train(
         callbacks=callbacks,
         **{"max_epochs": 2, "num_sanity_val_steps": 0, **(trainer or {})},
     )
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(module, ckpt_path=ckpt_path)
     momenta = [
@@ -278,6 +278,6 @@ def train(
         "seen": module.seen,
         "validated": module.validated,
         "metrics": {name: float(value) for name, value in run.callback_metrics.items()},
-        "warnings": [str(warning.message) for warning in told],
+        "warnings": [str(warning.message) for warning in caught],
         "ledger": chosen.ledger.state_dict() if isinstance(chosen, DecentralizedStrategy) else None,
     }

@@ -1,6 +1,6 @@
-"""Kills a run with SIGKILL, resumes it, and compares the end with the uninterrupted run's.
+"""Kills a run with SIGKILL, resumes it, and compares its end with an uninterrupted run.
 
-Used by the tests of every recipe and plugin that promises exact resume::
+The tests of every recipe and plugin with exact resume use it::
 
     assert_killed_run_resumes_exactly(["--config", "image/digits"], tmp_path, steps=160)
 """
@@ -25,7 +25,7 @@ _HOOKS = (
 
 
 class KillAt(Callback):
-    """Ends the process without warning, as a scheduler's or the kernel's SIGKILL does."""
+    """Ends the process with SIGKILL, as a scheduler or the kernel may."""
 
     def __init__(self, step: int, hook: str) -> None:
         def kill(trainer, *_, **__):
@@ -38,13 +38,13 @@ class KillAt(Callback):
 def assert_killed_run_resumes_exactly(
     options: list[str], folder: Path, steps: int, checkpoint_every: int = 7
 ) -> None:
-    """Weights, optimizer and schedule at the end do not depend on a kill at a random moment.
+    """Assert that a kill at a random moment changes neither weights, optimizer nor schedule.
 
     Args:
-        options: of ``lightning-plugins fit``, for a run of ``steps`` optimizer steps.
-        folder: empty, for the runs' output.
-        steps: optimizer steps of the whole run.
-        checkpoint_every: steps between checkpoints.
+        options: Options of ``lightning-plugins fit``, for a run of ``steps`` optimizer steps.
+        folder: An empty folder for the output of the runs.
+        steps: Optimizer steps of the whole run.
+        checkpoint_every: Optimizer steps between checkpoints.
     """
     step, hook = random.randrange(checkpoint_every + 1, steps), random.choice(_HOOKS)
     moment = f"killed in {hook} at step {step} of {steps}"
@@ -75,7 +75,7 @@ def assert_killed_run_resumes_exactly(
 
 
 def first_difference(expected: object, found: object, place: str) -> str | None:
-    """Where two nested states first differ by a bit, or None."""
+    """Describe the first place where two nested states differ by a bit, or return None."""
     if isinstance(expected, torch.Tensor) and isinstance(found, torch.Tensor):
         return None if torch.equal(expected, found) else f"{place} differs"
     if isinstance(expected, dict) and isinstance(found, dict) and expected.keys() == found.keys():
@@ -120,7 +120,7 @@ def _fit(options: list[str], folder: Path, checkpoint_every: int) -> subprocess.
 
 
 class SaveEnd(Callback):
-    """Writes a checkpoint when training has ended."""
+    """Saves a checkpoint at the end of training."""
 
     def __init__(self, path: str) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""Counting the tensor operations of one training step."""
+"""Counts the tensor operations of one training step."""
 
 from lightning.pytorch import Callback
 from torch.nn.functional import cross_entropy
@@ -8,7 +8,7 @@ _WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero.default", "equal.defau
 
 
 class Operations(TorchDispatchMode):
-    """Counts tensor operations, and those that wait for the device."""
+    """Counts tensor operations, and those that synchronize with the device."""
 
     def __init__(self):
         super().__init__()
@@ -30,7 +30,7 @@ class _Counting(Callback):
 
 
 def operations_of_the_third_step(task, folder, callbacks):
-    """Those of the ``task`` fixture's classifier, which here logs nothing, with the callbacks."""
+    """Count the operations of the ``task`` fixture's classifier, without logging."""
 
     class Silent(task.Classifier):
         def training_step(self, batch, batch_idx):

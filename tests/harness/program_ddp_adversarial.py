@@ -1,4 +1,4 @@
-"""Started by torchrun on two processes: adversarial training and evaluation under DDP.
+"""Adversarial training and evaluation under DDP in two processes; run by torchrun.
 
 usage: program_ddp_adversarial.py OUTPUT_FOLDER
 """
@@ -94,7 +94,7 @@ def main(folder):
     torch.save(module.network.state_dict(), f"{folder}/{rank}.pt")
     with open(f"{folder}/{rank}.json", "w", encoding="utf-8") as file:
         json.dump(result, file)
-    # Left to the end of the interpreter, threads of gloo may abort it.
+    # Threads of gloo that are still running may abort the interpreter at exit.
     torch.distributed.destroy_process_group()
 
 

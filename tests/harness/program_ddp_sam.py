@@ -1,4 +1,4 @@
-"""Started by torchrun on two processes: trains with LateSAM under DDP, case after case.
+"""Trains several cases with LateSAM under DDP in two processes; run by torchrun.
 
 usage: program_ddp_sam.py OUTPUT_FOLDER CASES_AS_JSON
 """
@@ -72,7 +72,7 @@ def main(folder, cases):
         trainer.fit(module)
         path = f"{folder}/{name}-{trainer.global_rank}.pt"
         torch.save(module.network.state_dict(), path)
-    # Left to the end of the interpreter, threads of gloo may abort it.
+    # Threads of gloo that are still running may abort the interpreter at exit.
     torch.distributed.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""Started by torchrun on two processes: trains under DDP with SharpnessMonitor.
+"""Trains with SharpnessMonitor under DDP in two processes; run by torchrun.
 
 usage: program_ddp_sharpness.py OUTPUT_FOLDER
 """
@@ -79,7 +79,7 @@ def main(folder):
     }
     with open(f"{folder}/rank-{trainer.global_rank}.json", "w", encoding="utf-8") as file:
         json.dump(found, file)
-    # Left to the end of the interpreter, threads of gloo may abort it.
+    # Threads of gloo that are still running may abort the interpreter at exit.
     torch.distributed.destroy_process_group()
 
 

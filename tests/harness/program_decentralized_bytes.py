@@ -1,4 +1,4 @@
-"""Run in a network namespace of its own: what agents book against what the kernel counts.
+"""Compares the bytes that agents record with the kernel's counter, in a network namespace.
 
 usage: program_decentralized_bytes.py OUTPUT_FOLDER
 """
@@ -26,7 +26,7 @@ def bytes_on_the_wire():
 
 
 def rounds(agent, num_agents, name):
-    """Rounds of one topology with a megabyte of weights; the first agent reads the counter."""
+    """Run rounds of one topology with a megabyte of weights; every agent reads the counter."""
     peers = harness.connected(agent, num_agents)
     module = nn.Linear(512, 512)
     steps = ROUNDS if name == "merge" else float("inf")
@@ -36,23 +36,23 @@ def rounds(agent, num_agents, name):
     one = Agent(module, peers, communication)
     one.start(shared_init=True)
     peers.barrier()
-    before, booked_before = bytes_on_the_wire(), peers.ledger.total().bytes_sent
+    before, recorded_before = bytes_on_the_wire(), peers.ledger.total().bytes_sent
     peers.barrier()
     for step in range(1, ROUNDS + 1):
         one.after_step(step, steps)
-    booked = peers.ledger.total().bytes_sent - booked_before
+    recorded = peers.ledger.total().bytes_sent - recorded_before
     peers.barrier()
-    return {"wire": bytes_on_the_wire() - before, "booked": booked}
+    return {"wire": bytes_on_the_wire() - before, "recorded": recorded}
 
 
 if __name__ == "__main__":
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     folder = Path(sys.argv[1])
-    found = {}
+    results = {}
     for name in ("matching", "static exponential", "pull", "complete", "merge"):
         agents = harness.run_agents(rounds, AGENTS, folder / name, name)
-        found[name] = {
-            "booked": sum(agent["booked"] for agent in agents),
+        results[name] = {
+            "recorded": sum(agent["recorded"] for agent in agents),
             "wire": agents[0]["wire"],
         }
-    print(json.dumps(found))
+    print(json.dumps(results))

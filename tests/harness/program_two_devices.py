@@ -1,4 +1,4 @@
-"""Started by torchrun: agents that gossip, and SAM under DDP, on two devices of one kind.
+"""Trains gossiping agents, and SAM under DDP, on two devices of one kind; run by torchrun.
 
 usage: program_two_devices.py ACCELERATOR OUTPUT_FOLDER
 """
@@ -69,7 +69,7 @@ def main(accelerator, folder):
         callbacks=[LateSAM(start=0.5)],
     )
     torch.save({"decentralized": gossiped, "late SAM": shared}, f"{folder}/{rank}.pt")
-    # Left to the end of the interpreter, threads of gloo may abort it.
+    # Threads of gloo that are still running may abort the interpreter at exit.
     torch.distributed.destroy_process_group()
 
 

@@ -1,4 +1,4 @@
-"""A callback that writes down which samples each process trained on."""
+"""A callback that records the samples on which each process trains."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from lightning.pytorch import Callback
 
 
 class RecordBatches(Callback):
-    """Appends a line a batch to ``FOLDER/RANK.jsonl``: the step, and a hash of each sample."""
+    """Appends a line per batch to ``FOLDER/RANK.jsonl``: the step, and a hash of each sample."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -20,7 +20,7 @@ class RecordBatches(Callback):
 
 
 def recorded(folder):
-    """Rank -> step -> hashes of the samples."""
+    """Load the records: a dict from rank to a dict from step to hashes of the samples."""
     return {
         int(path.stem): dict(json.loads(line) for line in path.read_text().splitlines())
         for path in Path(folder).glob("*.jsonl")

@@ -1,4 +1,4 @@
-"""Sharpness-Aware Minimization written out from the papers' formulas, without Lightning."""
+"""Reference implementation of Sharpness-Aware Minimization, without Lightning."""
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -25,12 +25,12 @@ def train_with_sam_by_hand(
     """Train ``network`` in place.
 
     Args:
-        batches: a callable that gives the epoch's batches of (features, labels).
-        active: ``active(step)``, whether an optimizer step is a SAM step.
-        rho: a number, or ``rho(step)``.
-        chosen: ``chosen(name)``, whether a parameter is perturbed.
-        resets: steps before which the optimizer's state is forgotten.
-        scale: loss scale, undone before clipping.
+        batches: Callable that returns an epoch's batches of (features, labels).
+        active: ``active(step)`` returns whether an optimizer step is a SAM step.
+        rho: A number, or a callable ``rho(step)``.
+        chosen: ``chosen(name)`` returns whether a parameter is perturbed.
+        resets: Steps before which the optimizer's state is cleared.
+        scale: Loss scale, removed before clipping.
     """
     parameters = [p for name, p in network.named_parameters() if chosen is None or chosen(name)]
     torch.manual_seed(seed)
@@ -76,7 +76,7 @@ def train_with_sam_by_hand(
 
 
 class at_the_worst_point:
-    """Perturbed weights inside; weights, buffers and random stream as before after it."""
+    """Perturbs the weights; restores weights, buffers and the random state on exit."""
 
     def __init__(self, network, parameters, rho, mode, scale):
         self.network, self.rho, self.mode, self.scale = network, rho, mode, scale

@@ -1,8 +1,8 @@
-"""Writes down under which strategy, and on which device, a plugin was shown to run or is refused.
+"""Records on which devices and under which strategies a plugin runs or is refused.
 
-A test that shows it is marked ``scale(plugin=..., strategy=..., refused="why")``; its device is
-CUDA where it is marked ``cuda`` too. ``{name}`` in an argument is the parameter of that name.
-``pytest --record-scale=FILE`` merges what a session showed into the file.
+Mark a test that demonstrates it with ``scale(plugin=..., strategy=..., refused="why")``. Its device
+is CUDA if the test is also marked ``cuda``. ``{name}`` in an argument is replaced by the test's
+parameter of that name. ``pytest --record-scale=FILE`` merges the results of a session into FILE.
 """
 
 import importlib.metadata
@@ -14,13 +14,13 @@ import pytest
 
 
 def pytest_addoption(parser):
-    what = "merge what the tests marked `scale` show into this file"
+    what = "merge the results of the tests marked `scale` into this file"
     parser.addoption("--record-scale", metavar="FILE", type=Path, help=what)
 
 
 def pytest_configure(config):
     file = config.getoption("record_scale")
-    # The workers of pytest-xdist only report.
+    # Workers of pytest-xdist only report to the main process.
     if file is not None and not hasattr(config, "workerinput"):
         file = config.invocation_params.dir / file
         config.pluginmanager.register(ScaleRecord(file, config.rootpath))
@@ -49,39 +49,39 @@ class ScaleRecord:
         self.passed, self.failed = {}, {}
 
     def pytest_runtest_logreport(self, report):
-        cells = [shown for name, shown in report.user_properties if name == "scale"]
+        cells = [result for name, result in report.user_properties if name == "scale"]
         if report.failed:
             self.failed[report.nodeid] = cells
         elif report.when == "call" and report.passed:
             self.passed[report.nodeid] = cells
 
     def pytest_sessionfinish(self):
-        held = json.loads(self.file.read_text("utf-8")) if self.file.exists() else []
+        recorded = json.loads(self.file.read_text("utf-8")) if self.file.exists() else []
         versions = {name: importlib.metadata.version(name) for name in ("torch", "lightning")}
-        held = still_there(held, self.root)
-        text = json.dumps(merged(held, self.passed, self.failed, versions), indent=1)
+        recorded = existing_tests(recorded, self.root)
+        text = json.dumps(merged(recorded, self.passed, self.failed, versions), indent=1)
         temporary = self.file.with_name(f".{self.file.name}.tmp")
         temporary.write_text(f"{text}\n", "utf-8")
         os.replace(temporary, self.file)
 
 
-def merged(held, passed, failed, versions):
-    """The entries of a file after a session; a cell of which a test failed has none."""
+def merged(recorded, passed, failed, versions):
+    """Return the entries of a file after a session, without cells that have a failed test."""
     now = {}
     for test, cells in passed.items():
-        for shown in cells:
-            entry = now.setdefault(place(shown), {**shown, **versions, "tests": []})
-            if entry["outcome"] != shown["outcome"]:
-                raise pytest.UsageError(f"{place(shown)}: {test} and {entry['tests']} disagree")
+        for result in cells:
+            entry = now.setdefault(place(result), {**result, **versions, "tests": []})
+            if entry["outcome"] != result["outcome"]:
+                raise pytest.UsageError(f"{place(result)}: {test} and {entry['tests']} disagree")
             entry["tests"].append(test)
     again = passed.keys() | failed.keys()
-    for before in held:
+    for before in recorded:
         tests = [test for test in before["tests"] if test not in again]
         entry = now.setdefault(place(before), {**before, "tests": []})
-        # Tests of another version of torch, or that showed something else, are not added to these.
+        # Tests with other versions or another outcome are not added to these.
         if description(entry) == description(before):
             entry["tests"] += tests
-    lost = {place(shown) for cells in failed.values() for shown in cells}
+    lost = {place(result) for cells in failed.values() for result in cells}
     entries = [e for where, e in sorted(now.items()) if e["tests"] and where not in lost]
     return [{**entry, "tests": sorted(entry["tests"])} for entry in entries]
 
@@ -94,12 +94,12 @@ def description(entry):
     return {name: value for name, value in entry.items() if name != "tests"}
 
 
-def still_there(entries, root):
-    """Without tests that were taken away or have another name now."""
-    return [{**e, "tests": [t for t in e["tests"] if is_there(t, root)]} for e in entries]
+def existing_tests(entries, root):
+    """Remove tests that no longer exist under their recorded name."""
+    return [{**e, "tests": [t for t in e["tests"] if is_existing_test(t, root)]} for e in entries]
 
 
-def is_there(test, root):
+def is_existing_test(test, root):
     file, _, function = test.partition("::")
     path, name = Path(root, file), function.partition("[")[0]
     return path.exists() and f"\ndef {name}(" in path.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""Untrained ``CausalLM`` of a few thousand parameters."""
+"""Untrained ``CausalLM`` modules with a few thousand parameters."""
 
 import torch
 

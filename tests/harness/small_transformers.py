@@ -1,4 +1,4 @@
-"""Untrained transformers of a few thousand parameters, and a training loop by hand."""
+"""Untrained transformers with a few thousand parameters, and a plain training loop."""
 
 import torch
 
@@ -21,13 +21,13 @@ def transformer(architecture, dtype=torch.float32):
 
     torch.manual_seed(0)
     config = AutoConfig.for_model(architecture, **SHAPES[architecture])
-    if architecture == "qwen2_moe":  # grouped products have no double precision
+    if architecture == "qwen2_moe":  # grouped matrix products do not support double precision
         config._experts_implementation = "eager"
     return AutoModelForCausalLM.from_config(config).to(dtype)
 
 
 def train(model, optimizer, steps, first=0):
-    """Each step sees tokens that are a function of its number."""
+    """Train on tokens that depend only on the step number."""
     for step in range(first, first + steps):
         generator = torch.Generator().manual_seed(step)
         tokens = torch.randint(24, (2, 12), generator=generator)

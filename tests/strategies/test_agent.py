@@ -1,4 +1,4 @@
-"""Real gloo processes against the dense matrix product, and what they commit."""
+"""Agents in real gloo processes against the dense matrix product, and their handling of NaN."""
 
 import decentralized_agents as harness
 import pytest
@@ -18,10 +18,10 @@ def ran(tmp_path_factory):
 
 
 def dense(topology, size):
-    """The same rounds as one product of matrices, in double precision."""
+    """Compute the same rounds as matrix products in double precision."""
     start = nn.utils.parameters_to_vector(harness.network().parameters()).detach().double()
     values = start.repeat(AGENTS, 1)
-    frozen = slice(size - 3, size)  # the last bias takes no part
+    frozen = slice(size - 3, size)  # the last bias is frozen and not mixed
     for step in range(ROUNDS):
         values += torch.stack([harness.noise(k, step, (size,)) for k in range(AGENTS)])
         kept = values[:, frozen].clone()
@@ -31,15 +31,16 @@ def dense(topology, size):
 
 
 @pytest.mark.parametrize("name", harness.TOPOLOGIES)
-def test_four_processes_are_the_dense_matrix_product(ran, name):
+def test_four_processes_equal_the_dense_matrix_product(ran, name):
     ends = torch.stack([agent["ends"][name] for agent in ran]).double()
     expected = dense(harness.TOPOLOGIES[name], ends.shape[1])
     torch.testing.assert_close(ends, expected, rtol=0, atol=1e-6)
 
 
-def test_the_ledger_holds_what_the_plans_say(ran):
+def test_the_ledger_records_the_bytes_of_the_plans(ran):
     ledger = CommLedger.merged(agent["ledger"] for agent in ran)
-    mixed_bytes = 4 * (6 * 5 + 5 + 5 + 5 + 5 * 3 + 2 * 5)  # trained, and two BatchNorm buffers
+    # Trainable parameters and two buffers of batch normalization.
+    mixed_bytes = 4 * (6 * 5 + 5 + 5 + 5 + 5 * 3 + 2 * 5)
     edges, averages = 0, 0
     for topology in harness.TOPOLOGIES.values():
         for step in range(ROUNDS):
@@ -52,9 +53,9 @@ def test_the_ledger_holds_what_the_plans_say(ran):
     assert ledger.total("gossip").bytes_sent == pytest.approx(expected * mixed_bytes)
 
 
-def test_poison_is_not_committed_and_its_sender_is_named(tmp_path):
-    results = harness.run_agents(harness.a_round_with_poison, 4, tmp_path)
-    for neighbour in (0, 2):  # on a ring of four, of agent 3
+def test_nan_weights_are_not_committed_and_the_error_names_their_sender(tmp_path):
+    results = harness.run_agents(harness.a_round_with_nan_weights, 4, tmp_path)
+    for neighbour in (0, 2):  # the neighbours of agent 3 on a ring of four
         assert results[neighbour]["unchanged"]
         assert "weights of agent 3 are not finite" in results[neighbour]["error"]
     assert not results[1]["error"]

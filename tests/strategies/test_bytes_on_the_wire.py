@@ -1,4 +1,4 @@
-"""The books against the kernel's own counters, in a network namespace."""
+"""The ledger's bytes against the kernel's counters, in a network namespace."""
 
 import json
 import os
@@ -12,7 +12,7 @@ import pytest
 IN_NAMESPACE = ["unshare", "-n", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
-def may_make_namespaces():
+def namespace_exit_code():
     try:
         return subprocess.run([*IN_NAMESPACE, "true"], capture_output=True, check=False).returncode
     except FileNotFoundError:
@@ -21,8 +21,8 @@ def may_make_namespaces():
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    if may_make_namespaces() != 0:
-        pytest.skip("this machine does not let us make a network namespace")
+    if namespace_exit_code() != 0:
+        pytest.skip("this machine does not allow network namespaces")
     folder = tmp_path_factory.mktemp("bytes")
     command = [*IN_NAMESPACE, sys.executable, program.__file__, str(folder)]
     path = [str(Path(program.__file__).parent), os.environ.get("PYTHONPATH", "")]
@@ -39,8 +39,8 @@ def found(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["matching", "static exponential", "pull", "complete", "merge"])
-def test_what_is_booked_is_what_goes_over_the_wire(found, name):
-    booked, wire = found[name]["booked"], found[name]["wire"]
-    assert booked > 1e6
-    # Headers of TCP and barriers come on top: a few per cent of megabytes.
-    assert booked <= wire <= 1.05 * booked
+def test_recorded_bytes_equal_the_bytes_on_the_wire(found, name):
+    recorded, wire = found[name]["recorded"], found[name]["wire"]
+    assert recorded > 1e6
+    # TCP headers and barriers add a few per cent.
+    assert recorded <= wire <= 1.05 * recorded

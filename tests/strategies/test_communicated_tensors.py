@@ -19,7 +19,7 @@ def tensors():
     }
 
 
-def test_unpacking_what_was_packed_changes_nothing_and_keeps_the_tensors():
+def test_unpack_restores_packed_values_in_the_same_tensors():
     held = tensors()
     before = {name: tensor.clone() for name, tensor in held.items()}
     flat = FlatBuffers(held)
@@ -39,7 +39,7 @@ def test_packed_buffers_are_copies():
     assert flats[0][:12].count_nonzero() == 12
 
 
-def test_the_fingerprint_tells_shapes_and_names_apart_and_not_values():
+def test_the_fingerprint_depends_on_shapes_and_names_but_not_on_values():
     held = tensors()
     same = {name: tensor + 1 for name, tensor in held.items()}
     assert FlatBuffers(held).fingerprint == FlatBuffers(same).fingerprint
@@ -49,7 +49,7 @@ def test_the_fingerprint_tells_shapes_and_names_apart_and_not_values():
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_one_bad_value_is_found(bad):
+def test_one_non_finite_value_is_found(bad):
     flat = torch.ones(1000)
     assert are_finite([flat, flat])
     flat[777] = bad
@@ -64,7 +64,7 @@ wires = pytest.mark.parametrize("wire", [torch.float32, torch.bfloat16])
 
 
 def one_round(values, plan, wire):
-    """All agents' rows after a round, each computed from what it would receive."""
+    """Compute all agents' rows after a round, each from the tensors it would receive."""
     sent = values.to(wire)
     return torch.stack(
         [
@@ -80,7 +80,7 @@ def one_round(values, plan, wire):
 
 
 @wires
-def test_agents_that_agree_stay_as_they_are_bit_for_bit(wire):
+def test_agents_that_agree_remain_bit_identical(wire):
     values = torch.randn(50).expand(7, 50)
     plan = StaticExponential().plan(0, 0, range(7))
     assert torch.equal(one_round(values, plan, wire), values)
@@ -89,13 +89,13 @@ def test_agents_that_agree_stay_as_they_are_bit_for_bit(wire):
 @wires
 @settings(max_examples=30, deadline=None)
 @given(n=st.integers(1, 12), seed=st.integers(0, 1000))
-def test_mixing_keeps_the_mean_whatever_the_wire_rounds(n, seed, wire):
+def test_mixing_preserves_the_mean_despite_rounding_on_the_wire(n, seed, wire):
     values = torch.randn(n, 40, generator=torch.Generator().manual_seed(seed))
     after = one_round(values, RandomMatching().plan(seed, 0, range(n)), wire)
     torch.testing.assert_close(after.mean(0), values.mean(0), rtol=0, atol=1e-6)
 
 
-def test_mixing_is_the_row_of_the_matrix_product():
+def test_mixing_equals_the_matrix_product():
     values = torch.randn(9, 30, generator=torch.Generator().manual_seed(1))
     plan = StaticExponential().plan(0, 0, range(9))
     expected = plan.matrix(9) @ values.double()

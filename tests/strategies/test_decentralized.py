@@ -11,7 +11,7 @@ from lightning_plugins.strategies.topologies import Complete, RandomPull, Ring
 
 AGENTS = 4
 PLAIN = {"plain": True, "momentum": 0.9}
-# Of the state: weights and biases, and the running mean and variance of batch normalization.
+# Indices in the flat state: parameters, and running statistics of batch normalization.
 TRAINED = [*range(72), *range(89, 116)]
 STATISTICS = slice(72, 88)
 never = Schedule(rate=0.0)
@@ -28,7 +28,7 @@ CASES = {
     "shared": {"module": {"init_seed": None}},
     "apart": {"module": {"init_seed": None}, "strategy": {"shared_init": False}},
     "plain loader": {"module": {"data": "plain"}},
-    "plain loader of the user's": {
+    "undivided loader": {
         "module": {"data": "plain"},
         "strategy": {"data": "user"},
         "trainer": {"max_epochs": 1},
@@ -92,35 +92,35 @@ def assert_all_equal(rows):
 
 
 @pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
-def test_averaging_all_agents_after_each_step_is_ddp(ran):
+def test_averaging_all_agents_after_each_step_equals_ddp(ran):
     decentralized, ddp = weights(ran("complete")), weights(ran("ddp"))
     torch.testing.assert_close(decentralized, ddp, rtol=0, atol=1e-6)
     assert_all_equal(decentralized)
 
 
 @pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
-def test_agents_start_alike_train_apart_and_end_merged(ran):
+def test_agents_start_with_the_same_weights_and_end_merged(ran):
     results = ran("final merge")
     assert_all_equal(weights(results, "start"))
     assert_all_equal(weights(results))
     assert results[0]["global_step"] == 12
-    # The merge is part of the last step, so the last validation sees it.
+    # The merge is part of the last step, before the last validation.
     assert torch.equal(weights(results, "validation"), weights(results))
 
 
-def test_without_a_final_merge_agents_end_apart(ran):
+def test_without_a_final_merge_agents_end_with_different_weights(ran):
     ends = weights(ran("no merge"))
     assert not torch.equal(ends[0], ends[1])
 
 
-def test_the_final_merge_is_the_mean_of_agents_that_ran_alone(ran):
+def test_the_final_merge_is_the_mean_of_independently_trained_agents(ran):
     alone = weights(ran("alone")).mean(0)
     merged = weights(ran("final merge"))[0]
     torch.testing.assert_close(merged[TRAINED], alone[TRAINED], rtol=0, atol=1e-7)
     torch.testing.assert_close(merged[STATISTICS], alone[STATISTICS], rtol=0, atol=1e-7)
 
 
-def test_gossip_comes_after_real_steps_only(ran):
+def test_gossip_follows_optimizer_steps_not_accumulated_batches(ran):
     results = ran("accumulated")
     # 6 batches in windows of 3, two epochs: 4 steps, rounds after steps 2 and 4, the last a merge.
     assert results[0]["global_step"] == 4
@@ -129,7 +129,7 @@ def test_gossip_comes_after_real_steps_only(ran):
     assert ledger.of(0, "merge").messages == 2 * (AGENTS - 1)
 
 
-def test_agents_take_the_first_ones_weights_unless_asked_not_to(ran):
+def test_agents_copy_the_first_agents_weights_unless_shared_init_is_false(ran):
     shared, apart = weights(ran("shared"), "start"), weights(ran("apart"), "start")
     assert_all_equal(shared)
     assert torch.equal(apart[0], shared[0])
@@ -139,15 +139,15 @@ def test_agents_take_the_first_ones_weights_unless_asked_not_to(ran):
     ]
 
 
-def test_samples_of_a_plain_loader_are_dealt_out_once(ran):
+def test_samples_of_a_plain_loader_are_split_among_agents(ran):
     seen = [set(result["seen"]) for result in ran("plain loader")]
     everything = set(harness.samples().tensors[0][:, 0].tolist())
     assert set.union(*seen) == everything
     assert len(ran("plain loader")[0]["seen"]) == 2 * harness.SAMPLES // AGENTS
 
 
-def test_a_loader_of_the_users_own_is_left_whole(ran):
-    for result in ran("plain loader of the user's"):
+def test_data_user_leaves_a_loader_undivided(ran):
+    for result in ran("undivided loader"):
         assert len(result["seen"]) == harness.SAMPLES
 
 
@@ -159,7 +159,7 @@ def test_every_agent_validates_on_all_samples_and_metrics_are_means_over_agents(
     assert len({r["metrics"]["val/loss"] for r in results}) == 1
 
 
-def test_unequal_loaders_are_refused_with_the_numbers_on_all_agents(ran):
+def test_loaders_of_different_lengths_are_refused_with_the_lengths(ran):
     for result in ran("unequal"):
         assert "agent 0 has 3, agent 1 has 5, agent 2 has 5, agent 3 has 4" in result["error"]
         assert "trainer.limit_train_batches" in result["error"]
@@ -169,21 +169,21 @@ def test_a_run_without_a_known_end_is_merged_when_it_ends(ran):
     assert_all_equal(weights(ran("max_time")))
 
 
-def test_a_loader_without_a_length_is_refused_only_where_a_schedule_needs_its_length(ran):
+def test_a_loader_without_a_length_is_refused_only_if_the_schedule_requires_one(ran):
     assert_all_equal(weights(ran("stream")))
     assert_all_equal(weights(ran("stream, window, max_steps")))
     for result in ran("stream, window"):
         assert "the run has no known end; set trainer.max_steps" in result["error"]
 
 
-def test_local_buffers_stay_local_and_mixed_ones_do_not(ran):
+def test_local_buffers_differ_after_the_merge_and_mixed_ones_do_not(ran):
     local, mixed = weights(ran("local buffers")), weights(ran("final merge"))
     assert not torch.equal(local[0][STATISTICS], local[1][STATISTICS])
     assert torch.equal(local[0][TRAINED], local[1][TRAINED])
     assert torch.equal(mixed[0][STATISTICS], mixed[1][STATISTICS])
 
 
-def test_recalibrated_statistics_are_those_of_the_merged_weights(ran):
+def test_recalibrated_statistics_belong_to_the_merged_weights(ran):
     results = ran("recalibrated")
     assert_all_equal(weights(results))
     merged = harness.Classifier()
@@ -193,7 +193,7 @@ def test_recalibrated_statistics_are_those_of_the_merged_weights(ran):
         ).float(),
         merged.parameters(),
     )
-    # Each agent's own 12 batches of 4: both epochs, all of its samples in equal parts.
+    # Each agent's 12 batches of 4 contain all of its samples twice.
     linear = merged.network[0]
     means = []
     for result in results:
@@ -205,7 +205,7 @@ def test_recalibrated_statistics_are_those_of_the_merged_weights(ran):
     torch.testing.assert_close(weights(results)[0][72:80], expected, rtol=0, atol=1e-5)
 
 
-def test_optimizer_state_is_averaged_or_reset_as_asked(ran):
+def test_optimizer_state_is_averaged_or_reset_as_configured(ran):
     averaged = torch.stack([r["momentum"] for r in ran("averaged momentum")])
     assert_all_equal(averaged)
     kept = torch.stack([r["momentum"] for r in ran("no merge")])
@@ -214,7 +214,7 @@ def test_optimizer_state_is_averaged_or_reset_as_asked(ran):
         assert not result["momentum"].any()
 
 
-def test_a_narrow_wire_costs_half(ran):
+def test_bfloat16_on_the_wire_halves_the_bytes(ran):
     narrow = CommLedger.merged(r["ledger"] for r in ran("bfloat16"))
     parameters_and_buffers = 56 + 16 + 27 + 16
     assert narrow.of(0, "gossip").bytes_sent == 11 * 2 * 2 * parameters_and_buffers
@@ -222,7 +222,7 @@ def test_a_narrow_wire_costs_half(ran):
 
 
 @pytest.mark.parametrize("global_seed", [None, 3])
-def test_one_agent_is_plain_training_bit_for_bit(tmp_path, global_seed):
+def test_one_agent_equals_plain_training_bit_for_bit(tmp_path, global_seed):
     cases = {"plain": {"strategy": "auto"}, "one": {}}
     cases = {name: {**case, "global_seed": global_seed} for name, case in cases.items()}
     (result,) = harness.run_trainers(1, tmp_path, cases)

@@ -1,4 +1,4 @@
-"""Checkpoints of four agents: the merged model for all, and what each needs to go on exactly."""
+"""Checkpoints of four agents: the merged model, and each agent's state for exact resume."""
 
 import decentralized_trainers as harness
 import pytest
@@ -38,7 +38,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def killed(folder):
-    """Each communication, killed at step 18 of 30; the last checkpoint is of step 16."""
+    """Runs of each communication, killed at step 18 of 30; the last checkpoint is of step 16."""
     started = {
         name: harness.start_trainers(
             AGENTS, folder / name, {"run": case(communication, callbacks=[KillAll(18)])}
@@ -52,7 +52,7 @@ def killed(folder):
 
 @pytest.fixture(scope="module")
 def ran(folder, killed):
-    """One set of processes: uninterrupted and resumed runs, one after the other."""
+    """Uninterrupted and resumed runs, one after the other in one set of processes."""
     cases = {}
     for name, communication in COMMUNICATIONS.items():
         last = killed / name / "run" / "last.ckpt"
@@ -86,13 +86,13 @@ class RaiseAt(Callback):
 
     def on_train_batch_start(self, trainer, *_):
         if trainer.global_step == self.step:
-            raise RuntimeError("as a test wants it")
+            raise RuntimeError("raised by a test")
 
 
 @pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
 @pytest.mark.scale(plugin="ExactResume", strategy="decentralized")
 @pytest.mark.parametrize("name", COMMUNICATIONS)
-def test_all_killed_and_resumed_is_the_uninterrupted_run_bit_for_bit_for_each_agent(ran, name):
+def test_a_killed_and_resumed_run_equals_the_uninterrupted_one_bit_for_bit(ran, name):
     resumed, uninterrupted = ran(f"{name} resumed"), ran(f"{name} uninterrupted")
     for one, other in zip(resumed, uninterrupted, strict=True):
         assert one["global_step"] == other["global_step"] == 30
@@ -105,7 +105,7 @@ def bytes_by_kind(result):
     return {kind: sent for _, kind, sent, *_ in result["ledger"]["entries"]}
 
 
-def test_a_checkpoint_holds_the_mean_of_its_agents_and_loads_as_ever(killed):
+def test_a_checkpoint_holds_the_mean_of_its_agents_and_loads_normally(killed):
     last = killed / "gossip" / "run" / "last.ckpt"
     files = sorted((killed / "gossip" / "run" / "last.ckpt.agents").glob("*.pt"))
     assert len(files) == AGENTS
@@ -118,7 +118,7 @@ def test_a_checkpoint_holds_the_mean_of_its_agents_and_loads_as_ever(killed):
     assert not torch.equal(agents[0]["network.0.weight"], agents[1]["network.0.weight"])
 
 
-def test_agents_files_go_with_their_checkpoint(ran, folder):
+def test_agents_files_are_removed_with_their_checkpoint(ran, folder):
     run = folder / "all" / "gossip uninterrupted"
     checkpoints = {path.name for path in run.glob("*.ckpt")}
     assert len(checkpoints) == 2  # the best one and the last one; three others were replaced
@@ -127,17 +127,17 @@ def test_agents_files_go_with_their_checkpoint(ran, folder):
         assert len(list(path.iterdir())) == AGENTS
 
 
-def test_without_one_agents_file_all_start_from_the_merged_model_and_say_so(ran, killed):
+def test_a_missing_agents_file_starts_all_from_the_merged_model_with_a_warning(ran, killed):
     starts = [result["watched"]["start"] for result in ran("lost")]
     assert all(torch.equal(start, starts[0]) for start in starts)
     checkpoint = torch.load(killed / "gossip" / "run" / "last.ckpt", weights_only=True)
     merged = Classifier()
     merged.load_state_dict(checkpoint["state_dict"])
     assert torch.equal(starts[0], harness.flat(merged))
-    assert any("an agent's file beside it is missing" in w for w in ran("lost")[0]["warnings"])
+    assert any("an agent's file next to it is missing" in w for w in ran("lost")[0]["warnings"])
 
 
-def test_other_numbers_of_agents_start_from_the_merged_model(killed, tmp_path):
+def test_a_different_number_of_agents_starts_from_the_merged_model(killed, tmp_path):
     last = str(killed / "gossip" / "run" / "last.ckpt")
     results = harness.run_trainers(2, tmp_path, {"two": case(GOSSIP, ckpt_path=last)})
     starts = [result["two"]["watched"]["start"] for result in results]
@@ -145,14 +145,14 @@ def test_other_numbers_of_agents_start_from_the_merged_model(killed, tmp_path):
     assert any("was saved by 4 agents and there are 2" in w for w in results[0]["two"]["warnings"])
 
 
-def test_an_exception_saves_local_weights_that_say_so_without_waiting_for_others(ran, folder):
-    assert all("as a test wants it" in result["error"] for result in ran("interrupted"))
+def test_an_exception_saves_weights_marked_as_local_without_collectives(ran, folder):
+    assert all("raised by a test" in result["error"] for result in ran("interrupted"))
     (path,) = (folder / "all" / "interrupted").glob("*step=10.ckpt")
     label = torch.load(path, weights_only=True)["decentralized"]
     assert (label["weights"], label["interrupted"]) == ("local", True)
 
 
-def test_unmerged_checkpoints_hold_the_first_agents_weights_and_say_so(ran, folder):
+def test_unmerged_checkpoints_hold_the_first_agents_weights_marked_as_local(ran, folder):
     last = torch.load(folder / "all" / "local" / "last.ckpt", weights_only=True)
     assert last["decentralized"]["weights"] == "local"
     (first,) = (folder / "all" / "local" / "last.ckpt.agents").glob("*.agent0.pt")
@@ -160,8 +160,8 @@ def test_unmerged_checkpoints_hold_the_first_agents_weights_and_say_so(ran, fold
     assert torch.equal(last["state_dict"]["network.0.weight"], own["network.0.weight"])
 
 
-def test_a_path_that_is_on_no_file_system_is_refused():
+def test_a_checkpoint_url_is_refused():
     from lightning_plugins.strategies.agent_checkpoints import AgentCheckpoints
 
-    with pytest.raises(ValueError, match="give a path on it"):
+    with pytest.raises(ValueError, match="require a file system that all nodes share"):
         AgentCheckpoints("s3://bucket/last.ckpt")

@@ -1,4 +1,4 @@
-"""SimulatedDecentralizedStrategy against real processes, plain training and itself resumed."""
+"""SimulatedDecentralizedStrategy against real processes, plain training and resumed runs."""
 
 import warnings
 
@@ -34,9 +34,9 @@ from lightning_plugins.strategies.topologies import (
 )
 
 AGENTS = 4
-# Of a flat state: all but the counter of batches.
+# Indices in the flat state of all values but num_batches_tracked.
 FLOATING = [*range(88), *range(89, 116)]
-# Without dropout, since real agents draw from a random stream each.
+# Without dropout, because each real agent has its own random stream.
 MODULE = {"dropout": 0.0}
 COMMUNICATIONS = {
     "ring": Communication(Ring(), Schedule(), final_merge=False),
@@ -81,15 +81,15 @@ def real(tmp_path_factory):
 
 
 class Rows(Callback):
-    """All agents' states at the end."""
+    """Records all agents' states at the end of training."""
 
     def on_train_end(self, trainer, pl_module):
         rows = trainer.strategy.rows
         self.agents = []
         for agent in range(rows.num_agents):
-            rows.become(agent)
+            rows.switch_to(agent)
             self.agents.append(harness.flat(pl_module))
-        rows.become(0)
+        rows.switch_to(0)
 
 
 def simulated(folder, communication, policy=None, callbacks=(), ckpt_path=None, **arguments):
@@ -120,10 +120,10 @@ def simulated(folder, communication, policy=None, callbacks=(), ckpt_path=None, 
 
 @pytest.mark.scale(plugin="SimulatedDecentralizedStrategy", strategy="decentralized_simulated")
 @pytest.mark.parametrize("name", CASES)
-def test_it_is_what_real_processes_do(real, name, tmp_path):
+def test_simulated_agents_equal_real_processes(real, name, tmp_path):
     policy, communication = CASES[name]
     agents, trainer, _ = simulated(tmp_path, communication, policy)
-    # Recalibrated variances of 6 numbers, and roundings to 8 bits, magnify what is left.
+    # Variances of 6 numbers and rounding to 8 bits magnify floating-point differences.
     tolerance = {"narrow": 2e-3}.get(name, 2e-6)
     torch.testing.assert_close(
         torch.stack(agents),
@@ -140,7 +140,7 @@ def test_it_is_what_real_processes_do(real, name, tmp_path):
         assert found == pytest.approx(real(name)[0]["metrics"][metric], abs=1e-3)
 
 
-def test_one_agent_is_plain_training_bit_for_bit(tmp_path):
+def test_one_agent_equals_plain_training_bit_for_bit(tmp_path):
     alone, _, _ = simulated(
         tmp_path, None, strategy=SimulatedDecentralizedStrategy(1), module=Classifier()
     )
@@ -163,19 +163,19 @@ def test_one_agent_is_plain_training_bit_for_bit(tmp_path):
 class Stop(Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 13:
-            raise KeyError("as a test wants it")
+            raise KeyError("raised by a test")
 
 
 @pytest.mark.scale(plugin="ExactResume", strategy="decentralized_simulated")
 @pytest.mark.parametrize("name", ["rarely, merged", "DiLoCo", "adaptive"])
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
+def test_a_resumed_run_equals_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     communication = COMMUNICATIONS[name]
     whole, whole_trainer, _ = simulated(
         tmp_path, communication, module=Classifier(), limit_val_batches=0
     )
     saves = ModelCheckpoint(dirpath=tmp_path, save_last=True, every_n_train_steps=4)
     options = {"enable_checkpointing": True, "limit_val_batches": 0}
-    with pytest.raises(KeyError, match="as a test wants it"):
+    with pytest.raises(KeyError, match="raised by a test"):
         simulated(
             tmp_path, communication, callbacks=[saves, Stop()], module=Classifier(), **options
         )
@@ -191,7 +191,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(name, tmp_path):
     assert own.total("gossip").bytes_sent == other.total("gossip").bytes_sent > 0
 
 
-def test_a_checkpoint_holds_the_mean_and_loads_as_ever(tmp_path):
+def test_a_checkpoint_holds_the_mean_and_loads_normally(tmp_path):
     communication = Communication(Ring(), Schedule(rate=0.0), final_merge=False)
     saves = ModelCheckpoint(dirpath=tmp_path, save_last=True)
     agents, _, _ = simulated(tmp_path, communication, callbacks=[saves], enable_checkpointing=True)
@@ -203,13 +203,13 @@ def test_a_checkpoint_holds_the_mean_and_loads_as_ever(tmp_path):
 
 @pytest.mark.scale(plugin="CommunicationSchedule", strategy="decentralized_simulated")
 @pytest.mark.scale(plugin="MergedEvaluation", strategy="decentralized_simulated")
-def test_schedules_and_merged_evaluation_work_with_it(tmp_path):
+def test_schedules_and_merged_evaluation_support_simulated_agents(tmp_path):
     schedule = CommunicationSchedule(rate=0.0)
     agents, trainer, module = simulated(tmp_path, None, callbacks=[schedule, MergedEvaluation()])
     assert all(torch.equal(agent, agents[0]) for agent in agents)
     assert torch.equal(harness.flat(module), agents[0])
     metrics = trainer.callback_metrics
-    # The last validation comes after the merge: what the agents held just before it is compared.
+    # The last validation follows the merge and compares it with the weights just before.
     assert float(metrics["consensus_distance"]) > 0
     assert float(metrics["val/loss_merged"]) < float(metrics["val/loss_local_mean"])
     assert (tmp_path / "communication.json").exists()
@@ -225,7 +225,7 @@ def test_a_partition_gives_agents_shares_of_a_plain_loader(tmp_path):
     assert torch.equal(torch.tensor(module.seen).sort().values, expected.sort().values)
 
 
-def test_loaders_without_a_length_end_merged_or_are_refused_where_a_schedule_needs_it(tmp_path):
+def test_loaders_without_a_length_are_supported_unless_the_schedule_requires_one(tmp_path):
     stream = {"data": "stream", **MODULE}
     window = Communication(Ring(), Schedule("window", start=0.5, width=0.5))
     constant = Communication(Ring(), Schedule(every_n_steps=5))
@@ -239,7 +239,7 @@ def test_loaders_without_a_length_end_merged_or_are_refused_where_a_schedule_nee
     assert trainer.strategy.ledger.of(0, "gossip").rounds == 9  # the tenth is the merge
 
 
-def test_streams_that_end_apart_are_refused_with_the_agents_and_the_remedy():
+def test_loaders_that_end_at_different_batches_raise_with_the_remedy():
     loaders = AgentDataLoaders([range(3), range(2), range(2)])
     batches = iter(loaders)
     assert [next(batches), next(batches)] == [[0, 0, 0], [1, 1, 1]]
@@ -251,16 +251,16 @@ def test_streams_that_end_apart_are_refused_with_the_agents_and_the_remedy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2: agents take turns"),
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches=2: simulated agents require 1"),
         (
             {"callbacks": [GradientAccumulationScheduler({1: 3})]},
-            "accumulate_grad_batches=3: agents take turns",
+            "accumulate_grad_batches=3: simulated agents require 1",
         ),
-        ({"callbacks": [EMAWeightAveraging()]}, "EMAWeightAveraging follows the weights of one"),
-        ({"module": Classifier(manual=True)}, "need automatic optimization with one optimizer"),
+        ({"callbacks": [EMAWeightAveraging()]}, "EMAWeightAveraging averages the weights of one"),
+        ({"module": Classifier(manual=True)}, "require automatic optimization with one optimizer"),
     ],
 )
-def test_what_agents_in_turn_cannot_do_is_refused(arguments, message, tmp_path):
+def test_features_that_simulated_agents_do_not_support_are_refused(arguments, message, tmp_path):
     with pytest.raises(MisconfigurationException, match=message):
         simulated(tmp_path, None, **arguments)
 
@@ -272,7 +272,7 @@ def test_no_agents_and_too_large_groups_are_refused():
         SimulatedDecentralizedStrategy(4, Hierarchical(8))
 
 
-def test_another_number_of_agents_than_the_checkpoints_is_refused(tmp_path):
+def test_resuming_with_a_different_number_of_agents_is_refused(tmp_path):
     saves = ModelCheckpoint(dirpath=tmp_path, save_last=True)
     simulated(tmp_path, None, callbacks=[saves], enable_checkpointing=True, max_epochs=1)
     strategy = SimulatedDecentralizedStrategy(2)

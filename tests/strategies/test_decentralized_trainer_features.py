@@ -1,4 +1,4 @@
-"""What the parts of a Trainer that people use mean with agents, or that they are refused."""
+"""Features of the Trainer with decentralized training: their effect, or their refusal."""
 
 from functools import partial
 
@@ -72,37 +72,37 @@ def assert_all_equal(results):
     assert all(torch.equal(r["weights"], results[0]["weights"]) for r in results)
 
 
-def test_a_monitored_value_of_each_agents_own_names_one_checkpoint_for_all(ran, folder):
+def test_a_filename_with_a_value_that_differs_between_agents_names_one_checkpoint(ran, folder):
     assert len(ran("monitored")) == 3
-    # Rank 0's folder of the value: agents that named their own would leave theirs elsewhere.
+    # If each agent used its own value in the path, their files would lie in several folders.
     (checkpoint,) = (folder / "monitored").rglob("*.ckpt")
     agents = list(checkpoint.with_name(f"{checkpoint.name}.agents").glob("*.pt"))
     assert len(agents) == 3
 
 
-def test_all_agents_stop_early_together_and_merge(ran):
+def test_all_agents_stop_early_at_the_same_step_and_merge(ran):
     assert len({result["global_step"] for result in ran("stopped")}) == 1
     assert ran("stopped")[0]["global_step"] < 9 * 8
     assert_all_equal(ran("stopped"))
 
 
-def test_a_plateau_of_a_reduced_value_lowers_all_learning_rates_alike(ran):
+def test_a_plateau_of_a_reduced_value_lowers_every_agents_learning_rate_equally(ran):
     rates = {result["lr"] for result in ran("plateau")}
     assert len(rates) == 1
     assert rates.pop() < 0.1
 
 
 @pytest.mark.parametrize("case", ["EMA", "SWA"])
-def test_averaged_weights_that_are_put_in_place_at_the_end_are_merged_too(ran, case):
+def test_weights_that_a_callback_averages_at_the_end_are_merged(ran, case):
     assert_all_equal(ran(case))
 
 
 def test_the_learning_rate_finder_is_refused(ran):
     for result in ran("learning-rate finder"):
-        assert "each agent would find a learning rate of its own" in result["error"]
+        assert "each agent would find a different learning rate" in result["error"]
 
 
-def test_a_partition_chooses_what_each_agent_sees_of_a_plain_loader(ran):
+def test_a_partition_splits_a_plain_loader_by_label(ran):
     features, labels = harness.samples().tensors
     for agent, result in enumerate(ran("partition")):
         expected = [features[PARTITION.indices(labels, agent, 3, epoch)][:, 0] for epoch in (0, 1)]
@@ -111,12 +111,12 @@ def test_a_partition_chooses_what_each_agent_sees_of_a_plain_loader(ran):
             assert torch.equal(part.sort().values, drawn.sort().values)
 
 
-def test_manual_optimization_gossips_after_its_steps(ran):
+def test_agents_gossip_after_steps_of_manual_optimization(ran):
     assert ran("manual")[0]["global_step"] == 16
     assert_all_equal(ran("manual"))
 
 
-def test_models_of_different_shape_are_refused_by_all_agents(ran):
+def test_models_of_different_shapes_are_refused_on_all_agents(ran):
     for result in ran("wrong shape"):
         assert "agent 2 has a model of another shape" in result["error"]
 
@@ -160,14 +160,14 @@ def test_bad_arguments_are_refused(arguments, message):
 
 
 @pytest.mark.parametrize("topology", [ExplicitMatrix([[1.0]]), Hierarchical(2)])
-def test_a_topology_that_cannot_serve_the_agents_is_refused(topology, tmp_path):
+def test_a_topology_that_does_not_support_the_number_of_agents_is_refused(topology, tmp_path):
     case = {"strategy": {"topology": topology}, "may_fail": True}
     agents = 3 if isinstance(topology, ExplicitMatrix) else 1
     (result, *_) = harness.run_trainers(agents, tmp_path, {"case": case})
     assert f"{agents} agents" in result["case"]["error"]
 
 
-def test_drop_under_lightnings_own_launcher_is_refused_with_the_command(tmp_path):
+def test_drop_with_lightnings_launcher_is_refused_with_the_right_command(tmp_path):
     case = {"strategy": {"on_peer_failure": "drop"}, "without_store": True, "may_fail": True}
     (result,) = harness.run_trainers(1, tmp_path, {"case": case})
     assert "python -m lightning_plugins.strategies.supervisor 4 -m" in result["case"]["error"]

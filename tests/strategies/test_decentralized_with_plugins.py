@@ -1,4 +1,4 @@
-"""Plugins together, in two processes, do what a loop written by hand does."""
+"""Combinations of plugins in two processes against hand-written training loops."""
 
 from functools import partial
 
@@ -49,7 +49,7 @@ def trained(tmp_path_factory):
 
 
 def batches_of(result):
-    """The batches of an agent, from the first feature of each sample that it saw."""
+    """Yield an agent's batches, reconstructed from the first feature of each sample it saw."""
     data = harness.samples()
     places = {float(features[0]): place for place, (features, _) in enumerate(data)}
     for order in torch.tensor([places[value] for value in result["seen"]]).split(
@@ -59,10 +59,11 @@ def batches_of(result):
 
 
 def steps_of(results):
-    """The processes' batches, step by step, and how many steps come before SAM."""
+    """Return the processes' batches of each step, and the number of steps before SAM."""
     steps = list(zip(*map(batches_of, results), strict=True))
     before_sam = len(steps) // 3
-    return steps[:before_sam] + steps[before_sam::2], before_sam  # of SAM, a batch is seen twice
+    # With SAM, each batch is seen twice.
+    return steps[:before_sam] + steps[before_sam::2], before_sam
 
 
 def gradient_of(network, batch, is_sam):
@@ -77,7 +78,7 @@ def gradient_of(network, batch, is_sam):
 
 @pytest.mark.scale(plugin="LateSAM", strategy="ddp")
 @pytest.mark.scale(plugin="BlockwiseAdamW", strategy="ddp")
-def test_under_ddp_the_mean_of_what_sam_finds_is_raised_and_stepped_block_by_block(trained):
+def test_under_ddp_the_mean_sam_gradient_is_powered_and_stepped_per_block(trained):
     results = trained("late SAM, power and blocks under DDP")
     module = harness.Classifier(plain=True)
     steps, before_sam = steps_of(results)
@@ -94,7 +95,7 @@ def test_under_ddp_the_mean_of_what_sam_finds_is_raised_and_stepped_block_by_blo
 
 @pytest.mark.scale(plugin="LateSAM", strategy="decentralized")
 @pytest.mark.scale(plugin="SGDPower", strategy="decentralized")
-def test_each_agent_perturbs_by_its_own_gradient_and_raises_what_it_finds(trained):
+def test_each_agent_applies_sam_and_gradpower_to_its_own_gradient(trained):
     results = trained("late SAM and power")
     agents = [harness.Classifier(plain=True).network for _ in results]
     optimizers = [SGDPower(agent.parameters(), lr=0.1, momentum=0.9, p=1.2) for agent in agents]
@@ -130,13 +131,13 @@ def test_agents_merge_their_moving_averages(trained):
         torch.testing.assert_close(result["weights"], expected, rtol=1e-5, atol=1e-6)
 
 
-def test_agents_merge_what_they_averaged_over_epochs(trained):
+def test_agents_merge_their_stochastic_weight_averages(trained):
     results = trained("stochastic weight averaging")
     averages = []
     for result in results:
         batches = result["watched"]["batches"]
         an_epoch = len(batches) // EPOCHS
-        # Lightning averages what it finds where an epoch begins.
+        # Lightning averages the weights at the start of each epoch.
         ends = [batches[epoch * an_epoch - 1] for epoch in range(1, EPOCHS)]
         averages.append(torch.stack([result["watched"]["start"], *ends]).mean(dim=0))
     assert (averages[0] - averages[1]).norm() > 1e-3

@@ -1,4 +1,4 @@
-"""One of four real processes is lost: the others drop it by agreement and merge without it."""
+"""Faults in one of four real processes: the others agree to drop it and merge without it."""
 
 import itertools
 import time
@@ -6,26 +6,26 @@ import time
 import decentralized_agents as harness
 import pytest
 import torch
-from decentralized_agents import Hurt
+from decentralized_agents import Fault
 
 from lightning_plugins.strategies.topologies import Complete, RandomMatching, RandomPull
 
 STEPS, TIMEOUT_SECONDS = 6, 2.0
 
 
-def survivors_of(tmp_path, hurt, topology=None, agents=4):
-    """What the agents return that come to their end, and how long they took."""
+def run_with_fault(tmp_path, fault, topology=None, agents=4):
+    """Run agents with a fault in one; return their results and the duration in seconds."""
     started = time.monotonic()
     processes = harness.start_agents(
-        harness.rounds_with_a_loss,
+        harness.rounds_with_a_fault,
         agents,
         tmp_path,
         topology or RandomMatching(),
-        hurt,
+        fault,
         STEPS,
         TIMEOUT_SECONDS,
     )
-    others = [process for k, process in enumerate(processes) if k != hurt.agent]
+    others = [process for k, process in enumerate(processes) if k != fault.agent]
     for process in others:
         process.join(60)
     seconds = time.monotonic() - started
@@ -35,33 +35,33 @@ def survivors_of(tmp_path, hurt, topology=None, agents=4):
     return results, seconds
 
 
-def assert_they_merged_without(hurt, results, seconds):
-    alive = [k for k in range(len(results)) if k != hurt.agent]
-    assert results[hurt.agent] is None
-    assert all(results[k]["agents"] == alive for k in alive)
-    assert [d["agent"] for d in results[alive[0]]["dropped"]] == [hurt.agent]
-    assert results[alive[0]]["dropped"][0]["step"] == hurt.at_step
-    mean = torch.stack([results[k]["local"] for k in alive]).mean(0)
-    for k in alive:
+def assert_others_merged(fault, results, seconds):
+    remaining = [k for k in range(len(results)) if k != fault.agent]
+    assert results[fault.agent] is None
+    assert all(results[k]["agents"] == remaining for k in remaining)
+    assert [d["agent"] for d in results[remaining[0]]["dropped"]] == [fault.agent]
+    assert results[remaining[0]]["dropped"][0]["step"] == fault.at_step
+    mean = torch.stack([results[k]["local"] for k in remaining]).mean(0)
+    for k in remaining:
         merged = results[k]["merged"]
         assert bool(torch.isfinite(merged).all())
-        # The last bias is frozen, and takes no part.
+        # The last bias is frozen and not mixed.
         torch.testing.assert_close(merged[:-3], mean[:-3], rtol=0, atol=1e-6)
-    # Starting, at most three timeouts for the loss, and the rest of the run.
+    # Start-up, at most three timeouts for the fault, and the rest of the run.
     assert seconds < 25
 
 
 QUICK = {
-    "killed in the middle of gossip": Hurt(2, "kill", "middle", 3),
-    "the first one stopped before a round": Hurt(0, "stop", "before", 3),
-    "poisoned at the merge": Hurt(1, "NaN", "before", STEPS),
+    "killed during gossip": Fault(2, "kill", "middle", 3),
+    "first agent stopped before a round": Fault(0, "stop", "before", 3),
+    "NaN at the merge": Fault(1, "NaN", "before", STEPS),
 }
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_a_lost_agent_does_not_take_the_others_down(name, tmp_path):
-    hurt = QUICK[name]
-    assert_they_merged_without(hurt, *survivors_of(tmp_path, hurt))
+def test_the_remaining_agents_merge_without_a_failed_one(name, tmp_path):
+    fault = QUICK[name]
+    assert_others_merged(fault, *run_with_fault(tmp_path, fault))
 
 
 MOMENTS = [("before", 3), ("middle", 3), ("before", STEPS), ("middle", STEPS)]
@@ -70,7 +70,7 @@ MATRIX = [
     for how, (when, step), agent in itertools.product(
         ["kill", "stop", "NaN", "raise", "slow"], MOMENTS, [0, 3]
     )
-    # What is sent was copied before, so poison in the middle shows only in the next round.
+    # Tensors to send are already copied, so NaN during a transfer has no effect until the next.
     if (how, when) != ("NaN", "middle")
 ]
 TOPOLOGIES = [RandomMatching(), Complete(), RandomPull(2)]
@@ -80,8 +80,8 @@ TOPOLOGIES = [RandomMatching(), Complete(), RandomPull(2)]
 @pytest.mark.parametrize(
     "place", range(len(MATRIX)), ids=lambda place: "-".join(map(str, MATRIX[place]))
 )
-def test_every_loss_at_every_moment(place, tmp_path):
+def test_every_kind_of_failure_at_every_moment(place, tmp_path):
     how, when, step, agent = MATRIX[place]
-    hurt = Hurt(agent, how, when, step)
+    fault = Fault(agent, how, when, step)
     topology = TOPOLOGIES[place % len(TOPOLOGIES)]
-    assert_they_merged_without(hurt, *survivors_of(tmp_path, hurt, topology))
+    assert_others_merged(fault, *run_with_fault(tmp_path, fault, topology))

@@ -1,4 +1,4 @@
-"""In which rounds agents gossip."""
+"""The schedule of gossip."""
 
 import math
 
@@ -15,12 +15,12 @@ def rounds_of(schedule, steps):
 
 
 @given(rate=st.floats(0, 1), rounds=st.integers(1, 400))
-def test_a_constant_rate_is_that_share_of_rounds(rate, rounds):
+def test_a_constant_rate_selects_that_share_of_rounds(rate, rounds):
     assert len(rounds_of(Schedule(rate=rate), rounds)) == math.floor(rate * rounds + 1e-9)
 
 
 @given(rate=st.floats(0, 1), rounds=st.integers(1, 200))
-def test_an_endless_run_gossips_as_one_with_an_end(rate, rounds):
+def test_a_run_without_an_end_gossips_in_the_same_rounds_as_one_with_an_end(rate, rounds):
     schedule = Schedule(rate=round(rate, 3))
     endless = [r for r in range(rounds) if schedule.gossips(r, math.inf)]
     assert endless == rounds_of(schedule, rounds)
@@ -39,7 +39,7 @@ shapes = st.one_of(
 
 @settings(deadline=None)
 @given(shape=shapes, rounds=st.integers(1, 300), data=st.data())
-def test_a_budget_is_spent_to_the_round(shape, rounds, data):
+def test_the_number_of_rounds_with_gossip_equals_the_budget(shape, rounds, data):
     budget = data.draw(st.integers(0, rounds))
     schedule = Schedule(**{**vars(shape), "budget": budget})
     schedule.check(rounds)
@@ -50,7 +50,7 @@ def test_a_budget_is_spent_to_the_round(shape, rounds, data):
     rounds=st.integers(20, 500),
     starts=st.lists(st.floats(0, 0.9), min_size=2, max_size=2),
 )
-def test_windows_of_one_width_cost_the_same_wherever_they_lie(rounds, starts):
+def test_the_cost_of_a_window_does_not_depend_on_its_start(rounds, starts):
     counts = set()
     for start in starts:
         schedule = Schedule(shape="window", start=start, width=0.1)
@@ -58,13 +58,13 @@ def test_windows_of_one_width_cost_the_same_wherever_they_lie(rounds, starts):
     assert counts == {round(0.1 * rounds)}
 
 
-def test_an_early_window_gives_no_dense_round_at_the_end():
+def test_an_early_window_adds_no_dense_round_at_the_end():
     schedule = Schedule(shape="window", start=0.1, width=0.05)
     assert rounds_of(schedule, 300) == list(range(30, 45))
     assert [r for r in range(300) if schedule.in_window(r, 300)] == list(range(30, 45))
 
 
-def test_outside_of_the_window_the_other_rate_holds():
+def test_end_rate_applies_outside_the_window():
     schedule = Schedule(shape="window", start=0.5, width=0.2, end_rate=0.25)
     chosen = rounds_of(schedule, 100)
     assert [r for r in chosen if 50 <= r < 70] == list(range(50, 70))
@@ -78,7 +78,7 @@ def test_a_linear_schedule_gossips_more_where_its_rate_is_higher():
     assert len([r for r in chosen if r < 500]) == pytest.approx(125, abs=2)
 
 
-def test_a_cosine_schedule_is_half_way_in_the_middle():
+def test_a_cosine_schedule_gossips_in_half_of_the_rounds():
     chosen = rounds_of(Schedule(shape="cosine", rate=1, end_rate=0), 1001)
     assert len(chosen) == pytest.approx(500, abs=1)
     assert len([r for r in chosen if r < 100]) >= 99
@@ -96,15 +96,15 @@ def test_a_round_follows_every_n_steps():
         ({"shape": "square"}, "shape='square': expected one of constant, linear"),
         ({"every_n_steps": 0}, "every_n_steps=0: expected at least 1"),
         ({"rate": 1.2}, r"rate=1.2: expected a share in \[0, 1\]"),
-        ({"start": 0.5}, "start=0.5, width=None: shape='constant' reads neither"),
-        ({"shape": "window"}, "needs a start in"),
+        ({"start": 0.5}, "start=0.5, width=None: shape='constant' uses neither"),
+        ({"shape": "window"}, "requires a start in"),
         (
             {"shape": "window", "start": 0.9, "width": 0.2},
-            "the window ends outside the run, at 1.1",
+            "the window ends at 1.1 of the run",
         ),
-        ({"shape": "adaptive"}, "threshold=None: shape='adaptive' needs one"),
+        ({"shape": "adaptive"}, "threshold=None: shape='adaptive' requires it"),
         ({"shape": "adaptive", "threshold": -1}, "threshold=-1: expected a finite number above 0"),
-        ({"threshold": 0.1}, "threshold=0.1: shape='adaptive' needs one, no other"),
+        ({"threshold": 0.1}, "threshold=0.1: shape='adaptive' requires it, no other"),
         ({"budget": -1}, "budget=-1: expected 0 or more"),
     ],
 )
@@ -124,9 +124,9 @@ def test_arguments_out_of_range_are_refused(arguments, message):
             10,
             "budget=2: the schedule allows gossip in 1 of the run's 10 rounds",
         ),
-        (Schedule(shape="window", start=0.5, width=0.01), 10, "no round falls into the window"),
+        (Schedule(shape="window", start=0.5, width=0.01), 10, "the window contains no round"),
     ],
 )
-def test_runs_that_a_schedule_cannot_be_kept_in_are_refused(schedule, steps, message):
+def test_runs_that_do_not_fit_the_schedule_are_refused(schedule, steps, message):
     with pytest.raises(ValueError, match=message):
         schedule.check(steps)

@@ -1,4 +1,4 @@
-"""simulate() against agents computed one by one, and against what is known of merging."""
+"""simulate() against agents trained one by one, and against analytic results on merging."""
 
 from functools import partial
 
@@ -47,7 +47,7 @@ def run(communication, optimizer=sgd, **arguments):
 
 
 def one_by_one(communication, optimizer):
-    """Modules of their own and one dense matrix product a round."""
+    """Train separate modules, with a dense matrix product per round."""
     modules = [network() for _ in range(AGENTS)]
     optimizers = [optimizer(module.parameters()) for module in modules]
     for step in range(STEPS):
@@ -56,10 +56,10 @@ def one_by_one(communication, optimizer):
             stepper.zero_grad()
             cross_entropy(module(features[k]), labels[k]).backward()
             stepper.step()
-        meeting = communication.after(step + 1, STEPS)
-        if meeting is None:
+        round_ = communication.after(step + 1, STEPS)
+        if round_ is None:
             continue
-        matrix = meeting.topology.plan(communication.seed, meeting.number, range(AGENTS))
+        matrix = round_.topology.plan(communication.seed, round_.number, range(AGENTS))
         matrix = matrix.matrix(AGENTS)
         flats = torch.stack(
             [nn.utils.parameters_to_vector(m.parameters()).detach().double() for m in modules]
@@ -78,14 +78,14 @@ def one_by_one(communication, optimizer):
         Communication(Ring(), Schedule("window", start=0.5, width=0.25, end_rate=0.25)),
     ],
 )
-def test_it_is_the_agents_one_by_one(communication, optimizer):
+def test_simulate_equals_training_agents_one_by_one(communication, optimizer):
     end = run(communication, optimizer)
     for name, stacked in end.agents.items():
         for k, agent in enumerate(one_by_one(communication, optimizer)):
             torch.testing.assert_close(stacked[k], agent[name].detach(), rtol=0, atol=2e-6)
 
 
-def test_one_agent_is_plain_training():
+def test_one_agent_equals_plain_training():
     alone = simulate(
         lambda p, b: loss_fn(p, (b[0], b[1])),
         dict(network().named_parameters()),
@@ -107,7 +107,7 @@ def test_one_agent_is_plain_training():
     assert alone.ledger.total().bytes_sent == 0
 
 
-def test_averaging_after_each_step_is_training_on_all_batches_together():
+def test_averaging_after_each_step_equals_training_on_the_joint_batch():
     end = run(Communication(Complete()))
     module = network()
     stepper = sgd(module.parameters())
@@ -121,7 +121,7 @@ def test_averaging_after_each_step_is_training_on_all_batches_together():
     assert end.consensus_distance == 0
 
 
-def test_the_merge_loses_exactly_half_the_curvature_weighted_variance_on_a_quadratic():
+def test_on_a_quadratic_the_merge_gains_half_the_curvature_weighted_variance():
     # mean_i L(x_i) - L(mean x) = 1/2 sum_l lambda_l Var(x_l) for a quadratic with eigenvalues
     # lambda: the identity behind mergeability.
     eigenvalues = torch.tensor([3.0, 1.0, 0.25])
@@ -147,7 +147,7 @@ def test_the_merge_loses_exactly_half_the_curvature_weighted_variance_on_a_quadr
     torch.testing.assert_close(local - merged, 0.5 * (eigenvalues * variance).sum().double())
 
 
-def test_the_outer_optimizer_is_torchs_nesterov_on_the_mean_movement():
+def test_the_outer_optimizer_equals_torchs_nesterov_on_the_mean_movement():
     communication = Communication(Complete(), Schedule(every_n_steps=3), outer=OuterNesterov())
     end = run(communication, partial(torch.optim.SGD, lr=0.1))
     anchor = network()

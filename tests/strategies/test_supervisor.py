@@ -1,4 +1,4 @@
-"""Runs that go on when an agent dies, with Trainers and with the supervisor."""
+"""Runs that continue when an agent fails, with Trainers and with the supervisor."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from lightning_plugins.strategies.topologies import RandomMatching
 
 
 class KillAtCheckpoint(Callback):
-    """One agent dies while a checkpoint is written."""
+    """Kills one agent while a checkpoint is written."""
 
     def __init__(self, agent, step, how=signal.SIGKILL):
         self.agent, self.step, self.how = agent, step, how
@@ -28,7 +28,7 @@ class KillAtCheckpoint(Callback):
             os.kill(os.getpid(), self.how)
 
 
-def fit_with_a_death(tmp_path, callback, timeout_seconds):
+def fit_with_a_failure(tmp_path, callback, timeout_seconds):
     case = {
         "strategy": {"on_peer_failure": "drop", "timeout_seconds": timeout_seconds},
         "communication": Communication(RandomMatching(), Schedule(every_n_steps=2)),
@@ -46,31 +46,31 @@ def fit_with_a_death(tmp_path, callback, timeout_seconds):
 @pytest.mark.parametrize(
     "how", [signal.SIGKILL, pytest.param(signal.SIGSTOP, marks=pytest.mark.slow)]
 )
-def test_an_agent_that_dies_during_a_checkpoint_does_not_take_a_run_with_it(agent, how, tmp_path):
-    results = fit_with_a_death(tmp_path, KillAtCheckpoint(agent, 8, how), timeout_seconds=2)
-    alive = [k for k in range(4) if k != agent]
+def test_a_run_continues_when_an_agent_fails_during_a_checkpoint(agent, how, tmp_path):
+    results = fit_with_a_failure(tmp_path, KillAtCheckpoint(agent, 8, how), timeout_seconds=2)
+    remaining = [k for k in range(4) if k != agent]
     assert results[agent] is None
-    ends = [results[k]["run"] for k in alive]
+    ends = [results[k]["run"] for k in remaining]
     assert all(end["global_step"] == 12 for end in ends)
     assert all(torch.equal(end["weights"], ends[0]["weights"]) for end in ends)
     assert [lost["agent"] for lost in ends[0]["ledger"]["dropped"]] == [agent]
-    # The first living agent wrote the last checkpoint, which loads.
+    # The first remaining agent wrote the last checkpoint, which loads.
     last = tmp_path / "run" / "last.ckpt"
     assert torch.equal(
         harness.flat(harness.Classifier.load_from_checkpoint(last)), ends[0]["weights"]
     )
     label = torch.load(last, weights_only=True)["decentralized"]
-    assert label["agents"] == alive
+    assert label["agents"] == remaining
     assert len(list((tmp_path / "run" / "last.ckpt.agents").iterdir())) == 3
-    # Metrics are means over the living.
-    assert ends[0]["metrics"]["val/agent"] == pytest.approx(sum(alive) / 3)
+    # Metrics are means over the remaining agents.
+    assert ends[0]["metrics"]["val/agent"] == pytest.approx(sum(remaining) / 3)
     assert len({end["metrics"]["val/accuracy"] for end in ends}) == 1
 
 
 AGENT = """
 import os, sys, time
 k = int(os.environ["LOCAL_RANK"])
-# In one piece: with PYTHONUNBUFFERED the words of several agents that print would mix.
+# One write: with PYTHONUNBUFFERED the output of several agents would be interleaved.
 os.write(1, f"agent {{k}} {{os.environ['LIGHTNING_PLUGINS_STORE']}}\\n".encode())
 time.sleep({sleeps}[k])
 sys.exit({codes}[k])
@@ -81,27 +81,27 @@ sys.exit({codes}[k])
     ("codes", "sleeps", "expected"),
     [([0, 0, 0], [0, 0, 0], 0), ([0, 3, 0], [0.5, 0, 0.5], 0), ([1, 1, 1], [0, 0, 0], 1)],
 )
-def test_the_supervisor_ends_well_if_some_agent_does(codes, sleeps, expected, capfd):
+def test_the_supervisor_exits_with_zero_if_at_least_one_agent_does(codes, sleeps, expected, capfd):
     command = [sys.executable, "-c", AGENT.format(codes=codes, sleeps=sleeps)]
     supervisor = Supervisor(command, 3)
     assert supervisor.run() == expected
     assert all(agent.poll() is not None for agent in supervisor.agents)
-    told = capfd.readouterr()
-    assert sorted(line.split()[1] for line in told.out.splitlines()) == ["0", "1", "2"]
-    assert ("agent 1 ended with exit code 3" in told.err) == (3 in codes)
+    output = capfd.readouterr()
+    assert sorted(line.split()[1] for line in output.out.splitlines()) == ["0", "1", "2"]
+    assert ("agent 1 ended with exit code 3" in output.err) == (3 in codes)
 
 
-def test_the_supervisor_leaves_nobody_behind(capfd):
+def test_the_supervisor_kills_agents_that_outlast_the_grace_period(capfd):
     command = [sys.executable, "-c", AGENT.format(codes=[0, 0], sleeps=[0, 600])]
     supervisor = Supervisor(command, 2, grace_seconds=0.5)
     started = time.monotonic()
     assert supervisor.run() == 0
     assert time.monotonic() - started < 10
     assert supervisor.agents[1].returncode == -signal.SIGKILL
-    assert "of 2 agents came to their end: 0" in capfd.readouterr().err
+    assert "agents that completed the run, of 2: 0" in capfd.readouterr().err
 
 
-def test_a_command_without_agents_shows_how(capsys):
+def test_a_command_without_agents_prints_the_usage(capsys):
     assert main(["-m", "x"]) == 2
     assert "supervisor AGENTS (SCRIPT | -m MODULE)" in capsys.readouterr().err
     with pytest.raises(ValueError, match="0 agents: expected at least 1"):
@@ -144,14 +144,14 @@ def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
     answer = run([*LAUNCHERS[launcher], *FIT, *options], tmp_path)
     assert answer.returncode == 0, answer.stderr[-3000:]
     assert "4 agents, 80 steps each: val/accuracy" in answer.stdout
-    assert "with DDP it would send" in answer.stdout
+    assert "DDP would send" in answer.stdout
     assert ("server, averaging each step" in answer.stdout) == (launcher != "supervisor")
     (last,) = tmp_path.rglob("last.ckpt")
     assert torch.load(last, weights_only=True)["decentralized"]["agents"] == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
-def test_the_string_and_lightnings_launcher_start_agents(tmp_path):
+def test_the_strategy_string_starts_agents_with_lightnings_launcher(tmp_path):
     options = [
         *("--config", "image/digits", "--trainer.strategy=decentralized", "--trainer.devices=2"),
         *("--trainer.max_epochs=2", "--trainer.enable_progress_bar=false"),
@@ -164,7 +164,7 @@ def test_the_string_and_lightnings_launcher_start_agents(tmp_path):
     assert list(tmp_path.rglob("communication.json"))
 
 
-def test_the_list_of_the_living_can_be_hosted_alone_for_agents_that_slurm_starts(tmp_path):
+def test_the_supervisor_can_host_only_the_list_of_remaining_agents(tmp_path):
     port = harness.free_port()
     host = subprocess.Popen(
         [sys.executable, "-m", "lightning_plugins.strategies.supervisor", "host", str(port)],

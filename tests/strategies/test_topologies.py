@@ -1,4 +1,4 @@
-"""What every topology promises, for 1 to 33 agents, any seed, any round, any survivors."""
+"""Properties of all topologies, for 1 to 33 agents and any seed, round and failures."""
 
 import math
 
@@ -48,7 +48,7 @@ rounds = st.integers(0, 1000)
 quick = settings(max_examples=60, deadline=None)
 
 
-def survivors(data, num_agents):
+def draw_remaining(data, num_agents):
     kept = data.draw(st.sets(st.integers(0, num_agents - 1), min_size=1))
     return sorted(kept)
 
@@ -56,10 +56,8 @@ def survivors(data, num_agents):
 @topologies
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds, data=st.data())
-def test_rows_are_convex_combinations_that_keep_something_of_their_own(
-    make, n, seed, round_number, data
-):
-    matrix = make(n).plan(seed, round_number, survivors(data, n)).matrix(n)
+def test_rows_are_convex_combinations_with_a_positive_diagonal(make, n, seed, round_number, data):
+    matrix = make(n).plan(seed, round_number, draw_remaining(data, n)).matrix(n)
     torch.testing.assert_close(matrix.sum(1), torch.ones(n, dtype=torch.float64))
     assert bool((matrix >= 0).all())
     assert bool((matrix.diagonal() > 0).all())
@@ -68,43 +66,41 @@ def test_rows_are_convex_combinations_that_keep_something_of_their_own(
 @topologies
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds, data=st.data())
-def test_each_transfer_is_expected_by_its_receiver_and_only_among_the_living(
-    make, n, seed, round_number, data
-):
-    alive = survivors(data, n)
-    plan = make(n).plan(seed, round_number, alive)
-    sent = {(a, b) for a in alive for b in plan.destinations(a)}
-    expected = {(a, b) for b in alive for a in plan.sources(b)}
+def test_sends_match_receives_and_involve_only_remaining_agents(make, n, seed, round_number, data):
+    remaining = draw_remaining(data, n)
+    plan = make(n).plan(seed, round_number, remaining)
+    sent = {(a, b) for a in remaining for b in plan.destinations(a)}
+    expected = {(a, b) for b in remaining for a in plan.sources(b)}
     assert sent == expected
-    assert all(a != b and a in alive and b in alive for a, b in sent)
+    assert all(a != b and a in remaining and b in remaining for a, b in sent)
 
 
 @topologies
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds, data=st.data())
-def test_doubly_stochastic_topologies_keep_the_mean_and_do_not_spread_agents(
+def test_doubly_stochastic_topologies_preserve_the_mean_and_do_not_increase_the_spread(
     make, n, seed, round_number, data
 ):
     topology = make(n)
     if not topology.doubly_stochastic:
         return
-    alive = survivors(data, n)
-    matrix = topology.plan(seed, round_number, alive).matrix(n)
+    remaining = draw_remaining(data, n)
+    matrix = topology.plan(seed, round_number, remaining).matrix(n)
     torch.testing.assert_close(matrix.sum(0), torch.ones(n, dtype=torch.float64))
     values = torch.randn(n, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     mixed = matrix @ values
-    before, after = values[alive], mixed[alive]
+    before, after = values[remaining], mixed[remaining]
     torch.testing.assert_close(after.mean(0), before.mean(0))
     spread = [(x - x.mean(0)).norm().item() for x in (before, after)]
     assert spread[1] <= spread[0] + 1e-12
-    dead = [agent for agent in range(n) if agent not in alive]
-    assert torch.equal(mixed[dead], values[dead])
+    absent = [agent for agent in range(n) if agent not in remaining]
+    assert torch.equal(mixed[absent], values[absent])
 
 
 @topologies
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds)
-def test_a_plan_is_a_function_of_its_arguments_and_leaves_global_generators_alone(
+def test_a_plan_depends_only_on_its_arguments_and_leaves_global_generators_unchanged(
     make, n, seed, round_number
 ):
     before = torch.get_rng_state()
@@ -116,24 +112,24 @@ def test_a_plan_is_a_function_of_its_arguments_and_leaves_global_generators_alon
 @pytest.mark.parametrize("name", [name for name in MAKERS if name != "matrix"])
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds, data=st.data())
-def test_survivors_close_ranks(name, n, seed, round_number, data):
+def test_remaining_agents_are_renumbered_in_order(name, n, seed, round_number, data):
     topology = MAKERS[name](n)
-    alive = survivors(data, n)
-    everybody = topology.plan(seed, round_number, range(len(alive)))
+    remaining = draw_remaining(data, n)
+    all_agents = topology.plan(seed, round_number, range(len(remaining)))
     renamed = {
-        alive[a]: {alive[b]: weight for b, weight in row.items()}
-        for a, row in everybody.rows.items()
+        remaining[a]: {remaining[b]: weight for b, weight in row.items()}
+        for a, row in all_agents.rows.items()
     }
-    assert topology.plan(seed, round_number, alive).rows == renamed
+    assert topology.plan(seed, round_number, remaining).rows == renamed
 
 
 @topologies
 @quick
 @given(n=numbers, seed=seeds)
-def test_many_rounds_bring_all_agents_together(make, n, seed):
+def test_agents_converge_over_many_rounds(make, n, seed):
     topology = make(n)
     if isinstance(topology, ExplicitMatrix):
-        return  # a line, which takes as many rounds as it likes
+        return  # a line, which has no bound on the number of rounds
     values = torch.arange(n, dtype=torch.float64)
     for round_number in range(1500):
         values = topology.plan(seed, round_number, range(n)).matrix(n) @ values
@@ -144,7 +140,7 @@ def test_many_rounds_bring_all_agents_together(make, n, seed):
 
 @quick
 @given(n=numbers, seed=seeds, round_number=rounds)
-def test_a_matching_pairs_everybody_but_at_most_one(n, seed, round_number):
+def test_a_matching_pairs_all_agents_except_at_most_one(n, seed, round_number):
     plan = RandomMatching().plan(seed, round_number, range(n))
     for agent in range(n):
         assert len(plan.sources(agent)) <= 1
@@ -154,7 +150,7 @@ def test_a_matching_pairs_everybody_but_at_most_one(n, seed, round_number):
 
 
 @pytest.mark.parametrize("n", range(1, 34))
-def test_a_round_of_complete_is_the_mean_and_so_is_known_as_an_average(n):
+def test_a_round_of_complete_is_the_mean_and_is_detected_as_an_average(n):
     plan = Complete().plan(0, 0, range(n))
     torch.testing.assert_close(
         plan.matrix(n), torch.full((n, n), 1 / n, dtype=torch.float64), rtol=0, atol=1e-15
@@ -176,21 +172,21 @@ def second_singular_value(matrix):
 
 
 @pytest.mark.parametrize("n", [4, 8, 16, 32])
-def test_spectral_gaps_are_the_published_ones(n):
+def test_spectral_gaps_equal_the_published_ones(n):
     ring = 1 - second_singular_value(Ring().plan(0, 0, range(n)).matrix(n))
     assert ring == pytest.approx(2 / 3 * (1 - math.cos(2 * math.pi / n)))
     exponential = 1 - second_singular_value(StaticExponential().plan(0, 0, range(n)).matrix(n))
     assert exponential == pytest.approx(2 / (1 + math.log2(n)))
 
 
-def test_pulls_are_as_many_as_asked_for_on_average():
+def test_the_mean_number_of_pulls_equals_peers():
     plans = [RandomPull(1.4).plan(3, round_number, range(10)) for round_number in range(300)]
     pulls = [len(plan.sources(agent)) for plan in plans for agent in range(10)]
     assert set(pulls) == {1, 2}
     assert sum(pulls) / len(pulls) == pytest.approx(1.4, abs=0.03)
 
 
-def test_groups_meet_in_every_third_round():
+def test_groups_average_with_each_other_in_every_third_round():
     topology = Hierarchical(group_size=2, between_every=3)
     assert list(topology.plan(0, 0, range(6)).sources(0)) == [1]
     assert list(topology.plan(0, 1, range(6)).sources(0)) == [1]
@@ -207,7 +203,7 @@ def test_groups_meet_in_every_third_round():
         (lambda: ExplicitMatrix([[0.5, 0.4], [0.5, 0.5]]), r"rows that sum to \[0.9"),
         (lambda: ExplicitMatrix([[0.0, 1.0], [0.5, 0.5]]), "a diagonal above 0"),
         (lambda: Hierarchical(8).check(4), "group_size=8: there are 4 agents"),
-        (lambda: ExplicitMatrix([[1.0]]).check(4), "matrix has 1 rows, and there are 4 agents"),
+        (lambda: ExplicitMatrix([[1.0]]).check(4), "matrix has 1 rows, but there are 4 agents"),
     ],
 )
 def test_what_cannot_work_is_refused(make, message):

@@ -1,4 +1,4 @@
-"""Topologies of gossip: who receives whose weights, round by round."""
+"""Topologies of gossip: which agents exchange weights in each round."""
 
 from lightning_plugins.strategies.topologies.complete import Complete
 from lightning_plugins.strategies.topologies.explicit_matrix import ExplicitMatrix

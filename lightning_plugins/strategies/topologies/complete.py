@@ -1,16 +1,16 @@
-"""All agents average."""
+"""The complete graph: all agents average."""
 
 from lightning_plugins.strategies.topologies.topology import Topology
 
 
 class Complete(Topology):
-    """Every agent ends with the mean of all, by one all-reduce.
+    """Averages all agents with one all-reduce.
 
-    With it, gossip every k steps is local SGD, and with an outer optimizer it is DiLoCo.
+    Gossip every k steps is then local SGD; with an outer optimizer it is DiLoCo.
     """
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`; the same in each round."""
+        """See :meth:`Topology.received`; all rounds are the same."""
         share = 1 / num_agents
         return [
             {other: share for other in range(num_agents) if other != agent}

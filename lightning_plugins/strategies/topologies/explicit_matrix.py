@@ -1,4 +1,4 @@
-"""A mixing matrix of your own."""
+"""A user-defined mixing matrix."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,16 +8,16 @@ from lightning_plugins.strategies.topologies.topology import MixingPlan, Topolog
 
 
 class ExplicitMatrix(Topology):
-    """Agent i takes ``matrix[i][j]`` of what agent j sends, in each round.
+    """Mixes with weight ``matrix[i][j]`` of agent j at agent i, in each round.
 
-    Where agents are gone, what they would have sent is replaced by the receiver's own weights:
-    the numbers of a matrix mean certain agents, so the others do not close ranks.
+    If agents fail, the remaining ones are not renumbered, because a row belongs to a certain agent.
+    The weight of a failed agent is added to the receiver's own.
 
     Args:
-        matrix: a row for each agent; no entry below 0, a diagonal above 0, rows that sum to 1.
+        matrix: One row per agent; entries of at least 0, a diagonal above 0, row sums of 1.
 
     Raises:
-        ValueError: a matrix that is not of this kind.
+        ValueError: The matrix does not meet these conditions.
     """
 
     def __init__(self, matrix: Sequence[Sequence[float]]) -> None:
@@ -30,8 +30,8 @@ class ExplicitMatrix(Topology):
         weights = torch.tensor(rows, dtype=torch.float64)
         if not bool((weights >= 0).all()) or not bool((weights.diagonal() > 0).all()):
             raise ValueError(
-                f"matrix={rows}: expected no entry below 0 and a diagonal above 0 (each agent "
-                "keeps a part of its own weights)"
+                f"matrix={rows}: expected no entry below 0 and a diagonal above 0, because every "
+                "agent keeps a part of its own weights"
             )
         sums = weights.sum(dim=1)
         if not torch.allclose(sums, torch.ones_like(sums), rtol=0, atol=1e-9):
@@ -43,27 +43,27 @@ class ExplicitMatrix(Topology):
         )
 
     def check(self, num_agents: int) -> None:
-        """Refuse another number of agents than the matrix has rows."""
+        """Check that the matrix has one row per agent."""
         if len(self.matrix) != num_agents:
             raise ValueError(
-                f"matrix has {len(self.matrix)} rows, and there are {num_agents} agents: give a "
+                f"matrix has {len(self.matrix)} rows, but there are {num_agents} agents: pass a "
                 f"{num_agents}x{num_agents} matrix"
             )
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`; the same in each round."""
+        """See :meth:`Topology.received`; all rounds are the same."""
         self.check(num_agents)
         return [
             {other: weight for other, weight in enumerate(row) if weight and other != agent}
             for agent, row in enumerate(self.matrix)
         ]
 
-    def plan(self, seed: int, round_number: int, alive: Collection[int]) -> MixingPlan:
-        """As :meth:`Topology.plan`, but the agents keep their numbers."""
+    def plan(self, seed: int, round_number: int, agents: Collection[int]) -> MixingPlan:
+        """See :meth:`Topology.plan`; agents are not renumbered."""
         rows = self.received(len(self.matrix), seed, round_number)
         return MixingPlan(
             {
-                agent: {other: weight for other, weight in rows[agent].items() if other in alive}
-                for agent in sorted(alive)
+                agent: {other: weight for other, weight in rows[agent].items() if other in agents}
+                for agent in sorted(agents)
             }
         )

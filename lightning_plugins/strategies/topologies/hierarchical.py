@@ -1,20 +1,20 @@
-"""Groups that average among themselves, and now and then with each other."""
+"""Groups that average internally in most rounds and across groups in the others."""
 
 from lightning_plugins.strategies.topologies.topology import Topology
 
 
 class Hierarchical(Topology):
-    """Groups of neighbouring agents average each round; every few rounds, groups exchange.
+    """Averages within groups of consecutive agents, and across groups in every n-th round.
 
-    For machines whose inner links are fast: let ``group_size`` be the agents of one machine. In a
-    round between groups, the agents at the same place of each group average.
+    Suits machines with fast internal links: set ``group_size`` to the number of agents per machine.
+    In a round across groups, agents at the same position in their groups average.
 
     Args:
-        group_size: agents of a group, at least 2; the last group may be smaller.
-        between_every: every how many rounds a round is one between groups, at least 2.
+        group_size: Agents per group, at least 2; the last group may be smaller.
+        between_every: One of this many rounds averages across groups, at least 2.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(self, group_size: int, between_every: int = 2) -> None:
@@ -22,14 +22,14 @@ class Hierarchical(Topology):
             raise ValueError(f"group_size={group_size}: expected at least 2 agents")
         if between_every < 2:
             raise ValueError(
-                f"between_every={between_every}: expected at least 2, or no round is left in which "
-                "the groups average among themselves"
+                f"between_every={between_every}: expected at least 2, because with 1 the groups "
+                "would never average internally"
             )
         self.group_size = group_size
         self.between_every = between_every
 
     def check(self, num_agents: int) -> None:
-        """Refuse groups larger than the whole."""
+        """Check that a group is not larger than the number of agents."""
         if self.group_size > num_agents:
             raise ValueError(
                 f"group_size={self.group_size}: there are {num_agents} agents; choose a smaller "
@@ -37,7 +37,7 @@ class Hierarchical(Topology):
             )
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`; ``seed`` is not read."""
+        """See :meth:`Topology.received`; ``seed`` is not used."""
         is_between = round_number % self.between_every == self.between_every - 1
         group_of = [
             agent % self.group_size if is_between else agent // self.group_size

@@ -1,4 +1,4 @@
-"""Random pairs."""
+"""Random graphs: pairs, or pulls from random agents."""
 
 import math
 
@@ -8,14 +8,14 @@ from lightning_plugins.strategies.topologies.topology import Topology
 
 
 class RandomMatching(Topology):
-    """In each round the agents are paired at random, and each pair averages.
+    """Pairs the agents at random in each round, and averages each pair.
 
-    One message each way; with an odd number one agent rests. Doubly stochastic in each round,
-    unlike :class:`RandomPull`.
+    Each agent sends one message per round; with an odd number of agents, one does not take part.
+    Every round is doubly stochastic, unlike with :class:`RandomPull`.
     """
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`."""
+        """See :meth:`Topology.received`."""
         order = np.random.default_rng([seed, round_number]).permutation(num_agents).tolist()
         rows: list[dict[int, float]] = [{} for _ in range(num_agents)]
         for one, other in zip(order[0::2], order[1::2], strict=False):
@@ -25,18 +25,19 @@ class RandomMatching(Topology):
 
 
 class RandomPull(Topology):
-    """Each agent receives from ``peers`` random others and averages itself and them equally.
+    """Averages each agent with ``peers`` random others, with equal weights.
 
-    ``peers=0.2`` means one other with probability 0.2; in general floor(peers), and one more with
-    the probability of the fraction. Agents choose without each other, so that the matrix is
-    row-stochastic only: the mean of the agents drifts a little, and one agent may have to send to
-    many. This is the random topology of the released code of Zhu et al., arXiv 2507.06542.
+    ``peers=0.2`` means one other with probability 0.2. In general an agent receives from
+    floor(peers) others, and from one more with the probability of the fractional part. Agents
+    choose independently, so the matrix is only row-stochastic: the mean of the agents drifts
+    slightly, and one agent may have to send to many. This is the random topology of the released
+    code of Zhu et al., arXiv 2507.06542.
 
     Args:
-        peers: expected number of others, above 0; at most all others are taken.
+        peers: Expected number of other agents, above 0; limited to the number of other agents.
 
     Raises:
-        ValueError: ``peers`` outside its range.
+        ValueError: ``peers`` is outside its range.
     """
 
     doubly_stochastic = False
@@ -47,7 +48,7 @@ class RandomPull(Topology):
         self.peers = peers
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`."""
+        """See :meth:`Topology.received`."""
         generator = np.random.default_rng([seed, round_number])
         rows = []
         for agent in range(num_agents):

@@ -1,19 +1,20 @@
-"""Each agent and its two neighbours on a ring."""
+"""A ring: agents average with their two neighbours."""
 
 from lightning_plugins.strategies.topologies.topology import Topology
 
 
 class Ring(Topology):
-    """Every agent averages itself and its two neighbours, each with weight 1/3.
+    """Averages each agent with its two neighbours, each with weight 1/3.
 
-    Spectral gap ``(2/3)(1 - cos(2π/n))``: slow for many agents (0.01 for 32). Two agents average.
+    The spectral gap is ``(2/3)(1 - cos(2π/n))``, so many agents mix slowly (0.01 for 32). Two
+    agents take their mean.
     """
 
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """As :meth:`Topology.received`; the same in each round."""
+        """See :meth:`Topology.received`; all rounds are the same."""
         rows = []
         for agent in range(num_agents):
-            # A set: of two agents, left and right neighbour are one.
+            # A set: with two agents, both neighbours are the same agent.
             others = {(agent - 1) % num_agents, (agent + 1) % num_agents} - {agent}
             rows.append({other: 1 / (len(others) + 1) for other in sorted(others)})
         return rows

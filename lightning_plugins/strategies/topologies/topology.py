@@ -1,4 +1,4 @@
-"""Who receives whose weights in a round of gossip."""
+"""Base class of topologies: which agents exchange weights in a round of gossip."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
@@ -10,64 +10,69 @@ from torch import Tensor
 
 
 class Topology(ABC):
-    """A rule that says, round by round, whom each agent receives from and with what weight.
+    """Defines for each round which agents an agent receives from, and the mixing weights.
 
-    A leaf gives the weights among agents 0..n-1. Where some agents are gone, the others close
-    ranks: they keep their order and take the numbers 0..n-1, so that the mean is still preserved
-    and nobody waits for the dead.
+    Subclasses define the weights among agents 0..n-1. If some agents have failed, the remaining
+    agents are renumbered 0..n-1 in order, so the mean is still preserved and no agent waits for a
+    failed one.
     """
 
     doubly_stochastic = True
-    """Whether the columns of every mixing matrix sum to 1, so that gossip keeps the mean."""
+    """Whether the columns of every mixing matrix sum to 1, so that gossip preserves the mean."""
 
     @abstractmethod
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
-        """For each of ``num_agents`` agents, the others it receives from and their weights.
+        """Return, for each agent, the other agents it receives from and their weights.
 
-        What is left to 1 is the weight of its own. The same arguments give the same answer on
-        every rank, in every process.
+        The agent's own weight is 1 minus their sum. The result must depend only on the arguments,
+        so that it is the same in every process.
+
+        Args:
+            num_agents: Number of agents.
+            seed: Seed of random topologies.
+            round_number: Index of the round.
         """
 
     def check(self, num_agents: int) -> None:  # noqa: B027
-        """Refuse a number of agents that this topology cannot serve.
+        """Check that this topology supports ``num_agents`` agents.
 
         Raises:
-            ValueError: such a number.
+            ValueError: It does not support this number.
         """
 
-    def plan(self, seed: int, round_number: int, alive: Collection[int]) -> "MixingPlan":
-        """The round's transfers among the agents ``alive``: a pure function of its arguments."""
-        agents = sorted(alive)
-        rows = self.received(len(agents), seed, round_number)
+    def plan(self, seed: int, round_number: int, agents: Collection[int]) -> "MixingPlan":
+        """Return the round's transfers among ``agents``; a pure function of the arguments."""
+        ordered = sorted(agents)
+        rows = self.received(len(ordered), seed, round_number)
         return MixingPlan(
             {
-                agent: {agents[other]: weight for other, weight in row.items()}
-                for agent, row in zip(agents, rows, strict=True)
+                agent: {ordered[other]: weight for other, weight in row.items()}
+                for agent, row in zip(ordered, rows, strict=True)
             }
         )
 
 
 @dataclass(frozen=True)
 class MixingPlan:
-    """One round: ``rows[i][j]`` is the weight with which agent i takes what j sends.
+    """The transfers of one round; ``rows[i][j]`` is the mixing weight of j's tensors at agent i.
 
-    Agent i's new weights are ``x_i + sum_j rows[i][j] * (x_j - x_i)``: written as differences, so
-    that agents that agree stay as they are, bit for bit.
+    Agent i's new weights are ``x_i + sum_j rows[i][j] * (x_j - x_i)``. With differences, agents
+    that agree remain bit-identical.
     """
 
     rows: Mapping[int, Mapping[int, float]]
 
     def sources(self, agent: int) -> Mapping[int, float]:
-        """The agents that ``agent`` receives from, with their weights."""
+        """Return the agents that ``agent`` receives from, with their weights."""
         return self.rows[agent]
 
     def destinations(self, agent: int) -> list[int]:
-        """The agents that ``agent`` sends to."""
+        """Return the agents that ``agent`` sends to."""
         return [other for other, row in self.rows.items() if agent in row]
 
     @cached_property
     def is_average(self) -> bool:
-        """Whether every agent ends with the mean of all: then an all-reduce is cheaper."""
+        """Whether the round averages all agents, so that an all-reduce is cheaper."""
         share = 1 / len(self.rows)
         return all(
             len(row) == len(self.rows) - 1 and all(weight == share for weight in row.values())
@@ -75,7 +80,10 @@ class MixingPlan:
         )
 
     def matrix(self, num_agents: int) -> Tensor:
-        """The mixing matrix W ``(num_agents, num_agents)``, float64; agents outside keep theirs."""
+        """Return the mixing matrix ``(num_agents, num_agents)``, float64.
+
+        Agents that are not in the plan keep their weights.
+        """
         matrix = torch.eye(num_agents, dtype=torch.float64)
         for agent, row in self.rows.items():
             for other, weight in row.items():

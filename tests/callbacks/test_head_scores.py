@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from random_state_at_the_end import RandomStateAtTheEnd
+from recording_callbacks import RecordRandomState
 from small_transformers import transformer
 from torch import nn
 from torch.nn.functional import cross_entropy
@@ -221,7 +221,7 @@ def test_a_head_that_is_built_to_copy_has_a_copying_score_of_one():
 def test_the_run_is_bit_for_bit_the_run_without_it(tmp_path):
     ends, states = [], []
     for callbacks in ([], [scores()]):
-        end = RandomStateAtTheEnd()
+        end = RecordRandomState()
         module, _ = fit(tmp_path, [*callbacks, end], Language(transformer("gpt2")))
         ends.append([p.detach().clone() for p in module.parameters()])
         states.append(end.state)

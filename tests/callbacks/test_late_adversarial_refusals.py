@@ -1,8 +1,8 @@
 """What LateAdversarialTraining refuses, and what it says."""
 
 import pytest
-from adversarial_by_hand import late
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from reference_adversarial_training import late
 from torch.utils.data import DataLoader
 
 from lightning_plugins import _lightning_compat

@@ -5,15 +5,15 @@ from collections import namedtuple
 
 import pytest
 import torch
-from adversarial_by_hand import attack_by_hand, by_hand, late
 from kill_and_resume import assert_killed_run_resumes_exactly
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from operation_count import operations_of_the_third_step
-from random_state_at_the_end import RandomStateAtTheEnd
-from sam_by_hand import train_with_sam_by_hand
+from recording_callbacks import RecordRandomState
+from reference_adversarial_training import by_hand, late, reference_attack
+from reference_sam import train_with_reference_sam
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
@@ -64,7 +64,7 @@ def test_it_is_active_from_start_to_end(task, tmp_path, start, end, unit, first,
 
 def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):
     def run(callbacks):
-        end = RandomStateAtTheEnd()
+        end = RecordRandomState()
         module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
         return task.weights(module), trainer.optimizers[0].state_dict()["state"], end.state
 
@@ -108,10 +108,10 @@ def test_both_passes_of_sam_see_the_same_adversarial_batch(task, tmp_path, attac
     network[3].p = 0.0
     optimizer = task.sgd(network.parameters())
     for (features, labels), first in zip(clean, seen[::2], strict=True):
-        found = attack_by_hand(network, features, labels, random_start=False)
+        found = reference_attack(network, features, labels, random_start=False)
         assert torch.equal(found, first)
         one_batch = [(found, labels)]
-        train_with_sam_by_hand(
+        train_with_reference_sam(
             network, optimizer, lambda batch=one_batch: batch, lambda step: True, epochs=1
         )
     task.assert_same_bits(task.weights(module), network.state_dict())
@@ -359,7 +359,7 @@ def test_the_loss_gap_is_the_loss_of_the_adversarial_batch_minus_that_of_the_bat
     gap = float(text[1].split(",")[text[0].split(",").index("adversarial/loss_gap")])
     network = task.network()
     features, labels = next(iter(task.batches()))
-    found = attack_by_hand(network, features, labels, random_start=False)
+    found = reference_attack(network, features, labels, random_start=False)
     network.eval()
     expected = cross_entropy(network(found), labels) - cross_entropy(network(features), labels)
     assert gap == pytest.approx(expected.item(), rel=1e-5)

@@ -16,8 +16,8 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from operation_count import operations_of_the_third_step
-from random_state_at_the_end import RandomStateAtTheEnd
-from sam_by_hand import train_with_sam_by_hand
+from recording_callbacks import RecordRandomState
+from reference_sam import train_with_reference_sam
 
 from lightning_plugins import _lightning_compat
 from lightning_plugins.callbacks import LateSAM
@@ -27,7 +27,7 @@ def by_hand(task, optimizer_of, active, cosine_steps=None, **arguments):
     network = task.network()
     optimizer = optimizer_of(network.parameters())
     schedule = cosine_steps and torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, cosine_steps)
-    return train_with_sam_by_hand(
+    return train_with_reference_sam(
         network, optimizer, task.batches, active, schedule=schedule, **arguments
     )
 
@@ -136,7 +136,7 @@ def test_two_phases_one_after_the_other(task, tmp_path):
 
 def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):
     def run(callbacks):
-        end = RandomStateAtTheEnd()
+        end = RecordRandomState()
         module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
         return task.weights(module), trainer.optimizers[0].state_dict()["state"], end.state
 
@@ -158,7 +158,7 @@ def test_the_random_stream_is_that_of_the_run_without_sam(task, tmp_path):
 
     states = []
     for callbacks, module in (([], task.Classifier()), ([LateSAM(0)], DrawsMoreInTheSecondPass())):
-        end = RandomStateAtTheEnd()
+        end = RecordRandomState()
         task.train(tmp_path, [*callbacks, end], module, max_steps=1)
         states.append(end.state)
     assert torch.equal(*states)

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy
-from random_state_at_the_end import RandomStateAtTheEnd
+from recording_callbacks import RecordRandomState
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import ExactResume, LateSAM, SharpnessMonitor
@@ -66,7 +66,7 @@ def test_random_numbers_that_the_network_draws_are_put_back(task, tmp_path):
 def test_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path, mode):
     ends, states = [], []
     for callbacks in ([], [every_epoch(mode=mode, trace_probes=3)]):
-        end = RandomStateAtTheEnd()
+        end = RecordRandomState()
         module, trainer = task.train(tmp_path, [*callbacks, end], max_epochs=3)
         ends.append(task.weights(module))
         states.append(end.state)

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from sam_by_hand import train_with_sam_by_hand
+from reference_sam import train_with_reference_sam
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -84,7 +84,7 @@ def test_the_loop_in_the_module_docstring_is_sharpness_aware_minimization():
                 cross_entropy(ours(batch), targets).backward()
             optimizer.step()
     sgd = torch.optim.SGD(hand.parameters(), lr=0.1, momentum=0.9)
-    train_with_sam_by_hand(hand, sgd, lambda: batches, lambda step: True)
+    train_with_reference_sam(hand, sgd, lambda: batches, lambda step: True)
     for one, other in zip(ours.parameters(), hand.parameters(), strict=True):
         assert torch.equal(one, other)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from sam_by_hand import train_with_sam_by_hand
+from reference_sam import train_with_reference_sam
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD, AdamW
@@ -212,7 +212,7 @@ def test_two_optimizers_in_manual_optimization(tmp_path):
 
 
 class PowerThenAdamW:
-    """What ``sam_by_hand`` takes for an optimizer."""
+    """What ``reference_sam`` takes for an optimizer."""
 
     def __init__(self, parameters):
         self.parameters = list(parameters)
@@ -228,7 +228,7 @@ def test_beside_late_sam_only_the_second_gradient_is_raised(tmp_path):
     ours = fitted(tmp_path, callbacks=[LateSAM(start=0.5, rho=0.1)], gradient_clip_val=0.1)
     net = network()
     half = EPOCHS * BATCHES // 2
-    train_with_sam_by_hand(
+    train_with_reference_sam(
         net,
         PowerThenAdamW(net.parameters()),
         batches,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from kill_and_resume import assert_killed_run_resumes_exactly
-from recorded_batches import recorded
+from recording_callbacks import recorded
 
 BATCH_SIZE, NUM_WINDOWS, CHECKPOINT_EVERY = 4, 332, 5
 STEPS_AN_EPOCH = 42  # of two processes, who fill the last batch from the epoch's beginning
@@ -75,7 +75,7 @@ def fit_two_processes(options, folder):
         *("--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"),
         f"--trainer.callbacks.dirpath={folder}",
         f"--trainer.callbacks.every_n_train_steps={CHECKPOINT_EVERY}",
-        "--trainer.callbacks+=recorded_batches.RecordBatches",
+        "--trainer.callbacks+=recording_callbacks.RecordBatches",
         f"--trainer.callbacks.folder={folder}",
     ]
     path = os.pathsep.join([str(HARNESS), os.environ.get("PYTHONPATH", "")])

@@ -6,7 +6,7 @@ import decentralized_trainers as harness
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
-from sam_by_hand import at_the_worst_point, loss_of
+from reference_sam import loss_of, perturbed_weights
 
 from lightning_plugins.callbacks import LateSAM
 from lightning_plugins.optimizers import SGDPower
@@ -70,7 +70,7 @@ def gradient_of(network, batch, is_sam):
     network.zero_grad()
     loss_of(network, batch, 1.0).backward()
     if is_sam:
-        with at_the_worst_point(network, list(network.parameters()), 0.1, "sam", 1.0):
+        with perturbed_weights(network, list(network.parameters()), 0.1, "sam", 1.0):
             network.zero_grad()
             loss_of(network, batch, 1.0).backward()
     return [parameter.grad.clone() for parameter in network.parameters()]

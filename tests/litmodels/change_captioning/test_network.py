@@ -5,7 +5,7 @@ import torch
 
 pytest.importorskip("transformers")
 
-from released_difference import released_weights
+from released_ccexpert_weights import released_weights
 from safetensors.torch import save_file
 from transformers import LlavaOnevisionForConditionalGeneration
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from caption_corpora import made_corpus
-from caption_scores_of_ranks import score_share
+from caption_scores_on_two_ranks import score_share
 
 from lightning_plugins.metrics import ChangeCaptionScores
 

@@ -1,7 +1,7 @@
 """Conversion of the parameter names of released checkpoints."""
 
 import torch
-from released_difference import released_weights
+from released_ccexpert_weights import released_weights
 
 from lightning_plugins.nn.change import DifferenceAwareIntegration
 from lightning_plugins.nn.change.released_weights import from_released

@@ -4,7 +4,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 
-def train_with_sam_by_hand(
+def train_with_reference_sam(
     network,
     optimizer,
     batches,
@@ -50,7 +50,7 @@ def train_with_sam_by_hand(
             window.append((batch, before))
             if active(step) and (alone or ends_window):
                 repeated = window[-1:] if alone else window
-                with at_the_worst_point(network, parameters, radius, mode, scale):
+                with perturbed_weights(network, parameters, radius, mode, scale):
                     set_gradients(network, so_far)
                     for again, random_state in repeated:
                         torch.set_rng_state(random_state)
@@ -75,7 +75,7 @@ def train_with_sam_by_hand(
     return network
 
 
-class at_the_worst_point:
+class perturbed_weights:
     """Perturbs the weights; restores weights, buffers and the random state on exit."""
 
     def __init__(self, network, parameters, rho, mode, scale):

@@ -1,9 +1,10 @@
-"""A callback that records the samples on which each process trains."""
+"""Callbacks that record the batches and the final random state of a run."""
 
 import hashlib
 import json
 from pathlib import Path
 
+import torch
 from lightning.pytorch import Callback
 
 
@@ -25,3 +26,10 @@ def recorded(folder):
         int(path.stem): dict(json.loads(line) for line in path.read_text().splitlines())
         for path in Path(folder).glob("*.jsonl")
     }
+
+
+class RecordRandomState(Callback):
+    """Records the state of torch's generator at the end of training."""
+
+    def on_train_end(self, trainer, pl_module):
+        self.state = torch.get_rng_state()

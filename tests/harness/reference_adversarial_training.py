@@ -16,7 +16,7 @@ def late(start=0.5, **arguments):
     return LateAdversarialTraining(**{"start": start, "eps": 0.2, "clamp": EVERYWHERE, **arguments})
 
 
-def attack_by_hand(network, features, labels, attack="pgd", **options):
+def reference_attack(network, features, labels, attack="pgd", **options):
     modes = [module.training for module in network.modules()]
     network.eval()
     search = {"pgd": pgd, "fgsm": fgsm}[attack]
@@ -38,7 +38,7 @@ def by_hand(task, active, epochs=2, accumulate=1, seed=11, **options):
         optimizer.zero_grad()
         for number, (features, labels) in enumerate(task.batches()):
             if active(step):
-                features = attack_by_hand(network, features, labels, **options)
+                features = reference_attack(network, features, labels, **options)
             (cross_entropy(network(features), labels) / accumulate).backward()
             window += 1
             if window == accumulate or number == task.steps_an_epoch - 1:

@@ -19,27 +19,27 @@ Batch = tuple[Tensor, Tensor]
 class ImageClassifier(LightningModule):
     """Trains a network on ``(images, labels)`` batches by cross-entropy.
 
-    Images have the shape ``(batch, in_channels, image_size, image_size)``, labels ``(batch,)``
-    with class numbers. Logged: ``train/loss`` (the smoothed loss that is optimised, at each step as
-    ``train/loss_step`` and over the epoch as ``train/loss_epoch``), ``train/accuracy``,
-    ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``. Validation and test losses
-    are without smoothing. ``predict_step`` gives class probabilities ``(batch, num_classes)``.
+    Images have the shape ``(batch, in_channels, image_size, image_size)``, labels are class numbers
+    ``(batch,)``. Logged: ``train/loss`` (the smoothed training loss, per step as
+    ``train/loss_step`` and per epoch as ``train/loss_epoch``), ``train/accuracy``, ``val/loss``,
+    ``val/accuracy``, ``test/loss`` and ``test/accuracy``. Validation and test losses are not
+    smoothed. ``predict_step`` returns class probabilities ``(batch, num_classes)``.
 
     Args:
-        network: a name that :func:`lightning_plugins.nn.image.build_image_network` knows.
-        num_classes: classes; compared with the DataModule's ``num_classes`` where it has one.
-        in_channels: of the images.
-        image_size: pixels a side.
-        label_smoothing: share of the target spread evenly over all classes, in [0, 1).
-        dropout: probability of a zero, for networks that have dropout.
-        pretrained: start from timm's published weights.
-        optimizer: builds the optimizer from the parameters. Strategies that spawn processes need
-            one that pickles: a partial or YAML, not the default's lambda.
-        lr_scheduler: builds the schedule from the optimizer; one that takes ``total_steps`` is
-            told the length of the run.
+        network: Name for :func:`lightning_plugins.nn.image.build_image_network`.
+        num_classes: Number of classes; must match the DataModule's.
+        in_channels: Channels of the images.
+        image_size: Height and width in pixels.
+        label_smoothing: Fraction of the target distributed over all classes, in [0, 1).
+        dropout: Dropout probability, for networks with dropout.
+        pretrained: Start from timm's published weights.
+        optimizer: Builds the optimizer from the parameters. Strategies that spawn processes require
+            a picklable one: a partial or YAML, not a lambda like the default.
+        lr_scheduler: Builds the schedule from the optimizer. An argument ``total_steps`` is set to
+            the length of the run.
 
     Raises:
-        ValueError: an argument outside its range, or a network that cannot follow one.
+        ValueError: An argument is outside its range, or the network does not support it.
 
     Example::
 
@@ -61,7 +61,7 @@ class ImageClassifier(LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing < 1:
-            raise ValueError(f"label_smoothing={label_smoothing}: expected a share in [0, 1)")
+            raise ValueError(f"label_smoothing={label_smoothing}: expected a fraction in [0, 1)")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network = build_image_network(
             network,
@@ -75,18 +75,18 @@ class ImageClassifier(LightningModule):
         self.label_smoothing = label_smoothing
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        # Validation would fetch every batch's labels to the host; cross-entropy checks them anyway.
+        # Argument validation would synchronize with the host; cross-entropy checks labels anyway.
         accuracy = partial(MulticlassAccuracy, num_classes, average="micro", validate_args=False)
         self.train_accuracy = accuracy()
         self.val_accuracy = accuracy()
         self.test_accuracy = accuracy()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(batch, num_classes)`` of ``images``."""
+        """Compute logits ``(batch, num_classes)`` of ``images``."""
         return self.network(images)
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy without smoothing; sharpness and attacks are measured on it."""
+        """Compute the mean cross-entropy without smoothing, for sharpness and attacks."""
         return cross_entropy(self(images), labels)
 
     def setup(self, stage: str) -> None:
@@ -100,7 +100,7 @@ class ImageClassifier(LightningModule):
             )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The smoothed loss of a batch."""
+        """Return the smoothed loss of a batch."""
         images, labels = batch
         logits = self(images)
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
@@ -118,12 +118,12 @@ class ImageClassifier(LightningModule):
         self._evaluate("test", self.test_accuracy, batch)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Class probabilities ``(batch, num_classes)`` of images, with or without labels."""
+        """Compute class probabilities ``(batch, num_classes)`` of images with or without labels."""
         images = batch if isinstance(batch, Tensor) else batch[0]
         return self(images).softmax(dim=-1)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Build the optimizer, and its schedule with the matching interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def _evaluate(self, stage: str, accuracy: MulticlassAccuracy, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""Pre-training of a causal language model of the transformers library."""
+"""Pre-training of causal language models of the transformers library."""
 
 import math
 import time
@@ -14,56 +14,61 @@ from torch.nn.functional import cross_entropy
 from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
+    build_configuration,
     inputs_and_targets,
-    keeps_documents_apart,
+    require_isolated_documents,
     scale_residual_projections,
 )
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.optimizers import configure_optimizers
-from lightning_plugins.optional_packages import requires
 
-# Types without ``norm_topk_prob`` whose gates make the weights of the chosen experts sum to 1.
+# Model types without ``norm_topk_prob`` whose expert weights sum to 1.
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
 
 
 class CausalLM(LightningModule):
     """Trains any causal architecture of transformers from scratch on windows of tokens.
 
-    Batches are int64 ``(batch, context_length + 1)``; every token but the first is a target. A
-    DataModule with ``mask_documents`` gives dictionaries instead, by which documents in a window do
-    not see each other. The network is made in ``configure_model``, as sharding strategies want it.
+    Batches are int64 ``(batch, context_length + 1)``; every token except the first is a target. A
+    DataModule with ``mask_documents`` returns dictionaries, which prevent attention between the
+    documents in a window. ``configure_model`` builds the network, as sharding strategies require.
 
-    Logged: ``train/loss`` (nats a token, without the router's auxiliary loss), ``val/loss``,
-    ``val/perplexity``; the same for ``test``; ``train/tokens_per_second`` of this process at the
-    steps that are logged. For mixtures of experts, which ``RoutingStats`` can watch, also
-    ``train/auxiliary_loss``, which is added to what is optimised, and ``train/router_max_load``:
-    the largest share of tokens that an expert of a layer is the first choice of, times the number
-    of experts; 1 is balance.
+    Logged:
 
-    With a DataModule that knows its text, as ``TokenDataModule`` does, also ``val/bits_per_byte``
-    beside ``val/bits_per_byte_xz``, what ``xz -9e`` makes of the validation text without having
-    seen the training text, and ``val/bits_per_token`` beside ``val/bits_per_token_unigram``, the
-    entropy of the validation tokens' frequencies. The four are said at the end of a fit.
+    * ``train/loss`` in nats per token, without the router's auxiliary loss;
+    * ``val/loss``, ``val/perplexity``, and the same for ``test``;
+    * ``train/tokens_per_second`` of this process at the logging steps;
+    * for mixtures of experts, ``train/auxiliary_loss``, which is added to the training loss, and
+      ``train/router_max_load``: the largest fraction of tokens with the same first expert in any
+      layer, times the number of experts; 1 means balance. ``RoutingStats`` supports these models.
+
+    A DataModule with text statistics, such as ``TokenDataModule``, adds two comparisons:
+    ``val/bits_per_byte`` with ``val/bits_per_byte_xz``, the size of the validation text after
+    ``xz -9e`` without the training text; and ``val/bits_per_token`` with
+    ``val/bits_per_token_unigram``, the entropy of the validation tokens' frequencies. All four are
+    printed at the end of a fit.
 
     Args:
-        architecture: a model type of transformers: ``llama``, ``gpt2``, ``qwen2_moe`` and others.
-        vocab_size: tokens; compared with the DataModule's where it has one.
-        context_length: tokens the network sees.
-        config: further arguments of the architecture's configuration, by its own names, such as
-            ``hidden_size``, ``num_hidden_layers``, ``num_attention_heads``.
-        initializer_range: standard deviation of the initial weights.
-        residual_scaling: divide the initial weights of the projections that add to the residual
-            stream by ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3). Found by
-            name; where attention or the feed-forward part has no known one, a warning says so.
-        activation_checkpointing: compute activations again in the backward pass.
-        compile: compile the network with ``torch.compile``.
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+        architecture: Model type in transformers: ``llama``, ``gpt2``, ``qwen2_moe`` and others.
+        vocab_size: Number of different tokens; at least the DataModule's.
+        context_length: Tokens in the context of the network.
+        config: Further arguments of the architecture's configuration, with the names that
+            transformers uses, such as ``hidden_size``, ``num_hidden_layers``,
+            ``num_attention_heads``.
+        initializer_range: Standard deviation of the initial weights.
+        residual_scaling: Divide the initial weights of the projections onto the residual stream by
+            ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3). The projections are
+            identified by name; a warning is issued if attention or the feed-forward part has no
+            known name.
+        activation_checkpointing: Recompute activations in the backward pass.
+        compile: Compile the network with ``torch.compile``.
+        optimizer: Builds the optimizer from named parameters.
+        lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range, data with more tokens than ``vocab_size``, or
-            masked documents for an architecture that lets them see each other.
-        ImportError: without transformers.
+        ValueError: An argument is outside its range, the data has more than ``vocab_size`` tokens,
+            or the architecture does not support masked documents.
+        ImportError: transformers is missing.
 
     Example::
 
@@ -92,7 +97,7 @@ class CausalLM(LightningModule):
             raise ValueError(f"initializer_range={initializer_range}: expected more than 0")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.vocab_size = vocab_size
-        self.config = _configuration(
+        self.config = build_configuration(
             architecture,
             {
                 "vocab_size": vocab_size,
@@ -112,7 +117,7 @@ class CausalLM(LightningModule):
         self._tokens_seen, self._clock = 0, 0.0
 
     def configure_model(self) -> None:
-        """Make the network, once."""
+        """Build the network unless it exists."""
         if self.network is not None:
             return
         from transformers import AutoModelForCausalLM
@@ -121,7 +126,7 @@ class CausalLM(LightningModule):
         if self._residual_scaling:
             scale_residual_projections(network, self.config)
         if self._mask_documents:
-            _refuse_leaks(network)
+            require_isolated_documents(network)
         if self._activation_checkpointing:
             network.gradient_checkpointing_enable()
         if self._compile:
@@ -129,30 +134,30 @@ class CausalLM(LightningModule):
         self.network = network
 
     def setup(self, stage: str) -> None:
-        """Refuse data with tokens that the network does not know."""
+        """Refuse data with more tokens than the network has."""
         datamodule = getattr(self.trainer, "datamodule", None)
         vocab_size = getattr(datamodule, "vocab_size", None)
         if vocab_size is not None and vocab_size > self.vocab_size:
             raise ValueError(
-                f"vocab_size={self.vocab_size}: {type(datamodule).__name__} has {vocab_size} "
-                f"tokens; set the model's vocab_size to {vocab_size} or more"
+                f"vocab_size={self.vocab_size}: {type(datamodule).__name__} has "
+                f"{vocab_size} tokens; set the model's vocab_size to at least {vocab_size}"
             )
         self._mask_documents = getattr(datamodule, "mask_documents", False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
-        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
+        assert self.network is not None, "call configure_model() first"
         return self.network(tokens).logits
 
     def loss(self, batch: Batch) -> Tensor:
-        """Mean cross-entropy in nats over the targets of a batch."""
-        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        """Compute the mean cross-entropy in nats over the targets of a batch."""
+        assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
         return _cross_entropy(self.network(**inputs).logits, targets)
 
     def routings(self, batch: Batch) -> list[Routing]:
-        """Where the gate of each layer with experts sends the tokens; ``RoutingStats`` asks it."""
-        assert self.network is not None, "call configure_model() first, as a Trainer does"
+        """Return the routing of each layer with experts, for ``RoutingStats``."""
+        assert self.network is not None, "call configure_model() first"
         logits = getattr(self.network(**inputs_and_targets(batch)[0]), "router_logits", None) or ()
         renormalised = self.config.model_type in _ALWAYS_RENORMALISED or getattr(
             self.config, "norm_topk_prob", False
@@ -161,14 +166,14 @@ class CausalLM(LightningModule):
         return [route(one, self.config.num_experts_per_tok, weighting) for one in logits]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The loss of a batch, with the router's auxiliary loss where there is one."""
+        """Return the loss of a batch, including the router's auxiliary loss if there is one."""
         assert self.network is not None
         inputs, targets = inputs_and_targets(batch)
         output = self.network(**inputs)
         loss = _cross_entropy(output.logits, targets)
         self.log("train/loss", loss, prog_bar=True)
         auxiliary = getattr(output, "aux_loss", None)
-        # A configuration can have the option of a gate without a layer that has one.
+        # A configuration can support router logits although no layer has a gate.
         if auxiliary is None or not output.router_logits:
             return loss
         self.log("train/auxiliary_loss", auxiliary)
@@ -176,7 +181,7 @@ class CausalLM(LightningModule):
         return loss + self.config.router_aux_loss_coef * auxiliary
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        """Log the throughput, once a logged step however many batches and passes it took."""
+        """Log the throughput at logging steps, over all batches and passes since the last one."""
         self._tokens_seen += inputs_and_targets(batch)[1].numel()
         if not (steps_the_optimizer(self.trainer) and logs_at_this_step(self.trainer)):
             return
@@ -194,26 +199,26 @@ class CausalLM(LightningModule):
         self._evaluate("test", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what follows from the mean loss."""
+        """Log the values derived from the mean loss."""
         self._log_derived("val")
-        self._tokens_seen, self._clock = 0, 0.0  # validation is no time of training
+        self._tokens_seen, self._clock = 0, 0.0  # exclude the time of validation
 
     def on_test_epoch_end(self) -> None:
-        """Log what follows from the mean loss."""
+        """Log the values derived from the mean loss."""
         self._log_derived("test")
 
     def on_fit_end(self) -> None:
-        """Say what a byte and a token cost this model, and what they cost without one."""
+        """Print bits per byte and per token of the model and of methods without a model."""
         found = self.trainer.callback_metrics
         if "val/bits_per_byte_xz" in found:
             rank_zero_info(
-                f"validation: {found['val/bits_per_byte']:.3f} bits a byte (xz -9e: "
-                f"{found['val/bits_per_byte_xz']:.3f}), {found['val/bits_per_token']:.3f} bits a "
-                f"token (unigram entropy: {found['val/bits_per_token_unigram']:.3f})"
+                f"validation: {found['val/bits_per_byte']:.3f} bits per byte (xz -9e: "
+                f"{found['val/bits_per_byte_xz']:.3f}), {found['val/bits_per_token']:.3f} bits "
+                f"per token (unigram entropy: {found['val/bits_per_token_unigram']:.3f})"
             )
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Build the optimizer, and its schedule with the matching interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
@@ -228,26 +233,16 @@ class CausalLM(LightningModule):
             return
         self.log(f"{stage}/perplexity", loss.exp())
         bits_per_token = loss / math.log(2)
-        if (bytes_per_token := self._known_of_data("bytes_per_token", stage)) is not None:
+        if (bytes_per_token := self._text_statistic("bytes_per_token", stage)) is not None:
             self.log(f"{stage}/bits_per_token", bits_per_token)
             self.log(f"{stage}/bits_per_byte", bits_per_token / bytes_per_token, prog_bar=True)
-        if (unigram := self._known_of_data("unigram_bits_per_token", stage)) is not None:
+        if (unigram := self._text_statistic("unigram_bits_per_token", stage)) is not None:
             self.log(f"{stage}/bits_per_token_unigram", unigram)
-        if (xz := self._known_of_data("xz_bits_per_byte", stage)) is not None:
+        if (xz := self._text_statistic("xz_bits_per_byte", stage)) is not None:
             self.log(f"{stage}/bits_per_byte_xz", xz)
 
-    def _known_of_data(self, attribute: str, part: str) -> float | None:
+    def _text_statistic(self, attribute: str, part: str) -> float | None:
         return getattr(getattr(self.trainer, "datamodule", None), attribute, {}).get(part)
-
-
-def _configuration(architecture: str, arguments: dict[str, Any]) -> Any:
-    with requires("transformers", by="CausalLM", extra="text"):
-        from transformers import AutoConfig
-    config = AutoConfig.for_model(architecture, **arguments)
-    # Without it the network gives no auxiliary loss. Not every mixture has "moe" in its type.
-    if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
-        config.output_router_logits = True
-    return config
 
 
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -258,20 +253,9 @@ def _num_targets(batch: dict[str, Tensor]) -> int:
     return int((inputs_and_targets(batch)[1] >= 0).sum())
 
 
-def _refuse_leaks(network: nn.Module) -> None:
-    # Weights on the meta device, of sharding strategies, compute nothing to be tried on.
-    if next(network.parameters()).is_meta or keeps_documents_apart(network):
-        return
-    raise ValueError(
-        f"mask_documents=True: {type(network).__name__} of the installed transformers lets a token "
-        "see the documents before its own; set mask_documents=False, or take another architecture, "
-        "such as llama, gpt2 or qwen2_moe"
-    )
-
-
 @torch.no_grad()
 def _max_load(router_logits: tuple[Tensor, ...]) -> Tensor:
-    """Largest share of first choices in any layer, times the number of experts."""
+    """Compute the largest fraction of first choices in any layer, times the number of experts."""
     loads = []
     for logits in router_logits:
         chosen = logits.argmax(dim=-1)

@@ -1,4 +1,4 @@
-"""Adapts networks of the transformers library to CausalLM."""
+"""Builds networks of the transformers library for CausalLM and checks what they support."""
 
 import math
 from typing import Any
@@ -7,26 +7,64 @@ import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_plugins.optional_packages import requires
+
 Batch = Tensor | dict[str, Tensor]
-"""Windows of tokens ``(batch, length + 1)``, or with documents apart a dictionary of three of that
-shape: ``input_ids``, ``position_ids`` that start again with each document, and ``labels``, -100
-where a token is no target."""
+"""Windows of tokens ``(batch, length + 1)``; with masked documents a dictionary of three tensors of
+this shape: ``input_ids``, ``position_ids`` that restart at each document, and ``labels``, which are
+-100 for tokens that are not targets."""
+
+
+def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
+    """Build the configuration of an architecture, with router logits for mixtures of experts.
+
+    Args:
+        architecture: Model type in transformers.
+        arguments: Arguments of the configuration, with the names that transformers uses.
+
+    Raises:
+        ImportError: transformers is missing.
+    """
+    with requires("transformers", by="CausalLM", extra="text"):
+        from transformers import AutoConfig
+    config = AutoConfig.for_model(architecture, **arguments)
+    # The auxiliary loss requires router logits. Not every mixture has "moe" in its model type.
+    if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
+        config.output_router_logits = True
+    return config
 
 
 def inputs_and_targets(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-    """What the network is called with, and the next tokens; all of shape ``(batch, length)``."""
+    """Split a batch into the network's arguments and the next tokens, all ``(batch, length)``."""
     if isinstance(batch, Tensor):
         return {"input_ids": batch[:, :-1]}, batch[:, 1:]
     inputs = {name: batch[name][:, :-1] for name in ("input_ids", "position_ids")}
     return inputs, batch["labels"][:, 1:]
 
 
-@torch.no_grad()
-def keeps_documents_apart(network: nn.Module) -> bool:
-    """Whether positions that start again keep a token from seeing the document before.
+def require_isolated_documents(network: nn.Module) -> None:
+    """Refuse a network whose attention crosses document boundaries within a window.
 
-    Most attention of transformers reads it so (``create_causal_mask``); recurrent layers and older
-    releases ignore it, without a word. Tried on two windows that differ in their first document.
+    Raises:
+        ValueError: The network ignores restarting positions.
+    """
+    # Sharding strategies create weights on the meta device, which cannot compute outputs.
+    if next(network.parameters()).is_meta or isolates_documents(network):
+        return
+    raise ValueError(
+        f"mask_documents=True: {type(network).__name__} in the installed transformers attends to "
+        "earlier documents in a window; set mask_documents=False, or use another architecture such "
+        "as llama, gpt2 or qwen2_moe"
+    )
+
+
+@torch.no_grad()
+def isolates_documents(network: nn.Module) -> bool:
+    """Whether restarting positions prevent attention to the previous document.
+
+    Most attention layers of transformers support this (``create_causal_mask``); recurrent layers
+    and older releases silently ignore it. The check compares two windows that differ only in their
+    first document.
     """
     was_training = network.training
     network.eval()
@@ -38,8 +76,8 @@ def keeps_documents_apart(network: nn.Module) -> bool:
     return torch.allclose(one, other, rtol=1e-2, atol=1e-4 * float(one.abs().max()))
 
 
-# How the names of the projections onto the residual stream end, without and with experts. With the
-# name of the module around them where others, such as the head of BERT, share the last part.
+# Endings of the names of projections onto the residual stream, without and with experts. They
+# include the enclosing module if other layers, such as the head of BERT, share the last part.
 _RESIDUAL_PROJECTIONS = {
     "attention": (
         "o_proj.weight",
@@ -67,14 +105,17 @@ _SCALED_BY_TRANSFORMERS = {
 
 @torch.no_grad()
 def scale_residual_projections(network: nn.Module, config: Any) -> None:
-    """Divide them by ``sqrt(2 * layers)``, unless transformers has done so.
+    """Divide the projections onto the residual stream by ``sqrt(2 * layers)``.
+
+    Projections that transformers already scales are not changed. Source: Radford et al., GPT-2,
+    2019, section 2.3.
 
     Args:
-        network: of transformers, with its initial weights.
-        config: its configuration.
+        network: Network of transformers with its initial weights.
+        config: Configuration of the network.
 
     Warns:
-        UserWarning: no projection of attention, or of the feed-forward part, is known by name.
+        UserWarning: No projection of attention, or none of the feed-forward part, has a known name.
     """
     scaled_already = _SCALED_BY_TRANSFORMERS.get(config.model_type, ())
     missing = set(_RESIDUAL_PROJECTIONS)
@@ -86,7 +127,7 @@ def scale_residual_projections(network: nn.Module, config: Any) -> None:
                     parameter.div_(math.sqrt(2 * config.num_hidden_layers))
     if missing:
         rank_zero_warn(
-            f"residual_scaling=True: no {' and no '.join(sorted(missing))} projection onto the "
-            f"residual stream is known by name in {type(network).__name__}, so that these keep the "
-            "deviation of all weights; set residual_scaling=False if that is meant"
+            f"residual_scaling=True: no {' and no '.join(sorted(missing))} projection of "
+            f"{type(network).__name__} has a known name, so these weights are not scaled; set "
+            "residual_scaling=False to disable scaling"
         )

@@ -1,4 +1,4 @@
-"""Mixtures of experts on regression tasks of known structure."""
+"""Mixtures of experts for regression tasks of known structure."""
 
 from lightning_plugins.litmodels.mixture_of_experts.regressor import MoERegressor
 

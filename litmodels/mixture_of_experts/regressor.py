@@ -1,4 +1,4 @@
-"""Regression with mixtures of experts, as trained or as a proof writes them down."""
+"""Regression with trained or constructed mixtures of experts."""
 
 import math
 from typing import Any
@@ -31,42 +31,45 @@ class MoERegressor(LightningModule):
     """Fits ``(inputs, targets)`` by squared error with a composition of mixture-of-experts layers.
 
     Inputs are ``(batch, in_features)``, targets ``(batch, out_features)``. With ``num_experts=1``
-    it is a dense network.
+    the network is dense.
 
-    Logged: ``train/loss``, the squared error alone; ``train/balance``, ``train/z`` and
-    ``train/reconstruction``, which are added to it where their coefficients are not 0, before these
-    and summed over the mixtures; ``val/loss`` and ``val/max_error``, the largest absolute error;
-    the same for ``test``.
+    Logged:
 
-    Source: Wang and E, arXiv 2505.24205, section 3. Low-dimensional experts with a reconstruction
-    loss are the suggestion of its discussion, which it does not test.
+    * ``train/loss``, the squared error alone;
+    * ``train/balance``, ``train/z`` and ``train/reconstruction``: the auxiliary losses with a
+      nonzero coefficient, summed over the mixtures and without the coefficient;
+    * ``val/loss`` and ``val/max_error``, the largest absolute error; the same for ``test``.
+
+    Source: Wang and E, arXiv 2505.24205, section 3. The discussion of the paper suggests
+    low-dimensional experts with a reconstruction loss, but does not test them.
 
     Args:
-        in_features: of an input; compared with the DataModule's where it has one.
-        out_features: of an output.
-        depth: layers, dense ones included.
-        num_experts: of each mixture.
-        hidden_features: neurons in each hidden layer of an expert, the paper's m.
-        top_k: experts an input.
-        num_layers: linear layers of an expert.
+        in_features: Features of an input; must match the DataModule's.
+        out_features: Features of an output; must match the DataModule's.
+        depth: Number of layers, including dense layers.
+        num_experts: Experts per mixture.
+        hidden_features: Neurons in each hidden layer of an expert, m in the paper.
+        top_k: Experts per input.
+        num_layers: Linear layers of an expert.
         gate: ``linear``, ``affine``, ``mlp`` or ``cosine``.
-        gate_features: hidden features of an ``mlp`` gate, dimensions of a ``cosine`` gate.
+        gate_features: Hidden features of an ``mlp`` gate, dimension of a ``cosine`` gate.
         gate_weighting: ``softmax_all`` or ``softmax_topk``.
         train_gate: False freezes the gates.
         arrangement: ``moe``, ``dense_moe`` or ``shared_routed`` (:class:`MoENetwork`).
-        residual: layers with as many outputs as inputs add their input.
-        state_features: between layers; None is ``in_features``.
-        encoder_features: experts first map their tokens linearly to so many features.
-        balance_coef: of the load-balancing loss.
-        z_coef: of the router's z loss.
-        reconstruction_coef: of the mean squared error with which the experts' encoders can be
-            undone linearly.
-        backend: how inputs get to their experts (:func:`lightning_plugins.nn.moe.dispatch`).
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+        residual: Add the input in every layer with as many outputs as inputs.
+        state_features: Features between layers; None means ``in_features``.
+        encoder_features: Experts first map their tokens linearly to this many features.
+        balance_coef: Coefficient of the load-balancing loss.
+        z_coef: Coefficient of the router's z loss.
+        reconstruction_coef: Coefficient of the mean squared error of inputs decoded linearly from
+            the experts' encoders.
+        backend: Method that sends inputs to their experts
+            (:func:`lightning_plugins.nn.moe.dispatch`).
+        optimizer: Builds the optimizer from named parameters.
+        lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
-        ValueError: an argument outside its range or a combination that cannot be trained.
+        ValueError: An argument is outside its range, or the combination cannot be trained.
 
     Example::
 
@@ -109,13 +112,13 @@ class MoERegressor(LightningModule):
                 raise ValueError(f"{name}_coef={coefficient}: expected 0 or more")
         if reconstruction_coef and encoder_features is None:
             raise ValueError(
-                f"reconstruction_coef={reconstruction_coef}: experts have no encoder to "
-                "reconstruct from; set encoder_features"
+                f"reconstruction_coef={reconstruction_coef}: requires experts with an encoder; set "
+                "encoder_features"
             )
         if reconstruction_coef and num_experts == 1:
             raise ValueError(
-                f"reconstruction_coef={reconstruction_coef}: a single expert has no routing whose "
-                "experts are reconstructed from; set num_experts to at least 2"
+                f"reconstruction_coef={reconstruction_coef}: requires routed experts; set "
+                "num_experts to at least 2"
             )
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network = MoENetwork(
@@ -140,13 +143,13 @@ class MoERegressor(LightningModule):
         self.out_features = out_features
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        # Not left out, as by default: a model that has diverged would be the best.
+        # The default ignores NaN, so that a diverged model would have the smallest error.
         self.val_max_error = MaxMetric(nan_strategy=math.inf)
         self.test_max_error = MaxMetric(nan_strategy=math.inf)
         if not reconstruction_coef:
             for experts in self.network.modules():
                 if isinstance(experts, Experts) and experts.decoder is not None:
-                    experts.decoder.requires_grad_(False)  # nothing would give it a gradient
+                    experts.decoder.requires_grad_(False)  # it would never get a gradient
 
     @classmethod
     def constructed(
@@ -157,27 +160,28 @@ class MoERegressor(LightningModule):
         charts: int = 4,
         **arguments: Any,
     ) -> "MoERegressor":
-        """A model with the weights that the paper's proofs describe; its gates are frozen.
+        """Build a model with the weights of the paper's proofs and with frozen gates.
 
-        For separable targets on cubes it is :func:`construct_on_cube`, for ``SineCosine`` on the
-        unit circle :func:`construct_on_circle`, both of ``lightning_plugins.nn.moe``.
+        Separable targets on cubes use :func:`construct_on_cube`, ``SineCosine`` on the unit circle
+        uses :func:`construct_on_circle`, both in ``lightning_plugins.nn.moe``.
 
         Args:
-            target: what to represent.
-            hidden_features: neurons of an expert, the theorems' m.
-            gate: on cubes ``affine``, the default, or ``linear``, with a dense layer before each
+            target: Function to represent.
+            hidden_features: Neurons per expert, m in the theorems.
+            gate: On cubes ``affine``, the default, or ``linear``, with a dense layer before each
                 mixture; on the circle ``linear``.
-            charts: arcs of the circle.
-            arguments: ``optimizer``, ``lr_scheduler`` and ``balance_coef``, to train it further.
+            charts: Number of arcs on the circle.
+            arguments: Arguments for further training: ``optimizer``, ``lr_scheduler`` and
+                ``balance_coef``.
 
         Raises:
-            ValueError: a target that no construction covers, or fewer neurons than it needs.
+            ValueError: No construction covers the target, or there are too few neurons.
         """
         if isinstance(target, SeparablePieces):
             network = construct_on_cube(target, hidden_features, gate or "affine")
         elif isinstance(target, SineCosine):
             if gate not in (None, "linear"):
-                raise ValueError(f"gate={gate!r}: the arcs of a circle need gate='linear'")
+                raise ValueError(f"gate={gate!r}: the arcs of a circle require gate='linear'")
             network = construct_on_circle(target, hidden_features, charts)
         else:
             raise ValueError(
@@ -189,41 +193,41 @@ class MoERegressor(LightningModule):
         return model
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs ``(batch, out_features)`` of inputs ``(batch, in_features)``."""
+        """Compute outputs ``(batch, out_features)`` of inputs ``(batch, in_features)``."""
         return self.network(inputs)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error, without what training adds."""
+        """Compute the mean squared error without auxiliary losses."""
         return mse_loss(self(inputs), targets)
 
     def routings(self, batch: Batch) -> list[Routing]:
-        """Where the inputs of a batch went, one a layer with a gate; ``RoutingStats`` asks."""
+        """Return the routing of a batch in each layer with a gate, for ``RoutingStats``."""
         return [step.routing for step in self.network.mix(batch[0])[1]]
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another shape."""
+        """Refuse data with another number of features."""
         datamodule = getattr(self.trainer, "datamodule", None)
         for name in ("in_features", "out_features"):
             own, given = getattr(self, name), getattr(datamodule, name, None)
             if given is not None and given != own:
                 raise ValueError(
-                    f"{name}={own}: {type(datamodule).__name__} has {given}; set the model's "
-                    f"{name} to {given}"
+                    f"{name}={own}: {type(datamodule).__name__} has {name}={given}; set the "
+                    f"model's {name} to {given}"
                 )
 
     def objective(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """What training minimizes, and its terms by name before their coefficients."""
+        """Compute the training loss, and its terms by name without their coefficients."""
         outputs, steps = self.network.mix(inputs)
         terms = {"loss": mse_loss(outputs, targets)}
         total = terms["loss"]
         for name, coefficient in self._coefficients.items():
             if coefficient and steps:
-                terms[name] = torch.stack([_added_term(name, step) for step in steps]).sum()
+                terms[name] = torch.stack([_auxiliary_loss(name, step) for step in steps]).sum()
                 total = total + coefficient * terms[name]
         return total, terms
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """What training minimizes, on a batch."""
+        """Return the training loss of a batch."""
         total, terms = self.objective(*batch)
         self.log_dict({f"train/{name}": value for name, value in terms.items()}, prog_bar=True)
         return total
@@ -237,11 +241,11 @@ class MoERegressor(LightningModule):
         self._evaluate("test", self.test_max_error, batch)
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int) -> Tensor:
-        """Outputs ``(batch, out_features)`` of inputs, with or without targets."""
+        """Compute outputs ``(batch, out_features)`` for inputs with or without targets."""
         return self(batch if isinstance(batch, Tensor) else batch[0])
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, and its schedule with the interval it counts in."""
+        """Build the optimizer, and its schedule with the matching interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
     def _evaluate(self, stage: str, max_error: MaxMetric, batch: Batch) -> None:
@@ -252,7 +256,7 @@ class MoERegressor(LightningModule):
         self.log(f"{stage}/max_error", max_error)
 
 
-def _added_term(name: str, step: RoutedStep) -> Tensor:
+def _auxiliary_loss(name: str, step: RoutedStep) -> Tensor:
     if name == "balance":
         return load_balancing_loss(step.routing)
     if name == "z":

@@ -1,4 +1,4 @@
-"""The papers' image networks for 8 to 64 pixel inputs."""
+"""The image networks of the papers, for inputs of 8 to 64 pixels."""
 
 from lightning_plugins.nn.image.factory import IMAGE_NETWORKS, build_image_network
 from lightning_plugins.nn.image.plain_networks import MLP, VGG16, GroupNormCNN

@@ -1,4 +1,4 @@
-"""Image networks by name."""
+"""Builds image networks by name."""
 
 import difflib
 import importlib.util
@@ -32,24 +32,24 @@ def build_image_network(
 ) -> nn.Module:
     """Build a network that maps images to logits.
 
-    The result takes ``(batch, in_channels, image_size, image_size)`` and gives ``(batch,
-    num_classes)``.
+    The network maps ``(batch, in_channels, image_size, image_size)`` to ``(batch, num_classes)``.
 
     Args:
         name: ``groupnorm_cnn``, ``mlp``, ``resnet18``, ``resnet20``, ``vgg``, ``wide_resnet``, or
-            any model of timm, such as ``vit_tiny_patch16_224`` or ``resnet18.a1_in1k``. Where
-            both have a name, as ``resnet18``, it is this package's; timm's own is reached by its
-            name with the tag of its weights.
-        num_classes: logits.
-        in_channels: of the images.
-        image_size: pixels a side.
-        dropout: probability of a zero, in [0, 1); ``mlp``, ``wide_resnet`` and timm's models.
-        pretrained: load timm's published weights.
+            any model of timm, such as ``vit_tiny_patch16_224`` or ``resnet18.a1_in1k``. A name that
+            exists in both, such as ``resnet18``, selects this package's network; add the tag of the
+            weights to select timm's.
+        num_classes: Number of logits.
+        in_channels: Channels of the images.
+        image_size: Height and width in pixels.
+        dropout: Dropout probability, in [0, 1); for ``mlp``, ``wide_resnet`` and timm's models.
+        pretrained: Load timm's published weights.
 
     Raises:
-        ValueError: an unknown name, an argument outside its range, or one that the architecture
-            cannot follow (``dropout`` where it has none, ``pretrained`` for this package's own).
-        ImportError: a name of timm's without timm.
+        ValueError: The name is unknown, an argument is outside its range, or the architecture does
+            not support it (``dropout`` without dropout layers, ``pretrained`` for this package's
+            networks).
+        ImportError: The name may be a model of timm, but timm is missing.
     """
     if num_classes < 1:
         raise ValueError(f"num_classes={num_classes}: expected at least 1")
@@ -63,8 +63,8 @@ def build_image_network(
         return _build_with_timm(name, num_classes, in_channels, image_size, dropout, pretrained)
     if pretrained:
         raise ValueError(
-            f"pretrained=True: there are no published weights for {name!r} here; use a name of "
-            "timm's with the tag of its weights, such as 'resnet18.a1_in1k'"
+            f"pretrained=True: {name!r} has no published weights; use a model of timm with the tag "
+            "of its weights, such as 'resnet18.a1_in1k'"
         )
     network_cls = IMAGE_NETWORKS[name]
     accepted = inspect.signature(network_cls).parameters
@@ -74,15 +74,15 @@ def build_image_network(
     if "dropout" in accepted:
         arguments["dropout"] = dropout
     elif dropout:
-        able = [
+        supporting = [
             n for n, c in IMAGE_NETWORKS.items() if "dropout" in inspect.signature(c).parameters
         ]
         raise ValueError(
-            f"dropout={dropout}: {name!r} has no dropout; use 0, or one of {', '.join(able)}"
+            f"dropout={dropout}: {name!r} has no dropout; use 0, or one of {', '.join(supporting)}"
         )
     smallest = getattr(network_cls, "MIN_IMAGE_SIZE", 1)
     if image_size < smallest:
-        raise ValueError(f"image_size={image_size}: {name!r} needs at least {smallest} pixels")
+        raise ValueError(f"image_size={image_size}: {name!r} requires at least {smallest} pixels")
     return network_cls(**arguments)
 
 
@@ -97,9 +97,9 @@ def _build_with_timm(
     if importlib.util.find_spec("timm") is None:
         near = difflib.get_close_matches(name, IMAGE_NETWORKS, 3)
         raise ImportError(
-            f"network={name!r} is none of {', '.join(sorted(IMAGE_NETWORKS))}"
+            f"network={name!r}: expected one of {', '.join(sorted(IMAGE_NETWORKS))}"
             + (f" (did you mean {' or '.join(near)}?)" if near else "")
-            + f"; the models of timm need {install_command('timm', extra='vision')}"
+            + f"; the models of timm require {install_command('timm', extra='vision')}"
         )
     import timm
 
@@ -107,7 +107,7 @@ def _build_with_timm(
         near = difflib.get_close_matches(name, [*IMAGE_NETWORKS, *timm.list_models()], 5)
         raise ValueError(
             f"network={name!r}: expected one of {', '.join(sorted(IMAGE_NETWORKS))} or a model "
-            "of timm's" + (f"; did you mean {' or '.join(near)}?" if near else "")
+            "of timm" + (f"; did you mean {' or '.join(near)}?" if near else "")
         )
     options: dict[str, Any] = {}
     if dropout:
@@ -124,4 +124,4 @@ def _build_with_timm(
         if refused is None:
             raise
     ours = {"drop_rate": f"dropout={dropout}", "img_size": f"image_size={image_size}"}[refused]
-    raise ValueError(f"{ours}: timm's {name!r} cannot be built with it")
+    raise ValueError(f"{ours}: timm's {name!r} does not support this argument")

@@ -6,11 +6,11 @@ _CHANNELS_BY_STAGE = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (5
 
 
 class VGG16(nn.Module):
-    """Thirteen 3x3 convolutions in five halving stages, a global mean, and one linear layer.
+    """VGG-16: thirteen 3x3 convolutions in five stages, a global mean, and one linear layer.
 
     ``(batch, in_channels, height, width)``, at least 32 pixels a side, to logits ``(batch,
-    num_classes)``; 14.7M parameters for 3 channels and 10 classes. The mean stands where the
-    original has three linear layers for 224 pixels, so that 32 and 64 pixels both fit.
+    num_classes)``; 14.7M parameters for 3 channels and 10 classes. The mean replaces the
+    three linear layers of the original, which require 224 pixels; 32 and 64 pixels both work.
 
     Source: Simonyan and Zisserman, Very Deep Convolutional Networks, arXiv 1409.1556, table 1,
     column D; batch normalisation after each convolution.
@@ -24,7 +24,7 @@ class VGG16(nn.Module):
         channels = in_channels
         for stage in _CHANNELS_BY_STAGE:
             for out_channels in stage:
-                # The bias cancels in the normalisation, but the published counts include it.
+                # Normalization cancels the bias, but the published parameter counts include it.
                 layers += [
                     nn.Conv2d(channels, out_channels, 3, padding=1),
                     nn.BatchNorm2d(out_channels),
@@ -37,20 +37,20 @@ class VGG16(nn.Module):
         initialize_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))
 
 
 class GroupNormCNN(nn.Module):
-    """Three 3x3 convolutions with 16, 32 and 32 channels, each with group normalisation.
+    """Three 3x3 convolutions with 16, 32 and 32 channels, each with group normalization.
 
     ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``; 14.5k parameters
-    for 1 channel and 10 classes. The second convolution halves the image, so 8 pixels a side
-    leave 4. No layer mixes the samples of a batch and there are no buffers, so that weights can
-    be averaged between agents without estimating statistics anew.
+    for 1 channel and 10 classes. The second convolution halves height and width. No layer
+    mixes the samples of a batch and there are no buffers, so agents can average weights without
+    recomputing batch statistics.
 
-    Source of the normalisation: Wu and He, Group Normalization, arXiv 1803.08494; the layers are
-    this package's own.
+    Source of the normalization: Wu and He, Group Normalization, arXiv 1803.08494; the architecture
+    is our own.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 1) -> None:
@@ -69,7 +69,7 @@ class GroupNormCNN(nn.Module):
         initialize_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         return self.classifier(self.features(images).mean(dim=(2, 3)))
 
 
@@ -77,13 +77,13 @@ class MLP(nn.Module):
     """Two hidden layers of 128 rectified units on the flattened image.
 
     ``(batch, in_channels, image_size, image_size)`` to logits ``(batch, num_classes)``; 26 122
-    parameters for 1 channel, 8 pixels a side and 10 classes.
+    parameters for 1 channel, 8x8 pixels and 10 classes.
 
     Args:
-        num_classes: logits.
-        in_channels: of the images.
-        image_size: pixels a side.
-        dropout: probability of a zero after each hidden layer.
+        num_classes: Number of logits.
+        in_channels: Channels of the images.
+        image_size: Height and width in pixels.
+        dropout: Dropout probability after each hidden layer.
     """
 
     def __init__(
@@ -102,14 +102,14 @@ class MLP(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         return self.layers(images)
 
 
 def initialize_convolutions(network: nn.Module) -> None:
-    """Draw convolution weights from N(0, 2 / fan_out), which keeps the variance of gradients.
+    """Draw convolution weights from N(0, 2 / fan_out), which preserves the variance of gradients.
 
-    Uses torch's global generator, as ``torch.nn`` does when it builds a layer.
+    Uses torch's global generator, like the layers of ``torch.nn``.
 
     Source: He et al., Delving Deep into Rectifiers, arXiv 1502.01852, equation 14.
     """

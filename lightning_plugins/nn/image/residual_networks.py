@@ -6,7 +6,7 @@ from lightning_plugins.nn.image.plain_networks import initialize_convolutions
 
 
 class ResNet20(nn.Module):
-    """Three stages of three blocks with 16, 32 and 64 channels, and parameter-free shortcuts.
+    """ResNet-20: three stages of three blocks with 16, 32 and 64 channels; no shortcut parameters.
 
     ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``; 0.27M parameters
     for 3 channels and 10 classes.
@@ -35,13 +35,13 @@ class ResNet20(nn.Module):
         initialize_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         features = self.blocks(self.stem(images))
         return self.classifier(features.mean(dim=(2, 3)))
 
 
 class ZeroPaddedShortcut(nn.Module):
-    """Every ``stride``-th pixel, and zeros for the channels that the input lacks."""
+    """Keeps every ``stride``-th pixel and adds channels of zeros."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -50,18 +50,18 @@ class ZeroPaddedShortcut(nn.Module):
         self.padding = (0, 0, 0, 0, extra // 2, extra - extra // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, c, h, w)`` to ``(b, c + extra, h / stride, w / stride)``."""
+        """Map ``(b, c, h, w)`` to ``(b, c + extra, h / stride, w / stride)``."""
         return nn.functional.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
 
 
 class ResNet18(nn.Module):
-    """ResNet-18 whose stem is one 3x3 convolution, so that 32 pixels are not halved twice.
+    """ResNet-18 with one 3x3 convolution as stem, which keeps the resolution of small images.
 
     ``(batch, in_channels, height, width)`` to logits ``(batch, num_classes)``; 11.17M parameters
     for 3 channels and 10 classes.
 
     Source: He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, table 1,
-    projection shortcuts ("option B"); the stem is the one customary on CIFAR.
+    projection shortcuts ("option B"); the stem is the usual one for CIFAR.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3) -> None:
@@ -83,7 +83,7 @@ class ResNet18(nn.Module):
         initialize_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         features = self.blocks(self.stem(images))
         return self.classifier(features.mean(dim=(2, 3)))
 
@@ -106,9 +106,9 @@ class WideResNet(nn.Module):
     Source: Zagoruyko and Komodakis, Wide Residual Networks, arXiv 1605.07146, table 1.
 
     Args:
-        num_classes: logits.
-        in_channels: of the images.
-        dropout: probability of a zero between the two convolutions of each block.
+        num_classes: Number of logits.
+        in_channels: Channels of the images.
+        dropout: Dropout probability between the two convolutions of each block.
     """
 
     def __init__(self, num_classes: int, in_channels: int = 3, dropout: float = 0.0) -> None:
@@ -126,13 +126,13 @@ class WideResNet(nn.Module):
         initialize_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of ``images``."""
+        """Compute the logits of ``images``."""
         features = self.norm(self.blocks(self.stem(images))).relu()
         return self.classifier(features.mean(dim=(2, 3)))
 
 
 class PreActivationBlock(nn.Module):
-    """Normalise, rectify, convolve, twice; a 1x1 projection where the shape changes."""
+    """Normalizes, rectifies and convolves twice, with a 1x1 projection if the shape changes."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int, dropout: float) -> None:
         super().__init__()
@@ -152,25 +152,25 @@ class PreActivationBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(b, in_channels, h, w)`` to ``(b, out_channels, h / stride, w / stride)``."""
+        """Map ``(b, in_channels, h, w)`` to ``(b, out_channels, h / stride, w / stride)``."""
         activated = self.norm(x).relu()
         shortcut = x if self.projection is None else self.projection(activated)
         return shortcut + self.residual(activated)
 
 
 class BasicBlock(nn.Module):
-    """``relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))`` with 3x3 convolutions.
+    """The two-convolution block ``relu(shortcut(x) + bn(conv(relu(bn(conv(x))))))``.
 
-    Maps ``(batch, in_channels, height, width)`` to ``(batch, out_channels, height / stride,
-    width / stride)``, sizes rounded up.
+    The convolutions are 3x3. The block maps ``(batch, in_channels, height, width)`` to ``(batch,
+    out_channels, height / stride, width / stride)``, with sizes rounded up.
 
     Source: He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, figure 5.
 
     Args:
-        in_channels: of the input.
-        out_channels: of both convolutions.
-        stride: of the first convolution.
-        shortcut: brings the input to the shape of the output.
+        in_channels: Channels of the input.
+        out_channels: Output channels of both convolutions.
+        stride: Stride of the first convolution.
+        shortcut: Maps the input to the shape of the output.
     """
 
     def __init__(
@@ -187,5 +187,5 @@ class BasicBlock(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
-        """One block."""
+        """Apply the block."""
         return (self.residual(x) + self.shortcut(x)).relu()

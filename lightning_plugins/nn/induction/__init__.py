@@ -1,4 +1,4 @@
-"""Induction heads: what they compute, how they emerge, and how they are recognized."""
+"""Induction heads: their function, emergence and detection."""
 
 from lightning_plugins.nn.induction.constructions import (
     ConstructedInductionHead,

@@ -1,4 +1,4 @@
-"""Transformers that are induction heads by construction, without training."""
+"""Transformers with constructed weights that are induction heads without training."""
 
 import math
 from collections.abc import Callable
@@ -13,34 +13,34 @@ from lightning_plugins.nn.induction.ngrams import Similarity
 class ConstructedInductionHead(nn.Module):
     """Two attention layers without FFN that compute ``IH_n`` up to the error of the first layer.
 
-    The first layer has ``H`` heads that attend by place alone, with weights in proportion to
-    ``e^{-β_h (j-1)}`` over the tokens ``j`` before, without the current one. Its output matrix
-    combines them into the tokens 1, …, n-1 before. The second layer has one head: it matches
-    patches by ``W*`` and reads the token, as ``in_context_n_gram`` does. With an FFN in the
-    similarity, as :class:`SeparatedSimilarity` has one, it is the paper's ``GIH_n`` (Wang et al.,
-    arXiv 2410.11474).
+    The first layer has ``H`` heads that attend by position alone: the token ``j`` steps back has a
+    weight proportional to ``e^{-β_h (j-1)}``, and the current token has none. The output matrix
+    combines the heads into the previous ``n - 1`` tokens. The second layer has one head, which
+    matches patches with ``W*`` and reads the next token, like ``in_context_n_gram``. With an FFN in
+    the similarity, as in :class:`SeparatedSimilarity`, the network is the paper's ``GIH_n`` (Wang
+    et al., arXiv 2410.11474).
 
-    For ``n = 2`` one head with ``β = p`` is enough: every token that is handed on is off by at most
-    ``2 e^{-p}/(1 - e^{-p})`` times the largest one, at every length.
+    For ``n = 2`` one head with ``β = p`` is sufficient: the error of every previous token is at
+    most ``2 e^{-p}/(1 - e^{-p})`` times the largest token, at every length.
 
     For larger ``n`` the combination solves ``Σ_h c_h w_h(j) = 1{j = z}`` in least squares, with
-    the weights of an infinite past, ``w_h(j) = (1 - e^{-β_h}) e^{-β_h (j-1)}``. At place ``s`` the
-    true normalizer is smaller by the factor ``1 - e^{-β_h s}``, by which early places carry an
-    error of their own; the paper's proof leaves it out, as a public review remarks. With
-    ``exact_normalizer`` the factor is undone at each place, which a transformer with this position
-    encoding cannot do: the difference is the gap, and it is measured on the method's card.
+    the weights of an infinite past, ``w_h(j) = (1 - e^{-β_h}) e^{-β_h (j-1)}``. At position ``s``
+    the true normalizer is smaller by the factor ``1 - e^{-β_h s}``, which adds an error at early
+    positions; the paper's proof omits this factor, as a public review points out. With
+    ``exact_normalizer`` the factor is compensated at each position, which a transformer with this
+    position encoding cannot do. The method's card reports the difference.
 
     Args:
-        dim: of a token.
-        n: tokens that count in a match, the one that is read included; at least 2.
-        similarity: of patches, as in ``in_context_n_gram``.
-        heads: of the first layer, at least ``n - 1``.
-        beta: slowest rate of forgetting; the heads have ``beta, 2 beta, …``.
-        fit_length: places over which the least squares are taken.
-        exact_normalizer: undo the dependence of the normalizer on the place.
+        dim: Dimension of a token.
+        n: Number of matched tokens plus the one that is read; at least 2.
+        similarity: Similarity of patches, as in ``in_context_n_gram``.
+        heads: Heads of the first layer, at least ``n - 1``.
+        beta: Smallest decay rate; the heads have ``beta, 2 beta, …``.
+        fit_length: Positions in the least-squares fit.
+        exact_normalizer: Compensate the dependence of the normalizer on the position.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ConstructedInductionHead(nn.Module):
             raise ValueError(f"n={n}: expected at least 2")
         if heads < n - 1:
             raise ValueError(
-                f"heads={heads}: expected at least n - 1 = {n - 1}, one for each token to reach"
+                f"heads={heads}: expected at least n - 1 = {n - 1}, one for each previous token"
             )
         if not 0 < beta < math.inf:
             raise ValueError(f"beta={beta}: expected a rate above 0")
@@ -73,14 +73,14 @@ class ConstructedInductionHead(nn.Module):
         self.combination: Tensor
 
     def shifted(self, tokens: Tensor) -> Tensor:
-        """What the first layer writes: approximately the tokens ``s-1, …, s-n+1``.
+        """Compute the output of the first layer, approximately the tokens ``s-1, …, s-n+1``.
 
         Args:
-            tokens: float64 ``(batch, length, dim)``.
+            tokens: Sequences, float64 ``(batch, length, dim)``.
 
         Returns:
-            ``(batch, length, n - 1, dim)``; where the sequence does not reach back, what the heads
-            make of the tokens that there are.
+            Previous tokens ``(batch, length, n - 1, dim)``. Positions with fewer than ``n - 1``
+            previous tokens combine the existing ones.
         """
         length = tokens.shape[1]
         heads = torch.stack([forgetting_weights(rate, length) for rate in self.rates])
@@ -91,10 +91,11 @@ class ConstructedInductionHead(nn.Module):
         return torch.einsum("zst,btd->bszd", kernels, tokens)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """``IH_n`` approximately, ``(batch, dim)``, of float64 tokens ``(batch, length, dim)``.
+        """Approximate ``IH_n``, ``(batch, dim)``, for float64 tokens ``(batch, length, dim)``.
 
         Raises:
-            ValueError: sequences that hold no earlier patch with a token after it.
+            ValueError: The sequences are too short to contain an earlier patch and the token after
+                it.
         """
         length = tokens.shape[1]
         if length < self.n + 1:
@@ -102,18 +103,18 @@ class ConstructedInductionHead(nn.Module):
         before = self.shifted(tokens)
         # The patch before token s, oldest first: its tokens s-n+1, …, s-1.
         keys = before[:, self.n - 1 : -1].flip(2).flatten(2)
-        # The last patch ends with the current token, which needs no shift.
+        # The last patch ends with the current token, which requires no shift.
         last = torch.cat([tokens[:, -1:], before[:, -1, : self.n - 2]], dim=1)
         weights = self.similarity(last.flip(1).flatten(1), keys).softmax(dim=-1)
         return (weights[..., None] * tokens[:, self.n - 1 : -1]).sum(dim=1)
 
 
 def shift_combination(rates: Tensor, shifts: int, length: int) -> Tensor:
-    """Coefficients ``(shifts, heads)`` with ``Σ_h c_zh w_h(j) ≈ 1{j = z}`` for ``j = 1 … length``.
+    """Fit coefficients ``(shifts, heads)`` with ``Σ_h c_zh w_h(j) ≈ 1{j = z}``, ``j = 1 … length``.
 
-    ``w_h(j) = (1 - e^{-β_h}) e^{-β_h (j-1)}``, the attention of a head with an infinite past. Least
-    squares by QR in float64; the exponentials are ill-conditioned, and singular directions below
-    ``1e-12`` of the largest are left out.
+    ``w_h(j) = (1 - e^{-β_h}) e^{-β_h (j-1)}`` is the attention of a head with an infinite past. The
+    least-squares problem is solved in float64. It is ill-conditioned; singular values below
+    ``1e-12`` of the largest are ignored.
     """
     place = torch.arange(length, dtype=torch.float64)
     weights = -torch.expm1(-rates) * torch.exp(-rates * place[:, None])  # (length, heads)
@@ -122,22 +123,22 @@ def shift_combination(rates: Tensor, shifts: int, length: int) -> Tensor:
 
 
 class SeparatedSimilarity(nn.Module):
-    """``g(u, v) ≈ Σ_{k≤r} φ_k(u) ψ_k(v)``, with ``φ`` and ``ψ`` as ReLU networks of one layer.
+    """Approximates ``g(u, v) ≈ Σ_{k≤r} φ_k(u) ψ_k(v)`` with one-layer ReLU networks φ and ψ.
 
-    ``φ`` and ``ψ`` are the singular functions of ``g`` on a grid, between whose points the networks
-    interpolate linearly: ``φ(u) = Σ_i a_i ReLU(u - t_i)``. This is how the paper lets an FFN turn a
-    general similarity into one that attention can compute. The error has two parts, of the rank and
-    of the knots. Only for patches of a single feature (scalar tokens, ``n = 2``), for which the
-    networks are known in closed form.
+    ``φ`` and ``ψ`` are the singular functions of ``g`` on a grid. Between the grid points the
+    networks interpolate linearly: ``φ(u) = Σ_i a_i ReLU(u - t_i)``. In the same way, the paper uses
+    an FFN to turn a general similarity into one that attention can compute. The error depends on
+    the rank and on the number of knots. Only patches of a single feature (scalar tokens, ``n = 2``)
+    are supported, because their networks are known in closed form.
 
     Args:
         similarity: ``g`` of float64 tensors that broadcast.
-        rank: ``r``, products that are kept.
-        knots: of the networks, their width; at least ``rank``.
-        reach: ``g`` is approximated for features in ``[-reach, reach]``.
+        rank: Number of products, ``r``.
+        knots: Width of the networks; at least ``rank``.
+        reach: The approximation covers features in ``[-reach, reach]``.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -155,16 +156,16 @@ class SeparatedSimilarity(nn.Module):
         self.key_network = interpolating_network(grid, right[:rank].T * roots)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        """``(batch, keys)`` of a query ``(batch, 1)`` and keys ``(batch, keys, 1)``."""
+        """Compute ``(batch, keys)`` for a query ``(batch, 1)`` and keys ``(batch, keys, 1)``."""
         return (self.query_network(query)[:, None] * self.key_network(keys)).sum(dim=-1)
 
 
 def interpolating_network(knots: Tensor, values: Tensor) -> nn.Sequential:
-    """The ReLU network of one hidden layer that is linear between its values at the knots.
+    """Build the ReLU network with one hidden layer that interpolates linearly between knots.
 
     Args:
-        knots: float64 ``(width,)``, increasing; what lies before the first counts as the first.
-        values: ``(width, outputs)``.
+        knots: Increasing float64 ``(width,)``; the network is constant before the first knot.
+        values: Values at the knots, ``(width, outputs)``.
     """
     width, outputs = values.shape
     hidden = nn.Linear(1, width, dtype=torch.float64)

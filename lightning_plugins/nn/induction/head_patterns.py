@@ -1,4 +1,4 @@
-"""What a head of a known kind would attend to, and how much of its attention goes there."""
+"""Attention patterns of known kinds of heads, and scores that detect them."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -10,19 +10,19 @@ Rows = Literal["matching", "all"]
 
 
 def previous_token_pattern(tokens: Tensor) -> Tensor:
-    """``(batch, length, length)``, true where the column is the token before the row's."""
+    """Return ``(batch, length, length)``, true where the column is the token before the row's."""
     length = tokens.shape[-1]
     one_before = torch.ones(length - 1, dtype=torch.bool, device=tokens.device).diag(-1)
     return one_before.expand(*tokens.shape, length)
 
 
 def duplicate_token_pattern(tokens: Tensor) -> Tensor:
-    """``(batch, length, length)``, true where the column is an earlier copy of the row's token."""
+    """Return ``(batch, length, length)``, true at earlier copies of the row's token."""
     return (tokens[..., :, None] == tokens[..., None, :]).tril(-1)
 
 
 def induction_pattern(tokens: Tensor) -> Tensor:
-    """``(batch, length, length)``, true where the column follows an earlier copy of the token."""
+    """Return ``(batch, length, length)``, true after earlier copies of the row's token."""
     after_copy = torch.zeros(*tokens.shape, tokens.shape[-1], dtype=torch.bool)
     after_copy = after_copy.to(tokens.device)
     after_copy[..., 1:] = duplicate_token_pattern(tokens)[..., :-1]
@@ -37,17 +37,17 @@ PATTERNS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def attention_share(attention: Tensor, pattern: Tensor, rows: Rows = "matching") -> Tensor:
-    """Share of each head's attention that lies on the pattern, averaged over the batch.
+    """Compute the fraction of each head's attention on the pattern, averaged over the batch.
 
     Args:
-        attention: ``(batch, heads, length, length)``, rows sum to 1.
-        pattern: ``(batch, length, length)``, of zeros and ones.
-        rows: ``matching`` counts the attention of those tokens that have a place on the pattern,
-            so that a perfect head has 1; ``all`` counts that of every token, as
-            ``detect_head(error_measure="mul")`` of TransformerLens does.
+        attention: Attention ``(batch, heads, length, length)``; rows sum to 1.
+        pattern: Zeros and ones ``(batch, length, length)``.
+        rows: ``matching`` counts only tokens whose pattern row is not empty, so that a perfect head
+            has 1; ``all`` counts every token, like ``detect_head(error_measure="mul")`` of
+            TransformerLens.
 
     Returns:
-        ``(heads,)``, between 0 and 1; NaN where no token has a place on the pattern.
+        Fractions ``(heads,)`` between 0 and 1; NaN if the pattern is empty.
     """
     on_pattern = (attention * pattern[:, None]).sum(dim=(-1, -2))
     counted = attention.sum(dim=-1)
@@ -57,20 +57,20 @@ def attention_share(attention: Tensor, pattern: Tensor, rows: Rows = "matching")
 
 
 def copying_score(value: Tensor, output: Tensor, embed: Tensor, unembed: Tensor) -> Tensor:
-    """``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``: 1 if a head copies.
+    """Compute ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``: 1 if a head copies.
 
-    After Elhage et al., *A Mathematical Framework for Transformer Circuits*, 2021. Only the
-    weights count; gains of norms between them are left out. The nonzero eigenvalues are found in
-    the head's own dimension, ``W_O W_U W_E W_V``.
+    After Elhage et al., *A Mathematical Framework for Transformer Circuits*, 2021. The score uses
+    the weight matrices only and ignores the gains of norms between them. The nonzero eigenvalues
+    are computed in the smaller dimension of the head, from ``W_O W_U W_E W_V``.
 
     Args:
-        value: ``W_V`` ``(heads, dim, head_dim)``.
-        output: ``W_O`` ``(heads, head_dim, dim)``.
-        embed: ``W_E`` ``(vocab_size, dim)``.
-        unembed: ``W_U`` ``(dim, vocab_size)``.
+        value: Value weights ``W_V`` ``(heads, dim, head_dim)``.
+        output: Output weights ``W_O`` ``(heads, head_dim, dim)``.
+        embed: Embedding ``W_E`` ``(vocab_size, dim)``.
+        unembed: Unembedding ``W_U`` ``(dim, vocab_size)``.
 
     Returns:
-        ``(heads,)``, from -1 to 1; NaN for a head of zeros.
+        Scores ``(heads,)`` from -1 to 1; NaN for a head of zeros.
     """
     through_vocabulary = unembed.float() @ embed.float()
     eigenvalues = torch.linalg.eigvals(output.float() @ through_vocabulary @ value.float())
@@ -78,10 +78,10 @@ def copying_score(value: Tensor, output: Tensor, embed: Tensor, unembed: Tensor)
 
 
 def repeated_probe(num_sequences: int, period: int, vocab_size: int, seed: int) -> Tensor:
-    """Random tokens followed by the same tokens again, ``(num_sequences, 2 * period)``.
+    """Return random tokens that are repeated once, ``(num_sequences, 2 * period)``.
 
-    Within a copy no token comes twice where the vocabulary allows it, so that an earlier copy of
-    each token of the second half is the one of the first half.
+    No token occurs twice within a half if the vocabulary is large enough. Each token of the second
+    half then has exactly one earlier copy, in the first half.
     """
     generator = torch.Generator().manual_seed(seed)
     if period <= vocab_size:

@@ -18,26 +18,26 @@ SECOND_LAYER = ("p2", "v1", "k", "v2")
 
 
 class MixtureTransformer(nn.Module):
-    """Two attention layers on scalar tokens ``x_1 … x_L``, with one number for each matrix.
+    """Two attention layers on scalar tokens ``x_1 … x_L``, with one parameter for each matrix.
 
-    ====== ============================================================================
-    number what it is
-    ====== ============================================================================
-    ``p1`` how fast the first layer's head forgets: it weighs ``x_{s-j}`` by ``e^{-p1 (j-1)}``
-    ``w1`` the first layer's value: ``y_s = w1 Σ_j softmax_j(-p1 (j-1)) x_{s-j}``
-    ``p2`` the same forgetting in the second layer's positional head
-    ``v1`` its value: ``v1 Σ_s softmax_s(-p2 (L-1-s)) y_s``
-    ``k``  query times key of the second layer's content head, which sees ``k²``
-    ``v2`` its value: ``v2 Σ_s softmax_s(k² x_L y_s) x_s``
-    ====== ============================================================================
+    ========= ============================================================================
+    parameter meaning
+    ========= ============================================================================
+    ``p1``    decay rate of the first layer's head: ``x_{s-j}`` has weight ``e^{-p1 (j-1)}``
+    ``w1``    value of the first layer: ``y_s = w1 Σ_j softmax_j(-p1 (j-1)) x_{s-j}``
+    ``p2``    decay rate of the second layer's positional head
+    ``v1``    value of the positional head: ``v1 Σ_s softmax_s(-p2 (L-1-s)) y_s``
+    ``k``     query and key of the second layer's content head, which depends on ``k²``
+    ``v2``    value of the content head: ``v2 Σ_s softmax_s(k² x_L y_s) x_s``
+    ========= ============================================================================
 
-    ``s`` runs over ``2 … L-1``. The positional head can become the 4-gram, the content head an
-    induction head, once the first layer hands on the token before. ``k`` and ``w1`` act on the
-    content head only through ``k² w1``. Position encoding (exclusive, as in ALiBi) and target are
-    those of Wang et al., arXiv 2410.11474.
+    ``s`` runs over ``2 … L-1``. The positional head can learn the 4-gram. The content head can
+    become an induction head once the first layer provides the previous token; it depends on ``k``
+    and ``w1`` only through ``k² w1``. Position encoding (exclusive, as in ALiBi) and target follow
+    Wang et al., arXiv 2410.11474.
 
     Args:
-        sigma_init: what every number starts from, > 0.
+        sigma_init: Initial value of every parameter, > 0.
 
     Raises:
         ValueError: ``sigma_init`` is not positive.
@@ -59,15 +59,15 @@ class MixtureTransformer(nn.Module):
 
     @torch.no_grad()
     def idealize_first_layer(self) -> None:
-        """Put the first layer at its limit: ``y_s = x_{s-1}``, exactly in single precision."""
+        """Set the first layer to its limit: ``y_s = x_{s-1}``, exact in single precision."""
         self.p1.fill_(40.0)  # e^-40 is below half a unit in the last place of 1
         self.w1.fill_(1.0)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The 4-gram part and the induction part, each ``(batch,)``, of tokens ``(batch, L)``.
+        """Compute the 4-gram part and the induction part, each ``(batch,)``, for ``(batch, L)``.
 
         Raises:
-            ValueError: fewer than 4 tokens.
+            ValueError: There are fewer than 4 tokens.
         """
         length = tokens.shape[-1]
         if length < 4:
@@ -82,25 +82,25 @@ class MixtureTransformer(nn.Module):
 
 
 def forgetting_weights(p: Tensor, length: int) -> Tensor:
-    """Attention ``(length, length)`` that weighs the j-th token before by ``e^{-p(j-1)}``.
+    """Return attention ``(length, length)`` with weight ``e^{-p(j-1)}`` for the token ``j`` back.
 
-    A token does not see itself; the first one sees nothing, and its row is zero.
+    A token does not attend to itself, so the row of the first token is zero.
     """
-    place = torch.arange(length, device=p.device)
-    back = place[1:, None] - place
+    position = torch.arange(length, device=p.device)
+    back = position[1:, None] - position
     logits = torch.where(back > 0, -p * (back - 1), -torch.inf)
     return nn.functional.pad(torch.softmax(logits, dim=-1), (0, 0, 1, 0))
 
 
 Array = NDArray[np.float64]
 LARGEST_W_STAR = 2**-0.25
-"""From here on ``E exp(w*⁴ x²)`` of a standard normal ``x`` diverges, and the induction loss has no
-expansion in ``1/N``."""
+"""From this value on, ``E exp(w*⁴ x²)`` of a standard normal ``x`` diverges and the induction loss
+has no expansion in ``1/N``."""
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The flow at ``times``: the four numbers of the second layer, and the two losses."""
+    """The flow at ``times``: the four parameters of the second layer and the two losses."""
 
     times: Array
     p2: Array
@@ -113,10 +113,10 @@ class Trajectory:
 
 @dataclass(frozen=True)
 class MixtureDynamics:
-    """Gradient flow of the second layer on top of an ideal first one (``y_s = x_{s-1}``).
+    """Gradient flow of the second layer with an ideal first layer (``y_s = x_{s-1}``).
 
     With ``N = L - 2``, ``c1 = α/(1+α)``, ``c2 = 1/(1+α)`` the loss ``½ E‖f - f*‖²`` on standard
-    normal tokens falls apart into
+    normal tokens is the sum of
 
     * the 4-gram loss ``½ (c1² - 2 c1 v1 a + v1² S)`` with ``a = (1-u)/(1-u^N)``,
       ``S = (1-u)/(1+u)·(1+u^N)/(1-u^N)``, ``u = e^{-p2}``: exact for every ``N``;
@@ -124,17 +124,17 @@ class MixtureDynamics:
       ``1/(2N)·[c2² (1-2w*⁴)^{-½} - 2 c2 v2 (1-2k²w*²)^{-½} + v2² (1-2k⁴)^{-½}]``: to leading order
       in ``1/N``, for ``w* < 2^{-¼} ≈ 0.841``.
 
-    Both were derived anew here for the setting of Wang et al. (arXiv 2410.11474); tests compare
-    them with Monte Carlo and with finite differences. Time is learning rate times steps of plain
-    gradient descent.
+    Both are our own derivations for the setting of Wang et al. (arXiv 2410.11474); tests compare
+    them with Monte Carlo estimates and finite differences. Time is the learning rate times the
+    number of steps of plain gradient descent.
 
     Args:
-        length: tokens ``L``, at least 4.
-        alpha: ``α*``, weight of the 4-gram against the induction part, > 0.
+        length: Tokens per sequence, ``L``; at least 4.
+        alpha: ``α*``, weight of the 4-gram relative to the induction part, > 0.
         w_star: ``w*`` of the target, in (0, 2^{-¼}).
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     length: int
@@ -149,28 +149,28 @@ class MixtureDynamics:
         if not 0 < self.w_star < LARGEST_W_STAR:
             raise ValueError(
                 f"w_star={self.w_star}: the closed form of the induction loss holds for "
-                f"0 < w_star < 2**-0.25 = {LARGEST_W_STAR:.4f}; train without the reference, or "
-                "choose a smaller one"
+                f"0 < w_star < 2**-0.25 = {LARGEST_W_STAR:.4f}; reduce w_star, or "
+                "train without the reference"
             )
 
     @property
     def num_sources(self) -> int:
-        """``N``: tokens that the second layer can read."""
+        """``N``, the number of tokens that the second layer can read."""
         return self.length - 2
 
     @cached_property
     def weights(self) -> tuple[float, float]:
-        """``c1`` and ``c2``: what the target gives to the 4-gram and to the induction part."""
+        """``c1`` and ``c2``, the weights of the 4-gram and of the induction part in the target."""
         return self.alpha / (1 + self.alpha), 1 / (1 + self.alpha)
 
     def four_gram_loss(self, p2: Any, v1: Any) -> Any:
-        """Population loss of the positional head; arrays or numbers, ``p2 > 0``."""
+        """Compute the population loss of the positional head; arrays or numbers, ``p2 > 0``."""
         c1, _ = self.weights
         a, s, _, _ = self._positional_moments(np.asarray(p2, np.float64))
         return 0.5 * (c1**2 - 2 * c1 * v1 * a + v1**2 * s)
 
     def induction_loss(self, k: Any, v2: Any) -> Any:
-        """Population loss of the content head, to leading order in ``1/N``; ``k < 2^{-¼}``."""
+        """Compute the leading order in ``1/N`` of the content head's loss; ``k < 2^{-¼}``."""
         _, c2 = self.weights
         w = self.w_star
         inside = (
@@ -181,7 +181,7 @@ class MixtureDynamics:
         return inside / (2 * self.num_sources)
 
     def flow(self, p2: float, v1: float, k: float, v2: float) -> tuple[float, float, float, float]:
-        """Minus the gradient of the whole loss with respect to ``p2, v1, k, v2``."""
+        """Compute the negative gradient of the total loss with respect to ``p2, v1, k, v2``."""
         c1, c2 = self.weights
         w, n = self.w_star, self.num_sources
         a, s, a_slope, s_slope = self._positional_moments(np.asarray(p2, np.float64))
@@ -194,16 +194,16 @@ class MixtureDynamics:
         )
 
     def solve(self, times: "Sequence[float] | Array", sigma_init: float) -> Trajectory:
-        """The flow at ``times`` from ``p2 = v1 = k = v2 = sigma_init`` at time 0.
+        """Solve the flow at ``times`` from ``p2 = v1 = k = v2 = sigma_init`` at time 0.
 
         Args:
-            times: not decreasing, from 0 on, in float64 or Python numbers.
-            sigma_init: > 0, below ``w*``.
+            times: Nondecreasing times from 0, in float64 or as Python numbers.
+            sigma_init: Initial value, > 0 and below ``w*``.
 
         Raises:
-            ValueError: an argument outside its range, or times in half precision, in which the
-                steps of the emergence cannot be told apart.
-            ImportError: without scipy.
+            ValueError: An argument is outside its range, or the times are in half precision, which
+                does not resolve the emergence.
+            ImportError: scipy is missing.
         """
         with requires("scipy", by="the reference solution", extra="report"):
             from scipy.integrate import solve_ivp  # type: ignore[import-untyped]
@@ -211,38 +211,38 @@ class MixtureDynamics:
             raise ValueError(f"sigma_init={sigma_init}: expected above 0, below w_star")
         dtype = str(getattr(times, "dtype", "float64"))
         if dtype.endswith("float16"):
-            raise ValueError(f"times of dtype {dtype}: the flow needs float64, give such times")
+            raise ValueError(f"times of dtype {dtype}: expected float64")
         grid = np.asarray(times, np.float64)
         if grid.ndim != 1 or not len(grid) or grid[0] < 0 or (np.diff(grid) < 0).any():
-            raise ValueError("times: expected numbers from 0 on that do not decrease")
+            raise ValueError("times: expected nondecreasing numbers from 0")
         solution = solve_ivp(
             lambda _, state: self.flow(*state),
             (0.0, max(float(grid[-1]), 1e-12)),
             [sigma_init] * 4,
-            method="LSODA",  # fast at first, slow for the rest
+            method="LSODA",  # the flow is stiff: fast at first, slow afterwards
             t_eval=grid,
             rtol=1e-9,
             atol=1e-12,
         )
         if not solution.success:
-            raise RuntimeError(f"the flow was not solved: {solution.message}")
+            raise RuntimeError(f"the flow could not be solved: {solution.message}")
         p2, v1, k, v2 = solution.y
         return Trajectory(
             grid, p2, v1, k, v2, self.four_gram_loss(p2, v1), self.induction_loss(k, v2)
         )
 
     def plateau_estimate(self, sigma_init: float) -> float:
-        """Time until ``k = w*/2`` if ``k`` grew from ``sigma_init`` at its first rate all the way.
+        """Estimate the time until ``k = w*/2``, as if ``k`` grew at its initial rate.
 
-        ``N (1+α)²/(2 w*²) · ln(w*/(2σ))``: linear in the length and in ``log 1/σ``. The flow takes
-        more or less by a factor that tends to 1 as ``σ`` goes to 0.
+        The estimate is ``N (1+α)²/(2 w*²) · ln(w*/(2σ))``, linear in the length and in
+        ``log 1/σ``. Its ratio to the exact time tends to 1 as ``σ`` goes to 0.
         """
         _, c2 = self.weights
         rate = 2 * c2**2 * self.w_star**2 / self.num_sources
         return math.log(self.w_star / (2 * sigma_init)) / rate
 
     def _positional_moments(self, p: Array) -> tuple[Array, Array, Array, Array]:
-        """``a``, ``S`` and their slopes in ``p2``, without cancellation at small ``p2``."""
+        """Compute ``a``, ``S`` and their derivatives, without cancellation at small ``p2``."""
         n = self.num_sources
         one, all_ = -np.expm1(-p), -np.expm1(-n * p)  # 1 - u, 1 - u^N
         tanh, coth = np.tanh(p / 2), (2 - all_) / all_

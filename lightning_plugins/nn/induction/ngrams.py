@@ -1,4 +1,4 @@
-"""What an induction head and n-gram counts predict from the context."""
+"""Predictions of induction heads and of n-gram counts from the context."""
 
 from collections.abc import Callable
 
@@ -6,26 +6,27 @@ import torch
 from torch import Tensor
 
 Similarity = Callable[[Tensor, Tensor], Tensor]
-"""From a query ``(batch, features)`` and keys ``(batch, keys, features)`` to ``(batch, keys)``."""
+"""Maps a query ``(batch, features)`` and keys ``(batch, keys, features)`` to ``(batch, keys)``."""
 
 
 def in_context_n_gram(tokens: Tensor, similarity: Similarity, n: int = 2) -> Tensor:
-    """``IH_n``: the average of earlier tokens, weighted by how alike the ``n - 1`` before them are.
+    """Compute ``IH_n``: the average of earlier tokens, weighted by the similarity of their context.
 
-    With the patch ``P_s = (x_{s-n+1}, …, x_{s-1})`` before token ``s`` (from 1) the value is
-    ``Σ_{s=n}^{L-1} softmax_s(g(P_{L+1}, P_s)) x_s``. A bilinear ``g`` is the paper's ``IH_n``, any
-    other its ``GIH_n`` (Wang et al., arXiv 2410.11474).
+    With the patch ``P_s = (x_{s-n+1}, …, x_{s-1})`` before token ``s`` (counted from 1) the value
+    is ``Σ_{s=n}^{L-1} softmax_s(g(P_{L+1}, P_s)) x_s``. A bilinear ``g`` gives the paper's
+    ``IH_n``, any other ``g`` its ``GIH_n`` (Wang et al., arXiv 2410.11474).
 
     Args:
-        tokens: ``(batch, length, dim)``.
-        similarity: ``g``, of patches flattened in the order of time, ``(n - 1)·dim`` features.
-        n: tokens that count, the one that is read included; at least 2.
+        tokens: Sequences ``(batch, length, dim)``.
+        similarity: ``g`` of patches that are flattened in temporal order, ``(n - 1)·dim`` features.
+        n: Number of matched tokens plus the one that is read; at least 2.
 
     Returns:
-        ``(batch, dim)``.
+        Averages ``(batch, dim)``.
 
     Raises:
-        ValueError: ``n`` below 2, or sequences that hold no earlier patch with a token after it.
+        ValueError: ``n`` is below 2, or the sequences are too short to contain an earlier patch and
+            the token after it.
     """
     length = tokens.shape[1]
     if n < 2:
@@ -38,14 +39,14 @@ def in_context_n_gram(tokens: Tensor, similarity: Similarity, n: int = 2) -> Ten
 
 
 def bilinear(weight: Tensor) -> Similarity:
-    """The similarity ``qᵀ W k``, with ``weight`` of shape ``(features, features)``."""
+    """Return the similarity ``qᵀ W k`` for ``weight`` of shape ``(features, features)``."""
     return lambda query, keys: (keys @ (query @ weight)[..., None])[..., 0]
 
 
 def four_gram(tokens: Tensor) -> Tensor:
-    """``x_{L-2}`` of tokens ``(batch, length, …)``: a fixed place, whatever stands there.
+    """Return ``x_{L-2}`` of tokens ``(batch, length, …)``, a fixed position.
 
-    The paper calls reading it a 4-gram: of the next token, it is the third before.
+    The paper calls this a 4-gram: ``x_{L-2}`` is the third token before the next one.
     """
     return tokens[:, -3]
 
@@ -54,30 +55,30 @@ _NAMES = ("unigram", "bigram", "trigram")
 
 
 def ngram_name(order: int) -> str:
-    """Of the model that looks at ``order`` tokens: ``unigram`` for 0, ``bigram`` for 1, …"""
+    """Name the model that depends on ``order`` tokens: ``unigram`` for 0, ``bigram`` for 1, …"""
     return _NAMES[order] if order < len(_NAMES) else f"{order + 1}gram"
 
 
 def in_context_ngram(tokens: Tensor, order: int, num_states: int, prior: float = 1.0) -> Tensor:
-    """Log-probabilities of the next token from counts in the sequence so far.
+    """Compute log-probabilities of the next token from counts in the sequence so far.
 
-    After ``x_1 … x_t`` the token ``v`` has a probability in proportion to ``c_v + prior``, where
-    ``c_v`` counts how often the last ``order`` tokens were followed by ``v`` before. With the rows
-    of a chain drawn from ``Dirichlet(prior)`` this is the Bayes predictor, given the first
-    ``order`` tokens; with ``prior=1`` it is the add-one rule. With fewer than ``order`` tokens it
-    is uniform.
+    After ``x_1 … x_t`` the probability of token ``v`` is proportional to ``c_v + prior``, where
+    ``c_v`` is the number of times that ``v`` followed the last ``order`` tokens. If the rows of a
+    chain are drawn from ``Dirichlet(prior)``, this is the Bayes predictor given the first ``order``
+    tokens; ``prior=1`` is add-one smoothing. The prediction is uniform before ``order`` tokens were
+    seen.
 
     Args:
-        tokens: int64 ``(batch, length)`` in ``0 … num_states - 1``.
-        order: tokens that the next one depends on; 0 counts all tokens.
-        num_states: tokens there are.
-        prior: pseudo-count, > 0.
+        tokens: Sequences, int64 ``(batch, length)`` in ``0 … num_states - 1``.
+        order: Number of previous tokens that the next token depends on; 0 counts all tokens.
+        num_states: Number of different tokens.
+        prior: Pseudo-count, > 0.
 
     Returns:
-        ``(batch, length, num_states)``.
+        Log-probabilities ``(batch, length, num_states)``.
 
     Raises:
-        ValueError: ``order`` below 0, or a prior that is not positive.
+        ValueError: ``order`` is below 0, or ``prior`` is not positive.
     """
     if order < 0:
         raise ValueError(f"order={order}: expected 0 or more")
@@ -98,6 +99,6 @@ def in_context_ngram(tokens: Tensor, order: int, num_states: int, prior: float =
 
 
 def context_numbers(tokens: Tensor, order: int, num_states: int) -> Tensor:
-    """A number for each ``order`` tokens in a row, ``(batch, length - order + 1)``."""
+    """Number all ``order`` consecutive tokens, ``(batch, length - order + 1)``."""
     weights = num_states ** torch.arange(order - 1, -1, -1, device=tokens.device)
     return (tokens.unfold(1, order, 1) * weights).sum(dim=-1)

@@ -1,4 +1,4 @@
-"""The phases of lazy-to-rich learning, found in a pair of curves."""
+"""Finds the phases of lazy-to-rich learning in a pair of curves."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ PLATEAU_END, EMERGENCE, CONVERGENCE = 0.1, 0.5, 0.9
 
 @dataclass(frozen=True)
 class Phases:
-    """Moments between the phases, in the unit of the times; NaN for what did not happen.
+    """Times between the phases, in the unit of the input; NaN for events that did not occur.
 
     Attributes:
-        partial_learning_end: the lazy loss fell to a share of where it started, by default a tenth.
-        plateau_end: the rich mechanism made the first tenth of its way.
-        emergence: it made half of its way.
-        convergence: it made nine tenths of its way.
+        partial_learning_end: The lazy loss reached a fraction of its initial value, by default 0.1.
+        plateau_end: The progress of the rich mechanism reached 0.1.
+        emergence: The progress reached 0.5.
+        convergence: The progress reached 0.9.
     """
 
     partial_learning_end: float
@@ -25,7 +25,7 @@ class Phases:
 
     @property
     def plateau_length(self) -> float:
-        """From the end of partial learning to the end of the plateau; negative in reverse order."""
+        """Time from partial learning to the end of the plateau; negative in reverse order."""
         return self.plateau_end - self.partial_learning_end
 
 
@@ -35,20 +35,20 @@ def find_phases(
     progress: Sequence[float],
     partial_share: float = 0.1,
 ) -> Phases:
-    """When each phase ends, between the points by linear interpolation.
+    """Find the end of each phase, with linear interpolation between the points.
 
     Args:
-        times: increasing.
-        lazy_loss: what the easy mechanism has still to learn, one positive value a time.
-        progress: of the rich mechanism, 0 at the start and 1 when it is learned.
-        partial_share: of its first value that the lazy loss falls to in partial learning.
+        times: Increasing times.
+        lazy_loss: Remaining loss of the lazy mechanism, one positive value per time.
+        progress: Progress of the rich mechanism, 0 at the start and 1 when it is learned.
+        partial_share: Fraction of its first value at which the lazy loss ends partial learning.
 
     Raises:
-        ValueError: curves of different lengths, or without a point.
+        ValueError: The curves are empty or have different lengths.
     """
     if not len(times) == len(lazy_loss) == len(progress) or not len(times):
         raise ValueError(
-            f"times, lazy_loss and progress: expected equally many points, at least one, got "
+            f"times, lazy_loss and progress: expected the same number of points, at least one, got "
             f"{len(times)}, {len(lazy_loss)} and {len(progress)}"
         )
     learned = [1 - value / lazy_loss[0] for value in lazy_loss]
@@ -62,7 +62,7 @@ def find_phases(
 
 
 def first_crossing(times: Sequence[float], values: Sequence[float], level: float) -> float:
-    """When ``values`` first reach ``level`` from below; NaN if they do not."""
+    """Return the first time at which ``values`` reach ``level`` from below, or NaN."""
     for place, value in enumerate(values):
         if value >= level:
             if place == 0:

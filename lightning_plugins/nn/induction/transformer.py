@@ -1,4 +1,4 @@
-"""Small transformers with attention that can be looked at: attention only, or GPT-2-like."""
+"""Small transformers with accessible attention patterns: attention-only, or like GPT-2."""
 
 from typing import Literal
 
@@ -12,17 +12,17 @@ class TokenTransformer(nn.Module):
     """A causal language model of a few attention layers.
 
     Args:
-        vocab_size: tokens.
-        max_length: longest sequence.
-        dim: of the residual stream.
-        layers: attention layers.
-        heads: in each layer; ``dim`` is a multiple.
-        positions: ``relative``, a learned number for each head and distance that is added to the
-            attention's logits; or ``learned`` vectors added to the embeddings, as in GPT-2.
-        mlp: follow each attention by a GELU network of width ``4 dim``, as in GPT-2.
+        vocab_size: Number of different tokens.
+        max_length: Longest sequence.
+        dim: Dimension of the residual stream; a multiple of ``heads``.
+        layers: Number of attention layers.
+        heads: Heads per layer.
+        positions: ``relative`` adds a learned bias for each head and distance to the attention
+            logits; ``learned`` adds learned vectors to the embeddings, as in GPT-2.
+        mlp: Add a GELU network of width ``4 dim`` after each attention layer, as in GPT-2.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -46,28 +46,31 @@ class TokenTransformer(nn.Module):
         self.unembed = nn.Linear(dim, vocab_size, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
+        """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
         return self.unembed(self.stack(self.embed(tokens)))
 
     def attention_patterns(self, tokens: Tensor) -> list[Tensor]:
-        """What each layer attends to: ``(batch, heads, length, length)``, rows sum to 1."""
+        """Return each layer's attention ``(batch, heads, length, length)``; rows sum to 1."""
         patterns: list[Tensor] = []
         self.stack(self.embed(tokens), patterns)
         return patterns
 
 
 class VectorTransformer(nn.Module):
-    """The same on sequences of vectors; ``outputs`` vectors are read at the last place.
+    """A transformer on sequences of vectors that predicts vectors at the last position.
 
     Args:
-        input_dim: of a token.
-        outputs: vectors of that dimension to predict.
-        max_length: longest sequence.
-        dim: of the residual stream; likewise ``layers``, ``heads``, ``positions``, ``mlp`` are as
-            in :class:`TokenTransformer`.
+        input_dim: Dimension of a token.
+        outputs: Number of predicted vectors, each of dimension ``input_dim``.
+        max_length: Longest sequence.
+        dim: Dimension of the residual stream; a multiple of ``heads``.
+        layers: As in :class:`TokenTransformer`.
+        heads: As in :class:`TokenTransformer`.
+        positions: As in :class:`TokenTransformer`.
+        mlp: As in :class:`TokenTransformer`.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -88,7 +91,7 @@ class VectorTransformer(nn.Module):
         self.unembed = nn.Linear(dim, outputs * input_dim, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Predictions ``(batch, outputs, input_dim)`` of ``(batch, length, input_dim)``."""
+        """Predict ``(batch, outputs, input_dim)`` from ``(batch, length, input_dim)``."""
         return self.unembed(self.stack(self.embed(tokens))[:, -1]).unflatten(-1, (self.outputs, -1))
 
 
@@ -121,10 +124,10 @@ class AttentionStack(nn.Module):
         self.norm: nn.Module = nn.LayerNorm(dim) if norm else nn.Identity()
 
     def forward(self, stream: Tensor, patterns: list[Tensor] | None = None) -> Tensor:
-        """The stream after all layers; their attention is appended to ``patterns``.
+        """Compute the stream after all layers, and append their attention to ``patterns``.
 
         Raises:
-            ValueError: a sequence longer than ``max_length``.
+            ValueError: A sequence is longer than ``max_length``.
         """
         length = stream.shape[1]
         if length > self.max_length:
@@ -156,7 +159,7 @@ class _Layer(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """Attention whose weights are an ordinary tensor; ``reach`` distances have a learned bias."""
+    """Causal attention with explicit weights and a learned bias for ``reach`` distances."""
 
     def __init__(self, dim: int, heads: int, reach: int | None) -> None:
         super().__init__()
@@ -167,7 +170,7 @@ class CausalAttention(nn.Module):
         self.distance_bias = nn.Parameter(torch.zeros(heads, reach)) if reach else None
 
     def pattern(self, inputs: Tensor) -> Tensor:
-        """Attention weights ``(batch, heads, length, length)``."""
+        """Compute attention weights ``(batch, heads, length, length)``."""
         length = inputs.shape[1]
         query, key = self._by_head(self.q_proj(inputs)), self._by_head(self.k_proj(inputs))
         logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
@@ -178,7 +181,7 @@ class CausalAttention(nn.Module):
         return logits.masked_fill(distance < 0, -torch.inf).softmax(dim=-1)
 
     def forward(self, inputs: Tensor, pattern: Tensor) -> Tensor:
-        """What the heads write to the stream, ``(batch, length, dim)``."""
+        """Compute the output of the heads, ``(batch, length, dim)``."""
         values = pattern @ self._by_head(self.v_proj(inputs))
         return self.o_proj(values.transpose(1, 2).flatten(2))
 

@@ -1,4 +1,4 @@
-"""Mixtures of experts: the layer, its gates, back-ends and losses, and constructions by formula."""
+"""Mixtures of experts: layers, gates, back-ends, losses, and networks with constructed weights."""
 
 from lightning_plugins.nn.moe.constructions import (
     SeparablePieces,

@@ -1,4 +1,4 @@
-"""Mixtures of experts whose weights follow the proofs instead of training."""
+"""Mixtures of experts with weights constructed from the proofs instead of trained."""
 
 import math
 from collections.abc import Callable
@@ -16,40 +16,42 @@ RouteBy = Literal["affine", "linear"]
 
 @runtime_checkable
 class SeparablePieces(Protocol):
-    """``f(x)_l = piece(l, i_l, x_l)`` on ``[0, pieces]^axes``, with i_l the interval of x_l."""
+    """A function ``f(x)_l = piece(l, i_l, x_l)`` on ``[0, pieces]^axes``, x_l in interval i_l."""
 
     pieces: int
     axes: int
 
     def piece(self, axis: int, index: int, z: Tensor) -> Tensor:
-        """The function that holds for ``index - 1 <= z <= index`` along an axis, index from 1."""
+        """Evaluate the function of interval ``index - 1 <= z <= index``, with index from 1."""
 
 
 def construct_on_cube(
     target: SeparablePieces, hidden_features: int, gate: RouteBy = "affine"
 ) -> MoENetwork:
-    """A network that represents ``target`` with its weights written down, not learned.
+    """Construct L mixtures of E experts that represent the E^L pieces of ``target``.
 
-    The mixture for axis l routes by the interval of x_l, exactly. Its expert i replaces x_l by the
-    linear spline that interpolates the l-th function on interval i, and carries the other
-    coordinates on as ``relu(x) - relu(-x)``. So the error is that of interpolation in one variable,
-    ``sup |f''| / (8 n^2)`` with ``n = hidden_features - 2 (axes - 1)`` segments an interval.
+    The mixture for axis l routes exactly by the interval of x_l. Its expert i replaces x_l by the
+    linear spline that interpolates the l-th function on interval i, and passes the other
+    coordinates through as ``relu(x) - relu(-x)``. The error is therefore that of interpolation in
+    one variable, ``sup |f''| / (8 n^2)`` with ``n = hidden_features - 2 (axes - 1)`` segments per
+    interval.
 
-    With ``gate="linear"`` a dense layer before each mixture computes E functions of x_l that are a
-    partition of unity, the i-th largest on interval i, and the mixture's gate selects among them:
-    2 L layers, as in the proof. With ``gate="affine"`` the scores ``(i - 1) x_l - i (i - 1) / 2``
-    select the same interval directly, since intervals are a power diagram: L layers.
+    With ``gate="linear"`` a dense layer before each mixture computes E functions of x_l that form a
+    partition of unity; function i is the largest on interval i, and the gate selects by it. The
+    network has 2 L layers, as in the proof. With ``gate="affine"`` the scores
+    ``(i - 1) x_l - i (i - 1) / 2`` select the interval directly, because intervals are a power
+    diagram. The network has L layers.
 
-    Source: Wang and E, arXiv 2505.24205, theorem 5.3 and the idea of its proof. That an affine gate
-    needs no dense layer is our remark.
+    Source: Wang and E, arXiv 2505.24205, theorem 5.3 and the idea of its proof. The version with
+    affine gates and without dense layers is ours.
 
     Args:
-        target: with one output an axis.
-        hidden_features: the theorem's width m, all neurons of an expert counted.
-        gate: as above.
+        target: Function with one output per axis.
+        hidden_features: Width m in the theorem, the number of all neurons of an expert.
+        gate: ``affine`` or ``linear``.
 
     Raises:
-        ValueError: fewer neurons than the construction needs, or an unknown gate.
+        ValueError: There are fewer neurons than the construction requires, or the gate is unknown.
     """
     experts, axes = target.pieces, target.axes
     carried = 2 * (axes - 1)
@@ -59,7 +61,7 @@ def construct_on_cube(
     if hidden_features < least:
         raise ValueError(
             f"hidden_features={hidden_features}: with {axes} axes, {experts} pieces and a {gate} "
-            f"gate the construction needs at least {least}"
+            f"gate the construction requires at least {least}"
         )
     is_linear = gate == "linear"
     network = MoENetwork(
@@ -110,7 +112,7 @@ def _write_experts(layer: MoELayer, target: SeparablePieces, axis: int) -> None:
 
 
 def _carry(first: Tensor, second: Tensor, coordinates: list[int]) -> None:
-    """Let each coordinate through, in two neurons: ``relu(x) - relu(-x)``."""
+    """Pass each coordinate through with two neurons, as ``relu(x) - relu(-x)``."""
     for neuron, coordinate in enumerate(coordinates):
         first[coordinate, 2 * neuron], first[coordinate, 2 * neuron + 1] = 1, -1
         second[2 * neuron, coordinate], second[2 * neuron + 1, coordinate] = 1, -1
@@ -118,7 +120,7 @@ def _carry(first: Tensor, second: Tensor, coordinates: list[int]) -> None:
 
 def _route_by_interval(layer: MoELayer, axis: int) -> None:
     gate: Any = layer.gate
-    if gate is None:  # one interval
+    if gate is None:  # a single interval
         return
     index = torch.arange(1.0, layer.experts.num_experts + 1)
     gate.weight[:, axis] = index - 1
@@ -126,7 +128,7 @@ def _route_by_interval(layer: MoELayer, axis: int) -> None:
 
 
 def _write_partition(layer: MoELayer, axis: int, axes: int, experts: int) -> None:
-    """Append to the coordinates the linear interpolation of unit vectors at interval centres."""
+    """Append the linear interpolation of unit vectors at the interval centres."""
     (first,), (second,) = layer.experts.weights
     (shift,), (last,) = layer.experts.biases
     _carry(first, second, list(range(axes)))
@@ -150,27 +152,29 @@ def _route_by_partition(layer: MoELayer, axes: int) -> None:
 def construct_on_circle(
     function: Callable[[Tensor], Tensor], hidden_features: int, charts: int = 4
 ) -> MoENetwork:
-    """A single mixture with a linear gate that represents ``function`` on the unit circle.
+    """Construct one mixture with a linear gate that represents a function on the unit circle.
 
-    Expert i holds the arc around the angle ``2 pi i / charts``. Its chart is linear: the component
-    t of x along the tangent there. On the arc the function is one of t alone, which a linear spline
-    with ``hidden_features`` segments interpolates. The gate's scores are the components of x along
-    the arcs' centres, so that arcs are its regions exactly, and the first of the two layers of the
-    theorem is not needed.
+    Expert i covers the arc around the angle ``2 pi i / charts``. Its chart is linear: the component
+    t of x along the tangent at the centre of the arc. On the arc the function depends on t alone,
+    and a linear spline with ``hidden_features`` segments interpolates it. The gate's scores are the
+    components of x along the centres, so its regions are exactly the arcs. The first of the
+    theorem's two layers is not needed.
 
     Source: Wang and E, arXiv 2505.24205, corollary 4.9 and example 4.6.
 
     Args:
-        function: from points ``(points, 2)`` to ``(points, 1)``.
-        hidden_features: neurons of an expert, the theorem's m.
-        charts: arcs, and experts.
+        function: Maps points ``(points, 2)`` to ``(points, 1)``.
+        hidden_features: Neurons per expert, m in the theorem.
+        charts: Number of arcs and of experts.
 
     Raises:
-        ValueError: fewer than 3 charts, on which the component would not tell points apart, or no
-            neuron.
+        ValueError: There are fewer than 3 charts, for which the component would not distinguish
+            points, or there is no neuron.
     """
     if charts < 3:
-        raise ValueError(f"charts={charts}: expected at least 3, so that arcs have linear charts")
+        raise ValueError(
+            f"charts={charts}: expected at least 3, because longer arcs have no linear chart"
+        )
     network = MoENetwork(
         2,
         1,
@@ -206,12 +210,12 @@ def construct_on_circle(
 
 @dataclass(frozen=True)
 class Spline:
-    """``value + sum_k kinks[k] * relu(x - knots[k])`` for x from the first knot on.
+    """The spline ``value + sum_k kinks[k] * relu(x - knots[k])`` for x from the first knot.
 
     Attributes:
-        knots: float64 ``(neurons,)``.
-        kinks: change of the slope at each knot, float64 ``(neurons,)``.
-        value: at the first knot, float64 without dimensions.
+        knots: Knots, float64 ``(neurons,)``.
+        kinks: Change of the slope at each knot, float64 ``(neurons,)``.
+        value: Value at the first knot, a float64 scalar.
     """
 
     knots: Tensor
@@ -222,9 +226,9 @@ class Spline:
 def interpolating_spline(
     function: Callable[[Tensor], Tensor], low: float, high: float, neurons: int
 ) -> Spline:
-    """The spline with ``neurons`` equal segments that agrees with ``function`` at their ends.
+    """Interpolate ``function`` by a spline with ``neurons`` equal segments.
 
-    It is off by at most ``(high - low)^2 / (8 * neurons^2) * sup |f''|`` (de Boor, A Practical
+    The error is at most ``(high - low)^2 / (8 * neurons^2) * sup |f''|`` (de Boor, A Practical
     Guide to Splines, chapter III).
     """
     ends = torch.linspace(low, high, neurons + 1, dtype=torch.float64)

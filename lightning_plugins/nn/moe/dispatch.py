@@ -1,4 +1,4 @@
-"""Giving tokens to their experts: one function, three back-ends that compute the same."""
+"""Sends tokens to their experts with one of three equivalent back-ends."""
 
 from collections.abc import Callable
 from functools import partial
@@ -20,21 +20,21 @@ def dispatch(
     experts: Callable[[Tensor, ExpertLinear], Tensor],
     backend: Backend = "auto",
 ) -> Tensor:
-    """Weighted sum of the outputs of each token's experts ``(tokens, out)``.
+    """Compute the weighted sum of the outputs of each token's experts ``(tokens, out)``.
 
-    ``dense`` computes every expert for every token: the reference, and fast where all is tiny.
-    ``loop`` sorts tokens by expert and multiplies one expert's after the other. ``grouped_mm``
-    does so in one call of torch. ``auto`` is ``grouped_mm`` where torch has it for the tokens'
-    type, else ``loop``. No token is dropped, and an expert may get none.
+    ``dense`` computes every expert for every token: it is the reference, and fast for tiny sizes.
+    ``loop`` sorts the tokens by expert and computes one expert after the other. ``grouped_mm``
+    computes all experts in one call of torch. ``auto`` selects ``grouped_mm`` if torch supports it
+    for the dtype of the tokens, otherwise ``loop``. No token is dropped, and experts can be empty.
 
     Args:
-        tokens: ``(tokens, in)``.
-        routing: of these tokens.
-        experts: from rows and the back-end's linear layer to rows, as :class:`Experts`.
-        backend: as above.
+        tokens: Tokens ``(tokens, in)``.
+        routing: Routing of these tokens.
+        experts: Maps rows and the back-end's linear layer to rows, like :class:`Experts`.
+        backend: ``auto``, ``dense``, ``loop`` or ``grouped_mm``.
 
     Raises:
-        ValueError: an unknown back-end, or one that does not know the tokens' type.
+        ValueError: The back-end is unknown or does not support the dtype.
     """
     backend = resolve_backend(backend, tokens.dtype)
     if backend == "dense":
@@ -52,10 +52,10 @@ def dispatch(
 
 
 def resolve_backend(backend: Backend, dtype: torch.dtype) -> Backend:
-    """The back-end that computes in ``dtype``: ``auto`` replaced by a choice.
+    """Return the back-end for ``dtype``, with ``auto`` replaced by a concrete one.
 
     Raises:
-        ValueError: an unknown back-end, or ``grouped_mm`` for a type that it does not know.
+        ValueError: The back-end is unknown, or ``grouped_mm`` does not support the dtype.
     """
     if backend == "auto":
         return "grouped_mm" if supports_grouped_mm(dtype) else "loop"
@@ -63,20 +63,20 @@ def resolve_backend(backend: Backend, dtype: torch.dtype) -> Backend:
         raise ValueError(f"backend={backend!r}: expected {', '.join(map(repr, BACKENDS))}")
     if backend == "grouped_mm" and not supports_grouped_mm(dtype):
         raise ValueError(
-            f"backend='grouped_mm': torch {torch.__version__} does not group products in {dtype}; "
-            "use backend='loop', or 'auto', which falls back to it"
+            f"backend='grouped_mm': torch {torch.__version__} does not support it in {dtype}; "
+            "use backend='loop', or 'auto', which falls back to 'loop'"
         )
     return backend
 
 
 class Groups:
-    """Rows, one for each (token, selected expert), sorted by expert.
+    """One row for each pair (token, selected expert), sorted by expert.
 
     Attributes:
-        order: row -> its place in the flattened ``(tokens, top_k)``.
-        inverse: place in the flattened ``(tokens, top_k)`` -> row.
-        experts: the expert of each row, ascending.
-        ends: where each expert's rows end, int32 ``(num_experts,)``.
+        order: Index of each row in the flattened ``(tokens, top_k)``.
+        inverse: Row of each index of the flattened ``(tokens, top_k)``.
+        experts: Expert of each row, ascending.
+        ends: End of each expert's rows, int32 ``(num_experts,)``.
     """
 
     def __init__(self, routing: Routing) -> None:
@@ -88,12 +88,12 @@ class Groups:
         self.ends = torch.searchsorted(self.experts, every, right=True, out_int32=True)
 
     def sizes(self) -> list[int]:
-        """Rows of each expert, on the host."""
+        """Return the number of rows per expert; synchronizes with the host."""
         return self.ends.diff(prepend=self.ends.new_zeros(1)).tolist()
 
 
 def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: Groups) -> Tensor:
-    """All experts' rows in one call."""
+    """Compute all experts in one call."""
     product = grouped_mm(rows, weight, groups.ends)
     if bias is None:
         return product
@@ -101,9 +101,9 @@ def grouped_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, groups: Gr
 
 
 def loop_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> Tensor:
-    """One expert's rows after the other."""
+    """Compute one expert after the other."""
     pieces = rows.split(sizes)
-    # Unbound once: the gradient of weight[e] would be an array of all experts for every e.
+    # Unbound once: the gradient of each weight[e] would have the size of all experts.
     weights = weight.unbind()
     if bias is None:
         return torch.cat([piece @ one for piece, one in zip(pieces, weights, strict=True)])
@@ -116,7 +116,7 @@ def loop_linear(rows: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[i
 
 
 def dense_linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Rows ``(num_experts, rows, in)``, all of every expert."""
+    """Compute every expert for all its rows ``(num_experts, rows, in)``."""
     return rows @ weight if bias is None else torch.baddbmm(bias.unsqueeze(1), rows, weight)
 
 

@@ -1,4 +1,4 @@
-"""Experts: equally shaped multilayer perceptrons whose weights are stacked."""
+"""Experts: multilayer perceptrons of equal shape with stacked weights."""
 
 import itertools
 import math
@@ -15,32 +15,35 @@ Activation = Literal["relu", "swiglu"]
 
 
 class ExpertLinear(Protocol):
-    """One linear layer of every expert, applied to the rows that each expert was given."""
+    """Applies one linear layer of every expert to the rows of that expert."""
 
     def __call__(self, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """``rows @ weight + bias``: ``(num_experts, in, out)`` and ``(num_experts, out)``.
+        """Compute ``rows @ weight + bias``.
 
-        How rows and experts belong together is the back-end's business.
+        Args:
+            rows: Rows of all experts, arranged as the back-end requires.
+            weight: Weights ``(num_experts, in, out)``.
+            bias: Biases ``(num_experts, out)``.
         """
 
 
 class Experts(nn.Module):
     """Multilayer perceptrons with stacked weights.
 
-    Layer j of expert e is ``rows @ weights[j][e] + biases[j][e]``, with the activation between
-    layers. ``swiglu`` makes hidden layers twice as wide and multiplies ``silu`` of the first half
-    with the second (Shazeer, arXiv 2002.05202, equation 6).
+    Layer j of expert e computes ``rows @ weights[j][e] + biases[j][e]``, with the activation
+    between layers. ``swiglu`` doubles the width of hidden layers and multiplies ``silu`` of the
+    first half by the second half (Shazeer, arXiv 2002.05202, equation 6).
 
-    With ``encoder_features`` every expert first maps its rows linearly to that many features, which
-    is the low-dimensional expert that Wang and E (arXiv 2505.24205) suggest; a linear decoder makes
-    :meth:`reconstruction_error` possible.
+    With ``encoder_features`` every expert first maps its rows linearly to a smaller number of
+    features, the low-dimensional expert that Wang and E (arXiv 2505.24205) suggest. A linear
+    decoder computes the :meth:`reconstruction_error`.
 
     Args:
-        num_experts: experts.
-        features: of the input, of each hidden layer, and of the output.
-        activation: between layers.
-        bias: whether layers have one.
-        encoder_features: of the encoder; None is without one.
+        num_experts: Number of experts.
+        features: Features of the input, of each hidden layer, and of the output.
+        activation: Activation between layers.
+        bias: Whether layers have a bias.
+        encoder_features: Features of the encoder; None disables it.
     """
 
     def __init__(
@@ -72,7 +75,7 @@ class Experts(nn.Module):
                 self.biases.append(_uniform(num_experts, widened, fan_in=inputs))
 
     def forward(self, rows: Tensor, linear: ExpertLinear) -> Tensor:
-        """Outputs of the experts for their rows."""
+        """Compute the outputs of the experts for their rows."""
         if self.encoder is not None:
             rows = linear(rows, self.encoder, None)
         for layer, weight in enumerate(self.weights):
@@ -82,7 +85,7 @@ class Experts(nn.Module):
         return rows
 
     def reconstruction_error(self, rows: Tensor, linear: ExpertLinear) -> Tensor:
-        """Mean squared error of decoding the encoded rows, one value a row ``(..., 1)``."""
+        """Compute the mean squared error of the decoded rows, one value per row ``(..., 1)``."""
         assert self.encoder is not None
         assert self.decoder is not None
         decoded = linear(linear(rows, self.encoder, None), self.decoder, None)
@@ -96,7 +99,7 @@ class Experts(nn.Module):
 
 
 def _uniform(*shape: int, fan_in: int) -> nn.Parameter:
-    """As ``torch.nn.Linear`` is initialised."""
+    """Initialize like ``torch.nn.Linear``."""
     bound = 1 / math.sqrt(fan_in)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
@@ -106,14 +109,14 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def supports_grouped_mm(dtype: torch.dtype) -> bool:
-    """Whether this torch (2.10 or later has the function) can group products in ``dtype``."""
+    """Whether torch has ``grouped_mm`` (2.10 or later) and supports it in ``dtype``."""
     return hasattr(functional, "grouped_mm") and dtype in _DTYPES
 
 
 def traces_grouped_mm(dtype: torch.dtype) -> bool:
-    """Whether ``torch.compile`` can trace it in ``dtype``: torch 2.14 cannot in float32.
+    """Whether ``torch.compile`` traces ``grouped_mm`` in ``dtype``; torch 2.14 fails in float32.
 
-    Where it cannot, a compiled layer has a graph break around each product.
+    Otherwise a compiled layer has a graph break at each product.
     """
     return dtype in _TRACED
 
@@ -128,21 +131,21 @@ def _is_traceable(dtype: torch.dtype) -> bool:
     return True
 
 
-# Of the module, not of a call: a compiler that traces a call cannot try one inside.
+# Evaluated at import, because the check cannot run inside a traced call.
 _TRACED = tuple(dtype for dtype in _DTYPES if supports_grouped_mm(dtype) and _is_traceable(dtype))
 
 
 def grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
-    """Rows ``(rows, in)``, sorted by expert, times ``weight`` ``(num_experts, in, out)``.
+    """Multiply each expert's rows by its weight with ``torch.nn.functional.grouped_mm``.
 
-    torch wants strides that are multiples of 16 bytes, so that odd widths are padded with zeros
-    here and cut again. It refuses gradients that are expanded, such as that of a sum, so they are
-    made contiguous. It does not follow autocast, so operands are cast as a matrix product's are.
+    torch requires strides in multiples of 16 bytes, so other widths are padded with zeros. It
+    rejects expanded gradients, such as that of a sum, so they are made contiguous. It ignores
+    autocast, so operands are cast like those of a matrix product.
 
     Args:
-        rows: float32, bfloat16 or float16.
-        weight: of all experts.
-        ends: where each expert's rows end, int32 ``(num_experts,)``.
+        rows: Rows ``(rows, in)`` sorted by expert, in float32, bfloat16 or float16.
+        weight: Weights of all experts ``(num_experts, in, out)``.
+        ends: End of each expert's rows, int32 ``(num_experts,)``.
     """
     device = rows.device.type
     if torch.is_autocast_enabled(device):
@@ -169,7 +172,7 @@ def _untraced_grouped_mm(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
 
 
 class _ContiguousGradient(torch.autograd.Function):
-    """The identity; its gradient comes out contiguous."""
+    """The identity with a contiguous gradient."""
 
     @staticmethod
     def forward(tensor: Tensor) -> Tensor:

@@ -16,37 +16,37 @@ from lightning_plugins.nn.moe.routing import (
 
 
 class MoELayer(nn.Module):
-    """Sends each token to ``top_k`` of ``num_experts`` perceptrons and adds up what they say.
+    """Sends each token to ``top_k`` of ``num_experts`` perceptrons and sums their weighted outputs.
 
     ``y = sum over the selected e of w_e(x) * expert_e(x)`` for tokens ``(..., in_features)``, plus
-    ``shared(x)`` where there is a shared expert. With one expert there is no gate: the layer is
-    that perceptron.
+    ``shared(x)`` if there is a shared expert. With a single expert the layer is a perceptron
+    without a gate.
 
     Source: Shazeer et al., arXiv 1701.06538; notation of Wang and E, arXiv 2505.24205, section 3.
 
     Args:
-        in_features: of a token.
-        out_features: of an output.
-        num_experts: to choose from.
-        hidden_features: neurons in each hidden layer of an expert.
-        top_k: experts a token.
-        num_layers: linear layers of an expert, 2 or more.
+        in_features: Features of a token.
+        out_features: Features of an output.
+        num_experts: Number of experts.
+        hidden_features: Neurons in each hidden layer of an expert.
+        top_k: Experts per token.
+        num_layers: Linear layers of an expert, at least 2.
         activation: ``relu``, or ``swiglu`` with two projections to the hidden features.
-        bias: whether the experts' layers have biases.
+        bias: Whether the experts' layers have biases.
         gate: ``linear``, ``affine``, ``mlp`` or ``cosine`` (:func:`build_gate`).
-        gate_features: hidden features of an ``mlp`` gate, dimensions of a ``cosine`` gate.
+        gate_features: Hidden features of an ``mlp`` gate, dimension of a ``cosine`` gate.
         gate_weighting: ``softmax_all`` or ``softmax_topk`` (:func:`route`).
         train_gate: False freezes the gate.
-        shared_features: neurons in each hidden layer of an expert that sees every token; 0 is none.
-        shared_gate: multiply the shared expert by a sigmoid of a linear function of the token, as
-            Qwen2-MoE does.
-        encoder_features: every expert first maps its tokens linearly to this many features.
-        backend: how tokens get to their experts (:func:`dispatch`).
+        shared_features: Neurons in each hidden layer of an expert for all tokens; 0 disables it.
+        shared_gate: Multiply the shared expert by a sigmoid of a linear function of the token, as
+            in Qwen2-MoE.
+        encoder_features: Every expert first maps its tokens linearly to this many features.
+        backend: Method that sends tokens to their experts (:func:`dispatch`).
 
     Raises:
-        ValueError: an argument outside its range; ``top_k=1`` with ``softmax_topk`` and a gate that
-            is to be trained, which would get no gradient; a back-end that does not know the type
-            of the weights.
+        ValueError: An argument is outside its range; the gate is trained with ``top_k=1`` and
+            ``softmax_topk``, which gives it no gradient; or the back-end does not support the
+            dtype of the weights.
 
     Example::
 
@@ -88,10 +88,7 @@ class MoELayer(nn.Module):
             if value < least:
                 raise ValueError(f"{name}={value}: expected at least {least}")
         if not 1 <= top_k <= num_experts:
-            raise ValueError(
-                f"top_k={top_k}: expected 1 to num_experts={num_experts}: a token cannot go to "
-                "more experts than there are"
-            )
+            raise ValueError(f"top_k={top_k}: expected 1 to num_experts={num_experts}")
         if gate_weighting not in GATE_WEIGHTINGS:
             raise ValueError(
                 f"gate_weighting={gate_weighting!r}: expected 'softmax_all' or 'softmax_topk'"
@@ -100,8 +97,8 @@ class MoELayer(nn.Module):
             raise ValueError(f"activation={activation!r}: expected 'relu' or 'swiglu'")
         if gate_weighting == "softmax_topk" and top_k == 1 < num_experts and train_gate:
             raise ValueError(
-                "gate_weighting='softmax_topk' with top_k=1 weighs the selected expert by the "
-                "constant 1, so that the gate gets no gradient: use gate_weighting='softmax_all', "
+                "gate_weighting='softmax_topk' with top_k=1 gives the selected expert the constant "
+                "weight 1, so the gate gets no gradient: use gate_weighting='softmax_all', "
                 "top_k=2 or more, or train_gate=False"
             )
         if encoder_features is not None and not 1 <= encoder_features <= in_features:
@@ -128,11 +125,11 @@ class MoELayer(nn.Module):
         resolve_backend(backend, self.experts.weights[0].dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Outputs ``(..., out_features)`` of tokens ``(..., in_features)``."""
+        """Compute outputs ``(..., out_features)`` of tokens ``(..., in_features)``."""
         return self.mix(tokens)[0]
 
     def mix(self, tokens: Tensor) -> tuple[Tensor, Routing]:
-        """Outputs ``(..., out_features)``, and where the flattened tokens went."""
+        """Compute outputs ``(..., out_features)`` and the routing of the flattened tokens."""
         flat = tokens.flatten(0, -2)
         routing = self.route(flat)
         if self.gate is None:
@@ -147,14 +144,14 @@ class MoELayer(nn.Module):
         return outputs.unflatten(0, tokens.shape[:-1]), routing
 
     def route(self, tokens: Tensor) -> Routing:
-        """Where tokens ``(tokens, in_features)`` go."""
+        """Route tokens ``(tokens, in_features)``."""
         if self.gate is None:
             zeros = torch.zeros_like(tokens[:, :1])
             return Routing(zeros, zeros.long(), torch.ones_like(zeros))
         return route(self.gate(tokens), self.top_k, self.gate_weighting)
 
     def reconstruction_error(self, tokens: Tensor, routing: Routing) -> Tensor:
-        """Mean squared error of decoding what the selected experts' encoders keep of a token."""
+        """Compute the mean squared error of tokens decoded from the selected experts' encoders."""
         equal = Routing(
             routing.logits, routing.experts, torch.full_like(routing.weights, 1 / self.top_k)
         )
@@ -163,7 +160,7 @@ class MoELayer(nn.Module):
 
     @property
     def num_active_parameters(self) -> int:
-        """Parameters that take part in the output of one token, which a decoder does not."""
+        """Number of parameters that one token uses; excludes the decoder."""
         total = sum(parameter.numel() for parameter in self.parameters())
         experts = sum(parameter.numel() for parameter in self.experts.parameters())
         decoder = self.experts.decoder

@@ -1,4 +1,4 @@
-"""Mixture-of-experts layers, one after the other."""
+"""Networks of mixture-of-experts layers."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,7 +14,7 @@ ARRANGEMENTS = ("moe", "dense_moe", "shared_routed")
 
 @dataclass(frozen=True)
 class RoutedStep:
-    """What a layer with a gate did: its tokens ``(tokens, in_features)`` and where they went."""
+    """A layer with a gate, its tokens ``(tokens, in_features)`` and their routing."""
 
     layer: MoELayer
     tokens: Tensor
@@ -24,32 +24,34 @@ class RoutedStep:
 class MoENetwork(nn.Module):
     """The composition of ``depth`` layers, from ``(batch, in_features)`` to ``out_features``.
 
-    Without a residual connection, as in the paper, each layer has to carry on what later ones need.
+    Without residual connections, as in the paper, each layer must pass on all information that
+    later layers need.
 
     ``arrangement`` is one of
 
     * ``moe``: every layer is a mixture,
-    * ``dense_moe``: dense layers and mixtures in turns, as in GShard and GLaM,
-    * ``shared_routed``: every layer is a mixture beside an expert for all tokens, as in DeepSeek.
+    * ``dense_moe``: dense layers and mixtures alternate, as in GShard and GLaM,
+    * ``shared_routed``: every layer is a mixture with an additional expert for all tokens, as in
+      DeepSeek.
 
     Source: Wang and E, arXiv 2505.24205, section 3; the arrangements are those of its discussion.
 
     Args:
-        in_features: of an input.
-        out_features: of an output.
-        depth: layers, dense ones included.
-        num_experts: of each mixture; with 1 the network is dense.
-        hidden_features: neurons in each hidden layer of an expert.
-        state_features: between layers; None is ``in_features``.
-        arrangement: as above.
-        residual: layers with as many outputs as inputs add their input.
-        layer: what else :class:`MoELayer` takes, for each mixture.
+        in_features: Features of an input.
+        out_features: Features of an output.
+        depth: Number of layers, including dense layers.
+        num_experts: Experts per mixture; with 1 the network is dense.
+        hidden_features: Neurons in each hidden layer of an expert.
+        state_features: Features between layers; None means ``in_features``.
+        arrangement: ``moe``, ``dense_moe`` or ``shared_routed``.
+        residual: Add the input in every layer with as many outputs as inputs.
+        layer: Further arguments of :class:`MoELayer` for each mixture.
 
     Attributes:
-        settings: the arguments, by which another network of this shape is built.
+        settings: The arguments, to build another network of the same shape.
 
     Raises:
-        ValueError: an argument outside its range, or a residual connection that no layer can have.
+        ValueError: An argument is outside its range, or no layer can have a residual connection.
     """
 
     def __init__(
@@ -88,19 +90,19 @@ class MoENetwork(nn.Module):
             )
         if arrangement == "dense_moe" and depth % 2:
             raise ValueError(
-                f"depth={depth} with arrangement='dense_moe': expected pairs of a dense layer and "
-                "a mixture, so an even number"
+                f"depth={depth} with arrangement='dense_moe': expected an even number, because "
+                "dense layers and mixtures alternate"
             )
         if arrangement == "shared_routed":
             layer = {"shared_features": hidden_features, **layer}
         features = [in_features, *[state_features] * (depth - 1), out_features]
         self.layers: Any = nn.ModuleList()  # of MoELayer
-        for place in range(depth):
-            is_dense = arrangement == "dense_moe" and place % 2 == 0
+        for index in range(depth):
+            is_dense = arrangement == "dense_moe" and index % 2 == 0
             self.layers.append(
                 MoELayer(
-                    features[place],
-                    features[place + 1],
+                    features[index],
+                    features[index + 1],
                     hidden_features=hidden_features,
                     **({"num_experts": 1} if is_dense else {"num_experts": num_experts, **layer}),
                 )
@@ -113,11 +115,11 @@ class MoENetwork(nn.Module):
             )
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Outputs ``(batch, out_features)``."""
+        """Compute outputs ``(batch, out_features)``."""
         return self.mix(inputs)[0]
 
     def mix(self, inputs: Tensor) -> tuple[Tensor, list[RoutedStep]]:
-        """Outputs ``(batch, out_features)``, and what each layer with a gate did."""
+        """Compute outputs ``(batch, out_features)`` and the step of each layer with a gate."""
         state, steps = inputs, []
         for layer, adds_input in zip(self.layers, self.adds_input, strict=True):
             outputs, routing = layer.mix(state)
@@ -128,5 +130,5 @@ class MoENetwork(nn.Module):
 
     @property
     def num_active_parameters(self) -> int:
-        """Parameters that take part in the output of one input."""
+        """Number of parameters that one input uses."""
         return sum(layer.num_active_parameters for layer in self.layers)

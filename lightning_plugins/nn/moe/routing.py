@@ -13,12 +13,12 @@ GATE_WEIGHTINGS = ("softmax_all", "softmax_topk")
 
 @dataclass(frozen=True)
 class Routing:
-    """Where a gate sends tokens.
+    """The assignment of tokens to experts by a gate.
 
     Attributes:
-        logits: the gate's scores ``(tokens, num_experts)``.
-        experts: the selected experts, best first, int64 ``(tokens, top_k)``.
-        weights: of their outputs in the sum, ``(tokens, top_k)``.
+        logits: Scores of the gate ``(tokens, num_experts)``.
+        experts: Selected experts, best first, int64 ``(tokens, top_k)``.
+        weights: Weights of the experts' outputs in the sum, ``(tokens, top_k)``.
     """
 
     logits: Tensor
@@ -27,30 +27,30 @@ class Routing:
 
     @property
     def scores(self) -> Tensor:
-        """The logits, in single precision at least."""
+        """The logits in at least single precision."""
         return at_least_single(self.logits)
 
     @property
     def num_experts(self) -> int:
-        """Experts that the gate chooses from."""
+        """Number of experts that the gate selects from."""
         return self.logits.shape[-1]
 
 
 def route(logits: Tensor, top_k: int, gate_weighting: GateWeighting) -> Routing:
-    """Select the ``top_k`` experts with the largest scores, and weigh them.
+    """Select the ``top_k`` experts with the largest scores and compute their weights.
 
-    ``softmax_all`` weighs by the softmax over all experts, so that the weights sum to less than 1
-    and one selected expert still gives the gate a gradient (Fedus et al., Switch Transformers,
-    arXiv 2101.03961, section 2.1). ``softmax_topk`` weighs by the softmax over the selected ones
+    ``softmax_all`` uses the softmax over all experts: the weights sum to less than 1, and the gate
+    receives a gradient even if only one expert is selected (Fedus et al., Switch Transformers,
+    arXiv 2101.03961, section 2.1). ``softmax_topk`` uses the softmax over the selected experts
     (Shazeer et al., arXiv 1701.06538, equations 3 to 5; Wang and E, arXiv 2505.24205, section 3);
-    with ``top_k=1`` that weight is the constant 1.
+    with ``top_k=1`` the weight is the constant 1.
 
     Args:
-        logits: ``(tokens, num_experts)``.
-        top_k: experts a token.
-        gate_weighting: as above.
+        logits: Scores ``(tokens, num_experts)``.
+        top_k: Experts per token.
+        gate_weighting: ``softmax_all`` or ``softmax_topk``.
     """
-    # A softmax in half precision moves the choice between experts.
+    # A softmax in half precision would change the selection.
     scores = at_least_single(logits)
     best, experts = scores.topk(top_k, dim=-1)
     if gate_weighting == "softmax_topk":
@@ -61,7 +61,7 @@ def route(logits: Tensor, top_k: int, gate_weighting: GateWeighting) -> Routing:
 
 
 def at_least_single(tensor: Tensor) -> Tensor:
-    """``tensor``, or what is in half precision in single."""
+    """Convert half precision to single precision; return other tensors unchanged."""
     return tensor if tensor.dtype.itemsize >= 4 else tensor.float()
 
 
@@ -71,14 +71,15 @@ GateName = Literal["linear", "affine", "mlp", "cosine"]
 def build_gate(
     name: GateName, in_features: int, num_experts: int, hidden_features: int
 ) -> nn.Module:
-    """The gate of that name: ``(tokens, in_features)`` to scores ``(tokens, num_experts)``.
+    """Build a gate by name: ``(tokens, in_features)`` to scores ``(tokens, num_experts)``.
 
-    ``linear`` has no bias, as in Wang and E (arXiv 2505.24205, section 3): its regions are cones.
-    ``affine`` has one: its regions are the cells of a power diagram. ``mlp`` has one hidden ReLU
-    layer of ``hidden_features``; ``cosine`` compares directions in that many dimensions.
+    ``linear`` has no bias, as in Wang and E (arXiv 2505.24205, section 3), so its regions are
+    cones. ``affine`` has a bias, so its regions are the cells of a power diagram. ``mlp`` has one
+    hidden ReLU layer of ``hidden_features``; ``cosine`` compares directions in ``hidden_features``
+    dimensions.
 
     Raises:
-        ValueError: an unknown name, naming those that exist.
+        ValueError: The name is unknown.
     """
     if name == "linear":
         return nn.Linear(in_features, num_experts, bias=False)
@@ -96,18 +97,18 @@ def build_gate(
 
 
 class CosineGate(nn.Module):
-    """Scores by the angle between the projected token and a direction for each expert.
+    """Scores experts by the angle between the projected token and a direction per expert.
 
     ``score_i = cos(W x, e_i) / temperature`` with a learned temperature that starts at 0.07 and is
-    kept at 0.01 or more.
+    clamped to at least 0.01.
 
     Source: Chi et al., On the Representation Collapse of Sparse Mixture of Experts, NeurIPS 2022,
     arXiv 2204.09179, equations 4 and 5.
 
     Args:
-        in_features: of a token.
-        num_experts: directions.
-        hidden_features: dimensions in which angles are taken.
+        in_features: Features of a token.
+        num_experts: Number of directions.
+        hidden_features: Dimension of the space in which angles are computed.
     """
 
     def __init__(self, in_features: int, num_experts: int, hidden_features: int) -> None:
@@ -117,6 +118,6 @@ class CosineGate(nn.Module):
         self.temperature = nn.Parameter(torch.tensor(0.07))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Scores ``(tokens, num_experts)``."""
+        """Compute scores ``(tokens, num_experts)``."""
         cosine = normalize(self.projection(tokens), dim=-1) @ normalize(self.directions, dim=-1).T
         return cosine / self.temperature.clamp(min=0.01)

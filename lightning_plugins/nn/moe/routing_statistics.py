@@ -1,4 +1,4 @@
-"""Load, losses and paths computed from routings."""
+"""Expert load, auxiliary losses and paths of routed tokens."""
 
 from collections.abc import Sequence
 
@@ -10,20 +10,20 @@ from lightning_plugins.optional_packages import requires
 
 
 def load_balancing_loss(routing: Routing) -> Tensor:
-    """``E * sum_i f_i P_i``: 1 where load and probability are spread evenly, up to E.
+    """Compute ``E * sum_i f_i P_i``: 1 if load and probability are uniform, at most E.
 
-    f_i is the share of assignments that go to expert i, P_i its mean probability under the softmax
-    over all experts. The gradient flows through P alone.
+    f_i is the fraction of all assignments that go to expert i, P_i its mean probability under the
+    softmax over all experts. Only P has a gradient.
 
-    Source: Fedus et al., Switch Transformers, arXiv 2101.03961, equations 4 to 6; with ``top_k``
-    assignments a token, shares are of all of them.
+    Source: Fedus et al., Switch Transformers, arXiv 2101.03961, equations 4 to 6, with ``top_k``
+    assignments per token.
     """
     probabilities = routing.scores.softmax(dim=-1).mean(dim=0)
     return routing.num_experts * (expert_load(routing) * probabilities).sum()
 
 
 def router_z_loss(routing: Routing) -> Tensor:
-    """Mean squared logarithm of the sum of exponentiated scores; keeps scores small.
+    """Compute the mean squared log-sum-exp of the scores, a penalty on large scores.
 
     Source: Zoph et al., ST-MoE, arXiv 2202.08906, equation 5.
     """
@@ -31,47 +31,46 @@ def router_z_loss(routing: Routing) -> Tensor:
 
 
 def expert_load(routing: Routing) -> Tensor:
-    """Share of all assignments that each expert gets ``(num_experts,)``; sums to 1."""
+    """Compute the fraction of all assignments per expert ``(num_experts,)``, with sum 1."""
     chosen = routing.experts.flatten()
-    # Half precision could not count beyond 256.
+    # Half precision cannot count beyond 256.
     ones = torch.ones_like(chosen, dtype=routing.scores.dtype)
     load = torch.zeros(routing.num_experts, dtype=ones.dtype, device=ones.device)
     return load.scatter_add(0, chosen, ones) / chosen.numel()
 
 
 def paths_of(routings: Sequence[Routing]) -> Tensor:
-    """The first expert of each input in each layer, int64 ``(inputs, layers)``.
+    """Return the first expert of each input in each layer, int64 ``(inputs, layers)``.
 
     Args:
-        routings: of the same inputs, one a layer.
+        routings: Routings of the same inputs, one per layer.
     """
     return torch.stack([routing.experts[:, 0] for routing in routings], dim=1)
 
 
 def num_unique_paths(paths: Tensor) -> int:
-    """How many different rows ``paths`` ``(inputs, layers)`` has."""
+    """Count the distinct rows of ``paths`` ``(inputs, layers)``."""
     return len(paths.unique(dim=0))
 
 
 def load_entropy(routing: Routing) -> Tensor:
-    """Entropy of the load over experts, as a share of its largest value: 0 is collapse."""
+    """Compute the entropy of the expert load relative to its maximum; 0 means collapse."""
     load = expert_load(routing)
     return torch.special.entr(load).sum() / torch.log(torch.tensor(float(len(load))))
 
 
 def routing_accuracy(paths: Tensor, regions: Tensor) -> float:
-    """Share of inputs whose path is the one that was matched to their region.
+    """Compute the fraction of inputs whose path is matched to their region.
 
-    Each path is matched to at most one region and each region to at most one path, so that the
-    share is largest (Hungarian method). Where there are more paths than regions, what takes an
-    unmatched path counts as wrong.
+    The one-to-one matching of paths and regions maximizes the fraction (Hungarian method). If there
+    are more paths than regions, inputs on unmatched paths count as wrong.
 
     Args:
-        paths: int64 ``(inputs, layers)``.
-        regions: the true piece of each input, int64 ``(inputs,)``.
+        paths: Paths, int64 ``(inputs, layers)``.
+        regions: True piece of each input, int64 ``(inputs,)``.
 
     Raises:
-        ImportError: without scipy.
+        ImportError: scipy is missing.
     """
     with requires("scipy", by="matching paths to regions", extra="report"):
         from scipy.optimize import linear_sum_assignment  # type: ignore[import-untyped]

@@ -1,4 +1,4 @@
-"""Functions with known pieces, for mixtures of experts to represent or to learn."""
+"""Target functions with known pieces for mixtures of experts."""
 
 import math
 from collections.abc import Callable
@@ -20,33 +20,33 @@ class Target(Protocol):
     out_features: int
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, out_features)``."""
+        """Compute values ``(points, out_features)``."""
 
     def regions(self, points: Tensor) -> Tensor | None:
-        """The piece of each point, int64 ``(points,)``; None for a function without pieces."""
+        """Return the piece of each point, int64 ``(points,)``, or None if there are no pieces."""
 
 
 def build_target(name: TargetName, features: int, pieces: int, generator: Generator) -> Target:
-    """The target of that name on points with ``features`` natural coordinates.
+    """Build a target by name for points with ``features`` natural coordinates.
 
     ========================  ======================================================================
-    ``smooth``                :class:`Smooth`, a random function of one smoothness in any dimension
+    ``smooth``                :class:`Smooth`, random, equally smooth in every dimension
     ``sine_cosine``           :class:`SineCosine`, the paper's first experiment
     ``bumps``                 :class:`Bumps`, the paper's second experiment; continuous, separable
     ``bump_product``          :class:`BumpProduct`, continuous and not separable
-    ``jumps``                 another affine function in each cell of a grid: a power diagram
-    ``shells``                the same in concentric shells, which no power diagram is
+    ``jumps``                 one affine function in each cell of a grid, a power diagram
+    ``shells``                one affine function in each concentric shell, not a power diagram
     ``checkerboard``          two affine functions on the squares of a checkerboard
     ========================  ======================================================================
 
     Args:
-        name: as above.
-        features: natural coordinates of a point.
-        pieces: intervals along each axis of the cube, or shells.
-        generator: of what is random in the target.
+        name: One of the names above.
+        features: Natural coordinates of a point.
+        pieces: Number of intervals along each axis of the cube, or of shells.
+        generator: Random generator of the target.
 
     Raises:
-        ValueError: an unknown name, fewer pieces than 1, or too few coordinates.
+        ValueError: The name is unknown, ``pieces`` is below 1, or there are too few coordinates.
     """
     if name not in _TARGETS:
         raise ValueError(f"target={name!r}: expected {', '.join(map(repr, _TARGETS))}")
@@ -56,7 +56,7 @@ def build_target(name: TargetName, features: int, pieces: int, generator: Genera
         return Smooth(features, generator)
     if name == "sine_cosine":
         if features < 2:
-            raise ValueError("target='sine_cosine' needs points with at least 2 coordinates")
+            raise ValueError("target='sine_cosine' requires points with at least 2 coordinates")
         return SineCosine()
     if name == "bumps":
         return Bumps(pieces, features)
@@ -71,11 +71,11 @@ def build_target(name: TargetName, features: int, pieces: int, generator: Genera
 
 
 class Smooth:
-    """A random smooth function: a Gaussian process of mean 0, variance 1 and a Gaussian kernel.
+    """A random smooth function: a Gaussian process with mean 0, variance 1 and a Gaussian kernel.
 
-    ``f(x) = sqrt(2 / 256) sum_k cos(w_k . x + b_k)`` with w normal of standard deviation 2, so that
-    values half a unit apart are correlated by exp(-1/2). The kernel, and with it the smoothness, is
-    the same in every dimension.
+    ``f(x) = sqrt(2 / 256) sum_k cos(w_k . x + b_k)`` with normal w of standard deviation 2. Values
+    at a distance of 1/2 have the correlation exp(-1/2). Kernel and smoothness are the same in every
+    dimension.
 
     Source: Rahimi and Recht, Random Features for Large-Scale Kernel Machines, 2007, algorithm 1.
     """
@@ -87,16 +87,16 @@ class Smooth:
         self.phases = 2 * math.pi * torch.rand(256, generator=generator)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, 1)``."""
+        """Compute values ``(points, 1)``."""
         waves = (points @ self.frequencies + self.phases).cos()
         return waves.sum(dim=1, keepdim=True) * math.sqrt(2 / 256)
 
     def regions(self, points: Tensor) -> None:
-        """There are none."""
+        """Return None; there are no pieces."""
 
 
 class SineCosine:
-    """``sin(5 x_1) + cos(3 x_2)`` of the first two coordinates.
+    """The function ``sin(5 x_1) + cos(3 x_2)`` of the first two coordinates.
 
     Source: Wang and E, arXiv 2505.24205, section 6, on the unit circle.
     """
@@ -104,23 +104,24 @@ class SineCosine:
     out_features = 1
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, 1)``."""
+        """Compute values ``(points, 1)``."""
         return (5 * points[:, :1]).sin() + (3 * points[:, 1:2]).cos()
 
     def regions(self, points: Tensor) -> None:
-        """There are none."""
+        """Return None; there are no pieces."""
 
 
 class Bumps:
-    """``f_l(x) = i (x_l - i + 1)^2 (x_l - i)^2`` for x_l in [i - 1, i], on ``[0, pieces]^axes``.
+    """Bumps ``f_l(x) = i (x_l - i + 1)^2 (x_l - i)^2`` for x_l in [i - 1, i].
 
-    One output an axis. Function and slope are continuous, the second derivative jumps.
+    The domain is ``[0, pieces]^axes``, with one output per axis. The function and its first
+    derivative are continuous; the second derivative jumps.
 
-    Source: Wang and E, arXiv 2505.24205, figure 3, for each axis alike.
+    Source: Wang and E, arXiv 2505.24205, figure 3, the same for each axis.
 
     Args:
-        pieces: intervals along each axis.
-        axes: coordinates.
+        pieces: Number of intervals along each axis.
+        axes: Number of coordinates.
     """
 
     def __init__(self, pieces: int, axes: int) -> None:
@@ -128,20 +129,20 @@ class Bumps:
         self.out_features = self.axes = axes
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, axes)``."""
+        """Compute values ``(points, axes)``."""
         return self.piece(0, intervals(points, self.pieces) + 1, points)
 
     def piece(self, axis: int, index: Tensor | int, z: Tensor) -> Tensor:
-        """The function that holds for ``index - 1 <= z <= index`` along an axis, anywhere."""
+        """Evaluate the function of the interval ``index - 1 <= z <= index`` at any z."""
         return index * (index - 1 - z).square() * (z - index).square()
 
     def regions(self, points: Tensor) -> Tensor:
-        """The cell of each point."""
+        """Return the cell of each point."""
         return cells(points, self.pieces)
 
 
 class BumpProduct:
-    """``prod_l (1 + f_l(x_l))`` with the f of :class:`Bumps`; one output, and not separable."""
+    """The product ``prod_l (1 + f_l(x_l))`` of :class:`Bumps` f: one output, not separable."""
 
     out_features = 1
 
@@ -149,18 +150,18 @@ class BumpProduct:
         self.bumps = Bumps(pieces, axes)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, 1)``."""
+        """Compute values ``(points, 1)``."""
         return (1 + self.bumps(points)).prod(dim=1, keepdim=True)
 
     def regions(self, points: Tensor) -> Tensor:
-        """The cell of each point."""
+        """Return the cell of each point."""
         return self.bumps.regions(points)
 
 
 class PiecewiseAffine:
     """A random affine function in each region of the cube ``[0, pieces]^features``.
 
-    ``f(x) = a_r . (x - c) / s + b_r`` with normal a and b, c the centre and s half the side.
+    ``f(x) = a_r . (x - c) / s + b_r`` with normal a and b, the centre c and half the side length s.
     """
 
     out_features = 1
@@ -179,36 +180,36 @@ class PiecewiseAffine:
         self.offsets = torch.randn(num_regions, 1, generator=generator)
 
     def __call__(self, points: Tensor) -> Tensor:
-        """Values ``(points, 1)``."""
+        """Compute values ``(points, 1)``."""
         region = self.regions(points)
         centred = points / (self.pieces / 2) - 1
         return (self.slopes[region] * centred).sum(dim=1, keepdim=True) + self.offsets[region]
 
     def regions(self, points: Tensor) -> Tensor:
-        """The region of each point."""
+        """Return the region of each point."""
         return self.partition(points, self.pieces)
 
 
 def intervals(points: Tensor, pieces: int) -> Tensor:
-    """Which unit interval each coordinate lies in, from 0: int64, of the shape of ``points``."""
+    """Return the unit interval of each coordinate, from 0, as int64 in the shape of ``points``."""
     return points.floor().long().clamp(0, pieces - 1)
 
 
 def cells(points: Tensor, pieces: int) -> Tensor:
-    """Which of the ``pieces^features`` unit cells each point lies in."""
+    """Return the unit cell of each point, one of ``pieces^features``."""
     place_values = pieces ** torch.arange(points.shape[1])
     return (intervals(points, pieces) * place_values).sum(dim=1)
 
 
 def shells(points: Tensor, pieces: int) -> Tensor:
-    """Which shell around the centre: those in the inscribed ball are equally large.
+    """Return the shell of each point; shells in the inscribed ball have equal volume.
 
-    The corners of the cube belong to the last one.
+    The corners of the cube belong to the last shell.
     """
     distance = (points / (pieces / 2) - 1).norm(dim=1)
     return (pieces * distance ** points.shape[1]).floor().long().clamp(max=pieces - 1)
 
 
 def checkerboard(points: Tensor, pieces: int) -> Tensor:
-    """The colour, 0 or 1, of the unit square that each point lies in."""
+    """Return the colour, 0 or 1, of the unit square of each point."""
     return intervals(points, pieces).sum(dim=1) % 2

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from lightning_plugins.callbacks import PhaseDetector
+from lightning_plugins.callbacks import PhaseDetector, phase_detector
 from lightning_plugins.datamodules import InductionMixtureDataModule
 from lightning_plugins.litmodels import InductionMixture
 
@@ -17,7 +17,7 @@ NUMBERS = ("p1", "w1", "p2", "v1", "k", "v2")
 @pytest.fixture
 def undrawn(monkeypatch):
     """Disable the plots of all runs."""
-    monkeypatch.setattr(PhaseDetector, "_draw", lambda *_: None)
+    monkeypatch.setattr(phase_detector, "log_picture", lambda *_: None)
 
 
 pytestmark = pytest.mark.usefixtures("undrawn")

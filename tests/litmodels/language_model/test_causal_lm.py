@@ -61,7 +61,7 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token():
     torch.testing.assert_close(module.loss(windows), expected)
 
 
-def test_a_token_does_not_see_the_ones_after_it():
+def test_a_token_does_not_attend_to_later_tokens():
     module = made().eval()
     tokens = torch.randint(256, (1, 16), generator=torch.Generator().manual_seed(0))
     changed = tokens.clone()
@@ -69,7 +69,7 @@ def test_a_token_does_not_see_the_ones_after_it():
     torch.testing.assert_close(module(tokens)[0, :10], module(changed)[0, :10])
 
 
-def test_initial_weights_are_those_of_the_papers():
+def test_initial_weights_follow_the_papers():
     config = {**SMALL, "hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 8}
     module = made(config=config)
     deviations = {name: p.std().item() for name, p in module.network.named_parameters()}
@@ -122,7 +122,7 @@ RESIDUAL_PROJECTIONS = {
 
 
 @pytest.mark.parametrize("architecture", RESIDUAL_PROJECTIONS)
-def test_residual_scaling_divides_the_projections_and_nothing_else(architecture):
+def test_residual_scaling_changes_only_the_projections(architecture):
     config, endings = RESIDUAL_PROJECTIONS[architecture]
     scaled = made(architecture, config).network.state_dict()
     plain = made(architecture, config, residual_scaling=False).network.state_dict()
@@ -133,8 +133,8 @@ def test_residual_scaling_divides_the_projections_and_nothing_else(architecture)
         assert torch.equal(scaled[name], expected), name
 
 
-def test_what_residual_scaling_does_not_reach_is_said():
-    with pytest.warns(UserWarning, match=r"no attention and no feed-forward.*RwkvForCausalLM"):
+def test_residual_scaling_warns_about_unknown_projections():
+    with pytest.warns(UserWarning, match=r"no attention and no feed-forward projection of Rwkv"):
         made("rwkv", {"hidden_size": 16, "num_hidden_layers": 2})
     config = {**SMALL, "num_key_value_heads": 2}
     with pytest.warns(UserWarning, match="no feed-forward projection"):
@@ -142,7 +142,7 @@ def test_what_residual_scaling_does_not_reach_is_said():
 
 
 class EachLoggedThroughput(Callback):
-    """By a clock on which a batch takes one second and an optimizer step four more."""
+    """The clock advances one second per batch and four more per optimizer step."""
 
     def __init__(self, monkeypatch):
         self.now, self.seen = 0.0, []
@@ -161,7 +161,7 @@ class EachLoggedThroughput(Callback):
 
 @pytest.mark.parametrize("callbacks", [[], [LateSAM()]], ids=["plain", "two passes"])
 @pytest.mark.parametrize("accumulate", [1, 4])
-def test_the_throughput_is_that_of_whole_steps(tmp_path, data, monkeypatch, accumulate, callbacks):
+def test_the_throughput_covers_whole_steps(tmp_path, data, monkeypatch, accumulate, callbacks):
     clock = EachLoggedThroughput(monkeypatch)
     fitted(
         tmp_path,
@@ -178,7 +178,7 @@ def test_the_throughput_is_that_of_whole_steps(tmp_path, data, monkeypatch, accu
 
 
 @pytest.mark.parametrize("option", ["activation_checkpointing", "compile"])
-def test_an_option_does_not_change_the_gradients(option, monkeypatch):
+def test_memory_and_compile_options_do_not_change_the_gradients(option, monkeypatch):
     # The C++ compiler of the default backend may not be there.
     monkeypatch.setattr(torch.nn.Module, "compile", lambda self: None)
     plain, other = made(), made(**{option: True})
@@ -190,7 +190,7 @@ def test_an_option_does_not_change_the_gradients(option, monkeypatch):
         torch.testing.assert_close(one.grad, two.grad)
 
 
-def test_grouped_experts_are_the_eager_loop():
+def test_grouped_experts_match_the_eager_loop():
     losses, gradients = [], []
     for implementation in ("eager", "grouped_mm"):
         module = made("qwen2_moe", MOE)
@@ -214,7 +214,7 @@ def test_grouped_experts_are_the_eager_loop():
         ("gpt_oss", GPT_OSS, "router"),
     ],
 )
-def test_the_routing_is_that_of_the_gates(architecture, config, gate):
+def test_the_routing_matches_the_gates(architecture, config, gate):
     module = made(architecture, config).eval()
     said = []
     for layer in module.network.model.layers:
@@ -232,7 +232,7 @@ MIXTURES = [("qwen2_moe", MOE), ("mixtral", MIXTRAL), ("gpt_oss", GPT_OSS)]
 
 
 @pytest.mark.parametrize(("architecture", "config"), MIXTURES)
-def test_its_experts_are_balanced_and_can_be_watched(tmp_path, data, architecture, config):
+def test_experts_are_balanced_and_their_routing_is_available(tmp_path, data, architecture, config):
     data.mask_documents = True
     module = made(architecture, config)
     trainer = fitted(
@@ -244,12 +244,12 @@ def test_its_experts_are_balanced_and_can_be_watched(tmp_path, data, architectur
     assert 1 <= metrics["train/router_max_load"] <= 4
 
 
-def test_a_mixture_is_not_balanced_where_the_configuration_says_so():
+def test_the_configuration_can_disable_balancing():
     module = made("mixtral", {**MIXTRAL, "output_router_logits": False})
     assert module.routings(torch.zeros(1, 17, dtype=torch.long)) == []
 
 
-def test_data_with_more_tokens_than_the_network_knows_is_refused(tmp_path, data):
+def test_data_with_more_tokens_than_the_network_has_is_refused(tmp_path, data):
     module = CausalLM(vocab_size=100, context_length=16, config=SMALL)
     with pytest.raises(ValueError, match="vocab_size=100: TokenDataModule has 256 tokens"):
         fitted(tmp_path, data, module)
@@ -264,6 +264,6 @@ def test_data_with_more_tokens_than_the_network_knows_is_refused(tmp_path, data)
         ({"architecture": "llamma"}, "llamma"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         CausalLM(**arguments)

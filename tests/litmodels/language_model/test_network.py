@@ -1,4 +1,4 @@
-"""Documents that share a window and do not see each other."""
+"""Documents in one window do not attend to each other."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.litmodels.language_model.network import (
     inputs_and_targets,
-    keeps_documents_apart,
+    isolates_documents,
 )
 
 DOCUMENTS = ("to be\n", "or not to be, that\n", "is the question\n")
@@ -40,19 +40,19 @@ def batch_of(data, windows):
     return default_collate([data.val_dataset[index] for index in windows])
 
 
-def test_positions_and_labels_start_again_with_each_document(data):
+def test_positions_and_labels_restart_at_each_document(data):
     window = data.val_dataset[0]
     text = "to be\n\0or not to "
     assert bytes(window["input_ids"].tolist()).decode() == text
     assert window["position_ids"].tolist() == [*range(7), *range(10)]
     assert window["labels"].tolist() == [*map(ord, text[:7]), -100, *map(ord, text[8:])]
-    # A window that begins inside a document counts from its own start.
+    # Positions in a window that starts inside a document count from the start of the window.
     assert data.val_dataset[1]["position_ids"].tolist() == [*range(11), *range(6)]
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize(("architecture", "config"), ARCHITECTURES)
-def test_packed_logits_are_those_of_each_document_alone(data, architecture, config, attention):
+def test_packed_logits_equal_those_of_each_document_alone(data, architecture, config, attention):
     module = made(architecture, config).eval()
     module.network.set_attn_implementation(attention)
     inputs, targets = inputs_and_targets(batch_of(data, [0]))
@@ -65,7 +65,7 @@ def test_packed_logits_are_those_of_each_document_alone(data, architecture, conf
     assert targets[0, 6] == -100
 
 
-def test_the_loss_leaves_out_what_nothing_tells():
+def test_the_loss_ignores_the_first_token_of_each_document():
     module = made().eval()
     tokens = torch.randint(1, 256, (1, 17), generator=torch.Generator().manual_seed(0))
     labels = tokens.clone()
@@ -78,7 +78,7 @@ def test_the_loss_leaves_out_what_nothing_tells():
     torch.testing.assert_close(module.loss(batch), -likelihood[kept].mean())
 
 
-def test_a_fit_with_documents_apart(tmp_path, data):
+def test_a_fit_with_masked_documents_logs_the_masked_loss(tmp_path, data):
     module = CausalLM(context_length=16, config=SMALL)
     trainer = Trainer(
         default_root_dir=tmp_path,
@@ -95,15 +95,15 @@ def test_a_fit_with_documents_apart(tmp_path, data):
     torch.testing.assert_close(trainer.callback_metrics["val/loss"], expected, rtol=1e-5, atol=0)
 
 
-def test_an_architecture_that_lets_documents_see_each_other_is_refused(tmp_path, data):
+def test_an_architecture_that_cannot_mask_documents_is_refused(tmp_path, data):
     pytest.importorskip("transformers.models.mamba")
     config = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4}
     module = made("mamba", config)
-    assert not keeps_documents_apart(module.network)
-    assert keeps_documents_apart(made().network)
+    assert not isolates_documents(module.network)
+    assert isolates_documents(made().network)
     refused = CausalLM("mamba", context_length=16, config=config)
     trainer = Trainer(
         default_root_dir=tmp_path, accelerator="cpu", logger=False, enable_checkpointing=False
     )
-    with pytest.raises(ValueError, match=r"mask_documents=True: Mamba.*see the documents before"):
+    with pytest.raises(ValueError, match=r"mask_documents=True: Mamba.*attends to earlier"):
         trainer.fit(refused, datamodule=data)

@@ -179,7 +179,7 @@ def test_a_target_that_no_construction_covers_is_refused(name):
         ({"encoder_features": 5}, "encoder_features=5"),
         (
             {"encoder_features": 2, "reconstruction_coef": 0.1, "num_experts": 1, "top_k": 1},
-            r"reconstruction_coef=0\.1: a single expert",
+            r"reconstruction_coef=0\.1: requires routed experts",
         ),
         ({"arrangement": "dense_moe"}, "depth=1"),
     ],
@@ -190,15 +190,19 @@ def test_bad_input_is_refused_at_construction(changes, message):
 
 
 def test_a_circle_is_routed_by_a_linear_gate_only():
-    with pytest.raises(ValueError, match="gate='affine': the arcs of a circle need gate='linear'"):
+    with pytest.raises(
+        ValueError, match="gate='affine': the arcs of a circle require gate='linear'"
+    ):
         MoERegressor.constructed(SineCosine(), 8, "affine")
 
 
 def test_data_of_another_shape_is_refused_before_training():
-    with pytest.raises(ValueError, match=r"in_features=4: ManifoldDataModule has 6; set"):
+    with pytest.raises(
+        ValueError, match=r"in_features=4: ManifoldDataModule has in_features=6; set"
+    ):
         quiet_trainer().fit(model(), datamodule=data(ambient_dim=6))
     cube = data(manifold="cube", intrinsic_dim=2, target="bumps")
-    with pytest.raises(ValueError, match=r"out_features=1: ManifoldDataModule has 2"):
+    with pytest.raises(ValueError, match=r"out_features=1: ManifoldDataModule has out_features=2"):
         quiet_trainer().fit(model(), datamodule=cube)
 
 

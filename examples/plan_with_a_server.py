@@ -64,7 +64,8 @@ def wait_for(url: str, server: subprocess.Popen, timeout_seconds: float) -> None
     while time.monotonic() < deadline:
         if server.poll() is not None:
             raise SystemExit(
-                f"the server ended with code {server.returncode}: is transformers[serving] installed?"
+                f"the server ended with code {server.returncode}: "
+                "is transformers[serving] installed?"
             )
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
             return

@@ -1,4 +1,4 @@
-"""Ranks and what is made of them, against hand-computed cases and an oracle."""
+"""Ranks and ranking metrics, compared with hand-computed cases and an oracle."""
 
 import math
 
@@ -10,22 +10,22 @@ from lightning_plugins.metrics.mean_with_error import MeanWithError
 from lightning_plugins.metrics.ranking import MRR, NDCG, HitRate, target_ranks
 
 
-def test_ranks_of_a_case_computed_by_hand():
+def test_ranks_equal_a_case_computed_by_hand():
     scores = torch.tensor([[-math.inf, 3.0, 1.0, 2.0], [-math.inf, 0.0, 0.0, 0.0]])
     assert target_ranks(scores, torch.tensor([3, 1])).tolist() == [2, 3]  # ties count against
 
 
-def test_an_item_left_out_is_not_ranked():
+def test_excluded_items_are_not_ranked():
     scores = torch.tensor([[-math.inf, 5.0, -math.inf, 1.0]])
     assert target_ranks(scores, torch.tensor([3])).tolist() == [2]
-    assert target_ranks(scores, torch.tensor([2])).tolist() == [3]  # behind all that are ranked
+    assert target_ranks(scores, torch.tensor([2])).tolist() == [3]  # after all ranked items
 
 
-def test_a_score_that_is_not_a_number_is_last():
+def test_a_nan_score_is_ranked_last():
     assert target_ranks(torch.tensor([[1.0, math.nan, 2.0]]), torch.tensor([1])).tolist() == [3]
 
 
-def test_gains_of_a_case_computed_by_hand():
+def test_gains_equal_a_case_computed_by_hand():
     ranks = torch.tensor([1, 2, 3, 11])
     values = {}
     for metric in (HitRate(2), NDCG(2), MRR(2)):
@@ -36,7 +36,7 @@ def test_gains_of_a_case_computed_by_hand():
 
 
 @pytest.mark.parametrize("k", [1, 5, 20])
-def test_values_equal_those_of_sorted_lists_on_random_data(k):
+def test_metrics_equal_sorted_lists_on_random_data(k):
     generator = np.random.default_rng(k)
     scores, targets = generator.normal(size=(200, 50)), generator.integers(0, 50, 200)
     places = [
@@ -65,7 +65,7 @@ def test_one_value_has_no_standard_error():
     assert metric.standard_error().isnan()
 
 
-def test_two_halves_merge_to_the_whole():
+def test_merged_states_equal_one_update():
     values = torch.randn(10, generator=torch.Generator().manual_seed(0))
     whole, half, other = MeanWithError(), MeanWithError(), MeanWithError()
     whole.update(values)

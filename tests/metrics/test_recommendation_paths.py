@@ -1,4 +1,4 @@
-"""Influence and coherence of paths, against cases computed by hand."""
+"""Influence, coherence and diversity of paths, compared with hand-computed cases and sets."""
 
 import math
 from itertools import combinations, pairwise
@@ -20,21 +20,21 @@ from lightning_plugins.metrics.recommendation_paths import (
 GENRES = torch.tensor([[0, 0, 0], [1, 1, 0], [0, 1, 1], [0, 0, 0], [0, 1, 1]]).bool()
 
 
-def test_influence_is_positive_when_the_target_comes_nearer():
+def test_influence_is_positive_if_the_target_becomes_more_likely():
     before, after = torch.tensor([0.01, 0.2]).log(), torch.tensor([0.04, 0.1]).log()
     expected = torch.tensor([math.log(4), -math.log(2)])
     torch.testing.assert_close(increase_of_interest(before, after), expected)
     assert increment_of_rank(torch.tensor([30, 2]), torch.tensor([4, 5])).tolist() == [26, -3]
 
 
-def test_genre_jaccard_of_a_case_computed_by_hand():
-    # {a, b} and {b, c} share 1 of 3, equal sets all of 2, an item without genres nothing.
+def test_genre_jaccard_equals_a_case_computed_by_hand():
+    # {a, b} and {b, c} share 1 of 3, equal sets 2 of 2, and an item without genres nothing.
     values = genre_jaccard(GENRES, [[1, 2, 4], [2, 3], [3, 3], [1]])
     assert values[:3].tolist() == pytest.approx([(1 / 3 + 1) / 2, 0, 0])
     assert values[3].isnan()
 
 
-def test_genre_jaccard_equals_that_of_sets_on_random_data():
+def test_genre_jaccard_equals_set_operations_on_random_data():
     generator = np.random.default_rng(0)
     genres = generator.random((30, 6)) < 0.3
     paths = [generator.integers(1, 30, 7).tolist() for _ in range(40)]
@@ -58,7 +58,7 @@ def test_co_consumption_is_the_cosine_over_users():
     )
 
 
-def test_co_consumption_equals_that_of_sets_on_random_data():
+def test_co_consumption_equals_set_operations_on_random_data():
     generator = np.random.default_rng(1)
     sequences = [generator.permutation(np.arange(1, 21))[:8].tolist() for _ in range(30)]
     users = [{user for user, items in enumerate(sequences) if item in items} for item in range(21)]
@@ -73,7 +73,7 @@ def test_co_consumption_equals_that_of_sets_on_random_data():
     assert values.tolist() == pytest.approx(expected, abs=1e-6)
 
 
-def test_diversity_equals_that_of_sets_on_random_data():
+def test_diversity_equals_set_operations_on_random_data():
     generator = np.random.default_rng(2)
     genres = generator.random((30, 6)) < 0.3
     sets = [set(np.flatnonzero(row)) for row in genres]

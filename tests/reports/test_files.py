@@ -12,7 +12,7 @@ from lightning_plugins.reports.raw_rows import rows_as_csv, rows_as_json
 from lightning_plugins.reports.writer import write_text_atomically
 
 
-def test_a_report_is_two_pages_and_the_raw_rows_of_each_paper(evidence, tmp_path):
+def test_a_report_consists_of_two_pages_and_the_rows_of_each_paper(evidence, tmp_path):
     path = write_report(evidence.report(), tmp_path / "new")
     assert path == tmp_path / "new" / "report.html"
     assert sorted(os.listdir(path.parent)) == ["report.html", "report.md", "rows"]
@@ -21,7 +21,7 @@ def test_a_report_is_two_pages_and_the_raw_rows_of_each_paper(evidence, tmp_path
     assert rows == [{"arm": "SGD", "seed": "0", "lambda_max": "1.6"}]
 
 
-def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+def test_an_interrupted_write_keeps_the_previous_file(tmp_path, monkeypatch):
     path = tmp_path / "report.html"
     write_text_atomically(path, "old")
 
@@ -35,7 +35,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["report.html"]
 
 
-def test_a_report_is_readable_by_whom_the_umask_allows(evidence, tmp_path):
+def test_the_permissions_of_a_report_follow_the_umask(evidence, tmp_path):
     before = os.umask(0o027)
     try:
         path = write_report(evidence.report(), tmp_path)
@@ -61,28 +61,28 @@ def test_a_markdown_paragraph_stays_a_paragraph(evidence, text):
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n"])
-def test_spreadsheets_see_no_formula(start):
+def test_csv_cells_are_never_spreadsheet_formulas(start):
     rows = [{"name": f"{start}cmd()", "value": -1.5}, {"name": f"x{start}=cmd()", "value": 2.0}]
     read = list(csv.reader(io.StringIO(rows_as_csv(rows), newline="")))
     assert read == [["name", "value"], [f"'{start}cmd()", "-1.5"], [f"x{start}=cmd()", "2.0"]]
 
 
-def test_numbers_that_are_not_finite_are_null():
+def test_nan_and_infinity_are_null_in_json():
     assert "NaN" not in rows_as_json([{"a": float("nan"), "b": [float("inf")]}])
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_figure_is_a_function_of_its_evidence(evidence, theme):
+def test_the_same_evidence_is_drawn_to_the_same_bytes(evidence, theme):
     assert paired_figure(evidence.claim(), theme) == paired_figure(evidence.claim(), theme)
 
 
-def test_a_dollar_in_a_name_is_no_formula_of_the_figure(evidence):
+def test_a_dollar_sign_in_a_name_is_drawn_literally(evidence):
     arms = {"$x_{": {0: 1.0, 1: 2.0}, "b$": {0: 1.0, 1: 2.0}}
     assert b"<svg" in paired_figure(evidence.claim(arms=arms, metric="$"))
     assert paired_figure(evidence.claim(), kind="png").startswith(b"\x89PNG")
 
 
-def test_a_missing_value_leaves_the_others(evidence):
+def test_a_figure_with_a_missing_value_is_drawn(evidence):
     arms = {"SGD": {0: 1.0, 1: float("nan")}, "late SAM": {1: 2.0}}
     assert b"<svg" in paired_figure(evidence.claim(arms=arms))
 

@@ -92,7 +92,7 @@ WRITERS = [write_100k, write_1m, write_latest, write_atomic, write_csv, write_pa
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
-def test_every_format_gives_the_same_items_and_sequences(write, tmp_path):
+def test_all_formats_are_read_to_the_same_items_and_sequences(write, tmp_path):
     path = write(tmp_path)
     columns = {"user": "who"} if path.is_file() else None
     data = InteractionDataModule(
@@ -107,13 +107,13 @@ def test_every_format_gives_the_same_items_and_sequences(write, tmp_path):
     ]
     assert data.catalogue[1].genres == ("Drama",)
     assert data.catalogue.genre_indicators().tolist() == [[False], [True], [False], [False]]
-    # In the order of time: u took b, c, a and v took c, a; only u has enough to be asked.
+    # In chronological order, u took b, c, a and v took c, a. Only u has enough items for questions.
     assert [items.tolist() for items in data.parts.train] == [[2], [3, 1]]
     (question,) = data.parts.test
     assert (question.user, question.history.tolist(), question.target) == (0, [2, 3], 1)
 
 
-def test_low_ratings_and_repetitions_are_left_out(tmp_path):
+def test_low_ratings_and_repeated_interactions_are_removed(tmp_path):
     rows = ["u,a,5,1", "u,b,3,2", "u,c,5,3", "u,a,5,4", "u,d,5,5"]
     (tmp_path / "x.csv").write_text("\n".join(["user,item,rating,timestamp", *rows]))
     data = InteractionDataModule(str(tmp_path / "x.csv"), min_user_count=1, min_item_count=1)
@@ -123,13 +123,13 @@ def test_low_ratings_and_repetitions_are_left_out(tmp_path):
     assert names == ["a", "c", "d"]
 
 
-def test_titles_and_years():
+def test_movielens_titles_are_split_into_title_and_year():
     assert parsed_title("City, The (1998)") == ("City, The", 1998)
     assert parsed_title("Brazil (Director's cut) (1985) ") == ("Brazil (Director's cut)", 1985)
     assert parsed_title("unknown") == ("unknown", None)
 
 
-def test_the_k_core_is_the_fixed_point_and_keeps_the_most_popular_item():
+def test_the_k_core_is_a_fixed_point_and_contains_the_most_popular_item():
     generator = np.random.default_rng(0)
     users, items = generator.integers(0, 60, 400), (60 * generator.random(400) ** 3).astype(int)
     kept = k_core(users, items, 4, 5)
@@ -138,7 +138,7 @@ def test_the_k_core_is_the_fixed_point_and_keeps_the_most_popular_item():
     for codes, minimum in ((users, 4), (items, 5)):
         counts = np.unique(codes[kept], return_counts=True)[1]
         assert counts.min() >= minimum
-    # Leaving out one at a time, in another order, ends at the same part.
+    # Removing one user or item at a time, in another order, leads to the same subset.
     alive = np.ones(400, dtype=bool)
     while True:
         bad = [
@@ -154,7 +154,7 @@ def test_the_k_core_is_the_fixed_point_and_keeps_the_most_popular_item():
     assert (alive == kept).all()
 
 
-def test_time_split_trains_on_nothing_later_than_what_is_asked():
+def test_time_split_has_no_training_item_later_than_a_target():
     generator = np.random.default_rng(1)
     sequences = [generator.permutation(50)[:20] + 1 for _ in range(30)]
     times = [np.sort(generator.random(20)) for _ in range(30)]
@@ -171,14 +171,14 @@ def test_time_split_trains_on_nothing_later_than_what_is_asked():
             assert question.target not in question.history
 
 
-def test_short_users_are_asked_nothing():
+def test_users_with_fewer_than_three_items_have_no_question():
     parts = leave_last_out([np.array([1, 2]), np.array([3, 4, 5])])
     assert [items.tolist() for items in parts.train] == [[1, 2], [3]]
     assert [(q.user, q.target) for q in (*parts.validation, *parts.test)] == [(1, 4), (1, 5)]
 
 
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 11, 12])
-def test_windows_have_every_item_but_the_first_as_target_once(length):
+def test_each_item_except_the_first_is_a_target_of_one_window(length):
     windows = Windows([np.arange(1, length + 1)], max_length=5)
     targets = [item for window in windows for item in window[1:].tolist() if item]
     assert sorted(targets) == list(range(2, length + 1))
@@ -199,7 +199,7 @@ def small(tmp_path, **changes):
     return data
 
 
-def test_batches_hold_the_latest_items_and_all_that_was_seen(tmp_path):
+def test_batches_contain_the_latest_items_and_all_seen_items(tmp_path):
     data = small(tmp_path, evaluation_batch_size=7)
     batches = list(data.test_dataloader())
     assert sum(len(batch["user"]) for batch in batches) == 20
@@ -210,7 +210,7 @@ def test_batches_hold_the_latest_items_and_all_that_was_seen(tmp_path):
         assert not (batch["seen"] == batch["target"][:, None]).any()
 
 
-def test_targets_of_paths_are_common_unseen_and_the_same_for_one_seed(tmp_path):
+def test_path_targets_are_common_unseen_and_reproducible(tmp_path):
     seed_everything(3)
     state = torch.get_rng_state(), np.random.get_state()[1].tolist()
     data = small(tmp_path, predict_users=9)
@@ -227,7 +227,7 @@ def test_targets_of_paths_are_common_unseen_and_the_same_for_one_seed(tmp_path):
     assert np.random.get_state()[1].tolist() == state[1]
 
 
-def test_no_common_unseen_item_is_said(tmp_path):
+def test_an_error_is_raised_if_no_user_has_a_common_unseen_item(tmp_path):
     with pytest.raises(ValueError, match="min_target_count=99: no user has an unseen item"):
         small(tmp_path, min_target_count=99).path_questions()
 
@@ -246,7 +246,7 @@ def test_wrong_arguments_are_refused(arguments, message):
         InteractionDataModule(**arguments)
 
 
-def test_what_is_wrong_with_a_source_is_said(tmp_path):
+def test_invalid_sources_raise_errors_with_the_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"source='nowhere': no such folder"):
         InteractionDataModule("nowhere").setup()
     with pytest.raises(ValueError, match=r"expected ratings.dat"):

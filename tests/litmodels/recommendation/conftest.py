@@ -1,4 +1,4 @@
-"""A catalogue in which what comes next is a rule that can be learned; a small language model."""
+"""Data with a learnable rule for the next item, and a small language model."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ TITLES = [f"Film {number} ({1980 + number})" for number in range(1, 13)]
 
 @pytest.fixture(scope="session")
 def walks(tmp_path_factory):
-    """A file of 60 users who walk through 24 items, mostly to the next number."""
+    """A file of 60 users who walk through 24 items, mostly to the next item number."""
     generator = np.random.default_rng(0)
     rows = []
     for user in range(60):
@@ -29,7 +29,7 @@ def walks(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def walking_data(walks):
-    """Makes the DataModule of the walks."""
+    """A factory of DataModules of the walks."""
 
     def make(**changes):
         settings = {"max_length": 8, "batch_size": 16, "predict_users": 12}
@@ -40,7 +40,7 @@ def walking_data(walks):
 
 @pytest.fixture(scope="session")
 def quiet_trainer(tmp_path_factory):
-    """Makes a Trainer that says and writes nothing."""
+    """A factory of Trainers without output and logs."""
     folder = tmp_path_factory.mktemp("runs")
 
     def make(**options):
@@ -53,8 +53,8 @@ def quiet_trainer(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory):
-    """Folder of a random Llama with a byte-level tokenizer that knows the titles."""
-    pytest.importorskip("transformers", reason="the recsys extra is not installed")
+    """Folder of a random Llama with a byte-level tokenizer trained on the titles."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

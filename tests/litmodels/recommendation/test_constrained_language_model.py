@@ -1,4 +1,4 @@
-"""Modes in which a language model cannot leave the catalogue: a list, a trie, scores."""
+"""Planners in which a language model can only select catalogue items: list, trie, scores."""
 
 import json
 
@@ -40,7 +40,7 @@ def local(tiny_checkpoint):
 
 
 class Says:
-    """Replies with the same text to all, and remembers what it was asked."""
+    """Replies with the same text to all conversations, and records them."""
 
     def __init__(self, text):
         self.text, self.asked = text, []
@@ -68,7 +68,7 @@ ENTRIES = st.sampled_from(
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 @pytest.mark.parametrize("mode", ["free", "choice", "trie", "score"])
-def test_every_item_is_of_the_catalogue_new_and_not_the_target(mode, data, knowledge, local):
+def test_every_recommended_item_is_allowed_and_new(mode, data, knowledge, local):
     listed = data.draw(st.lists(ENTRIES, max_size=8))
     reply = data.draw(st.sampled_from([json.dumps(listed), "\n".join(listed), str(len(listed))]))
     planner = {
@@ -96,7 +96,7 @@ def test_every_item_is_of_the_catalogue_new_and_not_the_target(mode, data, knowl
         assert set(path) <= set(range(1, 13)) - {*history, target}
 
 
-def test_the_number_that_a_model_names_is_the_item_of_that_place(knowledge):
+def test_the_chosen_number_selects_the_item_at_that_position(knowledge):
     model = Says("<think>2 or 5?</think>I choose 3.")
     planner = LanguageModelChoice(model, shortlist=5)
     paths = planned(planner, knowledge, length=1)
@@ -108,7 +108,7 @@ def test_the_number_that_a_model_names_is_the_item_of_that_place(knowledge):
 
 
 @pytest.mark.parametrize("text", ["", "none of them", "0", "6", "1 or 2", "1.5", "-3"])
-def test_what_names_no_number_is_counted_and_number_one_is_taken(text, knowledge):
+def test_a_reply_without_a_valid_number_is_counted_and_number_one_is_taken(text, knowledge):
     planner = LanguageModelChoice(Says(text), shortlist=5)
     assert planned(planner, knowledge) == planned(NextItem(), knowledge)
     assert dict(planner.report) == {"choices": 8, "no choice": 8}
@@ -116,7 +116,7 @@ def test_what_names_no_number_is_counted_and_number_one_is_taken(text, knowledge
         planned(LanguageModelChoice(Says(text), shortlist=5, on_invalid="raise"), knowledge)
 
 
-def test_scores_decide_within_the_backbones_list(knowledge, local):
+def test_scores_select_within_the_backbones_list(knowledge, local):
     paths = planned(LanguageModelScore(local, shortlist=3), knowledge, length=1)
     assert planned(LanguageModelScore(local, shortlist=1), knowledge) == planned(
         NextItem(), knowledge
@@ -127,7 +127,7 @@ def test_scores_decide_within_the_backbones_list(knowledge, local):
     assert wanted.argmax(dim=1).tolist() == [path[0] for path in paths]
 
 
-def test_a_constrained_path_is_planned_once_and_followed(knowledge, local, monkeypatch):
+def test_a_constrained_path_is_planned_once(knowledge, local, monkeypatch):
     planner = LanguageModelTrie(local)
     calls = []
     paths_of = local.paths

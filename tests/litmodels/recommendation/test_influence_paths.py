@@ -1,4 +1,4 @@
-"""InfluencePathPlanner: paths, measures, table and refusals, by trainer.predict."""
+"""InfluencePathPlanner in trainer.predict: paths, measures, table and errors."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikel
 
 @pytest.fixture(scope="module")
 def checkpoints(quiet_trainer, tmp_path_factory):
-    """Paths of a backbone, an evaluator of the same kind, and one of another; none is trained."""
+    """Checkpoints of an untrained backbone, a SASRec evaluator and a GRU4Rec evaluator."""
     paths = []
     for seed, network in enumerate(["sasrec", "sasrec", "gru4rec"]):
         torch.manual_seed(seed)
@@ -45,7 +45,7 @@ def predicted(trainer, module, data):
     return [path for batch in trainer.predict(module, datamodule=data) for path in batch]
 
 
-def test_every_planner_plans_for_every_user_and_the_table_says_how_well(
+def test_every_planner_plans_for_every_user_and_is_measured(
     make, walking_data, quiet_trainer, capsys
 ):
     data, module = walking_data(evaluation_batch_size=5), make()
@@ -69,7 +69,7 @@ def test_every_planner_plans_for_every_user_and_the_table_says_how_well(
     assert shown.count("±") == 3 * len(measures)
 
 
-def test_the_measures_of_a_path_are_those_of_the_evaluator(make, walking_data, quiet_trainer):
+def test_the_evaluator_computes_the_measures_of_a_path(make, walking_data, quiet_trainer):
     data, module = walking_data(), make(planners={"next item": NextItem()})
     paths = predicted(quiet_trainer(), module, data)
     network = module._evaluators["gru"]
@@ -85,7 +85,7 @@ def test_the_measures_of_a_path_are_those_of_the_evaluator(make, walking_data, q
     assert module.table.rows["next item"]["IoI gru"] == pytest.approx(gains, abs=1e-5)
 
 
-def test_in_the_closed_loop_only_what_is_taken_counts(make, walking_data, quiet_trainer):
+def test_in_the_closed_loop_only_accepted_items_count(make, walking_data, quiet_trainer):
     module = make(user_model=TakesTheLikely(4))
     paths = predicted(quiet_trainer(), module, walking_data())
     accepted = [value for path in paths for value in path.is_accepted]
@@ -98,7 +98,7 @@ def test_in_the_closed_loop_only_what_is_taken_counts(make, walking_data, quiet_
         assert len(path.items) == len(path.is_accepted) == 3
 
 
-def test_one_seed_gives_one_plan(make, walking_data, quiet_trainer):
+def test_plans_depend_only_on_the_seed(make, walking_data, quiet_trainer):
     first, again, other = (
         predicted(quiet_trainer(), make(seed=seed), walking_data()) for seed in (0, 0, 1)
     )
@@ -109,7 +109,7 @@ def test_one_seed_gives_one_plan(make, walking_data, quiet_trainer):
     assert first != other
 
 
-def test_a_judge_adds_what_it_thinks_of_the_paths(make, walking_data, quiet_trainer, capsys):
+def test_a_judge_adds_its_measures_of_the_paths(make, walking_data, quiet_trainer, capsys):
     class Critic:
         def complete(self, conversations, seed=0, schema=None):
             is_related = ["critic" in talk[0]["content"] for talk in conversations]
@@ -123,7 +123,7 @@ def test_a_judge_adds_what_it_thinks_of_the_paths(make, walking_data, quiet_trai
     assert "36 paths left out" in capsys.readouterr().out
 
 
-def test_yaml_can_name_every_part():
+def test_every_part_can_be_configured_in_yaml():
     package = "lightning_plugins.litmodels.recommendation"
     server = {
         "class_path": f"{package}.language.chat_server.ChatServer",
@@ -163,7 +163,7 @@ def test_yaml_can_name_every_part():
         assert list(made.planners) == list(planners)
 
 
-def test_its_checkpoint_holds_no_weights(make, walking_data, quiet_trainer, tmp_path):
+def test_its_checkpoint_contains_no_weights(make, walking_data, quiet_trainer, tmp_path):
     module, trainer = make(), quiet_trainer()
     trainer.predict(module, datamodule=walking_data())
     trainer.strategy.connect(module)
@@ -173,7 +173,7 @@ def test_its_checkpoint_holds_no_weights(make, walking_data, quiet_trainer, tmp_
     assert dict(loaded.hparams) == dict(module.hparams)
 
 
-def test_what_is_no_number_is_left_out_and_the_count_says_so():
+def test_nan_values_are_excluded_from_the_mean_but_not_from_the_count():
     table = PathTable()
     table.add("a", {"x": torch.tensor([1.0, torch.nan, 3.0]), "y": torch.tensor([1.0, 1.0, 1.0])})
     assert table.means() == {"a/x": 2.0, "a/y": 1.0}
@@ -197,7 +197,7 @@ def test_wrong_arguments_are_refused(arguments, message):
         InfluencePathPlanner("a.ckpt", **({"evaluators": {"e": "b.ckpt"}} | arguments))
 
 
-def test_networks_of_other_items_and_loaders_without_a_catalogue_are_refused(
+def test_networks_of_other_data_and_missing_datamodules_are_refused(
     make, walks, walking_data, quiet_trainer, tmp_path
 ):
     header, *rows = walks.read_text().splitlines()

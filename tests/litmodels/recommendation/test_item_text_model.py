@@ -1,4 +1,4 @@
-"""ItemTextModel: what it is trained on, and that LocalModel plans with what it exports."""
+"""ItemTextModel: its training texts and loss, and planning with its exported checkpoint."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from lightning_plugins.litmodels.recommendation import ItemTextModel
 from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
 from lightning_plugins.litmodels.recommendation.language.prompts import path_request
 
-pytest.importorskip("transformers", reason="the recsys extra is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
 
 
 def small(**changes):
@@ -27,7 +27,7 @@ def trained(walking_data, quiet_trainer):
     return make
 
 
-def test_a_text_asks_as_the_planner_does_and_ends_before_the_target(trained):
+def test_a_training_text_has_the_planners_prompt_and_ends_before_the_target(trained):
     module, data, _ = trained(1)
     prompt, path = module._text([3, 9, 4, 5, 6, 7], 4)
     decode = module.tokenizer.decode
@@ -38,7 +38,7 @@ def test_a_text_asks_as_the_planner_does_and_ends_before_the_target(trained):
 
 
 @torch.no_grad()
-def test_the_loss_is_that_of_the_path_alone(trained):
+def test_the_loss_covers_only_the_path(trained):
     module, _, _ = trained(1)
     texts = [module._text([3, 9, 4, 5, 6, 7], 4), module._text([1, 2, 3], 2)]
     total, count = 0.0, 0
@@ -50,7 +50,7 @@ def test_the_loss_is_that_of_the_path_alone(trained):
     assert float(module._loss(texts)) == pytest.approx(total / count, abs=1e-4)
 
 
-def test_a_batch_of_the_shortest_windows_has_a_loss(trained):
+def test_a_batch_of_two_item_windows_has_a_finite_loss(trained):
     module, _, _ = trained(1)
     windows = torch.tensor([[3, 4, 0, 0], [5, 6, 0, 0]])
     module.log = lambda *_, **__: None
@@ -59,7 +59,7 @@ def test_a_batch_of_the_shortest_windows_has_a_loss(trained):
     assert loss.requires_grad
 
 
-def test_what_it_exports_is_the_same_network(trained, tmp_path):
+def test_the_exported_checkpoint_is_the_same_network(trained, tmp_path):
     module, _, trainer = trained(2, export_to=str(tmp_path / "exported"))
     model = LocalModel(str(tmp_path / "exported"))
     tokens = torch.tensor([model.tokenizer.encode("Target: Film 03 (1983)\nPath:\n")])

@@ -1,4 +1,4 @@
-"""LanguageModel: every title is grounded or counted, whatever a model replies."""
+"""LanguageModel: every title of any reply is either used or counted."""
 
 import json
 
@@ -22,7 +22,7 @@ SUBJECT = Catalogue([Item(title, 1990 + n, ("Drama",)) for n, title in enumerate
 
 
 class Scripted:
-    """Answers the n-th turn with the n-th text, and remembers what it was asked."""
+    """Replies to the n-th turn with the n-th text, and records the conversations."""
 
     def __init__(self, *texts, is_truncated=False):
         self.texts = texts
@@ -56,7 +56,7 @@ def listed(*titles):
     return json.dumps(titles)
 
 
-def test_a_good_plan_is_followed_and_asked_for_in_two_turns(knowledge):
+def test_a_valid_plan_is_requested_in_two_turns_and_followed(knowledge):
     model = Scripted("I would go by Gamma.", listed("Gamma", "Zeta (1995)", "Eta"))
     planner = LanguageModel(model)
     assert planned(planner, knowledge) == [3, 6, 7]
@@ -71,10 +71,10 @@ def test_a_good_plan_is_followed_and_asked_for_in_two_turns(knowledge):
     )
 
 
-def test_each_bad_title_is_counted_once_and_the_rest_is_refilled(knowledge):
+def test_each_invalid_title_is_counted_once_and_replaced(knowledge):
     reply = listed("Alpha", "Nonsense", "Gamma", "gamma (1992)", "Theta")
     planner = LanguageModel(Scripted("", reply), fallback=Popular())
-    assert planned(planner, knowledge) == [3, 9, 7]  # the most popular that are allowed
+    assert planned(planner, knowledge) == [3, 9, 7]  # the most popular allowed items
     assert dict(planner.report) == {
         "plans": 1,
         "titles": 5,
@@ -87,7 +87,7 @@ def test_each_bad_title_is_counted_once_and_the_rest_is_refilled(knowledge):
     }
 
 
-def test_too_long_a_plan_is_cut(knowledge):
+def test_a_plan_beyond_the_path_length_is_truncated(knowledge):
     planner = LanguageModel(Scripted("", listed("Gamma", "Delta", "Epsilon", "Zeta")))
     assert planned(planner, knowledge) == [3, 4, 5]
     assert planner.report["beyond length"] == 1
@@ -102,9 +102,7 @@ def test_too_long_a_plan_is_cut(knowledge):
         ('["Gamma", "De', True, "truncated"),
     ],
 )
-def test_a_reply_without_titles_leaves_the_path_to_the_fallback(
-    text, is_truncated, event, knowledge
-):
+def test_the_fallback_plans_the_path_if_a_reply_has_no_titles(text, is_truncated, event, knowledge):
     planner = LanguageModel(Scripted(text, is_truncated=is_truncated), fallback=Popular())
     assert planned(planner, knowledge) == [9, 7, 6]
     assert (planner.report[event], planner.report["refilled"]) == (1, 3)
@@ -112,7 +110,7 @@ def test_a_reply_without_titles_leaves_the_path_to_the_fallback(
         planned(LanguageModel(Scripted(text), on_invalid="raise"), knowledge)
 
 
-def test_retry_says_what_was_wrong_and_takes_the_last_reply(knowledge):
+def test_retry_reports_the_problem_and_uses_the_last_reply(knowledge):
     model = Scripted("", listed("Gamma", "Alpha"), listed("Delta"), listed("Zeta", "Eta", "Gamma"))
     planner = LanguageModel(model, on_invalid="retry", max_corrections=2)
     assert planned(planner, knowledge) == [6, 7, 3]
@@ -125,7 +123,7 @@ def test_retry_says_what_was_wrong_and_takes_the_last_reply(knowledge):
     assert endless.report["corrections"] == 2
 
 
-def test_fallback_drops_a_plan_that_lacks_items(knowledge):
+def test_fallback_discards_an_incomplete_plan(knowledge):
     planner = LanguageModel(
         Scripted("", listed("Gamma", "Delta")), on_invalid="fallback", fallback=Popular()
     )
@@ -133,7 +131,7 @@ def test_fallback_drops_a_plan_that_lacks_items(knowledge):
     assert planner.report["refilled"] == 3
 
 
-def test_a_title_that_carries_instructions_is_one_line_of_data(knowledge):
+def test_a_title_with_instructions_is_one_line_of_data(knowledge):
     messages = plan_request(SUBJECT, [9], 8, 3)
     lines = messages[1]["content"].splitlines()
     assert len(lines) == 3
@@ -143,7 +141,7 @@ def test_a_title_that_carries_instructions_is_one_line_of_data(knowledge):
 
 
 @pytest.mark.parametrize("style", ["plain", "chain_of_thought", "tree_of_thought"])
-def test_styles_differ_in_the_task_only(style):
+def test_styles_differ_only_in_the_task(style):
     system, user = plan_request(SUBJECT, [1], 8, 3, style)
     plain_system, plain_user = plan_request(SUBJECT, [1], 8, 3)
     assert user == plain_user

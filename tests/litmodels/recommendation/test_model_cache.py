@@ -1,4 +1,4 @@
-"""Recommenders that are trained when they are first asked for."""
+"""Recommenders that are trained on first use and then cached."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def one_epoch(monkeypatch):
 
 @pytest.fixture
 def no_training(monkeypatch):
-    """Call it, and whatever trains from then on fails."""
+    """A function after which any training fails the test."""
 
     def refuse(*_, **__):
         raise AssertionError("trained again")
@@ -38,7 +38,7 @@ def test_a_checkpoint_is_trained_once_and_loads(walking_data, tmp_path, no_train
     assert [file for file in tmp_path.iterdir() if file.suffix != ".lock"] == [path]
 
 
-def test_other_processes_are_not_asked_while_they_wait_for_the_checkpoint(
+def test_training_calls_no_collective_while_other_processes_wait(
     walking_data, tmp_path, monkeypatch
 ):
     store = f"file://{tmp_path / 'store'}"
@@ -60,7 +60,7 @@ def test_other_processes_are_not_asked_while_they_wait_for_the_checkpoint(
     ("network", "recipe"),
     [("sasrec", "tiny"), ("gru4rec", "tiny_gru4rec"), ("irn", "tiny_irn")],
 )
-def test_settings_are_those_of_the_recipe(network, recipe, walking_data, tmp_path, monkeypatch):
+def test_settings_equal_the_recipe(network, recipe, walking_data, tmp_path, monkeypatch):
     seen = {}
 
     def note(trainer, model, datamodule):
@@ -92,7 +92,9 @@ def test_settings_are_those_of_the_recipe(network, recipe, walking_data, tmp_pat
     assert {name: seen[name] for name in expected} == expected
 
 
-def test_another_seed_or_other_data_is_another_checkpoint(walking_data, tmp_path, no_training):
+def test_another_seed_or_other_data_leads_to_another_checkpoint(
+    walking_data, tmp_path, no_training
+):
     data, fewer = walking_data(), walking_data()
     data.setup()
     fewer.setup()
@@ -105,7 +107,7 @@ def test_another_seed_or_other_data_is_another_checkpoint(walking_data, tmp_path
     assert not list(tmp_path.glob("*.ckpt"))
 
 
-def test_training_leaves_random_state_and_data_as_they_were(walking_data, tmp_path):
+def test_training_restores_random_state_and_does_not_change_the_data(walking_data, tmp_path):
     data = walking_data()
     data.setup()
     before = torch.get_rng_state()
@@ -115,7 +117,7 @@ def test_training_leaves_random_state_and_data_as_they_were(walking_data, tmp_pa
     assert data.seed == 0
 
 
-def test_a_planner_without_checkpoints_trains_three_and_then_none(
+def test_planning_without_checkpoints_trains_three_networks_once(
     walking_data, quiet_trainer, tmp_path, monkeypatch, no_training
 ):
     monkeypatch.setenv("LIGHTNING_PLUGINS_ASSETS", str(tmp_path / "assets"))

@@ -1,4 +1,4 @@
-"""Paths of a few users as a page and a picture, whatever their titles hold."""
+"""Paths of a few users as a page and as pictures, with hostile titles."""
 
 import io
 
@@ -51,7 +51,7 @@ def test_text_is_escaped_on_the_page_and_bars_are_shares_of_the_highest():
     assert "rejected" in page
 
 
-def test_a_picture_has_a_panel_a_path():
+def test_a_picture_has_one_panel_per_path():
     one, two = (Image.open(io.BytesIO(guided_paths_picture([path()] * n).png)).size for n in (1, 2))
     assert two[0] == one[0]
     assert two[1] == pytest.approx(2 * one[1], abs=2)
@@ -97,7 +97,7 @@ def run(quiet_trainer, walking_data, tmp_path):
     return predict
 
 
-def test_predict_leaves_page_and_picture_of_the_first_users(run, tmp_path):
+def test_predict_writes_page_and_pictures_of_the_first_users(run, tmp_path):
     _, paths = run(InfluencePathReport(users=2, planners=["next", "random"]))
     page = (tmp_path / "paths.html").read_text("utf-8")
     users = sorted({one.user for one in paths})[:2]
@@ -109,7 +109,7 @@ def test_predict_leaves_page_and_picture_of_the_first_users(run, tmp_path):
     assert Image.open(tmp_path / "frontier.png").size[0] > 1000
 
 
-def test_the_interest_is_that_after_what_was_taken(run, walking_data):
+def test_the_reported_probability_follows_the_accepted_items(run, walking_data):
     report = InfluencePathReport(users=1)
     module, paths = run(report, user_model=TakesTheLikely(6))
     data = walking_data()

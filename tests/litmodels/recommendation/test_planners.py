@@ -1,4 +1,4 @@
-"""Planners: what each prefers, and that none leaves what is allowed."""
+"""Planners: the preferences of each, and that only allowed items are recommended."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -45,15 +45,15 @@ def knowledge(num_items=12, seed=0):
     return Knowledge(network, catalogue, counts, text_vectors(catalogue), sequences)
 
 
-def test_a_walk_knows_users_without_a_training_sequence():
-    """As those who come after the time at which a split ends the training part."""
+def test_users_without_training_items_do_not_change_the_walk():
+    """A time split has such users: all their items are later than the training part."""
     known = knowledge()
     steps = log_transitions(replace(known, sequences=[[], [3], *known.sequences]))
     torch.testing.assert_close(steps, log_transitions(known))
 
 
 class Hostile(Planner):
-    """Wants what is not allowed, and answers with what is no number."""
+    """Prefers forbidden items, and returns NaN."""
 
     def preferences(self, sessions, knowledge):
         wanted = torch.full(sessions.allowed.shape, torch.nan)
@@ -65,7 +65,7 @@ class Hostile(Planner):
 @settings(max_examples=5, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
 @pytest.mark.parametrize("name", [*default_planners(), "hostile"])
-def test_every_item_is_of_the_catalogue_new_and_not_the_target(name, data, seed):
+def test_every_recommended_item_is_allowed_and_new(name, data, seed):
     planner = ({"hostile": Hostile()} | default_planners())[name]
     known = knowledge(seed=seed)
     if planner.needs == "irn":
@@ -111,7 +111,7 @@ def test_ipg_equals_its_formula():
             assert wanted[user, item] == pytest.approx(expected, abs=1e-5)
 
 
-def test_rec2inf_takes_the_likest_of_the_backbones_list():
+def test_rec2inf_selects_the_most_similar_item_of_the_backbones_list():
     known = knowledge()
     sessions = sessions_of(known)
     logits = known.backbone.logits(sessions.states(known.backbone))
@@ -123,7 +123,7 @@ def test_rec2inf_takes_the_likest_of_the_backbones_list():
         assert chosen[user] == max(best, key=lambda item: float(items[item] @ items[target]))
 
 
-def test_a_list_of_one_is_the_next_item_and_popular_is_the_most_taken():
+def test_a_list_of_one_equals_next_item_and_popular_has_the_highest_count():
     known = knowledge()
     sessions = sessions_of(known)
     next_items = NextItem().next_items(sessions, known)
@@ -137,16 +137,16 @@ def test_a_list_of_one_is_the_next_item_and_popular_is_the_most_taken():
     )
 
 
-def test_the_text_bridge_ends_at_the_words_of_the_target():
+def test_the_last_step_of_the_text_bridge_maximizes_similarity_to_the_target():
     known = knowledge()
-    sessions = Sessions([[1]], [9], 12, length=1)  # one step: only the target counts
+    sessions = Sessions([[1]], [9], 12, length=1)  # one step, so only the target counts
     (chosen,) = TextBridge().next_items(sessions, known).tolist()
     products = known.text_vectors @ known.text_vectors[9]
     best = products[[item for item in range(2, 13) if item != 9]].max()
     assert float(products[chosen]) == pytest.approx(float(best))
 
 
-def test_what_is_not_allowed_is_refused():
+def test_forbidden_items_are_refused():
     sessions = Sessions([[1, 2]], [3], 5, length=2)
     for item in (0, 1, 3):
         with pytest.raises(ValueError, match=f"item {item} is not allowed on the path of user 0"):
@@ -159,7 +159,7 @@ def test_what_is_not_allowed_is_refused():
         Popular().next_items(sessions, knowledge(5))
 
 
-def test_only_what_is_taken_joins_the_history():
+def test_only_accepted_items_join_the_history():
     sessions = Sessions([[1], [2]], [3, 3], 6, length=2)
     sessions.recommend(torch.tensor([4, 5]))
     sessions.take(torch.tensor([True, False]))
@@ -168,7 +168,7 @@ def test_only_what_is_taken_joins_the_history():
     assert sessions.last_taken().tolist() == [4, 2]
 
 
-def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
+def test_a_user_accepts_items_ranked_high_among_new_items():
     known = knowledge()
     for rank in (1, 3):
         user_model = TakesTheLikely(rank)
@@ -184,7 +184,7 @@ def test_a_user_takes_what_the_network_ranks_high_among_what_is_new():
             assert user_model.accepts(sessions, items, known.backbone).tolist() == expected
 
 
-def test_taste_moves_with_clicks_and_boredom_lowers_their_chance():
+def test_clicks_change_the_taste_and_boredom_lowers_their_probability():
     known = knowledge()
     vectors = torch.nn.functional.normalize(known.backbone.item_embedding.weight, dim=1).numpy()
     sessions = Sessions([[1, 2], [3]], [7, 8], 12, length=3)
@@ -202,7 +202,7 @@ def test_taste_moves_with_clicks_and_boredom_lowers_their_chance():
         assert float(found[user]) == pytest.approx(1 / (1 + np.exp(-drive)), abs=1e-6)
 
 
-def test_clicks_are_drawn_with_their_chance():
+def test_clicks_are_drawn_with_their_probability():
     known, user_model = knowledge(), ClicksWhatItLikes(threshold=0)
     sessions = Sessions([[1]] * 4000, [7] * 4000, 12, length=1)
     items = torch.full((4000,), 5)
@@ -215,7 +215,7 @@ def test_clicks_are_drawn_with_their_chance():
     assert torch.equal(user_model.accepts(sessions, items, known.backbone), clicks)
 
 
-def test_the_walk_is_the_likeliest_of_all_walks():
+def test_the_walk_is_the_most_likely_of_all_walks():
     known = knowledge(num_items=5)
     counts, share = np.zeros((6, 6)), known.item_counts.numpy() / known.item_counts.sum().item()
     for sequence in known.sequences:
@@ -229,7 +229,7 @@ def test_the_walk_is_the_likeliest_of_all_walks():
         assert wanted[first] == pytest.approx(max(walks), abs=1e-5)
 
 
-def test_irn_follows_its_network_given_the_target():
+def test_irn_returns_the_logits_of_its_network_given_the_target():
     known, planner = knowledge(), InfluentialRecommender()
     planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
     sessions = sessions_of(known)
@@ -240,7 +240,7 @@ def test_irn_follows_its_network_given_the_target():
         torch.testing.assert_close(wanted[user], planner.network.logits(state)[0])
 
 
-def test_a_planner_that_wants_the_target_itself_has_reached_it():
+def test_a_planner_that_prefers_the_target_has_reached_it():
     class Wants(Planner):
         def preferences(self, sessions, knowledge):
             wanted = torch.zeros(sessions.allowed.shape)

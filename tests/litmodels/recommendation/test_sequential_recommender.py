@@ -1,4 +1,4 @@
-"""SequentialRecommender: what it learns, logs, ranks and refuses."""
+"""SequentialRecommender: learning, logging, ranking and errors."""
 
 import pytest
 import torch
@@ -17,12 +17,12 @@ def model(**changes):
 
 
 @pytest.mark.parametrize("network", ["sasrec", "gru4rec"])
-def test_it_learns_the_rule_of_the_walks(network, walking_data, quiet_trainer):
+def test_it_learns_to_predict_the_walks(network, walking_data, quiet_trainer):
     module = model(network=network, dim=16, top_k=(1, 5), optimizer=lambda p: AdamW(p, lr=0.02))
     trainer = quiet_trainer(max_epochs=25)
     trainer.fit(module, datamodule=walking_data())
     tested = trainer.test(module, datamodule=walking_data(), verbose=False)[0]
-    assert tested["test/hit_rate@1"] > 0.6  # of 10 unseen items; the rule holds 9 times of 10
+    assert tested["test/hit_rate@1"] > 0.6  # of 10 unseen items; 9 of 10 steps follow the rule
     assert set(trainer.callback_metrics) == set(tested)
     assert set(tested) == {f"test/{m}@{k}" for m in ("hit_rate", "ndcg", "mrr") for k in (1, 5)}
 
@@ -45,7 +45,7 @@ def test_seen_items_are_neither_ranked_nor_recommended(walking_data, quiet_train
     assert (module.scores_of_unseen(batch).isneginf().sum(1) == 1 + 14).all()
 
 
-def test_the_number_of_items_comes_from_the_data_and_stays_in_the_checkpoint(
+def test_the_number_of_items_is_read_from_the_data_and_saved_in_the_checkpoint(
     walking_data, quiet_trainer, tmp_path
 ):
     trainer = quiet_trainer()
@@ -72,7 +72,7 @@ class KillAt(Callback):
             raise Killed
 
 
-def test_a_killed_run_ends_with_the_weights_of_the_whole_one(walking_data, quiet_trainer, tmp_path):
+def test_an_interrupted_run_resumes_to_the_same_weights(walking_data, quiet_trainer, tmp_path):
     whole = model()
     quiet_trainer(max_epochs=2, callbacks=[ExactResume()]).fit(whole, datamodule=walking_data())
     path = tmp_path / "killed.ckpt"
@@ -109,6 +109,6 @@ def test_wrong_arguments_are_refused(arguments, message):
         ({"max_length": 9}, "max_length=9: InteractionDataModule has 8"),
     ],
 )
-def test_data_of_another_shape_is_refused(arguments, message, walking_data, quiet_trainer):
+def test_data_with_other_sizes_is_refused(arguments, message, walking_data, quiet_trainer):
     with pytest.raises(ValueError, match=message):
         quiet_trainer().fit(model(**arguments), datamodule=walking_data())

@@ -1,4 +1,4 @@
-"""IRN's network sees the past and the objective, and not the future through the objective."""
+"""IRN's network: its states depend on the past and the objective, but not on later items."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def network():
     return made
 
 
-def test_no_item_sees_what_comes_after_it(network):
+def test_states_do_not_depend_on_later_items(network):
     items, objective = torch.tensor([[3, 1, 4, 1, 5, 9]]), torch.tensor([2])
     states = network.encode(items, objective)
     for place in range(1, 6):
@@ -27,7 +27,7 @@ def test_no_item_sees_what_comes_after_it(network):
         assert not torch.allclose(other[:, place:], states[:, place:])
 
 
-def test_every_item_sees_the_objective_as_much_as_its_weight_says(network):
+def test_every_state_depends_on_the_objective_unless_its_weight_is_low(network):
     items = torch.tensor([[3, 1, 4]])
     states = [network.encode(items, torch.tensor([objective])) for objective in (2, 7)]
     assert (states[0] - states[1]).abs().amax(dim=2).min() > 1e-3
@@ -38,7 +38,7 @@ def test_every_item_sees_the_objective_as_much_as_its_weight_says(network):
     torch.testing.assert_close(hidden[0], network.encode(items))
 
 
-def test_without_an_objective_it_is_a_sasrec(network):
+def test_without_an_objective_it_equals_a_sasrec(network):
     plain = SASRec(num_items=9, dim=8, layers=3, max_length=6).eval()
     shared = {
         name: value for name, value in network.state_dict().items() if "objective" not in name
@@ -48,7 +48,7 @@ def test_without_an_objective_it_is_a_sasrec(network):
     torch.testing.assert_close(network(items), plain(items))
 
 
-def test_the_objective_is_the_last_item_that_is_left():
+def test_the_objective_is_the_last_item_after_truncation():
     torch.manual_seed(0)
     rows = torch.randint(1, 9, (400, 30))
     rows[:100, 12:] = 0
@@ -63,7 +63,7 @@ def test_the_objective_is_the_last_item_that_is_left():
     assert torch.equal(cut, torch.where(cut > 0, rows, 0))
 
 
-def test_dropout_keeps_the_mean_and_drops_its_share():
+def test_dropout_preserves_the_mean_and_drops_its_share():
     torch.manual_seed(0)
     dropout = Dropout(0.3)
     values = dropout(torch.ones(200_003))

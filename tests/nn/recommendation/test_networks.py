@@ -1,4 +1,4 @@
-"""Next-item networks: causal, blind to padding, and trained on what they say."""
+"""Next-item networks: causality, padding and loss."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ def network(request):
 HISTORY = torch.tensor([[3, 1, 4, 1, 5, 9]])
 
 
-def test_a_state_depends_on_nothing_later(network):
+def test_states_of_next_item_networks_do_not_depend_on_later_items(network):
     later = HISTORY.clone()
     later[0, 4:] = torch.tensor([2, 7])
     torch.testing.assert_close(network.encode(HISTORY)[:, :4], network.encode(later)[:, :4])

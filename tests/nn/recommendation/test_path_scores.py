@@ -1,4 +1,4 @@
-"""Scores of paths, against one forward pass for each prefix; text vectors by hand."""
+"""Path scores, compared with one forward pass per prefix; text vectors, computed by hand."""
 
 import math
 
@@ -27,7 +27,7 @@ def log_probs(network, sequence):
     return network(torch.tensor([sequence[-network.max_length :]]))[0].log_softmax(0)
 
 
-def test_scores_are_those_of_each_prefix_by_itself(network):
+def test_scores_equal_one_forward_pass_per_prefix(network):
     scores = path_scores(network, HISTORIES, PATHS, TARGETS)
     for place, (history, path, target) in enumerate(zip(HISTORIES, PATHS, TARGETS, strict=True)):
         before, after = log_probs(network, history), log_probs(network, history + path)
@@ -45,7 +45,7 @@ def test_scores_are_those_of_each_prefix_by_itself(network):
 
 
 @torch.no_grad()
-def test_scores_equal_an_oracle_on_random_data_to_a_millionth():
+def test_scores_equal_an_oracle_on_random_data_within_1e_6():
     torch.manual_seed(1)
     network = SASRec(num_items=40, dim=8, max_length=6, dropout=0.2).double().eval()
     torch.nn.init.normal_(network.item_embedding.weight)
@@ -74,20 +74,20 @@ def test_scores_equal_an_oracle_on_random_data_to_a_millionth():
         )
 
 
-def test_an_empty_path_changes_nothing_and_has_no_steps(network):
+def test_an_empty_path_has_equal_scores_before_and_after(network):
     scores = path_scores(network, HISTORIES, [[], []], TARGETS)
     assert torch.equal(scores.log_prob_before, scores.log_prob_after)
     assert torch.equal(scores.rank_before, scores.rank_after)
     assert scores.step_log_prob.isnan().all()
 
 
-def test_sequences_keep_their_latest_items():
+def test_padding_keeps_the_latest_items():
     rows = padded([[1, 2, 3], [4], []], 2)
     assert rows.tolist() == [[2, 3], [4, 0], [0, 0]]
     assert unpadded(rows) == [[2, 3], [4], []]
 
 
-def test_text_vectors_are_weighted_words_of_titles_and_genres():
+def test_text_vectors_weight_the_words_of_titles_and_genres():
     items = [Item("Star Wars", 1977, ("War",)), Item("War Star"), Item("5"), Item("Ran", 1985)]
     vectors = text_vectors(Catalogue(items))
     products = vectors @ vectors.T

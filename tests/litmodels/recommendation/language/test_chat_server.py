@@ -1,4 +1,4 @@
-"""ChatServer against a server on this machine that misbehaves by script."""
+"""ChatServer against a local server that fails as scripted."""
 
 import json
 import threading
@@ -19,7 +19,7 @@ def good(text="fine", finish="stop"):
 
 
 class ScriptedServer(ThreadingHTTPServer):
-    """Answers the n-th request with the n-th entry of a script, and the last one from then on."""
+    """Replies to the n-th request with the n-th entry of a script, then repeats the last entry."""
 
     daemon_threads = True
 
@@ -99,7 +99,7 @@ def silence(handler):
     time.sleep(0.6)
 
 
-def test_a_reply_and_what_was_sent(serve, monkeypatch):
+def test_the_request_contains_all_settings_and_the_reply_is_parsed(serve, monkeypatch):
     monkeypatch.setenv("MY_KEY", "secret")
     server = serve(good("a path", "length"))
     asked = client(server, api_key_variable="MY_KEY", temperature=0.5, max_tokens=7)
@@ -117,7 +117,7 @@ def test_a_reply_and_what_was_sent(serve, monkeypatch):
     }
 
 
-def test_without_a_key_none_is_sent(serve, monkeypatch):
+def test_no_authorization_header_is_sent_without_a_key(serve, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     server = serve(good())
     client(server).complete([QUESTION])
@@ -139,7 +139,7 @@ def test_without_a_key_none_is_sent(serve, monkeypatch):
     ],
     ids=lambda bad: getattr(bad, "__name__", None) or f"{bad[0]} {bad[2][:12]!r}",
 )
-def test_what_may_pass_is_tried_again_and_not_for_ever(serve, bad):
+def test_transient_failures_are_retried_a_limited_number_of_times(serve, bad):
     server = serve(bad, good())
     assert client(server, timeout_seconds=1).complete([QUESTION])[0].text == "fine"
     assert len(server.requests) == 2
@@ -150,7 +150,7 @@ def test_what_may_pass_is_tried_again_and_not_for_ever(serve, bad):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_refusal_is_not_repeated_and_shows_no_key(serve, status, monkeypatch):
+def test_a_refusal_is_not_retried_and_its_error_contains_no_key(serve, status, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     server = serve((status, {}, b"secret"))
     with pytest.raises(ServerError, match=f"refused the request: status {status}") as caught:
@@ -168,7 +168,7 @@ def test_a_redirect_is_not_followed(serve):
 
 
 @pytest.mark.parametrize("slow", [drip, silence])
-def test_a_slow_server_is_left_after_the_time_out(serve, slow):
+def test_a_slow_server_raises_an_error_after_the_timeout(serve, slow):
     server = serve(slow)
     start = time.monotonic()
     with pytest.raises(ServerError, match=r"in 1 tries: (?:TimeoutError|URLError)"):
@@ -176,12 +176,12 @@ def test_a_slow_server_is_left_after_the_time_out(serve, slow):
     assert time.monotonic() - start < 3
 
 
-def test_a_flood_is_cut_off(serve):
+def test_a_reply_beyond_the_size_limit_is_an_error(serve):
     with pytest.raises(ServerError, match="the reply exceeds 4194304 bytes"):
         client(serve(flood), max_tries=1).complete([QUESTION])
 
 
-def test_retry_after_is_heeded(serve):
+def test_retry_after_is_respected(serve):
     server = serve((429, {"Retry-After": "0.4"}, b""), good())
     client(server).complete([QUESTION])
     (first, *_), (second, *_) = server.requests
@@ -191,10 +191,10 @@ def test_retry_after_is_heeded(serve):
 
 
 class Echo:
-    """Replies with the question, the later ones sooner, and counts requests before their reply.
+    """Replies with the question, to later requests sooner, and counts concurrent requests.
 
-    A request no longer counts when its reply is on its way: a client that has it may ask again
-    before this side has done anything more.
+    A request is no longer counted once its reply is sent, because the client may then send the next
+    request before the server continues.
     """
 
     def __init__(self, together):
@@ -214,7 +214,7 @@ class Echo:
         handler.send(*good(question))
 
 
-def test_replies_come_in_the_order_of_conversations_and_no_more_than_the_limit_at_once(serve):
+def test_replies_keep_the_order_of_conversations_and_concurrency_is_limited(serve):
     echo = Echo(together=3)
     server = serve(echo)
     conversations = [[{"role": "user", "content": str(n)}] for n in range(9)]
@@ -223,7 +223,7 @@ def test_replies_come_in_the_order_of_conversations_and_no_more_than_the_limit_a
     assert echo.most_open == 3
 
 
-def test_the_cache_answers_without_a_server_and_knows_what_was_asked(serve, tmp_path):
+def test_the_cache_replies_offline_to_the_same_request_only(serve, tmp_path):
     server = serve(good("kept"))
     kept = {"cache_folder": str(tmp_path)}
     client(server, **kept).complete([QUESTION])
@@ -240,7 +240,9 @@ def test_the_cache_answers_without_a_server_and_knows_what_was_asked(serve, tmp_
             asked.complete([conversation], seed=seed)
 
 
-def test_a_damaged_entry_is_asked_again_and_no_key_is_stored(serve, tmp_path, monkeypatch):
+def test_a_damaged_cache_entry_is_requested_again_and_no_key_is_stored(
+    serve, tmp_path, monkeypatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     server = serve(good("kept"))
     asked = client(server, cache_folder=str(tmp_path))
@@ -280,7 +282,7 @@ SCHEMA = {"type": "object"}
         ([(422, {}, b""), (501, {}, b""), good("text")], ["json_schema", "json_object", None]),
     ],
 )
-def test_a_format_that_a_server_refuses_is_not_asked_for_again(serve, script, formats):
+def test_a_refused_format_is_not_requested_again(serve, script, formats):
     server = serve(*script)
     asked = client(server)
     asked.complete([QUESTION], schema=SCHEMA)
@@ -295,14 +297,14 @@ def test_a_format_that_a_server_refuses_is_not_asked_for_again(serve, script, fo
     assert "response_format" not in server.requests[-1][-1]
 
 
-def test_a_refusal_for_another_reason_is_an_error(serve):
+def test_a_refusal_unrelated_to_the_format_is_an_error(serve):
     with pytest.raises(ServerError, match="status 401"):
         client(serve((401, {}, b""))).complete([QUESTION], schema=SCHEMA)
     with pytest.raises(ServerError, match="status 404"):
         client(serve((404, {}, b""))).complete([QUESTION], schema=SCHEMA)
 
 
-def test_replay_does_not_depend_on_what_the_server_could_do(serve, tmp_path):
+def test_offline_replies_do_not_depend_on_the_formats_of_the_server(serve, tmp_path):
     server = serve((400, {}, b""), good("kept"))
     client(server, cache_folder=str(tmp_path)).complete([QUESTION], schema=SCHEMA)
     offline = client(server, cache_folder=str(tmp_path), offline=True)

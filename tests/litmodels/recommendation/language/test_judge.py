@@ -1,4 +1,4 @@
-"""Numbers in what a judge replies, and what becomes of replies without one."""
+"""PathJudge: its two turns, and replies without a number."""
 
 import pytest
 
@@ -10,7 +10,7 @@ CATALOGUE = Catalogue([Item(f"Film {number}", 1990) for number in range(1, 5)])
 
 
 class Judge:
-    """Replies with the n-th text to the n-th turn, and to all in it alike."""
+    """Replies to all conversations of the n-th turn with the n-th text."""
 
     def __init__(self, *texts):
         self.texts, self.turns = texts, []
@@ -21,7 +21,7 @@ class Judge:
         return [Reply(text if len(talk) > 2 else "because") for talk in conversations]
 
 
-def test_reasons_come_first_and_the_mean_after():
+def test_the_first_turn_requests_reasons_and_the_second_the_mean():
     model = Judge("", "0.5")
     judge = PathJudge(model)
     assert judge.acceptability(CATALOGUE, [[1], [2]], [[3, 4], [4]]) == [0.5, 0.5]
@@ -38,7 +38,7 @@ def test_reasons_come_first_and_the_mean_after():
     assert dict(judge.report) == {"judged": 2, "no number": 0}
 
 
-def test_a_reply_without_a_number_is_asked_for_again_and_then_counted():
+def test_a_reply_without_a_number_is_requested_again_and_then_counted():
     model = Judge("", "no idea", "0.25")
     assert PathJudge(model).relatedness(CATALOGUE, [[1, 2]]) == [0.25]
     assert len(model.turns) == 3

@@ -1,4 +1,4 @@
-"""LocalModel: batches, reuse of keys and values, and the trie, against one prompt at a time."""
+"""LocalModel: batches, reuse of keys and values, and the trie, compared with single prompts."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def model(tiny_checkpoint):
 
 
 @torch.inference_mode()
-def test_title_scores_equal_those_of_whole_texts(model):
+def test_title_scores_equal_the_scores_of_whole_texts(model):
     found = model.title_log_probs(PROMPTS, [TITLES[:4], TITLES[4:], TITLES[:1]])
     for prompt, titles, scores in zip(
         PROMPTS, [TITLES[:4], TITLES[4:], TITLES[:1]], found, strict=True
@@ -29,7 +29,7 @@ def test_title_scores_equal_those_of_whole_texts(model):
             assert score == pytest.approx(float(expected), abs=1e-4)
 
 
-def test_a_batch_with_padding_writes_what_each_prompt_writes_alone(model):
+def test_a_padded_batch_writes_the_same_as_each_prompt_alone(model):
     trie, allowed = model.trie(TITLES), torch.ones(3, 13, dtype=torch.bool)
     allowed[:, 0] = False
     allowed[1, 1:6] = False
@@ -43,7 +43,7 @@ def test_a_batch_with_padding_writes_what_each_prompt_writes_alone(model):
 
 
 @torch.inference_mode()
-def test_each_title_is_the_likeliest_way_through_the_trie(model):
+def test_each_title_is_the_greedy_path_through_the_trie(model):
     trie, allowed = model.trie(TITLES), torch.ones(1, 13, dtype=torch.bool)
     allowed[:, 0] = False
     ((item,),) = model.paths(PROMPTS[:1], trie, allowed, 1)
@@ -58,7 +58,7 @@ def test_each_title_is_the_likeliest_way_through_the_trie(model):
     assert f"- {TITLES[item - 1]}\n" == model.tokenizer.decode(written)
 
 
-def test_replies_are_cut_at_the_limit_and_one_seed_gives_one_reply(tiny_checkpoint, model):
+def test_replies_stop_at_the_limit_and_depend_only_on_the_seed(tiny_checkpoint, model):
     talks = [[{"role": "user", "content": text}] for text in ("a", "b c", "d")]
     before = torch.get_rng_state()
     greedy = model.complete(talks)
@@ -83,14 +83,14 @@ def test_a_reply_ends_at_each_end_token_of_the_checkpoint(tiny_checkpoint, monke
     assert not cut.is_truncated
 
 
-def test_what_is_saved_writes_the_same(tiny_checkpoint, model, tmp_path):
+def test_a_saved_model_writes_the_same_paths(tiny_checkpoint, model, tmp_path):
     model.save(tmp_path)
     trie, allowed = model.trie(TITLES), torch.ones(1, 13, dtype=torch.bool)
     again = LocalModel(str(tmp_path))
     assert again.paths(PROMPTS[:1], trie, allowed, 3) == model.paths(PROMPTS[:1], trie, allowed, 3)
 
 
-def test_a_chat_template_is_used_where_there_is_one(tiny_checkpoint):
+def test_the_chat_template_is_used_if_there_is_one(tiny_checkpoint):
     model = LocalModel(tiny_checkpoint)
     messages = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
     assert model.prompt(messages) == "u\nPath:\n"

@@ -1,4 +1,4 @@
-"""The same planner through `transformers serve`, with SmolLM2 of the asset."""
+"""Planners and judge with `transformers serve` and SmolLM2 from the asset."""
 
 import importlib.util
 from pathlib import Path
@@ -38,7 +38,7 @@ def server(example, tmp_path_factory):
         pytest.skip(str(error))
     serving = pytest.importorskip("transformers.utils.import_utils").is_serve_available
     if not serving():
-        pytest.skip('needs pip install "transformers[serving]"')
+        pytest.skip('requires pip install "transformers[serving]"')
     model = example.converted(tmp_path_factory.mktemp("smollm2"))
     with example.serving(model) as base_url:
         yield ChatServer(base_url, str(model), max_tokens=48, max_concurrency=1, temperature=0.7)
@@ -46,7 +46,7 @@ def server(example, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_every_way_to_use_a_server_gives_whole_paths_and_says_what_happened(server):
+def test_all_uses_of_a_server_yield_complete_paths_and_a_report(server):
     torch.manual_seed(0)
     catalogue = Catalogue([Item(name, 1990 + n, ("Drama",)) for n, name in enumerate(FILMS)])
     network = GRU4Rec(9, dim=4, max_length=5).eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Lists in the replies of language models, good and bad."""
+"""Titles, choices and probabilities in valid, invalid and arbitrary replies."""
 
 import pytest
 from hypothesis import given, settings
@@ -32,13 +32,13 @@ TITLES = ("The Matrix (1999)", "Fargo (1996)")
         '{"path": ["The Matrix (1999)", "Fargo (1996)"]}',
     ],
 )
-def test_the_same_two_titles_are_read_from_every_form(reply):
+def test_the_same_two_titles_are_parsed_from_every_form(reply):
     found = listed_titles(reply)
     assert found.titles == TITLES
     assert found.problem is None
 
 
-def test_quotes_brackets_and_commas_may_be_part_of_a_title():
+def test_quotes_brackets_and_commas_can_be_part_of_a_title():
     reply = """Here: ["[Rec] (2007)", "Don't Look Back", "Good, the Bad and the Ugly, The"]"""
     assert listed_titles(reply).titles == (
         "[Rec] (2007)",
@@ -65,12 +65,12 @@ def test_quotes_brackets_and_commas_may_be_part_of_a_title():
         ("[" * 3000 + "]" * 3000, False, (), "no list"),
     ],
 )
-def test_a_bad_reply_says_what_is_wrong(reply, is_truncated, titles, problem):
+def test_the_problem_of_an_invalid_reply_is_returned(reply, is_truncated, titles, problem):
     found = listed_titles(reply, is_truncated)
     assert (found.titles, found.problem) == (titles, problem)
 
 
-def test_a_flood_of_entries_is_bounded():
+def test_the_number_of_titles_is_limited():
     assert len(listed_titles("\n".join(f"{n % 900}. Film {n}" for n in range(5000))).titles) == 200
 
 
@@ -101,7 +101,7 @@ def test_a_flood_of_entries_is_bounded():
         ("I'm sorry", None),
     ],
 )
-def test_one_number_is_read_or_none(reply, number):
+def test_a_probability_is_parsed_or_none(reply, number):
     assert probability(reply) == (number if number is None else pytest.approx(number))
 
 
@@ -117,7 +117,7 @@ def test_one_number_is_read_or_none(reply, number):
         ("12", None),
     ],
 )
-def test_a_number_is_read_from_every_form(reply, number):
+def test_a_chosen_number_is_parsed_from_every_form(reply, number):
     assert chosen_number(reply, 9) == number
 
 
@@ -141,7 +141,7 @@ REPLIES = st.one_of(st.text(), st.lists(PIECES, max_size=40).map("".join))
 
 @settings(max_examples=300, deadline=None)
 @given(REPLIES, st.booleans())
-def test_titles_are_strings_without_line_breaks(reply, is_truncated):
+def test_any_reply_is_parsed_to_titles_without_line_breaks(reply, is_truncated):
     titles = listed_titles(reply, is_truncated).titles
     assert all(isinstance(title, str) and title.strip() for title in titles)
     assert not any("\n" in title for title in titles)
@@ -149,11 +149,11 @@ def test_titles_are_strings_without_line_breaks(reply, is_truncated):
 
 @settings(max_examples=300, deadline=None)
 @given(REPLIES)
-def test_a_judgement_is_a_probability_or_none(reply):
+def test_any_reply_is_parsed_to_a_probability_or_none(reply):
     found = probability(reply)
     assert found is None or 0 <= found <= 1
 
 
-def test_deep_nesting_is_no_crash():
+def test_deep_nesting_raises_no_error():
     listed_titles("[" * 100_000)
     probability("[" * 100_000)

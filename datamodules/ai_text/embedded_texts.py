@@ -1,4 +1,4 @@
-"""The embedded data set: human prose of any machine, and SmolLM2's continuations of it."""
+"""The embedded data set: available human prose and its continuations by SmolLM2."""
 
 import json
 import platform

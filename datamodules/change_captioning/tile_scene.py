@@ -1,4 +1,4 @@
-"""Random scenes seen from above, and random changes of them."""
+"""Random scenes seen from above, and random changes to scenes."""
 
 from dataclasses import dataclass, replace
 from typing import Literal

@@ -1,8 +1,9 @@
-"""Writes the front table of docs/results/index.md from the pages beside it; --check compares.
+"""Writes the front table of docs/results/index.md from the other pages there; --check compares.
 
 usage: results_index.py [--check]
 
-The pages are what `lightning-plugins reproduce PAPER --scale cpu` wrote. Nothing is typed in here.
+The pages are the output of `lightning-plugins reproduce PAPER --scale cpu`. No
+value is entered by hand.
 """
 
 import re
@@ -14,13 +15,14 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 HEADER = "| paper | claim | the paper's figure | ours | verdict | n | cost |"
 VERDICTS = ("supported", "inconclusive", "not supported", "not reproduced at this scale")
 PART = re.compile(
-    r"(?<=<!-- written by scripts/results_index.py -->\n).*(?=<!-- end of what it wrote -->)", re.S
+    r"(?<=<!-- written by scripts/results_index.py -->\n).*(?=<!-- end of the table -->)",
+    re.S,
 )
 BETWEEN_CELLS = re.compile(r"(?<!\\)\|")
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or compare with it; the exit code of the program."""
+    """Write the page, or compare with it; return the exit code."""
     page = RESULTS / "index.md"
     before = page.read_text("utf-8")
     after = PART.sub(lambda _: front_table(), before)
@@ -31,12 +33,12 @@ def main(arguments: list[str]) -> int:
 
 
 def pages() -> list[Path]:
-    """A page for each paper."""
+    """Return the pages, one per paper."""
     return sorted(path for path in RESULTS.glob("*.md") if path.name != "index.md")
 
 
 def claims_of(page: Path) -> list[list[str]]:
-    """The cells of the page's own front table, a list for each claim."""
+    """Return the cells of the page's own front table, one list per claim."""
     _, found, rest = page.read_text("utf-8").partition(f"{HEADER}\n")
     if not found:
         raise ValueError(f"{page.name} has no front table: is it the report.md of a run?")
@@ -45,11 +47,11 @@ def claims_of(page: Path) -> list[list[str]]:
 
 
 def front_table() -> str:
-    """How many claims of each paper came out how, and every claim with its verdict."""
+    """Return the number of claims per paper and verdict, and a row per claim."""
     of_papers = {page: claims_of(page) for page in pages()}
     counts = [f"| paper | {' | '.join(VERDICTS)} |", "| --- " * (len(VERDICTS) + 1) + "|"]
     for page, claims in of_papers.items():
-        # A verdict may go on with a remark.
+        # A remark may follow the verdict.
         found = Counter(next(v for v in VERDICTS if cells[4].startswith(v)) for cells in claims)
         numbers = " | ".join(str(found[verdict] or "-") for verdict in VERDICTS)
         counts.append(f"| [{claims[0][0]}]({page.name}) | {numbers} |")

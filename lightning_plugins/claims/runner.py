@@ -246,7 +246,7 @@ def _connect(backend: str, stack: ExitStack) -> None:
             register_ray()
     except ImportError as error:
         package = '"dask[distributed]"' if backend == "dask" else '"ray[default]"'
-        raise ImportError(f"--backend {backend} needs: pip install {package}") from error
+        raise ImportError(f"--backend {backend} requires: pip install {package}") from error
 
 
 def _progress(done: CellRecord | Failure, count: int, total: int) -> str:

@@ -1,4 +1,4 @@
-"""The figure of a claim: its arms and its paired contrasts."""
+"""The figures of a claims report: a claim's contrasts, and an overview of all arms."""
 
 import math
 import textwrap
@@ -13,7 +13,7 @@ from lightning_plugins.reports.drawing import (
     literal,
     new_figure,
 )
-from lightning_plugins.reports.report_data import ClaimEvidence
+from lightning_plugins.reports.report_data import ClaimEvidence, OverviewEvidence
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,34 @@ def paired_figure(claim: ClaimEvidence, theme: str = "light", kind: str = "svg")
     _draw_contrasts(right, claim, theme)
     for axes in (left, right):
         dress(axes, theme)
+    return encoded(figure, kind)
+
+
+def overview_figure(overview: OverviewEvidence, theme: str = "light", kind: str = "svg") -> bytes:
+    """Draw one row per arm: the values of its seeds, their mean, and the interval of the mean.
+
+    Args:
+        overview: Evidence with at least one arm.
+        theme: ``light`` or ``dark``. The background is transparent.
+        kind: ``svg`` or ``png``.
+
+    Returns:
+        The encoded image.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    figure = new_figure(8.4, 1.0 + 0.32 * len(overview.arms))
+    axes = figure.subplots()
+    for place, arm in enumerate(overview.arms):
+        axes.plot(arm.values, [place] * len(arm.values), "o", color=FAINT[theme], markersize=4)
+        if all(map(math.isfinite, arm.interval)):
+            axes.plot(arm.interval, [place, place], color=ACCENT[theme], linewidth=2.5)
+        axes.plot([arm.mean], [place], "D", color=ACCENT[theme], markersize=6)
+    axes.set_yticks(range(len(overview.arms)), [literal(arm.arm) for arm in overview.arms])
+    axes.set_ylim(len(overview.arms) - 0.5, -0.5)
+    axes.set_xlabel(literal(overview.metric), color=INK[theme])
+    dress(axes, theme)
     return encoded(figure, kind)
 
 

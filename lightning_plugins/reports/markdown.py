@@ -19,7 +19,7 @@ _LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")
 
 def markdown_page(report: Report) -> str:
     """Format the report's tables and facts. All text is escaped, so no field becomes markup."""
-    lines = [f"# {_escaped(report.title)}", "", f"Made by {_code(report.command)}"]
+    lines = [f"# {_escaped(report.title)}", "", f"Command: {_code(report.command)}"]
     lines += [_paragraph(report.generated), ""]
     lines += _table(
         SUMMARY_HEADER,
@@ -61,8 +61,8 @@ def _overview(overview: OverviewEvidence) -> list[str]:
 
     header = ("arm", overview.metric, "from", "to", "n")
     lines = [_paragraph(overview.title), "", *_table(header, map(row, overview.arms)), ""]
-    lines += [_paragraph(overview.caption), "", "What follows:", ""]
-    return [*lines, *(f"- {_escaped(sentence)}" for sentence in overview.follows), ""]
+    lines += [_paragraph(overview.caption), "", "Conclusions:", ""]
+    return [*lines, *(f"- {_escaped(sentence)}" for sentence in overview.conclusions), ""]
 
 
 def _facts(claim: ClaimEvidence) -> dict[str, str]:

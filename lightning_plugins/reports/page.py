@@ -3,9 +3,8 @@
 import base64
 from collections.abc import Callable, Iterable
 
-from lightning_plugins.reports.claim_figures import paired_figure
+from lightning_plugins.reports.claim_figures import overview_figure, paired_figure
 from lightning_plugins.reports.html import Element, page
-from lightning_plugins.reports.overview import overview_figure
 from lightning_plugins.reports.raw_rows import raw_table, rows_as_csv, rows_as_json
 from lightning_plugins.reports.report_data import (
     RULE_CHANGED,
@@ -25,10 +24,10 @@ SUMMARY_HEADER = ("paper", "claim", "the paper's figure", "ours", "verdict", "n"
 
 
 def html_page(report: Report) -> str:
-    """The report as HTML: no external resource, no script, readable on light and dark."""
+    """Return the report as HTML without external resources or scripts, for light and dark mode."""
     return page(
         report.title,
-        Element("p", "Made by ", Element("code", report.command), class_="soft"),
+        Element("p", "Command: ", Element("code", report.command), class_="soft"),
         Element("p", report.generated, class_="soft"),
         _summary(report),
         *(part for paper in report.papers for part in _paper(paper)),
@@ -112,8 +111,8 @@ def _overview(overview: OverviewEvidence) -> Element:
         Element("h3", overview.title),
         _picture(lambda theme: overview_figure(overview, theme), f"{overview.metric}: {values}"),
         Element("p", overview.caption, class_="soft"),
-        Element("p", "What follows:"),
-        Element("ul", *(Element("li", sentence) for sentence in overview.follows)),
+        Element("p", "Conclusions:"),
+        Element("ul", *(Element("li", sentence) for sentence in overview.conclusions)),
         class_="claim",
     )
 

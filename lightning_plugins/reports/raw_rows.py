@@ -1,4 +1,4 @@
-"""Raw rows as a table, JSON and CSV."""
+"""Raw rows as a table, as JSON and as CSV."""
 
 import csv
 import io
@@ -13,20 +13,20 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 def raw_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """Every row, over the union of their columns in order of appearance."""
+    """Return all rows; the columns are the union over the rows in order of appearance."""
     header = _header(rows)
     return Table(header, tuple(tuple(_text(row.get(key)) for key in header) for row in rows))
 
 
 def rows_as_json(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as JSON; NaN and infinity become null."""
+    """Return the rows as JSON; NaN and infinity become null."""
     return json.dumps([_finite(row) for row in rows], indent=1, allow_nan=False) + "\n"
 
 
 def rows_as_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as CSV; text that a spreadsheet would take for a formula gets an apostrophe."""
+    """Return the rows as CSV; text that a spreadsheet reads as a formula gets an apostrophe."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer)  # its line ends have \r and \n: else a lone \r is not quoted
+    writer = csv.writer(buffer)  # with \r\n as line end, so that a lone \r is quoted
     table = raw_table(rows)
     writer.writerow(map(_no_formula, table.header))
     for row in rows:

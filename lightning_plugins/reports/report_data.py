@@ -1,4 +1,4 @@
-"""What a report shows, as plain data; whoever has evidence fills these in."""
+"""The content of a claims report as plain data."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text under a header, perhaps with a title above."""
+    """Text cells under a header, with an optional title."""
 
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -15,7 +15,10 @@ class Table:
 
 @dataclass(frozen=True)
 class ContrastEvidence:
-    """One paired contrast: seed -> difference, its mean and interval, an equivalence margin."""
+    """A paired contrast: differences by seed, their mean with its interval, and the margin.
+
+    ``margin`` is the half width of the equivalence margin around zero, or None.
+    """
 
     label: str
     differences: dict[int, float]
@@ -26,10 +29,10 @@ class ContrastEvidence:
 
 @dataclass(frozen=True)
 class ClaimEvidence:
-    """A claim and what stands behind its verdict.
+    """A claim, its verdict, and the numbers behind the verdict.
 
-    ``ours``, ``p``, ``detectable`` and ``cost`` are formatted; ``arms`` is arm -> seed -> value
-    of the metric, for the figure; ``confidence`` is that of the intervals.
+    ``ours``, ``p``, ``detectable`` and ``cost`` are formatted texts. ``arms`` maps arm -> seed ->
+    value of the metric, for the figure. ``confidence`` is the confidence level of the intervals.
     """
 
     name: str
@@ -56,7 +59,7 @@ class ClaimEvidence:
 
 @dataclass(frozen=True)
 class ArmInterval:
-    """An arm's values of a metric, one a seed, their mean and its interval."""
+    """An arm's values of a metric, one per seed, with their mean and its interval."""
 
     arm: str
     values: tuple[float, ...]
@@ -66,18 +69,18 @@ class ArmInterval:
 
 @dataclass(frozen=True)
 class OverviewEvidence:
-    """The figure at the head of a paper, and what follows from it, a sentence each."""
+    """The figure at the top of a paper, and one sentence per conclusion."""
 
     title: str
     metric: str
     caption: str
     arms: tuple[ArmInterval, ...]
-    follows: tuple[str, ...]
+    conclusions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class PaperEvidence:
-    """A paper: tables of arms, claims, failures in a line each, and raw rows (plain JSON data)."""
+    """A paper: tables of arms, claims, one line per failure, and raw rows (plain JSON data)."""
 
     name: str
     title: str
@@ -92,7 +95,7 @@ class PaperEvidence:
 
 @dataclass(frozen=True)
 class Report:
-    """A whole report: ``command`` made it, ``generated`` is when, ``environment`` where."""
+    """A report with its command line, the time of its generation, and the versions used."""
 
     title: str
     command: str

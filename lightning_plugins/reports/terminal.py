@@ -1,4 +1,4 @@
-"""A paper's table and verdicts as plain aligned text."""
+"""The report as aligned plain text, for a terminal."""
 
 import textwrap
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ _WIDTH = 100
 
 
 def paper_lines(paper: PaperEvidence) -> list[str]:
-    """The tables of arms, then each claim with its verdict; at most 100 columns wide."""
+    """Return the tables of arms, then each claim with its verdict; at most 100 characters wide."""
     lines = ["", *textwrap.wrap(f"{paper.title} (scale {paper.scale})", _WIDTH)]
     for table in paper.tables:
         lines += ["", *([table.title] if table.title else []), *aligned(table)]
@@ -23,9 +23,9 @@ def paper_lines(paper: PaperEvidence) -> list[str]:
 
 
 def aligned(table: Table) -> list[str]:
-    """The table in columns two spaces apart, without trailing spaces.
+    """Return the table in columns two spaces apart, without trailing spaces.
 
-    Columns for which 100 characters have no room follow below, the first one repeated.
+    Columns that do not fit into 100 characters follow below, with the first column repeated.
     """
     rows: list[Sequence[str]] = [table.header, *table.rows]
     widths = [max(len(row[place]) for row in rows) for place in range(len(table.header))]

@@ -234,5 +234,5 @@ def test_a_missing_backend_is_answered_with_what_to_install(
     import sys
 
     monkeypatch.setitem(sys.modules, backend, None)
-    with pytest.raises(ImportError, match=f"--backend {backend} needs: pip install"):
+    with pytest.raises(ImportError, match=f"--backend {backend} requires: pip install"):
         run_paper(synthetic.paper(), "smoke", tmp_path, backend=backend, echo=str)

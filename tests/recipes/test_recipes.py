@@ -140,6 +140,6 @@ def test_copy_writes_the_shown_yaml_and_never_overwrites(tmp_path, monkeypatch, 
     shown = capsys.readouterr().out
     assert recipes_command(["copy", "image/digits+late_sam"]) == 0
     assert (tmp_path / "image_digits_late_sam.yaml").read_text() == shown
-    with pytest.raises(ValueError, match="exists: give another name"):
+    with pytest.raises(ValueError, match="exists: choose another name"):
         recipes_command(["copy", "image/digits+late_sam"])
     assert [path.name for path in tmp_path.iterdir()] == ["image_digits_late_sam.yaml"]

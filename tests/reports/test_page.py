@@ -143,7 +143,7 @@ OVERVIEW = OverviewEvidence(
         ArmInterval("noise on", (20.0, 30.0), 25.0, (-38.5, 88.5)),
         ArmInterval("one seed", (40.0,), 40.0, (math.nan, math.nan)),
     ),
-    follows=("Noise helps. Not supported: a - b: 1 [0, 2].",),
+    conclusions=("Noise helps. Not supported: a - b: 1 [0, 2].",),
 )
 
 
@@ -159,7 +159,7 @@ def test_the_overview_is_the_first_figure_and_says_what_follows(with_overview):
     first, second = [attributes for tag, attributes in page.found if tag == "img"]
     assert first["alt"] == "AUA %: noise on 25; one seed 40"
     assert "by arm and seed" in second["alt"]
-    assert OVERVIEW.follows[0] in page.text
+    assert OVERVIEW.conclusions[0] in page.text
 
 
 def test_no_text_of_the_overview_becomes_markup(with_overview):

@@ -129,6 +129,6 @@ def test_the_overview_has_every_arm_with_its_interval_and_the_verdicts():
     low, high = found.arms[0].interval
     # 22 ± t(0.975, 2) 2 / sqrt(3)
     assert (low, high) == pytest.approx((22 - 4.9683, 22 + 4.9683), abs=1e-3)
-    assert len(found.follows) == len(whole.overview.conclusions)
-    assert found.follows[0].startswith("With fresh noise in every output, SCRN keeps")
-    assert "Supported: SCRN, noise on - plain: 21" in found.follows[0]
+    assert len(found.conclusions) == len(whole.overview.conclusions)
+    assert found.conclusions[0].startswith("With fresh noise in every output, SCRN keeps")
+    assert "Supported: SCRN, noise on - plain: 21" in found.conclusions[0]

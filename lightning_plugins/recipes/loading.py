@@ -1,4 +1,4 @@
-"""Finding, combining and naming the recipes that come with the package."""
+"""Finds the packaged recipes and merges bases with overlays."""
 
 import difflib
 from dataclasses import dataclass
@@ -7,15 +7,13 @@ from typing import Any
 
 import yaml
 
-from lightning_plugins.recipes.merging import merge
-
 _FOLDER = Path(__file__).parent
 _OVERLAYS = "overlays"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A packaged recipe or overlay and the first line of its file."""
+    """A packaged recipe or overlay; ``summary`` is the first line of its file."""
 
     name: str
     summary: str
@@ -23,7 +21,7 @@ class Recipe:
 
 
 def list_recipes() -> list[Recipe]:
-    """All packaged recipes by name, then all overlays (named ``+overlay``)."""
+    """Return all packaged recipes sorted by name, then all overlays (named ``+overlay``)."""
     recipes = []
     for path in sorted(_FOLDER.glob("*/*.yaml")):
         is_overlay = path.parent.name == _OVERLAYS
@@ -34,16 +32,40 @@ def list_recipes() -> list[Recipe]:
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """The merged configuration of ``BASE[+OVERLAY...]``, as LightningCLI reads it.
+    """Return the merged configuration of ``BASE[+OVERLAY...]`` in the form LightningCLI reads.
 
     Raises:
-        ValueError: no such recipe or overlay; names the nearest ones.
+        ValueError: If a recipe or overlay does not exist; suggests similar names.
     """
     base, *overlays = name.split("+")
     config = _load(base, f"{base}.yaml", is_overlay=False)
     for overlay in overlays:
         config = merge(config, _load(overlay, f"{_OVERLAYS}/{overlay}.yaml", is_overlay=True))
     return config
+
+
+def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
+    """Return ``base`` changed by ``overlay``; neither is modified.
+
+    Mappings are merged key by key, and other values are replaced, with two exceptions: ``key+``
+    appends a list to the list at ``key``, and a different ``class_path`` drops the ``init_args``
+    of the class that it replaces.
+    """
+    merged = dict(base)
+    if "class_path" in overlay and overlay["class_path"] != base.get("class_path"):
+        merged.pop("init_args", None)
+    for key, value in overlay.items():
+        if key.endswith("+"):
+            name = key[:-1]
+            added = value if isinstance(value, list) else [value]
+            merged[name] = [*(merged.get(name) or []), *added]
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        elif isinstance(value, dict):
+            merged[key] = merge({}, value)
+        else:
+            merged[key] = value
+    return merged
 
 
 def _load(name: str, relative: str, is_overlay: bool) -> dict[str, Any]:

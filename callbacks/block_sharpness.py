@@ -18,8 +18,7 @@ from lightning_plugins.callbacks.measured_curves import (
     log_picture,
 )
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
-from lightning_plugins.optimizers.block_presets import BLOCKS
-from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
+from lightning_plugins.optimizers.blocks import BLOCKS, BlockParameter, blocks_of
 from lightning_plugins.reports.run_pictures import compared_curves_picture
 
 # Multiplier = (sharpness of norms / sharpness of the block) to this power. Our fit to the paper's

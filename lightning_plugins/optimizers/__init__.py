@@ -1,4 +1,4 @@
-"""Optimizers and schedules, and how a LightningModule gets them from YAML."""
+"""Optimizers, learning-rate schedules, and their configuration from YAML."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from .blockwise import BlockwiseAdamMini as BlockwiseAdamMini
     from .blockwise import BlockwiseAdamW as BlockwiseAdamW
     from .blockwise import BlockwiseLion as BlockwiseLion
-    from .blockwise_schedule import BlockwiseSchedule as BlockwiseSchedule
     from .configuration import build_optimizer as build_optimizer
     from .configuration import configure_optimizers as configure_optimizers
     from .grad_power import AdamWPower as AdamWPower
@@ -21,9 +20,10 @@ if TYPE_CHECKING:
     from .muon_adamw import MuonAdamW as MuonAdamW
     from .muon_adamw import MuonPower as MuonPower
     from .parameter_names import register_names as register_names
+    from .schedules import BlockwiseSchedule as BlockwiseSchedule
+    from .schedules import WarmupCosine as WarmupCosine
+    from .schedules import WarmupStableDecay as WarmupStableDecay
     from .sign_power import sign_power_ as sign_power_
-    from .warmup_cosine import WarmupCosine as WarmupCosine
-    from .warmup_stable_decay import WarmupStableDecay as WarmupStableDecay
 else:
     __getattr__, __dir__, __all__ = lazy_exports(
         __name__,
@@ -34,14 +34,14 @@ else:
             "BlockwiseAdamMini": "blockwise",
             "BlockwiseAdamW": "blockwise",
             "BlockwiseLion": "blockwise",
-            "BlockwiseSchedule": "blockwise_schedule",
+            "BlockwiseSchedule": "schedules",
             "GradPower": "grad_power",
             "Lion": "lion",
             "MuonAdamW": "muon_adamw",
             "MuonPower": "muon_adamw",
             "SGDPower": "grad_power",
-            "WarmupCosine": "warmup_cosine",
-            "WarmupStableDecay": "warmup_stable_decay",
+            "WarmupCosine": "schedules",
+            "WarmupStableDecay": "schedules",
             "build_optimizer": "configuration",
             "configure_optimizers": "configuration",
             "gradpower": "grad_power",

@@ -1,4 +1,4 @@
-"""Adam-mini: Adam with one second moment for a block of parameters."""
+"""Adam-mini: Adam with one second moment per block of parameters."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -13,32 +13,33 @@ from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 
 
 class AdamMini(Optimizer):
-    """Adam whose second moment is shared by blocks that the Hessian of a transformer suggests.
+    """Adam with second moments shared within blocks, chosen by the Hessian of a transformer.
 
-    One second moment for each head in the projections to queries and keys; for each output row in
-    the other matrices, embedding, values, attention output, feed-forward and head alike; for each
-    tensor of a normalization; biases are as in Adam. First moments are whole, so the state takes
-    little more than 4 bytes a parameter in single precision, where Adam's takes 8. Weight decay is
-    decoupled as in AdamW, and hyper-parameters of AdamW can be taken over.
+    There is one second moment per head in the projections to queries and keys, per output row in
+    all other matrices (embedding, values, attention output, feed-forward, head), and per tensor of
+    a normalization; biases are as in Adam. First moments are stored in full, so the state takes
+    little more than 4 bytes per parameter in single precision, where Adam takes 8. Weight decay is
+    decoupled as in AdamW, and AdamW's hyper-parameters can be reused.
 
     Source: Zhang et al., "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv 2406.16793,
-    Algorithm 1 and the partition of version 1.1 of their code, which decays no norms and biases;
-    this class decays every group by its ``weight_decay``.
+    Algorithm 1 and the partition of version 1.1 of their code. Their code does not decay norms and
+    biases; this class decays every group by its ``weight_decay``.
 
     Args:
-        params: of one module, best ``model.named_parameters()``.
-        head_dim: rows of a head in the projections to queries and keys: hidden size / heads.
-        lr: learning rate, >= 0.
-        betas: of the first and second moment, each in [0, 1).
-        eps: added to the root of the second moment, >= 0.
-        weight_decay: >= 0.
-        patterns: regular expression -> block for names that no preset knows (``blocks_of``).
-        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
+        params: The parameters of one module, preferably ``model.named_parameters()``.
+        head_dim: Rows per head in the projections to queries and keys: hidden size / heads.
+        lr: Learning rate, >= 0.
+        betas: Decay rates of the first and second moment, each in [0, 1).
+        eps: Term added to the root of the second moment, >= 0.
+        weight_decay: Decoupled weight decay, >= 0.
+        patterns: Block per regular expression for names that no preset matches (``blocks_of``).
+        preset: Names of ``gpt2``, ``llama``, ``qwen2_moe`` or ``vit``; ``auto`` tries all.
 
     Raises:
-        ValueError: an argument out of range, rows that are no multiple of ``head_dim``, a
-            parameter whose block is unknown.
-        TypeError: sharded parameters (FSDP2, tensor parallel): a block could lie on two ranks.
+        ValueError: An argument is out of range, a number of rows is not a multiple of ``head_dim``,
+            or the block of a parameter is unknown.
+        TypeError: Parameters are sharded (FSDP2, tensor parallel): a block could be split between
+            two ranks.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class AdamMini(Optimizer):
         super().__init__(groups, defaults)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; its ``partitions`` say how each parameter's second moment is shared."""
+        """Add a group; ``partitions`` describes how each parameter shares its second moment."""
         if "partitions" not in param_group:
             parameters = blocks_of(param_group["params"], type(self).__name__)
             param_group["params"] = [(one.name, one.parameter) for one in parameters]
@@ -120,10 +121,11 @@ class AdamMini(Optimizer):
 
 
 def partition_of(one: BlockParameter) -> str:
-    """How a parameter's second moment is shared.
+    """Return how a parameter shares its second moment.
 
-    ``tensor``, ``element``, or the rule of each slice of the outputs and their dimension, such as
-    ``head@0`` and, for a fused projection whose outputs are columns, ``head+head+row@1``.
+    Returns:
+        ``tensor``, ``element``, or the rule of each slice of the outputs and the output dimension,
+        such as ``head@0`` or, for a fused projection with outputs as columns, ``head+head+row@1``.
     """
     if one.blocks == ("norm",):
         return "tensor"
@@ -134,10 +136,10 @@ def partition_of(one: BlockParameter) -> str:
 
 
 def _mean_square(gradient: Tensor, partition: str, head_dim: int) -> Tensor:
-    """Mean square over each block, in a shape that broadcasts against ``gradient``.
+    """Return the mean square per block, in a shape that broadcasts against ``gradient``.
 
-    A matrix has one value a row, those of one head being equal; of a stack of matrices, as the
-    experts of a layer, each has its own rows.
+    A matrix has one value per row, equal within a head. In a stack of matrices, such as the experts
+    of a layer, each matrix has its own rows.
     """
     if partition == "tensor":
         return gradient.square().mean()
@@ -160,8 +162,8 @@ def _mean_square(gradient: Tensor, partition: str, head_dim: int) -> Tensor:
 def _check(name: str, parameter: Tensor, partition: str, head_dim: int) -> None:
     if isinstance(parameter, DTensor):
         raise TypeError(
-            f"AdamMini takes no sharded parameters, and {name!r} is one: use torch.optim.AdamW "
-            "under FSDP2 and tensor parallelism"
+            f"AdamMini does not support sharded parameters such as {name!r}: use "
+            "torch.optim.AdamW under FSDP2 and tensor parallelism"
         )
     if not partition.startswith("head"):
         return
@@ -169,5 +171,5 @@ def _check(name: str, parameter: Tensor, partition: str, head_dim: int) -> None:
     rows = parameter.shape[int(output_dim)] // (rules.count("+") + 1)
     if rows % head_dim:
         raise ValueError(
-            f"head_dim={head_dim}: {name!r} has {rows} rows for its heads, which is no multiple"
+            f"head_dim={head_dim}: {name!r} has {rows} rows for its heads, not a multiple of it"
         )

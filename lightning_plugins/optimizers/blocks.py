@@ -1,26 +1,78 @@
-"""Which block each parameter of a transformer belongs to: the types that differ in sharpness."""
+"""The type of block of each parameter of a transformer, such as embedding, norm or feed-forward."""
 
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from lightning_plugins.optimizers.block_presets import BLOCKS, PRESETS, Block
 from lightning_plugins.optimizers.parameter_names import NamedParameter, named_parameters_of
+
+Block = Literal["embedding", "qk", "vo", "ffn", "norm", "head", "router", "other"]
+
+BLOCKS: tuple[Block, ...] = get_args(Block)
+
+Pattern = tuple[str, Block | tuple[Block, ...]]
+
+# A tuple divides the output dimension evenly: fused projections store queries, keys and values
+# one after another.
+_FUSED_QKV: tuple[Block, ...] = ("qk", "qk", "vo")
+
+# Also Mistral, Qwen2 and Qwen3.
+_LLAMA: tuple[Pattern, ...] = (
+    (r"\bself_attn\.(q|k)_proj\.", "qk"),
+    (r"\bself_attn\.(v|o)_proj\.", "vo"),
+    (r"(\b|_)norm\.|layernorm\.", "norm"),
+    (r"\bmlp\.(gate|up|down)_proj\.", "ffn"),
+    (r"\bembed_tokens\.", "embedding"),
+    (r"\blm_head\.", "head"),
+)
+
+# Patterns are searched in the parameter's name; the first match decides. "auto" tries the presets
+# in this order: the feed-forward pattern of GPT-2 matches the most names.
+PRESETS: dict[str, tuple[Pattern, ...]] = {
+    "qwen2_moe": (
+        (r"\bmlp\.(gate|shared_expert_gate)\.", "router"),
+        (r"\bmlp\.(experts|shared_expert)\.", "ffn"),
+        *_LLAMA,
+    ),
+    "llama": _LLAMA,
+    # nanoGPT and Hugging Face: c_attn is fused, and c_proj occurs in attention and feed-forward.
+    "gpt2": (
+        (r"\battn\.c_attn\.", _FUSED_QKV),
+        (r"\battn\.(q|k)_attn\.", "qk"),
+        (r"\battn\.(v_attn|c_proj)\.", "vo"),
+        (r"\bmlp\.", "ffn"),
+        (r"\b(wte|wpe)\.", "embedding"),
+        (r"\bln_(\d|f)\b", "norm"),
+        (r"\blm_head\.", "head"),
+    ),
+    # timm, torchvision and Hugging Face.
+    "vit": (
+        (r"\battn\.qkv\.|\bself_attention\.in_proj_(weight|bias)\b", _FUSED_QKV),
+        (r"\battention\.(\w+\.)*(q_proj|k_proj|query|key)\.", "qk"),
+        (r"\battention\.(\w+\.)*(v_proj|o_proj|value|dense)\.", "vo"),
+        (r"\battn\.proj\.|\bself_attention\.out_proj\.", "vo"),
+        (r"\bmlp\.|\b(intermediate|output)\.dense\.", "ffn"),
+        (r"\b(cls|mask|reg|dist)_token\b|class_token\b|pos_embed|position_embedding", "embedding"),
+        (r"\bpatch_embed|\bconv_proj\.", "embedding"),
+        (r"norm\d?\.|layernorm\w*\.|\bln(_\d)?\.", "norm"),
+        (r"^(head|heads|classifier)\b|\.(head|heads|classifier)\.", "head"),
+    ),
+}
 
 
 @dataclass(frozen=True)
 class BlockParameter:
-    """A parameter and its block; a fused projection has one block for each equal slice.
+    """A parameter and its block; a fused projection has one block per equal slice.
 
     Attributes:
-        name: without the prefixes of wrappers.
-        parameter: itself.
-        blocks: one, or those of the slices of dimension ``output_dim``.
-        output_dim: the dimension that the layer's outputs run over.
+        name: The name without the prefixes of wrappers.
+        parameter: The parameter.
+        blocks: One block, or the blocks of the slices along ``output_dim``.
+        output_dim: The dimension of the layer's outputs.
     """
 
     name: str
@@ -34,7 +86,7 @@ class BlockParameter:
         return len(self.blocks) > 1
 
     def slices(self, tensor: Tensor) -> list[tuple[Block, Tensor]]:
-        """Views of a tensor of the parameter's shape, with the block of each."""
+        """Return the slices of a tensor of the parameter's shape as views, with their blocks."""
         if not self.is_fused:
             return [(self.blocks[0], tensor)]
         parts = tensor.chunk(len(self.blocks), dim=self.output_dim)
@@ -47,26 +99,27 @@ def blocks_of(
     patterns: Mapping[str, str] | None = None,
     preset: str = "auto",
 ) -> list[BlockParameter]:
-    """The block of every parameter, each parameter once and in the order given.
+    """Return the block of every parameter, in the given order.
 
-    A parameter's block is that of the first pattern of yours that is found in its name; else it
-    follows from the type of its module, embedding or normalization; else from the preset's names.
+    The first of ``patterns`` found in the parameter's name decides. Otherwise the type of the
+    module that owns it decides (embedding or normalization), then the names of the preset.
 
     Args:
-        params: of one module, with names or so that they can be found (``named_parameters_of``).
-        needed_by: the class that asks, for messages.
-        patterns: regular expression -> block, searched in the name in this order.
-        preset: ``gpt2``, ``llama``, ``qwen2_moe``, ``vit``, or ``auto``, all of them in turn.
+        params: The parameters of one module, with names or so that their names can be found (see
+            ``named_parameters_of``).
+        needed_by: The class that calls this, for error messages.
+        patterns: Block per regular expression, searched in the name in this order.
+        preset: ``gpt2``, ``llama``, ``qwen2_moe``, ``vit``, or ``auto``, which tries all of them.
 
     Raises:
-        ValueError: an unknown block or preset, a pattern that no name has, a parameter that nothing
-            matches, or what ``named_parameters_of`` refuses.
+        ValueError: A block or preset is unknown, a pattern matches no name, no rule matches a
+            parameter, or ``named_parameters_of`` raised it.
     """
     patterns = dict(patterns or {})
     for pattern, block in patterns.items():
         if block not in BLOCKS:
             raise ValueError(
-                f"patterns[{pattern!r}]={block!r} is no block: expected {', '.join(BLOCKS)}"
+                f"patterns[{pattern!r}]={block!r} is not a block: expected {', '.join(BLOCKS)}"
             )
     if preset != "auto" and preset not in PRESETS:
         raise ValueError(f"preset={preset!r}: expected auto, {', '.join(PRESETS)}")
@@ -122,16 +175,16 @@ def _slices_of(one: NamedParameter, blocks: Any) -> tuple[Block, ...]:
         return (blocks,)  # type: ignore[return-value]
     if isinstance(one.parameter, DTensor):
         raise ValueError(
-            f"{one.name!r} is one tensor of queries, keys and values, and sharded: their rates "
-            "cannot be told apart; use a model with separate projections"
+            f"{one.name!r} is a sharded fused projection to queries, keys and values, which cannot "
+            "have separate rates: use a model with separate projections"
         )
     return tuple(blocks)
 
 
 def _output_dim(one: NamedParameter) -> int:
-    """0, except for Hugging Face's Conv1D, whose weight is (inputs, outputs).
+    """Return 0, or 1 for Hugging Face's Conv1D, whose weight has the shape (inputs, outputs).
 
-    Where the module is not known, a fused projection shows it by its shape.
+    If the module is not known, the shape of a fused projection decides.
     """
     if one.parameter.dim() != 2:
         return 0

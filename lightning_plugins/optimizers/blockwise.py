@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lightning_plugins.optimizers.adam_mini import AdamMini, partition_of
-from lightning_plugins.optimizers.block_presets import BLOCKS
-from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
+from lightning_plugins.optimizers.blocks import BLOCKS, BlockParameter, blocks_of
 from lightning_plugins.optimizers.blockwise_checkpoint import as_groups_of, as_one_group
 from lightning_plugins.optimizers.lion import Lion
 from lightning_plugins.optimizers.step_without_hooks import step_without_hooks
@@ -30,32 +29,33 @@ DEFAULT_MULTIPLIERS: dict[str, float] = {
 
 
 class Blockwise(Optimizer):
-    """Mixin, before the optimizer in the bases: one parameter group and rate for each block.
+    """Mixin that gives each type of block its own parameter group and learning rate.
 
-    A block's learning rate is ``lr`` times its multiplier and stands in the group's ``lr``, so that
-    PyTorch's schedules and ``LearningRateMonitor`` see it. The slices of a fused projection to
-    queries, keys and values each get their own rate: for optimizers whose update is linear in the
-    learning rate, as AdamW's, Adam-mini's and Lion's are.
+    Put it before the optimizer in the bases. The learning rate of a block is ``lr`` times its
+    multiplier and is the group's ``lr``, so PyTorch's schedules and ``LearningRateMonitor`` work
+    unchanged. The query, key and value slices of a fused projection each get their own rate. This
+    requires an update that is linear in the learning rate, as in AdamW, Adam-mini and Lion.
 
-    ``state_dict`` has the layout of the plain optimizer, one group in the order of
-    ``named_parameters()``, with the rates of the blocks beside: a checkpoint resumes under the
-    plain optimizer, without this package, and one of the plain optimizer loads here.
+    ``state_dict`` has the layout of the plain optimizer: one group in the order of
+    ``named_parameters()``, plus the rates of the blocks. A checkpoint therefore resumes under the
+    plain optimizer, without this package, and a checkpoint of the plain optimizer loads here.
 
     Args:
-        params: of one module, best ``model.named_parameters()``; also ``model.parameters()``.
-        lr: of a block with multiplier 1, the norms.
-        multipliers: block -> factor > 0; what is not given has the default. Blocks: embedding, qk,
+        params: The parameters of one module, preferably ``model.named_parameters()``;
+            ``model.parameters()`` also works.
+        lr: Learning rate of a block with multiplier 1, such as the norms.
+        multipliers: Factor > 0 per block; the other blocks keep the default. Blocks: embedding, qk,
             vo, ffn, norm, head (untied output), router, other.
-        patterns: regular expression -> block, for names that no preset knows; the first that is
-            found in a parameter's name decides, before everything else.
-        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
-        no_decay_blocks: blocks with weight decay 0; the authors' code decays all.
-        **kwargs: of the optimizer.
+        patterns: Block per regular expression, for names that no preset matches. The first pattern
+            found in a parameter's name decides and takes precedence over everything else.
+        preset: Names of ``gpt2``, ``llama``, ``qwen2_moe`` or ``vit``; ``auto`` tries all.
+        no_decay_blocks: Blocks with weight decay 0; the authors' code decays all blocks.
+        **kwargs: Further arguments of the optimizer.
 
     Raises:
-        ValueError: a multiplier that is not positive and finite or of no known block, a block
-            without parameters, a parameter whose block is unknown, a pattern that matches nothing,
-            parameters whose names cannot be found.
+        ValueError: A multiplier is not positive and finite or its block is unknown, a block has no
+            parameters, the block of a parameter is unknown, a pattern matches nothing, or the names
+            of the parameters cannot be found.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Blockwise(Optimizer):
         rank_zero_info(f"{needed_by}:\n{self.table()}")
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure, take the optimizer's step; each slice at the rate of its block."""
+        """Run the closure and take one step, each slice at the rate of its block."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -96,13 +96,13 @@ class Blockwise(Optimizer):
         with torch.no_grad():
             for now, before, own, whole in deferred:
                 moved = before + own / whole * (now - before)
-                # Rates that are tensors are compared where they are; 0 / 0 in between does no harm.
+                # Tensor rates are compared on their device; an intermediate 0 / 0 is discarded.
                 is_same = own == whole
                 now.copy_(torch.where(is_same, now, moved) if torch.is_tensor(is_same) else moved)
         return loss
 
     def table(self) -> str:
-        """Block, number of tensors, elements, learning rate and an example, a line each."""
+        """Return a table with block, tensors, elements, learning rate and an example name."""
         counts: Counter[str] = Counter()
         for one in self._fused:
             for block, part in one.slices(one.parameter):
@@ -120,14 +120,14 @@ class Blockwise(Optimizer):
         return "\n".join(lines)
 
     def state_dict(self) -> dict[str, Any]:
-        """In the layout of the plain optimizer, with the blocks' values beside."""
+        """Return the state in the layout of the plain optimizer, plus the blocks' settings."""
         return as_one_group(super().state_dict(), self._order, self.defaults)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a checkpoint of this or of the plain optimizer.
 
         Raises:
-            ValueError: its parameters are others than these.
+            ValueError: The parameters of the checkpoint are not those of this optimizer.
         """
         super().load_state_dict(as_groups_of(self.param_groups, self._order, state_dict))
 
@@ -140,12 +140,12 @@ class BlockwiseAdamW(Blockwise, AdamW):
     """AdamW with one learning rate for each type of block.
 
     The default multipliers are the paper's: norms 1, values and attention output 4, feed-forward 6,
-    queries and keys 8, embeddings 10, with ``lr`` the tuned rate of AdamW. They were tuned by hand
-    on one model (LLaMA 0.25B) and are relative: at another scale, search ``lr`` anew, down to a
-    fifth of AdamW's. For an untied output head the authors' code has 1 by default, and what the
-    paper used is not known; ours is that of the embeddings, since at 0.2M parameters the method
-    lost to AdamW with 1. Judge only runs whose learning rate has decayed: in the first half the
-    method is behind.
+    queries and keys 8, embeddings 10, with ``lr`` the tuned rate of AdamW. The authors tuned them
+    by hand on one model (LLaMA 0.25B), and they are relative: at another scale, tune ``lr`` again,
+    down to a fifth of AdamW's. For an untied output head, the default of the authors' code is 1 and
+    the value used in the paper is not known; the default here is that of the embeddings, because at
+    0.2M parameters the method lost to AdamW with 1. Compare only runs whose learning rate has
+    decayed: in the first half of a run the method is behind.
 
     Source: Wang et al., "The Sharpness Disparity Principle in Transformers for Accelerating
     Language Model Pre-Training", arXiv 2502.19002, ICML 2025. See ``Blockwise`` for the arguments,
@@ -167,7 +167,7 @@ class BlockwiseLion(Blockwise, Lion):
 def _groups(
     parameters: list[BlockParameter], factors: Mapping[str, float], lr: float
 ) -> list[dict[str, Any]]:
-    """A group for each block that occurs; a fused tensor stands in the group of its first slice."""
+    """Return one group per block that occurs; a fused tensor is in the group of its first slice."""
     occurring = {block for one in parameters for block in one.blocks}
     groups = []
     for block in (block for block in BLOCKS if block in occurring):
@@ -183,7 +183,7 @@ def _groups(
 def _slices_at_another_rate(
     fused: list[BlockParameter], lr: Mapping[str, Any]
 ) -> list[tuple[Tensor, Tensor, Any, Any]]:
-    """(slice, copy of it before the step, its rate, that of the tensor's group)."""
+    """Return (slice, its copy before the step, its rate, the rate of the tensor's group)."""
     slices = []
     for one in fused:
         whole = lr[one.blocks[0]]
@@ -205,11 +205,11 @@ def _check_blocks(
         for block in multipliers if name == "multipliers" else no_decay_blocks:
             if block not in BLOCKS:
                 raise ValueError(
-                    f"{name} has {block!r}, which is no block: expected {', '.join(BLOCKS)}"
+                    f"{name} has {block!r}, which is not a block: expected {', '.join(BLOCKS)}"
                 )
             if block not in occurring:
                 raise ValueError(
-                    f"{name} has {block!r}, but {needed_by} got no such parameter; it has "
+                    f"{name} has {block!r}, but {needed_by} received no such parameter; it has "
                     f"{', '.join(b for b in BLOCKS if b in occurring)}"
                 )
     for block, factor in multipliers.items():

@@ -1,7 +1,7 @@
-"""State of an optimizer with a group for each block, in the layout of the plain optimizer.
+"""Conversion of a blockwise optimizer's state to and from the layout of the plain optimizer.
 
-The plain layout has one group whose parameters stand in the order of ``named_parameters()``. The
-key ``blocks`` in it, which other optimizers ignore, holds what differs between blocks.
+The plain layout has one group with the parameters in the order of ``named_parameters()``. Its extra
+key ``blocks``, which other optimizers ignore, contains the settings that differ between blocks.
 """
 
 from collections.abc import Sequence
@@ -9,16 +9,17 @@ from typing import Any
 
 from lightning_plugins.optimizers.parameter_names import plain_name
 
-_OF_ONE_BLOCK = ("params", "param_names", "name")
+_PER_GROUP_KEYS = ("params", "param_names", "name")
 
 
 def as_one_group(
     state_dict: dict[str, Any], order: Sequence[str], defaults: dict[str, Any]
 ) -> dict[str, Any]:
-    """``state_dict`` of the groups of blocks as that of one group; the state itself is kept.
+    """Convert a ``state_dict`` with one group per block to one with a single group.
 
-    The one group has the norms' learning rate, which is that of multiplier 1, and the weight decay
-    of ``defaults``: a block without decay does not take it from all.
+    The single group has the learning rate of the norms, whose multiplier is 1, and the weight decay
+    of ``defaults``, so that a block without decay does not disable it for all. The parameters'
+    state is unchanged.
     """
     groups = state_dict["param_groups"]
     index = {
@@ -27,14 +28,14 @@ def as_one_group(
         for name, number in zip(group["param_names"], group["params"], strict=True)
     }
     blocks = {
-        group["name"]: {key: value for key, value in group.items() if key not in _OF_ONE_BLOCK}
+        group["name"]: {key: value for key, value in group.items() if key not in _PER_GROUP_KEYS}
         for group in groups
     }
     base = next((group for group in groups if group["name"] == "norm"), groups[-1])
-    one = {key: value for key, value in base.items() if key not in _OF_ONE_BLOCK}
+    one = {key: value for key, value in base.items() if key not in _PER_GROUP_KEYS}
     one |= {"params": [index[n] for n in order], "param_names": list(order), "blocks": blocks}
     one |= {key: value for key, value in defaults.items() if key == "weight_decay"}
-    if "partitions" in base:  # of Adam-mini, one for each parameter
+    if "partitions" in base:  # Adam-mini has one per parameter
         of_names = {
             name: partition
             for group in groups
@@ -47,18 +48,18 @@ def as_one_group(
 def as_groups_of(
     groups: Sequence[dict[str, Any]], order: Sequence[str], state_dict: dict[str, Any]
 ) -> dict[str, Any]:
-    """``state_dict`` of the plain optimizer, or of ``as_one_group``, for the groups of blocks.
+    """Convert a ``state_dict`` of the plain optimizer, or of ``as_one_group``, to block groups.
 
-    Parameters are found by their names where the checkpoint has them, else by their place: in one
-    group, or in groups as these, which is what ``torch.distributed.checkpoint`` makes. From a
-    checkpoint without blocks the groups keep their own settings, the learning rates above all.
+    Parameters are matched by name where the checkpoint has names, otherwise by position: in one
+    group, or in the same groups, which is the layout of ``torch.distributed.checkpoint``. If the
+    checkpoint has no blocks, the groups keep their own settings, including the learning rates.
 
     Raises:
-        ValueError: the names are others, or the numbers of parameters differ.
+        ValueError: The names or the numbers of parameters differ.
     """
     saved = state_dict["param_groups"]
     numbers = _numbers_by_name(saved, groups, order)
-    # torch.distributed.checkpoint puts what the one group had into the last of its groups.
+    # torch.distributed.checkpoint stores the keys of the single group in its last group.
     blocks: dict[str, Any] = next((group["blocks"] for group in saved if "blocks" in group), {})
     loaded = []
     for group in groups:
@@ -75,8 +76,8 @@ def _numbers_by_name(
     numbers = [number for group in saved for number in group["params"]]
     if len(numbers) != len(order):
         raise ValueError(
-            f"the checkpoint has the state of {len(numbers)} parameters, the optimizer has "
-            f"{len(order)}: they are of different models"
+            f"the checkpoint has the state of {len(numbers)} parameters and the optimizer has "
+            f"{len(order)}: they belong to different models"
         )
     if all("param_names" in group for group in saved):
         names = [plain_name(name) for group in saved for name in group["param_names"]]
@@ -84,7 +85,7 @@ def _numbers_by_name(
         if unknown:
             raise ValueError(
                 f"the checkpoint has no state for {len(unknown)} parameters, such as "
-                f"{unknown[0]!r}: it is of another model, or its parameters were renamed"
+                f"{unknown[0]!r}: it belongs to another model, or its parameters were renamed"
             )
         return dict(zip(names, numbers, strict=True))
     if [len(group["params"]) for group in saved] == [len(group["params"]) for group in groups]:
@@ -92,7 +93,7 @@ def _numbers_by_name(
         return dict(zip(own, numbers, strict=True))
     if len(saved) > 1:
         raise ValueError(
-            f"the checkpoint has {len(saved)} groups without parameter names, so their order is "
-            "not known: save it from an optimizer that was given named_parameters()"
+            f"the checkpoint has {len(saved)} groups without parameter names, so the order of the "
+            "parameters is unknown: save it from an optimizer built with named_parameters()"
         )
     return dict(zip(order, numbers, strict=True))

@@ -1,4 +1,4 @@
-"""From the callables that YAML gives to what ``LightningModule.configure_optimizers`` returns."""
+"""Optimizers and schedules for ``LightningModule.configure_optimizers``, built from factories."""
 
 import functools
 import inspect
@@ -25,18 +25,18 @@ def configure_optimizers(
 ) -> Optimizer | dict[str, Any]:
     """Build a module's optimizer and schedule from two factories.
 
-    The optimizer receives ``(name, parameter)`` pairs, so that methods which act by block can tell
-    the parameters apart. A schedule whose class takes ``total_steps`` is told the length of the run
-    in optimizer steps, unless the YAML gave it. Schedules that count optimizer steps advance every
-    step; all others advance every epoch, as Lightning's own command line does.
+    The optimizer receives ``(name, parameter)`` pairs, so that blockwise methods can identify the
+    parameters. A schedule with an argument ``total_steps`` receives the length of the run in
+    optimizer steps, unless the YAML sets it. Schedules that count optimizer steps advance every
+    step; all others advance every epoch, as in Lightning's own command line.
 
     Args:
-        module: attached to a Trainer when the schedule needs the length of the run.
-        optimizer: builds the optimizer from named parameters.
-        lr_scheduler: builds the schedule from the optimizer.
+        module: The module, attached to a Trainer if the schedule requires the length of the run.
+        optimizer: Builds the optimizer from named parameters.
+        lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
-        ValueError: the schedule needs ``total_steps`` but the run has no known end.
+        ValueError: The schedule requires ``total_steps``, but the run has no known end.
     """
     built = build_optimizer(optimizer, module)
     if lr_scheduler is None:
@@ -49,11 +49,11 @@ def configure_optimizers(
 
 
 def build_optimizer(optimizer: OptimizerFactory, module: nn.Module) -> Optimizer:
-    """Give ``optimizer`` the named parameters of ``module``, or bare ones if it refuses names.
+    """Call ``optimizer`` with the named parameters of ``module``, or with bare ones.
 
-    PyTorch's own optimizers take ``(name, parameter)`` pairs; some third-party ones iterate over
-    tensors before they reach ``Optimizer.__init__``, which shows as a ``TypeError`` or
-    ``AttributeError`` on a tuple.
+    PyTorch's own optimizers accept ``(name, parameter)`` pairs. Some third-party optimizers iterate
+    over tensors before they call ``Optimizer.__init__`` and raise a ``TypeError`` or
+    ``AttributeError`` that mentions a tuple; they get bare parameters.
     """
     try:
         return optimizer(module.named_parameters())
@@ -64,7 +64,7 @@ def build_optimizer(optimizer: OptimizerFactory, module: nn.Module) -> Optimizer
 
 
 def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, Any]:
-    """The ``lr_scheduler`` dictionary for Lightning, with the interval the schedule counts in."""
+    """Return Lightning's ``lr_scheduler`` dictionary with the interval of the schedule."""
     config: dict[str, Any] = {"scheduler": scheduler}
     if isinstance(scheduler, ReduceLROnPlateau):
         config["monitor"] = scheduler.monitor
@@ -74,7 +74,7 @@ def scheduler_config(scheduler: LRScheduler | ReduceLROnPlateau) -> dict[str, An
 
 
 def _takes_total_steps(factory: SchedulerFactory) -> bool:
-    """Whether ``factory`` wants ``total_steps`` and was not given it."""
+    """Return whether ``factory`` has an argument ``total_steps`` without a value."""
     target: Any = factory
     while isinstance(target, functools.partial):
         if target.keywords.get("total_steps") is not None:
@@ -89,7 +89,7 @@ def _total_steps(module: LightningModule) -> int:
     if math.isinf(total):
         raise ValueError(
             "total_steps of the learning-rate schedule is unknown because the run has no known "
-            "end: set trainer.max_steps, or trainer.max_epochs where the training loader has a "
-            "length, or give the schedule total_steps"
+            "end: set trainer.max_steps, or trainer.max_epochs if the training loader has a "
+            "length, or set total_steps of the schedule"
         )
     return int(total)

@@ -1,4 +1,4 @@
-"""GradPower: any optimizer on gradients raised to a signed power."""
+"""GradPower: any optimizer, applied to gradients raised to a signed power."""
 
 import copyreg
 import functools
@@ -15,29 +15,30 @@ from lightning_plugins.optimizers.step_without_hooks import step_without_hooks
 
 
 class _PowerType(type):
-    """The type of GradPower classes, so that those made by ``gradpower`` can be pickled."""
+    """Metaclass of GradPower classes, which makes the classes of ``gradpower`` picklable."""
 
 
 class SignPowerStep(Optimizer, metaclass=_PowerType):
-    """Mixin, before the optimizer in the bases: ``step`` transforms the gradients, then steps.
+    """Mixin whose ``step`` transforms the gradients before the optimizer's own step.
 
-    The transform ``sign(g) * |g| ** p`` acts once a step, in place, on what the optimizer would
-    have seen: after the closure, that is after accumulation, reduction over ranks, unscaling and
-    clipping. ``parameter.grad`` holds the transformed gradient afterwards, and calling ``step``
-    twice without ``zero_grad`` transforms it twice. Decoupled weight decay is untouched; an L2
-    penalty that the optimizer adds to the gradient is added after the transform.
+    Put it before the optimizer in the bases. The transform ``sign(g) * |g| ** p`` is applied once
+    per step, in place, to the gradient that the optimizer would use: after the closure, and
+    therefore after accumulation, reduction over ranks, unscaling and clipping. ``parameter.grad``
+    contains the transformed gradient afterwards, and calling ``step`` twice without ``zero_grad``
+    transforms it twice. Decoupled weight decay is unchanged; an optimizer that adds an L2 penalty
+    to the gradient adds it after the transform.
 
     Args:
-        params: as the optimizer takes them; a group may have a ``p`` of its own.
-        p: exponent, > 0; 1 is the optimizer alone, bit for bit.
-        floor: added to ``|g|`` inside the power, as the authors' code does with 1e-8; 0 is the
+        params: Parameters or parameter groups, as in the optimizer; a group may set its own ``p``.
+        p: Exponent, > 0; with 1, the steps equal the plain optimizer's bit for bit.
+        floor: Constant added to ``|g|`` inside the power. The authors' code uses 1e-8; 0 is the
             paper's formula.
-        compile: transform by one kernel of ``torch.compile`` for each tensor.
-        **kwargs: of the optimizer.
+        compile: Transform each tensor with one ``torch.compile`` kernel.
+        **kwargs: Further arguments of the optimizer.
 
     Raises:
-        ValueError: ``p`` or ``floor`` out of range.
-        TypeError: at a step, for a gradient that is sparse or complex.
+        ValueError: ``p`` or ``floor`` is out of range.
+        TypeError: A gradient is sparse or complex (raised by ``step``).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         self.defaults["p"] = p
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Run the closure, transform the gradients, take the optimizer's step."""
+        """Run the closure, transform the gradients and take the optimizer's step."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -65,12 +66,12 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         return loss
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group; without a ``p`` it has that of the constructor."""
+        """Add a group; its ``p`` defaults to the constructor's."""
         _check_exponent(param_group.setdefault("p", self._p))
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Load a checkpoint of this or of the plain optimizer, whose groups keep their ``p``."""
+        """Load a checkpoint of this or of the plain optimizer, whose groups have no ``p``."""
         exponents = [group["p"] for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, p in zip(self.param_groups, exponents, strict=True):
@@ -78,12 +79,12 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
 
     @property
     def _step_supports_amp_scaling(self) -> bool:
-        """Never: a fused optimizer would unscale after the transform, (S·g)^p / S."""
+        """False: a fused optimizer would unscale after the transform and compute (S·g)^p / S."""
         return False
 
     @_step_supports_amp_scaling.setter
     def _step_supports_amp_scaling(self, value: bool) -> None:
-        """Fused optimizers set it at construction."""
+        """Ignore the value that fused optimizers set at construction."""
 
     def _set_power(self, p: float, floor: float, compile: bool) -> None:
         _check_exponent(p)
@@ -99,8 +100,8 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
 class AdamWPower(SignPowerStep, AdamW):
     """AdamW on gradients raised to a signed power ("AdamPower").
 
-    The default p = 1.2 is the paper's for language models, found on LLaMA 0.2B and kept for all
-    sizes. The evidence is for training noise like theirs; elsewhere compare p with 1 yourself:
+    The default p = 1.2 is the paper's for language models, tuned on LLaMA 0.2B and used for all
+    sizes. The evidence applies to similar training noise; in other settings, compare with p = 1:
 
     ========================= ============================= ==========================
     setting                   best p                        source
@@ -111,9 +112,10 @@ class AdamWPower(SignPowerStep, AdamW):
     Muon, 17M parameters      0.9; 1.2 clearly worse        an independent ablation
     ========================= ============================= ==========================
 
-    Adam is invariant to a constant factor on each coordinate's gradients (but for its epsilon), so
-    p reweights a coordinate's *steps*: with p > 1 those with a large gradient count more. Adam's
-    epsilon stands beside ``|g|^p``, so for gradients near 1e-7 it weighs more than in plain Adam.
+    Apart from its epsilon, Adam is invariant to a constant factor on each coordinate's gradients,
+    so p reweights a coordinate's *steps*: with p > 1, steps with a large gradient count more. Adam
+    adds epsilon to the scale of ``|g|^p``, so for gradients near 1e-7 it has more weight than in
+    plain Adam.
 
     Source: Wang et al., "GradPower: Powering Gradients for Faster Language Model Pre-Training",
     arXiv 2505.24275. See ``SignPowerStep`` for the arguments and ``torch.optim.AdamW`` for others.
@@ -133,14 +135,14 @@ class AdamWPower(SignPowerStep, AdamW):
 class SGDPower(SignPowerStep, SGD):
     """SGD on gradients raised to a signed power; p has no default, since none is published.
 
-    SGD does not normalize: where gradients are of size s, p changes the step by s^(p-1), so the
-    learning rate must be found anew, and a static loss scale would not cancel. Weight decay is L2
-    and added after the transform.
+    SGD does not normalize: for gradients of size s, p changes the step by s^(p-1), so the learning
+    rate must be tuned again, and a static loss scale does not cancel. Weight decay is an L2 penalty
+    added after the transform.
     """
 
 
 class GradPower(Optimizer):
-    """YAML form: an optimizer of any class, made into its GradPower subclass.
+    """YAML form of GradPower for an optimizer of any class.
 
     .. code-block:: yaml
 
@@ -152,18 +154,20 @@ class GradPower(Optimizer):
               class_path: torch.optim.NAdam
               init_args: {lr: 0.001}
 
-    ``GradPower(params, base, p)`` returns ``gradpower(type of base)`` and not a wrapper, so that
-    schedules, precision plugins and checkpoints see a ``torch.optim.Optimizer`` of that type.
+    ``GradPower(params, base, p)`` returns an instance of ``gradpower(type of base, p)`` instead of
+    a wrapper, so schedules, precision plugins and checkpoints get a ``torch.optim.Optimizer`` of
+    that type.
 
     Args:
-        params: given to ``base``.
-        base: builds the optimizer.
-        p: exponent, > 0.
-        floor: see ``SignPowerStep``.
-        compile: see ``SignPowerStep``.
+        params: The parameters, passed to ``base``.
+        base: Builds the optimizer.
+        p: Exponent, > 0.
+        floor: See ``SignPowerStep``.
+        compile: See ``SignPowerStep``.
 
     Raises:
-        ValueError: ``p`` or ``floor`` out of range; an optimizer that calls its closure often.
+        ValueError: ``p`` or ``floor`` is out of range, or the optimizer calls its closure more than
+            once per step.
     """
 
     def __new__(  # type: ignore[misc]
@@ -174,7 +178,7 @@ class GradPower(Optimizer):
         floor: float = 0.0,
         compile: bool = False,
     ) -> Optimizer:
-        """Build the optimizer and give it its GradPower class."""
+        """Build the optimizer and change its class to the GradPower subclass."""
         optimizer = base(params)
         power_class = gradpower(type(optimizer), p)  # type: ignore[arg-type]
         optimizer.__class__ = power_class
@@ -193,20 +197,24 @@ class GradPower(Optimizer):
         floor: float = 0.0,
         compile: bool = False,
     ) -> None:
-        """Never called: ``__new__`` returns an optimizer of another class."""
+        """Declare the arguments; never called, because ``__new__`` returns another class."""
 
 
 @functools.cache
 def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
-    """The subclass of ``base_cls`` that raises gradients to the signed power ``p`` by default.
+    """Return the subclass of ``base_cls`` that raises gradients to the signed power ``p``.
 
-    The same arguments give the same class; it and its instances can be pickled where this package
-    is installed.
+    The same arguments return the same class. The class and its instances can be pickled, and
+    unpickled where this package is installed.
+
+    Args:
+        base_cls: A subclass of ``torch.optim.Optimizer``.
+        p: The default exponent of the class, > 0.
 
     Raises:
-        TypeError: ``base_cls`` is no optimizer class.
-        ValueError: ``p`` out of range; an optimizer that calls its closure more than once, such as
-            LBFGS, whose line search would see other gradients than it follows; one that takes only
+        TypeError: ``base_cls`` is not an optimizer class.
+        ValueError: ``p`` is out of range; the optimizer calls its closure more than once per step,
+            such as LBFGS, whose line search would use transformed gradients; or it supports only
             sparse gradients.
     """
     if not (isinstance(base_cls, type) and issubclass(base_cls, Optimizer)):
@@ -214,12 +222,14 @@ def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
     _check_exponent(p)
     if issubclass(base_cls, torch.optim.LBFGS) or hasattr(base_cls, "first_step"):
         raise ValueError(
-            f"base_cls={base_cls.__name__} evaluates its closure more than once in a step, which "
-            "GradPower cannot transform: use an optimizer that takes one gradient a step, such as "
-            "torch.optim.AdamW (for SAM use the callback LateSAM beside it)"
+            f"base_cls={base_cls.__name__} evaluates its closure more than once per step, which "
+            "GradPower does not support: use an optimizer with one gradient per step, such as "
+            "torch.optim.AdamW (for SAM, add the callback LateSAM)"
         )
     if issubclass(base_cls, torch.optim.SparseAdam):
-        raise ValueError("base_cls=SparseAdam takes sparse gradients only: GradPower takes none")
+        raise ValueError(
+            "base_cls=SparseAdam requires sparse gradients, which GradPower does not support"
+        )
 
     def __init__(
         self: Any,
@@ -235,7 +245,7 @@ def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
     members = {
         "__init__": __init__,
         "__module__": __name__,
-        # As a class statement here would name it; a command line does not offer local classes.
+        # The name of a local class, which jsonargparse does not offer on a command line.
         "__qualname__": f"gradpower.<locals>.{name}",
         "__doc__": f"{base_cls.__name__} on gradients raised to a signed power, by default {p}.",
         "_made_by": (base_cls, p),
@@ -253,4 +263,4 @@ copyreg.pickle(_PowerType, _reduce_class)
 
 def _check_exponent(p: float) -> None:
     if not isinstance(p, int | float) or not (math.isfinite(p) and p > 0):
-        raise ValueError(f"p={p!r}: expected a finite exponent > 0; 1 leaves gradients as they are")
+        raise ValueError(f"p={p!r}: expected a finite exponent > 0; 1 changes nothing")

@@ -1,4 +1,4 @@
-"""Lion: the sign of a momentum."""
+"""Lion: steps along the sign of a momentum."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,19 +10,19 @@ from torch.optim import Optimizer
 class Lion(Optimizer):
     """Lion: steps of size lr in the direction sign(b1·m + (1 - b1)·g), decoupled weight decay.
 
-    PyTorch has none; this one exists for ``BlockwiseLion``.
+    PyTorch does not include Lion; this class is the base of ``BlockwiseLion``.
 
     Source: Chen et al., "Symbolic Discovery of Optimization Algorithms", arXiv 2302.06675,
     Algorithm 2.
 
     Args:
-        params: as optimizers of PyTorch take them.
-        lr: learning rate, >= 0; the authors use a third to a tenth of AdamW's.
-        betas: of the step's interpolation and of the momentum, each in [0, 1).
-        weight_decay: >= 0, three to ten times AdamW's.
+        params: Parameters or parameter groups, as in PyTorch's optimizers.
+        lr: Learning rate, >= 0; the authors use a third to a tenth of AdamW's.
+        betas: Coefficients of the step's interpolation and of the momentum, each in [0, 1).
+        weight_decay: Decoupled weight decay, >= 0; the authors use three to ten times AdamW's.
 
     Raises:
-        ValueError: an argument out of range.
+        ValueError: An argument is out of range.
     """
 
     def __init__(

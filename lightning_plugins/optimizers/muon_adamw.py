@@ -1,4 +1,4 @@
-"""Muon for the hidden matrices and AdamW for the rest, as one optimizer."""
+"""Muon for the hidden matrices and AdamW for the other parameters, as one optimizer."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,27 +13,29 @@ _HIDDEN = ("qk", "vo", "ffn")
 
 
 class MuonAdamW(Optimizer):
-    """``torch.optim.Muon`` and ``torch.optim.AdamW`` in one, as Lightning's automatic mode needs.
+    """One optimizer of ``torch.optim.Muon`` and ``torch.optim.AdamW``.
 
-    Muon takes the matrices of attention and feed-forward layers; AdamW takes embeddings, output
-    head, routers, norms, biases and everything that is no matrix, such as stacked experts. Both are
-    PyTorch's own; this class routes the parameters, in two groups named ``muon`` and ``adamw``.
+    Lightning's automatic optimization expects a single optimizer. Muon updates the matrices of
+    attention and feed-forward layers; AdamW updates embeddings, output head, routers, norms, biases
+    and everything that is not a matrix, such as stacked experts. Both are PyTorch's own; this class
+    assigns the parameters to two groups named ``muon`` and ``adamw``.
 
     Args:
-        params: of one module, best ``model.named_parameters()``.
-        lr: of both; with Muon's update at AdamW's root mean square one rate serves both.
-        weight_decay: decoupled, of both.
-        momentum: of Muon.
-        nesterov: of Muon.
-        ns_steps: Newton-Schulz iterations.
-        adjust_lr_fn: how Muon's rate depends on the matrix's shape, see ``torch.optim.Muon``.
-        betas: of AdamW.
-        eps: of AdamW.
-        patterns: regular expression -> block for names that no preset knows (``blocks_of``).
-        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
+        params: The parameters of one module, preferably ``model.named_parameters()``.
+        lr: Learning rate of both. Muon's update is scaled to AdamW's root mean square, so one rate
+            suits both.
+        weight_decay: Decoupled weight decay of both.
+        momentum: Momentum of Muon.
+        nesterov: Whether Muon uses Nesterov momentum.
+        ns_steps: Newton-Schulz iterations of Muon.
+        adjust_lr_fn: How Muon's rate depends on the matrix's shape, see ``torch.optim.Muon``.
+        betas: Betas of AdamW.
+        eps: Epsilon of AdamW.
+        patterns: Block per regular expression for names that no preset matches (``blocks_of``).
+        preset: Names of ``gpt2``, ``llama``, ``qwen2_moe`` or ``vit``; ``auto`` tries all.
 
     Raises:
-        ValueError: an argument out of range, a parameter whose block is unknown.
+        ValueError: An argument is out of range, or the block of a parameter is unknown.
     """
 
     def __init__(
@@ -71,12 +73,12 @@ class MuonAdamW(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Let each take a step on its group."""
+        """Take one step of Muon and one of AdamW, each on its group."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._share()  # a caller may have put another state in place, to begin anew
+        self._share()  # a caller may have replaced the state, to restart
         for group in self.param_groups:
             self._hosted[group["name"]].step()
         return loss
@@ -85,7 +87,7 @@ class MuonAdamW(Optimizer):
         return {**super().__getstate__(), "_hosted": self._hosted}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Called for a copy and for a checkpoint, both of which replace groups and state."""
+        """Restore a copy or a checkpoint; both replace groups and state."""
         super().__setstate__(state)
         self._share()
 
@@ -96,7 +98,7 @@ class MuonAdamW(Optimizer):
         groups.append({**group, "params": named, "name": name})
 
     def _share(self) -> None:
-        """Let each hosted optimizer work on its group of this one and on the common state."""
+        """Point each hosted optimizer at its group of this optimizer and at the common state."""
         for group in self.param_groups:
             hosted = self._hosted[group["name"]]
             hosted.param_groups, hosted.state = [group], self.state
@@ -105,10 +107,10 @@ class MuonAdamW(Optimizer):
 class MuonPower(SignPowerStep, MuonAdamW):
     """``MuonAdamW`` on gradients raised to a signed power ("MuonPower").
 
-    p has no default, because the published evidence disagrees: the paper (arXiv 2505.24275) names
-    1.2, as noted by a reader of it, and an independent ablation at 17M parameters found every
-    p > 1 worse than 1, best 0.9 (1.2836 against 1.2869 bits per byte, one seed). The transform acts
-    on all gradients, before Muon's momentum and AdamW's moments.
+    p has no default, because the published evidence disagrees: the paper (arXiv 2505.24275) uses
+    1.2, according to a reader's note, and an independent ablation at 17M parameters found every
+    p > 1 worse than 1 and 0.9 best (1.2836 against 1.2869 bits per byte, one seed). The transform
+    acts on all gradients, before Muon's momentum and AdamW's moments.
     """
 
 

@@ -1,4 +1,4 @@
-"""The names of parameters that were handed over without them, and the modules that own them."""
+"""Names and owning modules of the parameters that an optimizer receives."""
 
 import inspect
 import re
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 _modules: "weakref.WeakSet[nn.Module]" = weakref.WeakSet()
 
-# Put in front of a parameter's own name by DistributedDataParallel, torch.compile, FSDP and
-# activation checkpointing.
+# Prefixes that DistributedDataParallel, torch.compile, FSDP and activation checkpointing add to a
+# parameter's name.
 _WRAPPERS = re.compile(
     r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -21,7 +21,7 @@ _WRAPPERS = re.compile(
 
 @dataclass(frozen=True)
 class NamedParameter:
-    """A parameter with its name, without wrappers' prefixes, and the module that holds it."""
+    """A parameter, its name without the prefixes of wrappers, and the module that owns it."""
 
     name: str
     parameter: Tensor
@@ -29,31 +29,36 @@ class NamedParameter:
 
 
 def register_names(module: nn.Module) -> None:
-    """Let optimizers find the names of ``module``'s parameters, also of those it makes later.
+    """Register a module, so that optimizers find the names of its parameters.
 
-    The module is held weakly.
+    This includes parameters that the module creates later. The module is referenced weakly.
     """
     _modules.add(module)
 
 
 def named_parameters_of(params: Iterable[Any], needed_by: str) -> list[NamedParameter]:
-    """The names and owners of ``params``, each parameter once.
+    """Return the names and owners of ``params``.
 
-    They come from ``(name, parameter)`` pairs, else from the module whose ``parameters()`` or
-    ``named_parameters()`` this is, else from modules given to ``register_names``.
+    The names come from ``(name, parameter)`` pairs, otherwise from the module whose
+    ``parameters()`` or ``named_parameters()`` generator ``params`` is, otherwise from the modules
+    given to ``register_names``.
+
+    Args:
+        params: Parameters or ``(name, parameter)`` pairs.
+        needed_by: The class that needs the names, for error messages.
 
     Raises:
-        ValueError: no names can be found, names or parameters appear twice, param groups are given,
-            or there are no parameters; ``needed_by`` is named in the message.
+        ValueError: The names cannot be found, a name or parameter occurs twice, parameter groups
+            are given, or there are no parameters.
     """
     modules = [*_module_behind(params), *_modules]
     given = list(params)
     if not given:
-        raise ValueError(f"{needed_by} got no parameters: has the model any, and are they made?")
+        raise ValueError(f"{needed_by} received no parameters: has the model created them yet?")
     if isinstance(given[0], dict):
         raise ValueError(
-            f"{needed_by} makes its parameter groups itself: give it model.named_parameters() and "
-            "put what the groups were for into `multipliers`, `patterns` or `no_decay_blocks`"
+            f"{needed_by} creates its own parameter groups: pass model.named_parameters() and "
+            "express the groups with `multipliers`, `patterns` or `no_decay_blocks`"
         )
     if not isinstance(given[0], tuple):
         given = _with_names(given, modules, needed_by)
@@ -69,12 +74,12 @@ def named_parameters_of(params: Iterable[Any], needed_by: str) -> list[NamedPara
 
 
 def plain_name(name: str) -> str:
-    """``name`` without the prefixes of wrappers such as DistributedDataParallel."""
+    """Return ``name`` without the prefixes of wrappers such as DistributedDataParallel."""
     return _WRAPPERS.sub("", name)
 
 
 def _module_behind(params: Iterable[Any]) -> list[nn.Module]:
-    """The module whose generator this is: ``Module.parameters()`` holds it as ``self``."""
+    """Return the module of a ``Module.parameters()`` generator, whose frame has it as ``self``."""
     if not isinstance(params, GeneratorType) or params.gi_frame is None:
         return []
     holder = inspect.getgeneratorlocals(params).get("self")
@@ -91,8 +96,8 @@ def _with_names(
     missing = sum(id(parameter) not in names for parameter in parameters)
     if missing:
         raise ValueError(
-            f"{needed_by} tells parameters apart by name, and {missing} of {len(parameters)} came "
-            "without one: give it model.named_parameters(), or add "
+            f"{needed_by} requires parameter names, and {missing} of {len(parameters)} parameters "
+            "have none: pass model.named_parameters(), or add "
             "lightning_plugins.callbacks.ParameterNames to the Trainer's callbacks"
         )
     return [(names[id(parameter)], parameter) for parameter in parameters]
@@ -103,13 +108,13 @@ def _check_each_once(found: list[NamedParameter], needed_by: str) -> None:
     for one in found:
         if id(one.parameter) in parameters:
             raise ValueError(
-                f"{needed_by} got the parameter {one.name!r} twice: tied weights belong in the "
-                "list once, as named_parameters() gives them"
+                f"{needed_by} received the parameter {one.name!r} twice: list tied weights once, "
+                "as named_parameters() does"
             )
         if one.name in names:
             raise ValueError(
-                f"{needed_by} got two parameters named {one.name!r}: names must differ, as those "
-                "of one module's named_parameters() do"
+                f"{needed_by} received two parameters named {one.name!r}: names must be unique, as "
+                "in one module's named_parameters()"
             )
         names.add(one.name)
         parameters.add(id(one.parameter))

@@ -1,22 +1,30 @@
 """The sign-power transform sign(g)·|g|^p, elementwise and in place."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, Partial
 
-from lightning_plugins.optimizers.sign_power_kernel import compiled_sign_power_
-
-# In elements: on a CPU the scratch stays in the cache, elsewhere few kernels are launched.
+# In elements: on a CPU the scratch memory fits into the cache; elsewhere it limits kernel launches.
 _CPU_CHUNK = 2**16
 _DEVICE_CHUNK = 2**24
 
-# Up to it, copying several gradients together and back costs less than calling for each.
+# Up to this size, concatenating gradients and copying them back costs less than one call for each.
 _SMALL = 2**14
 
-# Below it, calling the compiled kernel costs more than it saves.
+# Below this size, calling the compiled kernel costs more than it saves.
 _SMALLEST_COMPILED = 2**11
+
+# log2(1 + x) = x·P(x) on [1/√2 - 1, √2 - 1], absolute error 5e-6, and 2^x = 1 + x·Q(x) on
+# [-1/2, 1/2], error 2e-7. Minimax fits (least squares with Lawson's weights), lowest order first.
+_LOG2 = (1.442703, -0.72122353, 0.47967112, -0.36585507, 0.31982797, -0.21153575)
+_EXP2 = (0.6931472, 0.24022348, 0.05550333, 0.009666373, 0.0013400436)
+
+_BITS_OF_SQRT_HALF = 0x3F3504F3
+_MANTISSA_BITS = 23
+_EXPONENT_BIAS = 127
 
 
 @torch.no_grad()
@@ -27,26 +35,26 @@ def sign_power_(
 
     For floor = 0, every p > 0 maps 0 to 0, -0 to -0, infinities to themselves, and keeps NaN. Half
     precision is computed in single precision, with a relative error below 1e-5 for magnitudes from
-    1e-30 to 1e30 and p up to 2. Beyond the gradients the memory needed is one
-    chunk: 65 536 elements on a CPU, 16.8 million elsewhere.
+    1e-30 to 1e30 and p up to 2. The extra memory is one chunk: 65 536 elements on a CPU, 16.8
+    million elsewhere.
 
-    Source: Wang et al., "GradPower", arXiv 2505.24275, Algorithm 1; ``floor`` stands in the
-    authors' code only, there with the value of Adam's epsilon.
+    Source: Wang et al., "GradPower", arXiv 2505.24275, Algorithm 1; ``floor`` is only in the
+    authors' code, with the value of Adam's epsilon.
 
     Args:
-        gradients: floating-point tensors of any shape; a DTensor is transformed shard by shard.
-        p: exponent, > 0. With p = 1 and no floor nothing is done.
-        floor: added to the magnitude inside the power; zero still maps to zero.
-        compile: one kernel made by ``torch.compile`` for each large tensor, faster on a CPU.
-            Subnormal magnitudes, below 1.2e-38, have no relative accuracy in it.
+        gradients: Floating-point tensors of any shape; a DTensor is transformed shard by shard.
+        p: Exponent, > 0. With p = 1 and no floor, the gradients are unchanged.
+        floor: Constant added to the magnitude inside the power; zero still maps to zero.
+        compile: Transform each large tensor with one ``torch.compile`` kernel, which is faster on a
+            CPU. Subnormal magnitudes, below 1.2e-38, then have no relative accuracy.
 
     Raises:
-        TypeError: a gradient is sparse, complex, or not floating point.
-        ValueError: a DTensor's gradient is not reduced yet.
+        TypeError: A gradient is sparse, complex, or not floating point.
+        ValueError: The gradient of a DTensor is not reduced yet.
     """
     if p == 1 and floor == 0:
         return
-    # In a step that is itself compiled, all this becomes kernels with the rest.
+    # Inside a compiled optimizer step, the transform is compiled with it.
     is_traced = torch.compiler.is_compiling()
     largest_small = 0 if is_traced else _SMALLEST_COMPILED - 1 if compile else _SMALL
     small: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
@@ -76,7 +84,7 @@ def _in_chunks_(elements: Tensor, p: float, floor: float) -> None:
 
 
 def _together_(small: list[Tensor], p: float, floor: float) -> None:
-    """As many at a time as one chunk holds."""
+    """Transform small gradients together, one chunk at a time."""
     wide = torch.promote_types(small[0].dtype, torch.float32)
     for several in _batches(small):
         raised = _raised_(torch.cat(several).to(wide).abs_(), p, floor)
@@ -98,10 +106,10 @@ def _batches(small: list[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def _raised_(magnitude: Tensor, p: float, floor: float) -> Tensor:
-    """The power of the magnitude; for p > 1, without a floor, the factor ``|g| ** (p - 1)``.
+    """Return the power of the magnitude; for p > 1 without a floor, ``|g| ** (p - 1)``.
 
-    The factor has a smaller relative error, but is infinite at 0 for p < 1. ``exp2(p * log2 |g|)``
-    is several times as fast as ``pow`` on a CPU.
+    The factor ``|g| ** (p - 1)`` has a smaller relative error, but is infinite at 0 for p < 1.
+    ``exp2(p * log2 |g|)`` is several times as fast as ``pow`` on a CPU.
     """
     if floor:
         magnitude.add_(floor)
@@ -122,16 +130,16 @@ def _chunk_size(elements: Tensor) -> int:
 
 
 def _elements(gradient: Tensor) -> Tensor:
-    """The elements as a one-dimensional view of the same memory."""
+    """Return the elements as a one-dimensional view of the same memory."""
     if gradient.is_sparse or gradient.layout != torch.strided:
         raise TypeError(
-            "GradPower takes no sparse gradient: build the embedding with sparse=False, or leave "
-            "its parameters to another optimizer"
+            "GradPower does not support sparse gradients: build the embedding with sparse=False, "
+            "or use another optimizer for its parameters"
         )
     if not gradient.is_floating_point():
         raise TypeError(
-            f"GradPower takes floating-point gradients, not {gradient.dtype}: leave this parameter "
-            "to another optimizer"
+            f"GradPower requires floating-point gradients, not {gradient.dtype}: use another "
+            "optimizer for this parameter"
         )
     if isinstance(gradient, DTensor):
         if any(isinstance(placement, Partial) for placement in gradient.placements):
@@ -142,7 +150,7 @@ def _elements(gradient: Tensor) -> Tensor:
         gradient = gradient.to_local()
     if gradient.is_contiguous():
         return gradient.view(-1)
-    # A dense layout in another order, for example channels last: its elements in memory order.
+    # A dense layout in another order, for example channels last: view the elements in memory order.
     order = sorted(range(gradient.dim()), key=gradient.stride, reverse=True)
     in_memory_order = gradient.permute(order)
     if in_memory_order.is_contiguous():
@@ -151,3 +159,60 @@ def _elements(gradient: Tensor) -> Tensor:
         f"a gradient with strides {gradient.stride()} for shape {tuple(gradient.shape)} has gaps "
         "or overlaps: set parameter.grad = parameter.grad.contiguous() before the step"
     )
+
+
+def compiled_sign_power_(elements: Tensor, p: float, floor: float) -> None:
+    """Replace a one-dimensional gradient by its sign power, in place; see ``sign_power_``."""
+    wide = torch.promote_types(elements.dtype, torch.float32)
+    # For these p, the power of every finite gradient has the exponent of a normal number. In half
+    # precision, Inductor does not vectorize the bit views.
+    fast = elements.dtype == torch.float32 and 0.02 <= p <= 1.98
+    # dynamic=True would turn the polynomials' coefficients into inputs and convert them every call.
+    torch._dynamo.maybe_mark_dynamic(elements, 0)
+    added = torch.tensor(floor, dtype=wide) if floor else None
+    _kernel(fast)(elements, torch.tensor(p - 1, dtype=wide), added)
+
+
+@functools.cache
+def _kernel(fast: bool) -> Callable[[Tensor, Tensor, Tensor | None], None]:
+    """Return the kernel; exponent and floor are inputs, so new values do not recompile it."""
+    finite_power = _fast_power if fast else _clamped_power
+
+    def kernel(elements: Tensor, power: Tensor, floor: Tensor | None) -> None:
+        wide = elements.to(power.dtype)
+        magnitude = wide.abs()
+        if floor is not None:
+            magnitude = magnitude + floor
+        factor = finite_power(magnitude, power)
+        powered = wide * factor if floor is None else wide.sign() * magnitude * factor
+        elements.copy_(powered)
+
+    return torch.compile(kernel, fullgraph=True)
+
+
+def _fast_power(magnitude: Tensor, power: Tensor) -> Tensor:
+    """``magnitude ** power`` from the bits of a float32; finite, also at zero and infinity."""
+    bits = magnitude.view(torch.int32)
+    exponent = (bits - _BITS_OF_SQRT_HALF) >> _MANTISSA_BITS
+    mantissa = (bits - (exponent << _MANTISSA_BITS)).view(torch.float32) - 1.0
+    log2 = exponent.to(torch.float32) + mantissa * _polynomial(mantissa, _LOG2)
+    scaled = log2 * power
+    whole = torch.floor(scaled + 0.5)
+    fraction = scaled - whole
+    mantissa_of_power = 1.0 + fraction * _polynomial(fraction, _EXP2)
+    power_of_two = (whole.to(torch.int32) + _EXPONENT_BIAS) << _MANTISSA_BITS
+    return mantissa_of_power * power_of_two.view(torch.float32)
+
+
+def _clamped_power(magnitude: Tensor, power: Tensor) -> Tensor:
+    """``magnitude ** power`` for every float type; not zero to a negative power."""
+    limits = torch.finfo(magnitude.dtype)
+    return torch.exp2(power * torch.log2(magnitude.clamp(limits.tiny, limits.max)))
+
+
+def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
+    value: Tensor | float = coefficients[-1]
+    for coefficient in reversed(coefficients[:-1]):
+        value = value * x + coefficient
+    assert isinstance(value, Tensor)
+    return value

@@ -1,4 +1,4 @@
-"""Calling the ``step`` of a mixin's base from the ``step`` of the mixin."""
+"""The ``step`` of an optimizer's base class, without the hooks that PyTorch wraps around it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,13 +7,13 @@ from torch.optim import Optimizer
 
 
 def step_without_hooks(optimizer: Optimizer, mixin: type[Optimizer]) -> Callable[[Optimizer], Any]:
-    """The ``step`` that ``super()`` would find in ``mixin``, below the wrapper that runs hooks.
+    """Return the ``step`` that ``super()`` finds in ``mixin``, without PyTorch's hook wrapper.
 
-    PyTorch puts the wrapper on ``step`` once a class was instantiated. It runs the hooks that are
-    registered on the instance; around the mixin's own step they run already.
+    PyTorch wraps ``step`` of every instantiated class to run the hooks of the instance. The wrapper
+    of the mixin's own ``step`` runs them already.
 
-    The bases are walked by hand, since ``torch.compile`` breaks its graph where an attribute of
-    what ``super()`` gives is asked for.
+    The loop over the bases replaces ``super()``, because ``torch.compile`` breaks its graph at an
+    attribute of a ``super()`` object.
     """
     bases = type(optimizer).__mro__
     for cls in bases[bases.index(mixin) + 1 :]:

@@ -106,7 +106,7 @@ def test_the_module_decides_before_the_name_and_patterns_before_both():
     ("arguments", "message"),
     [
         ({"patterns": {"nowhere": "ffn"}}, "'nowhere'.*matches none"),
-        ({"patterns": {"weight": "fnn"}}, "'fnn' is no block.*ffn"),
+        ({"patterns": {"weight": "fnn"}}, "'fnn' is not a block.*ffn"),
         ({"preset": "bert"}, "preset='bert'.*llama"),
     ],
 )

@@ -160,9 +160,9 @@ def test_rates_that_are_tensors_move_fused_projections_alike():
     [
         ({"multipliers": {"qk": 0}}, r"multipliers\['qk'\]=0.*requires_grad"),
         ({"multipliers": {"qk": float("inf")}}, r"multipliers\['qk'\]=inf"),
-        ({"multipliers": {"kq": 2}}, "'kq', which is no block.*qk"),
-        ({"multipliers": {"router": 2}}, "'router', but BlockwiseAdamW got no such parameter"),
-        ({"no_decay_blocks": ["bias"]}, "'bias', which is no block"),
+        ({"multipliers": {"kq": 2}}, "'kq', which is not a block.*qk"),
+        ({"multipliers": {"router": 2}}, "'router', but BlockwiseAdamW received no such parameter"),
+        ({"no_decay_blocks": ["bias"]}, "'bias', which is not a block"),
         ({"lr": -1.0}, "learning rate"),
     ],
 )

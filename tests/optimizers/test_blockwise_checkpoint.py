@@ -114,7 +114,7 @@ def test_names_count_and_not_the_order():
 def test_checkpoints_of_other_models_are_refused():
     ours = BlockwiseAdamW(transformer("llama").named_parameters())
     other = AdamW(transformer("gpt2").named_parameters())
-    with pytest.raises(ValueError, match="28 parameters, the optimizer has 21"):
+    with pytest.raises(ValueError, match="28 parameters and the optimizer has 21"):
         ours.load_state_dict(other.state_dict())
     renamed = AdamW([(f"x.{n}", p) for n, p in transformer("llama").named_parameters()])
     with pytest.raises(ValueError, match="21 parameters, such as 'lm_head"):

@@ -50,7 +50,7 @@ def test_bare_parameters_are_known_once_their_module_is_registered():
     parameters = list(net.parameters())
     del net
     gc.collect()
-    with pytest.raises(ValueError, match="without one"):
+    with pytest.raises(ValueError, match="requires parameter names"):
         named_parameters_of(parameters, "Test")
 
 
@@ -77,7 +77,7 @@ def test_compiled_modules_keep_their_names():
     ("params", "message"),
     [
         ([], "no parameters"),
-        ([{"params": [nn.Parameter(torch.ones(1))]}], "groups itself"),
+        ([{"params": [nn.Parameter(torch.ones(1))]}], "its own parameter groups"),
         ([("a", nn.Parameter(torch.ones(1))), ("a", nn.Parameter(torch.ones(1)))], "named 'a'"),
     ],
 )

@@ -187,15 +187,15 @@ BLOCKS = ["--optimizer=BlockwiseAdamW"]
         (["--optimizer=AdamWPowr"], "did you mean AdamWPower"),
         (
             ["--optimizer=GradPower", "--optimizer.p=2", "--optimizer.base=torch.optim.LBFGS"],
-            "base_cls=LBFGS evaluates its closure more than once in a step",
+            "base_cls=LBFGS evaluates its closure more than once per step",
         ),
         (
             [*BLOCKS, "--optimizer.multipliers={embeddings: 3}"],
-            "multipliers has 'embeddings', which is no block: expected embedding, ",
+            "multipliers has 'embeddings', which is not a block: expected embedding, ",
         ),
         (
             [*BLOCKS, "--optimizer.multipliers={qk: 3}"],
-            "multipliers has 'qk', but BlockwiseAdamW got no such parameter; it has embedding, ",
+            "multipliers has 'qk', but BlockwiseAdamW received no such parameter; it has ",
         ),
         (
             [*BLOCKS, "--optimizer.multipliers={norm: 0}"],
@@ -215,7 +215,7 @@ BLOCKS = ["--optimizer=BlockwiseAdamW"]
         ),
         (
             [*BLOCKS, "--lr_scheduler=BlockwiseSchedule", "--lr_scheduler.floor=1"],
-            "floor=1.0: above the optimizer's lr=0.001",
+            "floor=1.0 is above the optimizer's lr=0.001",
         ),
     ],
 )

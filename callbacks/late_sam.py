@@ -76,6 +76,7 @@ class LateSAM(PhaseCallback):
 
     acts = "perturb the weights"
     by_hand = "lightning_plugins.nn.sharpness_aware"
+    supports_shards = ("fsdp2", "tp")
 
     def __init__(
         self,

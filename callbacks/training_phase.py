@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import callbacks_of, optimizer_steps, steps_of_epochs
-from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
+from lightning_plugins.callbacks.unsupported_strategies import Sharding, refuse_sharded
 
 Unit = Literal["fraction", "epoch", "step"]
 
@@ -116,6 +116,9 @@ class PhaseCallback(Callback):
     by_hand: ClassVar[str]
     """The module to use instead in manual optimization."""
 
+    supports_shards: ClassVar[tuple[Sharding, ...]] = ()
+    """What of ``ModelParallelStrategy`` the callback supports."""
+
     def __init__(self, phase: Phase) -> None:
         self.phase = phase
         self.first_active_step: int | None = None
@@ -130,7 +133,7 @@ class PhaseCallback(Callback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, self.supports_shards)
         self.phase.check(trainer)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

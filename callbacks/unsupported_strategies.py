@@ -1,23 +1,63 @@
 """Errors for strategies that a callback does not support."""
 
+from collections.abc import Collection
+from typing import Literal
+
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-_SHARDED = ("FSDP", "DeepSpeed", "ModelParallel", "XLA")
+Sharding = Literal["fsdp2", "tp"]
+"""The two ways in which ``ModelParallelStrategy`` shards: over data-parallel and tensor-parallel
+ranks."""
+
+_REASONS = {
+    "FSDPStrategy": "it requires a GPU and flattens parameters",
+    "DeepSpeedStrategy": "it keeps gradients and master weights in an engine of its own",
+}
 
 
-def refuse_sharded(trainer: Trainer, callback: Callback) -> None:
-    """Refuse strategies that do not keep all parameters and gradients on each rank.
+def refuse_sharded(
+    trainer: Trainer, callback: Callback, supports: Collection[Sharding] = ()
+) -> None:
+    """Refuse strategies whose shards of parameters and gradients the callback cannot work on.
+
+    Args:
+        trainer: The Trainer of the run.
+        callback: The callback, whose class the error names.
+        supports: What of ``ModelParallelStrategy`` the callback supports.
 
     Raises:
-        MisconfigurationException: The strategy shards the parameters.
+        MisconfigurationException: The strategy shards the parameters in another way.
     """
     strategy = type(trainer.strategy).__name__
-    if strategy.startswith(_SHARDED):
+    name = type(callback).__name__
+    if strategy.startswith("ModelParallel"):
+        sizes = _model_parallel_sizes(trainer)
+        if sizes is None:  # the processes have not met yet; setup checks again
+            sizes = {} if supports else {"fsdp2": 2}
+        refused = [kind for kind, size in sizes.items() if size > 1 and kind not in supports]
+        if refused:
+            option = {"fsdp2": "data_parallel_size", "tp": "tensor_parallel_size"}[refused[0]]
+            where = f"{strategy} with {option} above 1" if supports else strategy
+            remedy = f"set {option}=1, or use" if supports else "use"
+            raise MisconfigurationException(
+                f"{name} does not support {where}: it needs whole parameters and gradients on each "
+                f"rank; {remedy} strategy='ddp' or a single device"
+            )
+    elif strategy.startswith(("FSDP", "DeepSpeed", "XLA")):
+        reason = _REASONS.get(strategy, "it shards the parameters")
+        remedy = "ModelParallelStrategy" if supports else "strategy='ddp' or a single device"
         raise MisconfigurationException(
-            f"{type(callback).__name__} does not support {strategy}: it needs whole parameters and "
-            "gradients on each rank; use strategy='ddp' or a single device"
+            f"{name} does not support {strategy}, because {reason}; use {remedy}"
         )
+
+
+def _model_parallel_sizes(trainer: Trainer) -> dict[Sharding, int] | None:
+    try:
+        mesh = trainer.strategy.device_mesh  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):
+        return None
+    return {"fsdp2": mesh["data_parallel"].size(), "tp": mesh["tensor_parallel"].size()}
 
 
 def refuse_simulated_agents(trainer: Trainer, setting: str, remedy: str) -> None:

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from lightning_plugins._lightning_compat import data_share
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 Mode = Literal["resample", "fixed", "disjoint"]
@@ -213,7 +214,7 @@ class PartitionedDataModule(LightningDataModule):
         share: dict[str, Any] = {}
         if self.partition is not None:
             trainer = self.trainer
-            rank, world_size = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            rank, world_size = data_share(trainer)
             dataset = PartitionedDataset(
                 dataset, self.partition_labels, self.partition, rank, world_size
             )

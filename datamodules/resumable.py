@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from lightning_plugins._lightning_compat import data_share
 from lightning_plugins.nn.random_state import seeded
 
 
@@ -111,7 +112,8 @@ class ResumableDataLoader:
             **options: Further arguments of the class.
         """
         if trainer is not None:
-            share = {"rank": trainer.global_rank, "world_size": trainer.world_size}
+            rank, world_size = data_share(trainer)
+            share = {"rank": rank, "world_size": world_size}
             options = {**share, **options}
             shuffle = shuffle and not trainer.overfit_batches  # type: ignore[attr-defined]
         return cls(dataset, batch_size, shuffle=shuffle, **options)

@@ -385,3 +385,21 @@ def training_loader_anew(trainer: Trainer, loader: Any) -> Any:
     """The training loader from the method that makes it, or ``loader`` where there is none."""
     source = trainer.fit_loop._data_source
     return source.dataloader() if source.is_module() else loader
+
+
+def data_share(trainer: Trainer | None) -> tuple[int, int]:
+    """Which share of the data this process reads: its index, and the number of shares.
+
+    Under ``ModelParallelStrategy`` the ranks of one tensor-parallel group read the same batches, so
+    there are fewer shares than processes.
+
+    Args:
+        trainer: None is one process.
+    """
+    if trainer is None:
+        return 0, 1
+    mesh = getattr(trainer.strategy, "_device_mesh", None)
+    if mesh is None:
+        return trainer.global_rank, trainer.world_size
+    data_parallel = mesh["data_parallel"]
+    return data_parallel.get_local_rank(), data_parallel.size()

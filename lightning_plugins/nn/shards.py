@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor
 def local(tensor: Tensor) -> Tensor:
     """The part of ``tensor`` that this rank holds; a plain tensor is returned unchanged.
 
-    Under ``torch.no_grad`` the part shares memory with ``tensor``: writing to it changes ``tensor``.
+    Under ``torch.no_grad`` the part shares memory with ``tensor``: a write to it changes both.
     """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
@@ -34,10 +34,11 @@ def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:
     Under tensor parallelism a gradient can be replicated where its parameter is sharded, for
     example that of a row-wise embedding.
     """
-    if isinstance(gradient, DTensor) and isinstance(parameter, DTensor):
-        if gradient.placements != parameter.placements:
-            return gradient.redistribute(placements=parameter.placements)
-    return gradient
+    if not (isinstance(gradient, DTensor) and isinstance(parameter, DTensor)):
+        return gradient
+    if gradient.placements == parameter.placements:
+        return gradient
+    return gradient.redistribute(placements=parameter.placements)
 
 
 def local_gradients(parameters: Sequence[Tensor]) -> list[Tensor]:

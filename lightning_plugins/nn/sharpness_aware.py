@@ -12,13 +12,14 @@
 In a Lightning Trainer use :class:`lightning_plugins.callbacks.LateSAM` instead.
 """
 
-import functools
 from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lightning_plugins.nn.shards import local, local_gradients, total_norm
 
 Mode = Literal["sam", "asam", "usam"]
 
@@ -84,17 +85,17 @@ class WeightPerturbation:
         """
         if self._is_perturbed:
             raise RuntimeError("the weights are perturbed already: call restore() first")
-        parameters = self._parameters_with_gradient()
-        if not parameters:
+        whole = self._parameters_with_gradient()
+        if not whole:
             return torch.zeros(())
-        gradients: list[Tensor] = [parameter.grad for parameter in parameters]  # type: ignore[misc]
+        parameters, gradients = [local(parameter) for parameter in whole], local_gradients(whole)
         if any(gradient.is_sparse for gradient in gradients):
             raise ValueError(
                 "gradients are sparse, which SAM cannot perturb with: set sparse=False"
             )
         if self.mode == "asam":
             torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
-        norm = _total_norm(gradients)
+        norm = total_norm(gradients, whole)
         if self.mode == "asam":
             torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
         factor = self.rho / loss_scale if self.mode == "usam" else self.rho / (norm + 1e-12)
@@ -138,9 +139,3 @@ class WeightPerturbation:
             if parameter.grad is not None
             and (self._chosen is None or id(parameter) in self._chosen)
         ]
-
-
-def _total_norm(tensors: list[Tensor]) -> Tensor:
-    dtype = functools.reduce(torch.promote_types, [t.dtype for t in tensors], torch.float32)
-    norms = torch._foreach_norm(tensors, 2.0, dtype=dtype)
-    return torch.linalg.vector_norm(torch.stack(norms))

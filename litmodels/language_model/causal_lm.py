@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
 from lightning_plugins.litmodels.language_model.network import (
@@ -20,7 +21,9 @@ from lightning_plugins.litmodels.language_model.network import (
     scale_residual_projections,
 )
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
+from lightning_plugins.nn.parallel import parallel_network
 from lightning_plugins.optimizers import configure_optimizers
+from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
 # Model types without ``norm_topk_prob`` whose expert weights sum to 1.
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
@@ -117,9 +120,19 @@ class CausalLM(LightningModule):
         self._tokens_seen, self._clock = 0, 0.0
 
     def configure_model(self) -> None:
-        """Build the network unless it exists."""
+        """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
         if self.network is not None:
             return
+        if self.device_mesh is None:
+            self.network = self._make_network()
+        else:
+            self.network = parallel_network(
+                self._make_network, self.device_mesh, self.trainer.strategy.root_device
+            )
+        if self._compile:
+            self.network.compile()
+
+    def _make_network(self) -> nn.Module:
         from transformers import AutoModelForCausalLM
 
         network = AutoModelForCausalLM.from_config(self.config)
@@ -129,9 +142,7 @@ class CausalLM(LightningModule):
             require_isolated_documents(network)
         if self._activation_checkpointing:
             network.gradient_checkpointing_enable()
-        if self._compile:
-            network.compile()
-        self.network = network
+        return network
 
     def setup(self, stage: str) -> None:
         """Refuse data with more tokens than the network has."""
@@ -220,6 +231,15 @@ class CausalLM(LightningModule):
     def configure_optimizers(self) -> Any:
         """Build the optimizer, and its schedule with the matching interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer asks, also under ``ModelParallelStrategy``."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
         weight = len(batch) if isinstance(batch, Tensor) else _num_targets(batch)

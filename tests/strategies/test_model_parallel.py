@@ -1,0 +1,66 @@
+"""Language models under ``ModelParallelStrategy`` on gloo processes equal one process."""
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import program_sharded
+import pytest
+import torch
+
+PROGRAM = Path(program_sharded.__file__)
+LAYOUTS = [(2, 1), (1, 2)]
+# transformers has no tensor-parallel plan for gpt2.
+EXPECTED = [
+    (layout, name)
+    for layout in LAYOUTS
+    for name in program_sharded.CASES
+    if layout[1] == 1 or name != "gpt2"
+]
+
+
+def launch(data_parallel, tensor_parallel, output):
+    """Run the program on as many processes; they are killed together after the time limit."""
+    processes = data_parallel * tensor_parallel
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += [f"--nproc-per-node={processes}", str(PROGRAM)]
+    command += [str(data_parallel), str(tensor_parallel), str(output)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        text, _ = process.communicate(timeout=200)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        text, _ = process.communicate()
+        pytest.fail(f"the processes hang: {text[-3000:]}")
+    assert process.returncode == 0, text[-3000:]
+    return torch.load(output, weights_only=True)
+
+
+@functools.cache
+def one_process(name):
+    return program_sharded.train(program_sharded.CASES[name], "auto", 1)[0]
+
+
+@pytest.fixture(scope="module")
+def several_processes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sharded")
+    return {layout: launch(*layout, folder / f"{layout[0]}x{layout[1]}.pt") for layout in LAYOUTS}
+
+
+@pytest.mark.parametrize(("layout", "name"), EXPECTED, ids=str)
+def test_a_sharded_training_equals_one_process(several_processes, layout, name):
+    sharded, whole = several_processes[layout][name], one_process(name)
+    assert sharded.keys() == whole.keys()
+    difference = max((sharded[key] - whole[key]).abs().max().item() for key in whole)
+    assert difference <= 1e-6

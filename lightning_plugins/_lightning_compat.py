@@ -398,7 +398,7 @@ def data_share(trainer: Trainer | None) -> tuple[int, int]:
     """
     if trainer is None:
         return 0, 1
-    mesh = getattr(trainer.strategy, "_device_mesh", None)
+    mesh = getattr(getattr(trainer, "strategy", None), "_device_mesh", None)
     if mesh is None:
         return trainer.global_rank, trainer.world_size
     data_parallel = mesh["data_parallel"]

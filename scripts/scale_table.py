@@ -14,6 +14,7 @@ STRATEGIES = {
     "one device": "one device",
     "ddp": "`ddp`",
     "fsdp2": "FSDP2",
+    "tp": "tensor parallel",
     "fsdp": "FSDP",
     "deepspeed": "DeepSpeed",
     "decentralized": "`decentralized`",

@@ -43,6 +43,7 @@ NEED_WHOLE_PARAMETERS = {
     "SharpnessMonitor": SharpnessMonitor,
     "StagedTraining": lambda: StagedTraining([TrainingStage(3, {"network": 1.0})]),
 }
+SUPPORT_MODEL_PARALLEL = ("LateSAM",)  # tests/strategies/test_model_parallel.py
 NEED_AGENTS = {
     "CommunicationSchedule": CommunicationSchedule,
     "MergedEvaluation": MergedEvaluation,
@@ -62,8 +63,15 @@ def check(callback, accelerator, strategy):
 
 @pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="parameters are sharded")
 @on_every_device
-@pytest.mark.parametrize("strategy", ["fsdp2", "fsdp", "deepspeed"])
-@pytest.mark.parametrize("plugin", NEED_WHOLE_PARAMETERS)
+@pytest.mark.parametrize(
+    ("plugin", "strategy"),
+    [
+        (plugin, strategy)
+        for plugin in NEED_WHOLE_PARAMETERS
+        for strategy in ("fsdp2", "fsdp", "deepspeed")
+        if strategy != "fsdp2" or plugin not in SUPPORT_MODEL_PARALLEL
+    ],
+)
 def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
     said = f"{plugin} does not support {STRATEGIES[strategy].__name__}"
     with pytest.raises(MisconfigurationException, match=said):

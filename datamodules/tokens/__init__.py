@@ -1,4 +1,4 @@
-"""Packed tokens of text for language models."""
+"""Tokenized text in packed windows for language models."""
 
 from lightning_plugins.datamodules.tokens.corpus import HubCorpus
 from lightning_plugins.datamodules.tokens.datamodule import TokenDataModule

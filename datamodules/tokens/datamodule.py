@@ -1,4 +1,4 @@
-"""Windows of a corpus's tokens, for language models."""
+"""Windows of the tokens of a corpus for language models."""
 
 from functools import cached_property
 from pathlib import Path
@@ -22,17 +22,17 @@ from lightning_plugins.datamodules.tokens.tokenizers import (
 
 
 class TokenDataModule(LightningDataModule):
-    """Packed tokens of a corpus in windows of ``context_length + 1``, each batch int64.
+    """Packed tokens of a corpus in windows of ``context_length + 1``.
 
-    A batch has the shape ``(batch_size, context_length + 1)``: the first ``context_length`` tokens
-    are inputs, the last ones targets. Windows follow each other with one token in common and may
-    span the end of a document, which is a token of its own. Training visits all windows of the
-    training part in an order that is a function of (seed, epoch, rank) alone, so that methods can
-    be compared on the same batches; the other parts come in order.
+    A batch is int64 ``(batch_size, context_length + 1)``: the first ``context_length`` tokens are
+    inputs, the last ``context_length`` tokens are targets. Consecutive windows share one token. A
+    window can contain the end of a document, which has its own token. Training visits all windows
+    in an order that depends only on (seed, epoch, rank), so that methods can be compared on the
+    same batches. The other parts are in order.
 
-    The tokens are prepared once, whole or not at all, into a folder named by corpus and tokenizer.
-    A preparation that was killed continues where it was. Byte pairs are encoded on all cores that
-    the process may use; ``RAYON_NUM_THREADS`` sets another number of threads.
+    The tokens are prepared once and atomically, in a folder named after corpus and tokenizer. An
+    interrupted preparation resumes. Byte pairs are encoded on all available cores;
+    ``RAYON_NUM_THREADS`` sets the number of threads.
 
     In YAML, with four million documents of C4 and T5's tokenizer::
 
@@ -47,33 +47,34 @@ class TokenDataModule(LightningDataModule):
 
     Args:
         corpus: ``shakespeare``, the embedded default of 5 MB; a folder of text files with
-            ``train`` and ``val`` (``train.txt`` or ``train/*.txt``); ``hub:NAME``, a data set of
-            the Hugging Face hub or a folder of its formats, such as ``hub:openwebtext``; or a
-            :class:`HubCorpus`, which says more about it.
+            ``train`` and ``val`` (``train.txt`` or ``train/*.txt``); ``hub:NAME``, a dataset on the
+            Hugging Face hub or a folder in one of its formats, such as ``hub:openwebtext``; or a
+            :class:`HubCorpus` with further options.
         tokenizer: ``bytes``; ``bpe``, byte pairs learned from the training part; or the name or
             folder of a tokenizer of transformers.
-        vocab_size: of ``bpe``; the others bring their own.
-        context_length: tokens a model sees.
-        batch_size: windows a batch on each rank.
-        mask_documents: keep the documents in a window apart: batches are then dictionaries of
-            ``input_ids``, ``position_ids`` that start again with each document, by which the
-            attention of transformers tells documents apart, and ``labels`` without each document's
-            first token.
-        seed: of the order.
-        num_workers: processes that fetch batches ahead.
-        data_dir: where prepared tokens are kept; None is the user's cache.
+        vocab_size: Vocabulary size of ``bpe``; other tokenizers ignore it.
+        context_length: Tokens in the context of the model.
+        batch_size: Windows per batch on each rank.
+        mask_documents: Prevent attention between the documents in a window. Batches are then
+            dictionaries with ``input_ids``; ``position_ids`` that restart at each document, which
+            makes the attention of transformers separate the documents; and ``labels`` without the
+            first token of each document.
+        seed: Seed of the training order.
+        num_workers: Processes that prefetch batches.
+        data_dir: Folder of the prepared tokens; None means the user's cache.
 
     Attributes:
-        vocab_size: of the tokenizer; of one of transformers None until ``setup``.
-        bytes_per_token: part -> bytes of UTF-8 a token, by which bits a byte are counted.
-        xz_bits_per_byte: part -> what ``xz -9e`` makes of its text (at most the first 16 MiB), for
+        vocab_size: Vocabulary size of the tokenizer; for tokenizers of transformers None until
+            ``setup``.
+        bytes_per_token: Bytes of UTF-8 per token in each part, to compute bits per byte.
+        xz_bits_per_byte: Bits per byte after ``xz -9e`` of the text (at most the first 16 MiB) of
             ``val`` and ``test``.
-        unigram_bits_per_token: part -> entropy of its tokens' frequencies.
+        unigram_bits_per_token: Entropy of the token frequencies in each part.
 
     Raises:
-        ValueError: an argument outside its range; a corpus without text, or with fewer tokens in a
-            part than one window has; prepared tokens that are damaged or of something else.
-        FileNotFoundError: the corpus is not there; the message says how to get it.
+        ValueError: An argument is outside its range; the corpus has no text; a part has fewer
+            tokens than one window; or the prepared tokens are damaged or belong to other data.
+        FileNotFoundError: The corpus is missing; the message contains the command that installs it.
     """
 
     def __init__(
@@ -90,10 +91,12 @@ class TokenDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if not tokenizer:
-            raise ValueError("tokenizer='': expected 'bytes', 'bpe', or one of transformers")
+            raise ValueError(
+                "tokenizer='': expected 'bytes', 'bpe', or a tokenizer of transformers"
+            )
         if tokenizer == "bpe" and vocab_size < 257:
             raise ValueError(
-                f"vocab_size={vocab_size}: expected at least 257, the bytes and an end"
+                f"vocab_size={vocab_size}: expected at least 257, 256 bytes and the end"
             )
         positive = {"context_length": context_length, "batch_size": batch_size}
         for name, value in positive.items():
@@ -113,7 +116,7 @@ class TokenDataModule(LightningDataModule):
         self.unigram_bits_per_token: dict[str, float] = {}
 
     def prepare_data(self) -> None:
-        """Write the token files, if they are not there yet."""
+        """Write the token files unless they exist."""
         corpus = self._corpus()
         folder = self._folder(corpus)
         if not folder.exists():
@@ -121,7 +124,9 @@ class TokenDataModule(LightningDataModule):
                 folder,
                 corpus,
                 lambda: self._given_tokenizer or self._learned_tokenizer(corpus),
-                on_wait=lambda: rank_zero_info(f"another process prepares {folder}: waiting"),
+                on_wait=lambda: rank_zero_info(
+                    f"waiting for another process that prepares {folder}"
+                ),
             )
 
     def setup(self, stage: str | None = None) -> None:
@@ -141,18 +146,18 @@ class TokenDataModule(LightningDataModule):
             self.test_dataset = self._windows(prepared, "test")
 
     def train_dataloader(self) -> ResumableDataLoader:
-        """Windows of the training part, in the order of the epoch."""
+        """Return a loader of the training windows, shuffled in each epoch."""
         return self._loader(self.train_dataset, shuffle=True)
 
     def val_dataloader(self) -> ResumableDataLoader:
-        """Windows of the validation part, in order."""
+        """Return a loader of the validation windows, in order."""
         return self._loader(self.val_dataset, shuffle=False)
 
     def test_dataloader(self) -> ResumableDataLoader:
-        """Windows of the test part, in order.
+        """Return a loader of the test windows, in order.
 
         Raises:
-            ValueError: the corpus has no test part.
+            ValueError: The corpus has no test part.
         """
         if not hasattr(self, "test_dataset"):
             raise ValueError(f"corpus={self.corpus!r} has no test part: add test.txt to it")
@@ -165,7 +170,7 @@ class TokenDataModule(LightningDataModule):
 
     @cached_property
     def _given_tokenizer(self) -> Tokenizer | None:
-        """The tokenizer, unless it is learned from the corpus."""
+        """The tokenizer; None if it is learned from the corpus."""
         if self.tokenizer == "bpe":
             return None
         return (
@@ -194,7 +199,7 @@ class TokenDataModule(LightningDataModule):
         if len(windows) < 1:
             raise ValueError(
                 f"context_length={self.context_length}: {part} of corpus={self.corpus!r} has only "
-                f"{len(windows.tokens)} tokens; reduce it or add text"
+                f"{len(windows.tokens)} tokens; reduce context_length or add text"
             )
         return windows
 
@@ -210,10 +215,10 @@ class TokenDataModule(LightningDataModule):
 
 
 def _hub_corpus(corpus: str | HubCorpus) -> str | HubCorpus:
-    """``hub:NAME`` as what it is short for; another name must be one that is there.
+    """Convert ``hub:NAME`` to a :class:`HubCorpus`; return other corpora unchanged.
 
     Raises:
-        ValueError: it is not.
+        ValueError: The corpus does not exist.
     """
     if isinstance(corpus, HubCorpus) or corpus == "shakespeare" or Path(corpus).is_dir():
         return corpus
@@ -221,5 +226,5 @@ def _hub_corpus(corpus: str | HubCorpus) -> str | HubCorpus:
         return HubCorpus(corpus.removeprefix("hub:"))
     raise ValueError(
         f"corpus={corpus!r}: expected 'shakespeare', a folder with train.txt and val.txt, or "
-        "'hub:NAME' with a data set's name on the Hugging Face hub or its folder"
+        "'hub:NAME' with the name or folder of a Hugging Face dataset"
     )

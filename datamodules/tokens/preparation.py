@@ -1,4 +1,4 @@
-"""A folder of token files that belong together, made whole or not at all."""
+"""Prepares a folder of token files atomically, with shards that survive an interruption."""
 
 import glob
 import hashlib
@@ -27,13 +27,13 @@ CHUNK_CHARACTERS = 2**22
 
 @dataclass(frozen=True)
 class PreparedTokens:
-    """Token files of one corpus under one tokenizer.
+    """Token files of one corpus with one tokenizer.
 
     Attributes:
-        folder: with ``PART.bin``, ``tokenizer.json`` and ``tokens.json``.
-        vocab_size: of the tokenizer.
-        end_of_document: the token that ends each document.
-        parts: what each part holds.
+        folder: Folder with ``PART.bin``, ``tokenizer.json`` and ``tokens.json``.
+        vocab_size: Vocabulary size of the tokenizer.
+        end_of_document: Token that ends each document.
+        parts: Statistics of each part.
     """
 
     folder: Path
@@ -42,22 +42,22 @@ class PreparedTokens:
     parts: dict[str, PartStatistics]
 
     def path(self, part: str) -> Path:
-        """The token file of a part."""
+        """Return the token file of a part."""
         return self.folder / f"{part}.bin"
 
     @classmethod
     def load(cls, folder: Path, corpus: Corpus, tokenizer: Tokenizer | None) -> "PreparedTokens":
-        """Open a folder, and see that it is whole, of this corpus and of this tokenizer.
+        """Open a folder and check that it is complete and matches corpus and tokenizer.
 
-        Token files of up to 256 MB are compared with their hash, larger ones by size.
+        Token files of up to 256 MB are checked by their hash, larger ones by their size.
 
         Args:
-            folder: that ``prepare`` made.
-            corpus: that it should be of.
-            tokenizer: that it should be of; None where the one in the folder was learned for it.
+            folder: Folder that ``prepare`` wrote.
+            corpus: Expected corpus.
+            tokenizer: Expected tokenizer; None if it was learned and is stored in the folder.
 
         Raises:
-            ValueError: incomplete, corrupt, or of another corpus or tokenizer.
+            ValueError: The folder is incomplete, corrupt, or has another corpus or tokenizer.
         """
         description_path = folder / _DESCRIPTION
         again = f"remove {folder} and prepare it again"
@@ -69,20 +69,20 @@ class PreparedTokens:
             own = sha256_of_json((folder / _TOKENIZER).read_text("utf-8"), found.end_of_document)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
-                f"{folder} is not there or incomplete ({type(error).__name__}: {error}): call "
+                f"{folder} is missing or incomplete ({type(error).__name__}: {error}): call "
                 f"prepare_data() first, or {again}"
             ) from error
         if fingerprint != corpus.fingerprint:
             raise ValueError(
-                f"{folder} was made from another corpus than {corpus.name!r} is now: remove it, or "
-                "give another data_dir"
+                f"{folder} was prepared from another version of corpus {corpus.name!r}: remove it, "
+                "or set another data_dir"
             )
         asked = own if tokenizer is None else sha256_of(tokenizer)
         if not of_tokenizer == own == asked:
             raise ValueError(
-                f"{folder} was made with another tokenizer than "
-                f"{'its tokenizer.json' if of_tokenizer != own else 'the one asked for'}: the "
-                f"tokens would be read as other text; {again}, or give another data_dir"
+                f"{folder} was prepared with another tokenizer than "
+                f"{'its tokenizer.json' if of_tokenizer != own else 'the configured one'}: the "
+                f"tokens would be decoded as other text; {again}, or set another data_dir"
             )
         for part, statistics in parts.items():
             path = found.path(part)
@@ -93,13 +93,13 @@ class PreparedTokens:
                 raise ValueError(f"{path} is missing: {again}") from error
             if len(tokens) != statistics.num_tokens:
                 raise ValueError(
-                    f"{path} has {len(tokens)} tokens, but {_DESCRIPTION} says "
+                    f"{path} has {len(tokens)} tokens, but {_DESCRIPTION} specifies "
                     f"{statistics.num_tokens}: {again}"
                 )
             if found.vocab_size - 1 > np.iinfo(tokens.dtype).max:
                 raise ValueError(
-                    f"{path} has tokens of {8 * tokens.itemsize} bits, too few for vocab_size="
-                    f"{found.vocab_size}: {again}"
+                    f"{path} has tokens of {8 * tokens.itemsize} bits, too few for "
+                    f"vocab_size={found.vocab_size}: {again}"
                 )
         return found
 
@@ -111,30 +111,32 @@ def prepare(
     on_wait: Callable[[], None] = lambda: None,
     chunk_characters: int = CHUNK_CHARACTERS,
 ) -> None:
-    """Write the token files of ``corpus`` into ``folder``, unless they are there.
+    """Write the token files of ``corpus`` to ``folder`` unless it exists.
 
-    The corpus is read once, in chunks of whole documents. Each is encoded into a shard in a hidden
-    folder beside ``folder``; at the end the shards are joined, and the result gets its name by one
-    rename. A preparation that was killed therefore leaves nothing under this name, and the next one
-    reads the text again but encodes only what has no intact shard of this very text. Of processes
-    that prepare the same folder one works and the others wait; on a file system without locks all
-    work, and the first to end wins. Needs twice the disk space of the tokens.
+    The corpus is read once, in chunks of whole documents. Each chunk is encoded to a shard in a
+    hidden folder next to ``folder``. At the end the shards are joined, and the result is renamed to
+    ``folder``. An interrupted preparation therefore leaves no ``folder``. The next preparation
+    reads the text again but encodes only chunks without an intact shard.
+
+    If several processes prepare the same folder, one works and the others wait. On a file system
+    without locks all of them work, and the first result is kept. The preparation requires twice the
+    disk space of the tokens.
 
     Args:
-        folder: the result.
-        corpus: what to encode.
-        make_tokenizer: called when there is something to do.
-        on_wait: called when another process is at work.
-        chunk_characters: of a shard, at least.
+        folder: Folder of the result.
+        corpus: Corpus to encode.
+        make_tokenizer: Builds the tokenizer; called only if ``folder`` does not exist.
+        on_wait: Called if another process is preparing the folder.
+        chunk_characters: Minimum characters per shard.
 
     Raises:
-        ValueError: no text for training or validation; a tokenizer that does not fit.
+        ValueError: There is no text for training or validation, or the tokenizer does not match.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with process_lock(folder.with_name(f".{folder.name}.lock"), on_wait) as locked:
         if folder.exists():
             return
-        if locked:  # nobody is at work, so these are of preparations that were killed
+        if locked:  # no other process is active, so these folders are from interrupted runs
             for left in folder.parent.glob(f".{glob.escape(folder.name)}.*.tmp"):
                 shutil.rmtree(left, ignore_errors=True)
         shards = folder.with_name(f".{folder.name}.shards")
@@ -145,7 +147,7 @@ def prepare(
             _write(temporary, shards, corpus, make_tokenizer(), chunk_characters)
             os.replace(temporary, folder)
         except OSError:
-            if not folder.exists():  # else another process, without a lock, was faster
+            if not folder.exists():  # otherwise another process without a lock finished first
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -158,7 +160,7 @@ def _write(
     text = {part: StatisticsOfText(with_xz=part != "train") for part in ("train", "val", "test")}
     paths: dict[str, list[Path]] = {part: [] for part in text}
     store = ShardFolder(shards, tokenizer)
-    # A bar where somebody looks at it: None turns it off when stderr is no terminal.
+    # disable=None hides the bar if stderr is not a terminal.
     with tqdm(
         desc=f"tokens of {corpus.name}",
         total=corpus.num_bytes,
@@ -176,8 +178,8 @@ def _write(
             if part == "test":
                 continue
             raise ValueError(
-                f"corpus {corpus.name!r} has no text for {part}: add some, or, where {part} is "
-                "held out of the training documents, raise held_out"
+                f"corpus {corpus.name!r} has no text for {part}: add text, or increase held_out if "
+                f"{part} is held out of the training documents"
             )
         counts = np.zeros(tokenizer.vocab_size, np.int64)
         write_token_file(
@@ -197,7 +199,7 @@ def _write(
 
 
 def _counted(shards: list[Path], counts: np.ndarray) -> Iterator[np.ndarray]:
-    """The tokens, shard after shard; adds to ``counts`` how often each is there."""
+    """Yield the tokens of each shard and add their frequencies to ``counts``."""
     for path in shards:
         tokens = read_token_file(path)
         counts += np.bincount(tokens, minlength=len(counts))
@@ -214,14 +216,14 @@ class TextChunk:
 
     @property
     def num_bytes(self) -> int:
-        """Of all documents."""
+        """Bytes of all documents."""
         return sum(len(content) for content in self.contents)
 
 
 def text_chunks(corpus: Corpus, chunk_characters: int) -> Iterator[TextChunk]:
-    """The corpus in chunks of whole documents, of at least so many characters but for the last.
+    """Yield chunks of whole documents with at least ``chunk_characters``, except the last ones.
 
-    Empty documents are left out.
+    Empty documents are skipped.
     """
     waiting: dict[str, list[str]] = {}
     characters: dict[str, int] = {}
@@ -242,13 +244,13 @@ def _chunk(part: str, texts: list[str]) -> TextChunk:
 
 
 class ShardFolder:
-    """Token files, each named by the hash of a chunk's text and of the tokenizer.
+    """A folder of token files, named by the hash of a chunk's text and the tokenizer.
 
-    A shard that is there and intact is not encoded again, whoever wrote it.
+    Intact shards are reused.
 
     Args:
-        folder: made if it is not there.
-        tokenizer: encodes what is not there yet.
+        folder: Folder of the shards; created if it does not exist.
+        tokenizer: Encodes chunks without a shard.
     """
 
     def __init__(self, folder: Path, tokenizer: Tokenizer) -> None:
@@ -258,7 +260,7 @@ class ShardFolder:
         self._salt = sha256_of(tokenizer).encode()
 
     def path_of(self, chunk: TextChunk) -> Path:
-        """The shard of the chunk, which is encoded unless it is there."""
+        """Return the shard of a chunk, and encode it unless it exists."""
         digest = hashlib.sha256(self._salt)
         for content in chunk.contents:
             digest.update(f"{len(content)}\0".encode() + content)

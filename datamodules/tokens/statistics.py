@@ -1,4 +1,4 @@
-"""What a part of a corpus holds, and how far methods without a model get on it."""
+"""Statistics of a part of a corpus, and baselines that require no model."""
 
 import hashlib
 import lzma
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 
 XZ_BYTES = 2**24
-# The preset's own dictionary of 2^26 bytes needs 0.7 GB, and the text is no longer than this one.
+# The preset's dictionary of 2^26 bytes would use 0.7 GB; the text is never longer than 2^24.
 _XZ_FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": XZ_BYTES}]
 
 
 @dataclass(frozen=True)
 class PartStatistics:
-    """Of one part of a corpus under one tokenizer.
+    """Statistics of one part of a corpus with one tokenizer.
 
     Attributes:
-        num_documents: with text.
-        num_bytes: of the text in UTF-8.
-        num_tokens: with the ends of the documents.
-        text_sha256: of the documents in order, in hexadecimal.
-        unigram_bits_per_token: entropy of the tokens' frequencies in this part, which no model
-            that ignores the context can fall below.
-        xz_bits_per_byte: what ``xz -9e`` makes of the part's text, documents separated by a zero
-            byte and no more than the first 2^24 bytes of it; None where it was not asked for. It
-            knows nothing of the training text.
+        num_documents: Number of documents with text.
+        num_bytes: Bytes of the text in UTF-8.
+        num_tokens: Number of tokens, including the ends of documents.
+        text_sha256: SHA-256 of the documents in order, in hexadecimal.
+        unigram_bits_per_token: Entropy of the token frequencies in this part, a lower bound for
+            every model that ignores the context.
+        xz_bits_per_byte: Bits per byte after ``xz -9e`` of the first 2^24 bytes of the text, with a
+            zero byte between documents; None if it was not computed. The compressor does not use
+            the training text.
     """
 
     num_documents: int
@@ -37,15 +37,15 @@ class PartStatistics:
 
     @property
     def bytes_per_token(self) -> float:
-        """By which bits a byte are counted."""
+        """Bytes per token, to convert bits per token to bits per byte."""
         return self.num_bytes / max(1, self.num_tokens)
 
 
 class StatisticsOfText:
-    """Adds up what concerns the text of a part, documents as they come.
+    """Accumulates the statistics of a part's text over its documents.
 
     Args:
-        with_xz: compress it.
+        with_xz: Also compress the text.
     """
 
     def __init__(self, with_xz: bool) -> None:
@@ -55,7 +55,7 @@ class StatisticsOfText:
         self._xz_bytes_in = self._xz_bytes_out = 0
 
     def add(self, documents: Sequence[bytes]) -> None:
-        """The next documents, in UTF-8."""
+        """Add documents in UTF-8."""
         for document in documents:
             self.num_documents += 1
             self.num_bytes += len(document)
@@ -66,7 +66,7 @@ class StatisticsOfText:
                 self._xz_bytes_out += len(self._xz.compress(content))
 
     def with_token_counts(self, counts: np.ndarray) -> PartStatistics:
-        """The result, given how often each token is there: ``(vocab_size,)``."""
+        """Return the statistics for the given count of each token, ``(vocab_size,)``."""
         bits_per_byte = None
         if self._xz is not None and self._xz_bytes_in:
             self._xz_bytes_out += len(self._xz.flush())
@@ -82,6 +82,6 @@ class StatisticsOfText:
 
 
 def entropy_bits(counts: np.ndarray) -> float:
-    """Entropy in bits of the distribution that the counts are proportional to."""
+    """Compute the entropy in bits of the distribution given by counts."""
     shares = counts[counts > 0] / max(1, counts.sum())
     return float(-(shares * np.log2(shares)).sum()) + 0.0

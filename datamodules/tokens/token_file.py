@@ -1,9 +1,10 @@
-"""Tokens in one memory-mapped file with a header that says how many there should be.
+"""Memory-mapped token files, and windows of their tokens.
 
-Layout, little-endian: 256 integers of 32 bits, then the tokens. The header holds the magic number
-20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the number of tokens, its low and
-its high 32 bits; four zeros; the SHA-256 of the tokens' bytes in eight integers; then zeros. Up to
-2^31 tokens of 16 bits this is the format of modded-nanogpt, which reads the first three integers.
+Layout, little-endian: a header of 256 integers of 32 bits, then the tokens. The header contains the
+magic number 20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the low and high 32
+bits of the number of tokens; four zeros; the SHA-256 of the tokens' bytes in eight integers; and
+zeros. For up to 2^31 tokens of 16 bits this is the format of modded-nanogpt, which reads the first
+three integers.
 """
 
 import hashlib
@@ -24,33 +25,31 @@ _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
 
 
 def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
-    """The tokens, mapped and not loaded, as unsigned integers of shape (num_tokens,).
+    """Memory-map the tokens as unsigned integers of shape (num_tokens,).
 
     Args:
-        path: of the file.
-        verify: also read all of it and compare with its hash.
+        path: Path of the file.
+        verify: Read the whole file and compare it with its hash.
 
     Raises:
-        ValueError: not such a file, shorter or longer than its header says, or changed.
+        ValueError: The file is not a token file, has the wrong length, or was changed.
     """
     size_bytes = path.stat().st_size
     header = np.fromfile(path, dtype="<u4", count=_HEADER_INTEGERS)
     if len(header) < _HEADER_INTEGERS or header[0] != _MAGIC or int(header[1]) not in _DTYPES:
-        raise ValueError(
-            f"{path} is no token file: its header is not that of one; prepare it again"
-        )
+        raise ValueError(f"{path} is not a token file: its header is invalid; prepare it again")
     dtype = _DTYPES[int(header[1])]
     num_tokens = int(header[2]) + (int(header[3]) << 32)
     expected_bytes = 4 * _HEADER_INTEGERS + num_tokens * dtype.itemsize
     if size_bytes != expected_bytes:
         raise ValueError(
-            f"{path} has {size_bytes} bytes, but its header says {num_tokens} tokens, which are "
-            f"{expected_bytes} bytes: it is corrupt; remove it and prepare it again"
+            f"{path} has {size_bytes} bytes, but its header specifies {num_tokens} tokens, "
+            f"{expected_bytes} bytes: the file is corrupt; remove it and prepare it again"
         )
     if verify and _hash_of_tokens(path) != header[_HASH].tobytes():
         raise ValueError(
-            f"{path} holds other tokens than were written (SHA-256 differs): it is corrupt; remove "
-            "it and prepare it again"
+            f"{path} is corrupt: the SHA-256 of its tokens differs from the header; remove it and "
+            "prepare it again"
         )
     if num_tokens == 0:
         return np.zeros(0, dtype)
@@ -58,23 +57,23 @@ def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
 
 
 def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) -> int:
-    """Write the chunks one after the other, under a temporary name until all is there.
+    """Write chunks of tokens to a temporary file and rename it at the end.
 
     Args:
-        path: of the file; replaced if it exists.
-        chunks: token numbers below ``vocab_size``.
-        vocab_size: decides the width: 16 bits up to 65536.
+        path: Path of the file; an existing file is replaced.
+        chunks: Token numbers below ``vocab_size``.
+        vocab_size: Vocabulary size; up to 65536 the tokens have 16 bits, above 32 bits.
 
     Returns:
         The number of tokens.
 
     Raises:
-        ValueError: a token outside the vocabulary, or one of more than 2^32.
+        ValueError: A token is outside the vocabulary, or the vocabulary exceeds 2^32 tokens.
     """
     if not 1 <= vocab_size <= 2**32:
         raise ValueError(
-            f"vocab_size={vocab_size}: expected 1 to 2^32, the numbers of the 32 bits that a token "
-            "has at most; use a tokenizer with fewer tokens"
+            f"vocab_size={vocab_size}: expected 1 to 2^32, because a token has at most 32 "
+            "bits; use a tokenizer with fewer tokens"
         )
     version = 1 if vocab_size <= 2**16 else 2
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -86,7 +85,7 @@ def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) 
                 if len(chunk) and not 0 <= int(chunk.min()) <= int(chunk.max()) < vocab_size:
                     raise ValueError(
                         f"a token is {int(chunk.max())}, outside the vocabulary of {vocab_size}: "
-                        "is it the tokenizer of this vocabulary?"
+                        "use the tokenizer of this vocabulary"
                     )
                 content = chunk.astype(_DTYPES[version]).tobytes()
                 digest.update(content)
@@ -113,11 +112,11 @@ def _hash_of_tokens(path: Path) -> bytes:
 
 
 class TokenWindows(Dataset):
-    """Consecutive windows of ``context_length + 1`` tokens that share one token with the next.
+    """Windows of ``context_length + 1`` tokens; consecutive windows share one token.
 
     Args:
-        path: of the token file.
-        context_length: targets in a window.
+        path: Path of the token file.
+        context_length: Targets per window.
     """
 
     def __init__(self, path: Path, context_length: int) -> None:
@@ -136,22 +135,22 @@ class TokenWindows(Dataset):
         return torch.from_numpy(window.astype(np.int64))
 
     def __reduce__(self) -> tuple:
-        # Worker processes map the file themselves; a pickled map would be all of its content.
+        # Worker processes map the file themselves; a pickled map would contain all its data.
         return type(self), (self.path, self.context_length)
 
 
 class DocumentWindows(TokenWindows):
-    """The same windows, with what keeps the documents in them apart.
+    """Windows with positions and labels that separate the documents in a window.
 
-    Each is a dictionary as a causal model of transformers takes it, every tensor int64
-    ``(context_length + 1,)``: ``input_ids``; ``position_ids``, from 0 in each document or, at the
-    start of the window, in what is left of one; and ``labels``, the same as ``input_ids`` but -100
-    at the first token of each document, which nothing before it tells.
+    Each window is a dictionary for a causal model of transformers, with int64 tensors
+    ``(context_length + 1,)``: ``input_ids``; ``position_ids``, which count from 0 in each document
+    and at the start of the window; and ``labels``, equal to ``input_ids`` except for -100 at the
+    first token of each document, which cannot be predicted.
 
     Args:
-        path: of the token file.
-        context_length: targets in a window.
-        end_of_document: the token that ends a document.
+        path: Path of the token file.
+        context_length: Targets per window.
+        end_of_document: Token that ends a document.
     """
 
     def __init__(self, path: Path, context_length: int, end_of_document: int) -> None:
@@ -162,11 +161,11 @@ class DocumentWindows(TokenWindows):
         tokens = super().__getitem__(index)
         is_first = torch.zeros(len(tokens), dtype=torch.bool)
         is_first[1:] = tokens[:-1] == self.end_of_document
-        places = torch.arange(len(tokens))
-        starts = torch.where(is_first, places, 0).cummax(dim=0).values
+        positions = torch.arange(len(tokens))
+        starts = torch.where(is_first, positions, 0).cummax(dim=0).values
         return {
             "input_ids": tokens,
-            "position_ids": places - starts,
+            "position_ids": positions - starts,
             "labels": tokens.masked_fill(is_first, -100),
         }
 

@@ -14,40 +14,40 @@ _LEARNING_CHARACTERS = 2**28
 
 
 class Tokenizer(Protocol):
-    """What the token files need of a tokenizer."""
+    """A tokenizer that can prepare token files."""
 
     vocab_size: int
     end_of_document: int
 
     def encode(self, documents: Sequence[str]) -> np.ndarray:
-        """Token numbers of all documents, each followed by ``end_of_document``."""
+        """Encode the documents; ``end_of_document`` follows each one."""
 
     def to_json(self) -> str:
-        """All of it as JSON, to be kept beside its token files."""
+        """Serialize the tokenizer as JSON, to store it with its token files."""
 
 
 def sha256_of(tokenizer: Tokenizer) -> str:
-    """Hash that tells a tokenizer from every other."""
+    """Compute a hash that identifies the tokenizer."""
     return sha256_of_json(tokenizer.to_json(), tokenizer.end_of_document)
 
 
 def sha256_of_json(json: str, end_of_document: int) -> str:
-    """The same of one that was kept as JSON."""
+    """Compute the hash of a tokenizer stored as JSON."""
     return hashlib.sha256(f"{end_of_document}\0{json}".encode()).hexdigest()
 
 
 class ByteTokenizer:
-    """One token a byte of UTF-8; token 0, a byte that text does not have, ends a document."""
+    """One token per UTF-8 byte; token 0, a byte that text does not contain, ends a document."""
 
     vocab_size = 256
     end_of_document = 0
 
     def encode(self, documents: Sequence[str]) -> np.ndarray:
-        """The bytes."""
+        """Return the bytes of the documents."""
         return np.frombuffer(b"".join(text.encode() + b"\0" for text in documents), np.uint8)
 
     def to_json(self) -> str:
-        """Nothing is learned."""
+        """Return a constant; bytes have no learned state."""
         return '{"type": "bytes"}'
 
 
@@ -55,7 +55,7 @@ class BytePairTokenizer:
     """Byte-level byte-pair encoding (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2).
 
     Args:
-        json: of a ``tokenizers.Tokenizer`` whose token 0 ends a document.
+        json: Serialized ``tokenizers.Tokenizer`` whose token 0 ends a document.
     """
 
     end_of_document = 0
@@ -63,7 +63,7 @@ class BytePairTokenizer:
     def __init__(self, json: str) -> None:
         self._json = json
         self._tokenizer = _tokenizers().Tokenizer.from_str(json)
-        # A text that spells "<|endoftext|>" out does not end there.
+        # The literal text "<|endoftext|>" does not end a document.
         self._tokenizer.encode_special_tokens = True
         self.vocab_size = self._tokenizer.get_vocab_size()
 
@@ -72,13 +72,13 @@ class BytePairTokenizer:
         """Learn ``vocab_size`` tokens from the first 2^28 characters of the documents.
 
         Raises:
-            ValueError: fewer tokens than the 256 bytes and the end of a document, or more than the
-                documents have pairs for.
-            ImportError: without ``tokenizers``.
+            ValueError: ``vocab_size`` is less than the 256 bytes and the end of a document, or the
+                documents have too few pairs.
+            ImportError: ``tokenizers`` is missing.
         """
         if vocab_size < 257:
             raise ValueError(
-                f"vocab_size={vocab_size}: expected at least 257, the bytes and an end"
+                f"vocab_size={vocab_size}: expected at least 257, 256 bytes and the end"
             )
         library = _tokenizers()
         tokenizer = library.Tokenizer(library.models.BPE())
@@ -95,12 +95,12 @@ class BytePairTokenizer:
         if learned.vocab_size < vocab_size:
             raise ValueError(
                 f"vocab_size={vocab_size}: the corpus has pairs for no more than "
-                f"{learned.vocab_size}"
+                f"{learned.vocab_size} tokens"
             )
         return learned
 
     def encode(self, documents: Sequence[str]) -> np.ndarray:
-        """Pieces that end with a line, on all threads of ``tokenizers``."""
+        """Encode pieces that end at line breaks, with all threads of ``tokenizers``."""
         pieces = [list(_pieces(document)) for document in documents]
         encodings = iter(
             self._tokenizer.encode_batch_fast([piece for several in pieces for piece in several])
@@ -112,12 +112,12 @@ class BytePairTokenizer:
         return np.concatenate(tokens)
 
     def to_json(self) -> str:
-        """As ``tokenizers.Tokenizer.from_str`` reads it."""
+        """Return the JSON that ``tokenizers.Tokenizer.from_str`` reads."""
         return self._json
 
 
 def _pieces(document: str) -> Iterator[str]:
-    # Encoding one string of many megabytes takes far longer than that of its pieces.
+    # Encoding one string of many megabytes takes much longer than encoding its pieces.
     start = 0
     while start < len(document):
         end = document.find("\n", start + _PIECE_CHARACTERS) + 1 or len(document)
@@ -140,18 +140,18 @@ def _tokenizers() -> Any:
 
 
 class HuggingFaceTokenizer:
-    """A tokenizer that ``transformers.AutoTokenizer`` finds; never runs code that comes with it.
+    """A tokenizer of ``transformers.AutoTokenizer``; code from the hub is never executed.
 
-    Documents are encoded whole, without the special tokens that it may add around a text, and
-    followed by its end-of-sequence token. A text that spells a special token out is encoded as
-    text. Fast tokenizers use all their threads; others one.
+    Each document is encoded as a whole, without added special tokens, and followed by the
+    end-of-sequence token. Special tokens that occur literally in a text are encoded as text. Fast
+    tokenizers use all threads, others a single one.
 
     Args:
-        name: on the hub, or a local folder.
+        name: Name on the hub, or a local folder.
 
     Raises:
-        ImportError: without ``transformers``.
-        ValueError: there is no such tokenizer, or it has no end-of-sequence token.
+        ImportError: ``transformers`` is missing.
+        ValueError: The tokenizer cannot be read or has no end-of-sequence token.
     """
 
     def __init__(self, name: str) -> None:
@@ -159,24 +159,23 @@ class HuggingFaceTokenizer:
             from transformers import AutoTokenizer
         try:
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        # The hub's client has exception classes of its own for "not there".
+        # The client of the hub raises various exception classes for a missing tokenizer.
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             raise ValueError(
-                f"tokenizer={name!r}: expected 'bytes', 'bpe', or a tokenizer of transformers, and "
-                f"none of this name can be read ({reason}). Without a network, fetch it once where "
-                f"there is one, with `hf download {name} --local-dir FOLDER`, and set "
-                "tokenizer=FOLDER"
+                f"tokenizer={name!r}: expected 'bytes', 'bpe', or a tokenizer of transformers, but "
+                f"it cannot be read ({reason}). Without network access, download it on another "
+                f"machine with `hf download {name} --local-dir FOLDER` and set tokenizer=FOLDER"
             ) from error
         if tokenizer.eos_token_id is None:
             raise ValueError(
-                f"tokenizer={name!r} has no end-of-sequence token, which ends a document: save it "
-                "with one (eos_token) and give its folder"
+                f"tokenizer={name!r} has no end-of-sequence token, which marks the end of a "
+                "document: set eos_token, save the tokenizer and pass its folder"
             )
         self.vocab_size = len(tokenizer)
         self.end_of_document: int = tokenizer.eos_token_id
         self._tokenizer = tokenizer
-        # Now, because encoding changes truncation and padding, which are part of it.
+        # Serialized before encoding, which changes the stored truncation and padding.
         self._json = (
             tokenizer.backend_tokenizer.to_str()
             if tokenizer.is_fast
@@ -186,7 +185,7 @@ class HuggingFaceTokenizer:
         )
 
     def encode(self, documents: Sequence[str]) -> np.ndarray:
-        """As ``tokenizer(document, add_special_tokens=False)``, and the end."""
+        """Encode like ``tokenizer(document, add_special_tokens=False)`` and append the end."""
         encoded = self._tokenizer(
             list(documents),
             add_special_tokens=False,
@@ -200,5 +199,5 @@ class HuggingFaceTokenizer:
         )
 
     def to_json(self) -> str:
-        """As ``tokenizers.Tokenizer.from_str`` reads it, where it is a fast one."""
+        """Return the JSON of a fast tokenizer, or the vocabulary of another one."""
         return self._json

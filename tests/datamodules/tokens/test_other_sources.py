@@ -1,4 +1,4 @@
-"""Texts of Hugging Face data sets, and tokenizers of transformers."""
+"""Text from Hugging Face datasets, and tokenizers of transformers."""
 
 import json
 
@@ -12,7 +12,7 @@ ROWS = [f"row {index} " * 8 for index in range(40)]
 
 @pytest.fixture
 def hub_folder(tmp_path):
-    """A data set as `datasets` reads it from a folder, with one split."""
+    """A folder that `datasets` reads as a dataset with one split."""
     pytest.importorskip("datasets")
     return dataset_folder(tmp_path / "set", train=ROWS)
 
@@ -32,7 +32,7 @@ def parts_of(corpus):
     return parts
 
 
-def test_documents_are_held_out_by_their_text_alone(hub_folder):
+def test_held_out_documents_depend_on_their_text_alone(hub_folder):
     parts = parts_of(HubCorpus(str(hub_folder), column="body", held_out=0.25))
     assert sorted(parts["train"] + parts["val"]) == sorted(ROWS)
     assert 4 <= len(parts["val"]) <= 16
@@ -42,21 +42,21 @@ def test_documents_are_held_out_by_their_text_alone(hub_folder):
     assert not set(twice["val"]) & set(twice["train"])
 
 
-def test_splits_of_the_data_set_are_kept(hub_folder):
+def test_splits_of_the_dataset_become_parts(hub_folder):
     dataset_folder(hub_folder, validation=["a validation text"], test=["a test text"])
     parts = parts_of(HubCorpus(str(hub_folder), column="body"))
     assert parts == {"train": ROWS, "val": ["a validation text"], "test": ["a test text"]}
 
 
 @pytest.mark.parametrize("most", [1, 7, 100])
-def test_no_more_documents_than_asked_for(hub_folder, most):
+def test_max_documents_limits_each_split(hub_folder, most):
     dataset_folder(hub_folder, validation=ROWS[:3])
     parts = parts_of(HubCorpus(str(hub_folder), column="body", max_documents=most))
     assert parts["train"] == ROWS[:most]
     assert parts["val"] == ROWS[: min(most, 3)]
 
 
-def test_a_data_set_that_was_saved_to_disk(tmp_path):
+def test_a_dataset_saved_to_disk_is_read(tmp_path):
     datasets = pytest.importorskip("datasets")
     split = datasets.Dataset.from_dict({"text": ROWS})
     split.save_to_disk(tmp_path / "one")
@@ -68,7 +68,7 @@ def test_a_data_set_that_was_saved_to_disk(tmp_path):
     assert parts_of(HubCorpus(str(tmp_path / "several")))["val"] == ROWS[:2]
 
 
-def test_tokens_of_a_data_set(hub_folder, tmp_path):
+def test_a_dataset_is_tokenized(hub_folder, tmp_path):
     dataset_folder(hub_folder, validation=ROWS[:3])
     data = TokenDataModule(
         HubCorpus(str(hub_folder), column="body"), context_length=16, data_dir=str(tmp_path / "t")
@@ -80,7 +80,7 @@ def test_tokens_of_a_data_set(hub_folder, tmp_path):
     assert data.bytes_per_token["val"] == len("row 0 " * 8) / (len("row 0 " * 8) + 1)
 
 
-def test_a_name_stands_for_the_data_set_that_the_papers_used():
+def test_a_short_name_selects_the_dataset_of_the_papers():
     data = TokenDataModule("hub:c4")
     assert data.corpus == HubCorpus("c4")
     assert data.corpus.fingerprint == HubCorpus("allenai/c4", "en").fingerprint
@@ -88,7 +88,7 @@ def test_a_name_stands_for_the_data_set_that_the_papers_used():
     assert len({corpus.fingerprint for corpus in (data.corpus, *other)}) == 4
 
 
-def test_what_is_wrong_with_a_data_set_is_named(hub_folder):
+def test_errors_name_the_fault_of_a_dataset(hub_folder):
     with pytest.raises(ValueError, match=r"column='text'.*its columns are \['body', 'id'\]"):
         parts_of(HubCorpus(str(hub_folder)))
     with pytest.raises(FileNotFoundError, match=r"'nobody/nothing'.*cannot be read.*hf download"):
@@ -103,7 +103,7 @@ def test_what_is_wrong_with_a_data_set_is_named(hub_folder):
 
 @pytest.fixture
 def save_tokenizer(tmp_path):
-    """Saves a tokenizer of words as transformers does, always in the same folder."""
+    """Return a function that saves a word tokenizer, always to the same folder."""
     tokenizers = pytest.importorskip("tokenizers")
     from transformers import PreTrainedTokenizerFast
 
@@ -122,7 +122,7 @@ def save_tokenizer(tmp_path):
 
 @pytest.fixture
 def words_with(tmp_path):
-    """The data of a few words with a tokenizer, ready."""
+    """Return a function that prepares a few words with a tokenizer."""
     folder = tmp_path / "words"
     folder.mkdir()
     (folder / "train.txt").write_text("one two three two one " * 9)
@@ -143,28 +143,28 @@ def words_with(tmp_path):
     return words_with
 
 
-def test_a_tokenizer_of_transformers(words_with, save_tokenizer):
+def test_a_tokenizer_of_transformers_encodes_the_corpus(words_with, save_tokenizer):
     data = words_with(save_tokenizer(["one", "two", "three"], eos_token="[END]"))
     assert data.vocab_size == 5
     assert data.train_dataset[0].tolist() == [0, 1, 2, 1, 0]
     assert data.train_dataset.tokens[-1] == 4  # [END]
 
 
-def test_a_tokenizer_that_changed_gets_tokens_of_its_own(words_with, save_tokenizer, tmp_path):
+def test_a_changed_tokenizer_prepares_new_tokens(words_with, save_tokenizer, tmp_path):
     words_with(save_tokenizer(["one", "two", "three"], eos_token="[END]"))
     data = words_with(save_tokenizer(["three", "two", "one"], eos_token="[END]"))
     assert data.train_dataset[0].tolist() == [2, 1, 0, 1, 2]
     assert len(list(tmp_path.glob("tokens/words-tokenizer-*"))) == 2
 
 
-def test_a_tokenizer_that_does_not_serve_is_named(words_with, save_tokenizer):
+def test_an_unusable_tokenizer_is_refused(words_with, save_tokenizer):
     with pytest.raises(ValueError, match="tokenizer='wrods': expected 'bytes', 'bpe', or a"):
         words_with("wrods")
     with pytest.raises(ValueError, match="has no end-of-sequence token"):
         words_with(save_tokenizer(["one", "two", "three"]))
 
 
-def test_learned_byte_pairs_that_were_changed_are_refused(words_with, tmp_path):
+def test_changed_byte_pairs_are_refused(words_with, tmp_path):
     data = words_with("bpe", vocab_size=260)
     (path,) = tmp_path.glob("tokens/words-*/tokenizer.json")
     path.write_text(path.read_text().replace("0", "1", 1))

@@ -1,4 +1,4 @@
-"""Preparing tokens: killed and continued, damaged, by two at once, and what is said of the text."""
+"""Preparation of tokens: resuming, damage, concurrent processes, and text statistics."""
 
 import json
 import lzma
@@ -42,7 +42,7 @@ prepare(Path(folder), corpus, KilledAtAShard, chunk_characters=int(chunk_charact
 
 
 class CountingTokenizer(ByteTokenizer):
-    """Bytes; knows how many documents it was given."""
+    """Bytes; counts the documents that it encoded."""
 
     def __init__(self):
         self.num_documents = 0
@@ -78,7 +78,7 @@ def contents_of(folder):
 
 
 @pytest.mark.parametrize(("kill_at", "encoded_before"), [(3, 6), (5, 10)])
-def test_a_killed_preparation_encodes_only_what_has_no_shard(
+def test_a_killed_preparation_resumes_with_the_missing_shards(
     tmp_path, corpus, kill_at, encoded_before
 ):
     assert start(tmp_path / "killed", kill_at).wait() == -signal.SIGKILL
@@ -89,7 +89,7 @@ def test_a_killed_preparation_encodes_only_what_has_no_shard(
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".shards", ".tmp")]
 
 
-def test_a_shard_that_was_damaged_is_encoded_again(tmp_path, corpus):
+def test_a_damaged_shard_is_encoded_again(tmp_path, corpus):
     assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
     shard = min(tmp_path.glob(".killed.shards/*.bin"))
     content = bytearray(shard.read_bytes())
@@ -100,7 +100,7 @@ def test_a_shard_that_was_damaged_is_encoded_again(tmp_path, corpus):
     assert contents_of(tmp_path / "killed") == contents_of(tmp_path / "straight")
 
 
-def test_shards_of_text_that_changed_since_are_not_used(tmp_path, corpus):
+def test_shards_of_changed_text_are_not_used(tmp_path, corpus):
     assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
     (tmp_path / "ten" / "train" / "0.txt").write_text(TEXTS[0].upper())
     changed = text_files(tmp_path / "ten")
@@ -109,7 +109,7 @@ def test_shards_of_text_that_changed_since_are_not_used(tmp_path, corpus):
     assert bytes(tokens[:10].tolist()) == b"DOCUMENT 0"
 
 
-def test_of_two_at_once_one_prepares_and_both_find_it(tmp_path, corpus):
+def test_two_processes_prepare_the_same_folder_safely(tmp_path, corpus):
     both = [start(tmp_path / "tokens", chunk_characters=1) for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     found = PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer())
@@ -118,7 +118,7 @@ def test_of_two_at_once_one_prepares_and_both_find_it(tmp_path, corpus):
     assert not [path.name for path in tmp_path.iterdir() if path.suffix in (".shards", ".tmp")]
 
 
-def test_an_error_leaves_nothing_under_the_name(tmp_path, corpus):
+def test_an_error_leaves_no_folder(tmp_path, corpus):
     class Broken(ByteTokenizer):
         def encode(self, documents):
             return super().encode(documents).astype(int) + 256
@@ -129,16 +129,16 @@ def test_an_error_leaves_nothing_under_the_name(tmp_path, corpus):
 
 
 @pytest.mark.parametrize("damage", ["another corpus", "tokenizer.json", "no val.bin", "vocabulary"])
-def test_what_does_not_belong_together_is_refused(tmp_path, corpus, damage):
+def test_files_that_do_not_match_are_refused(tmp_path, corpus, damage):
     folder = tmp_path / "tokens"
     prepare_here(folder, corpus)
     expected = "prepare it again"
     if damage == "another corpus":
         (tmp_path / "ten" / "val.txt").write_text("others")
-        corpus, expected = text_files(tmp_path / "ten"), "made from another corpus than 'ten'"
+        corpus, expected = text_files(tmp_path / "ten"), "from another version of corpus 'ten'"
     elif damage == "tokenizer.json":
         (folder / damage).write_text('{"type": "other"}')
-        expected = r"another tokenizer than its tokenizer\.json.*would be read as other text"
+        expected = r"another tokenizer than its tokenizer\.json.*would be decoded as other text"
     elif damage == "no val.bin":
         (folder / "val.bin").unlink()
         expected = r"val\.bin is missing"
@@ -151,17 +151,17 @@ def test_what_does_not_belong_together_is_refused(tmp_path, corpus, damage):
         PreparedTokens.load(folder, corpus, ByteTokenizer())
 
 
-def test_a_changed_token_of_the_right_length_is_seen(tmp_path, corpus):
+def test_a_changed_token_is_detected_in_a_file_of_the_right_length(tmp_path, corpus):
     prepare_here(tmp_path / "tokens", corpus)
     path = tmp_path / "tokens" / "train.bin"
     content = bytearray(path.read_bytes())
     content[1500] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"train\.bin holds other tokens than were written"):
+    with pytest.raises(ValueError, match=r"train\.bin is corrupt: the SHA-256 of its tokens"):
         PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer())
 
 
-def test_what_is_said_of_the_text_is_so(tmp_path, corpus):
+def test_the_statistics_match_the_text(tmp_path, corpus):
     prepare_here(tmp_path / "tokens", corpus)
     parts = PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer()).parts
     train, val = parts["train"], parts["val"]
@@ -186,6 +186,6 @@ def test_entropy_and_compression_of_three_random_bits():
     assert 3 < statistics.with_token_counts(np.ones(8)).xz_bits_per_byte < 3.4
 
 
-def test_the_bar_is_shown_on_a_terminal_only(tmp_path, corpus, capfd):
+def test_the_progress_bar_is_hidden_without_a_terminal(tmp_path, corpus, capfd):
     prepare_here(tmp_path / "tokens", corpus)
     assert "tokens of" not in capfd.readouterr().err

@@ -40,7 +40,7 @@ def data_of(corpus_folder, **arguments):
 
 
 @pytest.mark.parametrize(("vocab_size", "bytes_each"), [(256, 2), (65536, 2), (65537, 4)])
-def test_a_token_file_gives_back_what_was_written(tmp_path, vocab_size, bytes_each):
+def test_a_token_file_returns_the_written_tokens(tmp_path, vocab_size, bytes_each):
     chunks = [np.arange(5), np.zeros(0, int), np.array([vocab_size - 1])]
     assert write_token_file(tmp_path / "a.bin", chunks, vocab_size) == 6
     tokens = read_token_file(tmp_path / "a.bin")
@@ -51,7 +51,7 @@ def test_a_token_file_gives_back_what_was_written(tmp_path, vocab_size, bytes_ea
 
 
 @pytest.mark.parametrize("change", ["truncated", "longer", "no header", "not one"])
-def test_a_corrupt_token_file_is_named(tmp_path, change):
+def test_the_error_names_a_corrupt_token_file(tmp_path, change):
     path = tmp_path / "a.bin"
     write_token_file(path, [np.arange(100)], 256)
     content = path.read_bytes()
@@ -72,12 +72,12 @@ def test_tokens_outside_the_vocabulary_are_refused_and_leave_no_file(tmp_path):
     assert not os.listdir(tmp_path)
 
 
-def test_bytes_are_the_text():
+def test_byte_tokens_are_the_bytes_of_the_text():
     tokens = ByteTokenizer().encode(["naïve", "x"])
     assert bytes(tokens.tolist()) == "naïve".encode() + b"\0x\0"
 
 
-def test_byte_pairs_give_back_the_text_and_are_fewer():
+def test_byte_pairs_decode_to_the_text_and_are_fewer_than_bytes():
     documents = [WORDS * 2000, "unseen: Æ €"]
     tokenizer = BytePairTokenizer.learned_from(documents[:1], 300)
     assert tokenizer.vocab_size == 300
@@ -91,7 +91,7 @@ def test_byte_pairs_give_back_the_text_and_are_fewer():
     assert sha256_of(BytePairTokenizer.learned_from(documents[:1], 300)) == sha256_of(tokenizer)
 
 
-def test_windows_have_every_token_once_as_a_target(corpus_folder):
+def test_every_token_is_a_target_once(corpus_folder):
     data = data_of(corpus_folder)
     tokens = read_token_file(next((corpus_folder.parent / "tokens").glob("*/train.bin")))
     windows = torch.stack([data.train_dataset[i] for i in range(len(data.train_dataset))])
@@ -101,7 +101,7 @@ def test_windows_have_every_token_once_as_a_target(corpus_folder):
     assert (windows[1:, 0] == windows[:-1, -1]).all()
 
 
-def test_the_order_is_a_function_of_seed_and_epoch(corpus_folder):
+def test_the_order_depends_on_seed_and_epoch(corpus_folder):
     def order(seed, epoch):
         loader = data_of(corpus_folder, seed=seed).train_dataloader()
         loader.set_epoch(epoch)
@@ -112,7 +112,7 @@ def test_the_order_is_a_function_of_seed_and_epoch(corpus_folder):
     assert not torch.equal(order(1, 0), order(2, 0))
 
 
-def test_the_second_preparation_does_nothing(corpus_folder):
+def test_a_second_preparation_does_nothing(corpus_folder):
     data_of(corpus_folder)
     (path,) = (corpus_folder.parent / "tokens").glob("*/train.bin")
     before = path.stat().st_mtime_ns
@@ -120,7 +120,7 @@ def test_the_second_preparation_does_nothing(corpus_folder):
     assert path.stat().st_mtime_ns == before
 
 
-def test_a_changed_corpus_is_prepared_anew_and_never_mixed(corpus_folder):
+def test_a_changed_corpus_is_prepared_again_in_another_folder(corpus_folder):
     before = text_files(corpus_folder).fingerprint
     data_of(corpus_folder)
     (corpus_folder / "val.txt").write_text("something else\n" * 30)
@@ -129,12 +129,12 @@ def test_a_changed_corpus_is_prepared_anew_and_never_mixed(corpus_folder):
     folders = list((corpus_folder.parent / "tokens").glob("corpus-*"))
     assert len(folders) == 2
     (old,) = (folder for folder in folders if folder.name.endswith(before[:12]))
-    with pytest.raises(ValueError, match="made from another corpus than 'corpus' is now"):
+    with pytest.raises(ValueError, match="prepared from another version of corpus 'corpus'"):
         PreparedTokens.load(old, text_files(corpus_folder), ByteTokenizer())
 
 
 @pytest.mark.parametrize("broken", ["tokens.json", "train.bin", "count"])
-def test_a_damaged_preparation_is_named(corpus_folder, broken):
+def test_a_damaged_preparation_is_refused(corpus_folder, broken):
     data = data_of(corpus_folder)
     (folder,) = (corpus_folder.parent / "tokens").glob("corpus-*")
     if broken == "count":
@@ -148,7 +148,7 @@ def test_a_damaged_preparation_is_named(corpus_folder, broken):
         data.setup()
 
 
-def test_bytes_per_token_are_those_of_the_text(corpus_folder):
+def test_bytes_per_token_match_the_text(corpus_folder):
     data = data_of(corpus_folder, tokenizer="bpe", vocab_size=280)
     num_bytes = len((corpus_folder / "val.txt").read_bytes())
     tokens = read_token_file(next((corpus_folder.parent / "tokens").glob("*/val.bin")))
@@ -164,12 +164,12 @@ def test_bytes_per_token_are_those_of_the_text(corpus_folder):
         ({"batch_size": 0}, "batch_size=0"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         TokenDataModule(**arguments)
 
 
-def test_a_corpus_without_text_or_too_short_is_named(corpus_folder):
+def test_a_corpus_without_text_or_with_too_little_text_is_refused(corpus_folder):
     with pytest.raises(ValueError, match="context_length=5000: train of corpus"):
         data_of(corpus_folder, context_length=5000)
     with pytest.raises(ValueError, match="no more than"):
@@ -179,12 +179,12 @@ def test_a_corpus_without_text_or_too_short_is_named(corpus_folder):
         data_of(corpus_folder)
 
 
-def test_a_corpus_without_a_test_part_says_so(corpus_folder):
+def test_a_corpus_without_a_test_part_is_refused_for_testing(corpus_folder):
     with pytest.raises(ValueError, match=r"has no test part: add test\.txt"):
         data_of(corpus_folder).test_dataloader()
 
 
-def test_the_embedded_corpus_has_no_play_on_two_sides():
+def test_no_play_of_the_embedded_corpus_is_in_two_parts():
     try:
         corpus = shakespeare()
     except FileNotFoundError as error:
@@ -199,7 +199,7 @@ def test_the_embedded_corpus_has_no_play_on_two_sides():
     assert 5_000_000 < corpus.num_bytes < 6_000_000
 
 
-def test_the_fingerprint_of_a_corpus_sees_text_that_moves(tmp_path):
+def test_the_fingerprint_changes_if_text_moves_between_files(tmp_path):
     x, y, z = (tmp_path / f"{name}.txt" for name in "xyz")
     for path in (x, y, z):
         path.write_text(path.stem)
@@ -212,7 +212,7 @@ def test_the_fingerprint_of_a_corpus_sees_text_that_moves(tmp_path):
     assert one.fingerprint != TextCorpus("a", {"train": (x, y), "val": (z,)}).fingerprint
 
 
-def test_text_that_is_not_utf8_is_named(corpus_folder):
+def test_the_error_names_a_file_that_is_not_utf8(corpus_folder):
     (corpus_folder / "val.txt").write_bytes("naïve ".encode("latin1") * 50)
     with pytest.raises(ValueError, match=r"val\.txt is not UTF-8 \(byte 2\): convert it"):
         data_of(corpus_folder)

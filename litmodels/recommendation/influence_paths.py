@@ -10,7 +10,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
-from lightning_plugins.litmodels.recommendation.model_cache import fitted_checkpoint
+from lightning_plugins.litmodels.recommendation.model_cache import (
+    fitted_checkpoint,
+    load_network,
+)
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
 from lightning_plugins.litmodels.recommendation.planners import (
     Knowledge,
@@ -18,7 +21,6 @@ from lightning_plugins.litmodels.recommendation.planners import (
     Sessions,
     default_planners,
 )
-from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 from lightning_plugins.litmodels.recommendation.user_models import (
     TakesEverything,
     UserModel,
@@ -150,16 +152,18 @@ class InfluencePathPlanner(LightningModule):
         datamodule, backbone, evaluators, of_planners = self._checkpoints()
         num_items = datamodule.num_items
         # Not as submodules, so that this module's checkpoint does not contain the networks.
-        self._evaluators = {label: _network(path, num_items) for label, path in evaluators.items()}
+        self._evaluators = {
+            label: load_network(path, num_items) for label, path in evaluators.items()
+        }
         self._knowledge = Knowledge(
-            backbone=_network(backbone, num_items),
+            backbone=load_network(backbone, num_items),
             catalogue=datamodule.catalogue,
             item_counts=datamodule.item_counts,
             text_vectors=text_vectors(datamodule.catalogue),
             sequences=datamodule.parts.train,
         )
         for label, path in of_planners.items():
-            self.planners[label].network = _network(path, num_items)
+            self.planners[label].network = load_network(path, num_items)
         self._genres = datamodule.catalogue.genre_indicators()
         self._together = co_consumption_vectors(datamodule.parts.train, num_items)
 
@@ -291,17 +295,3 @@ def _numbers(values: list[float | None]) -> Tensor:
 @rank_zero_only
 def _print(text: object) -> None:
     print(text)
-
-
-def _network(path: str, num_items: int) -> ItemNetwork:
-    recommender = SequentialRecommender.load_from_checkpoint(
-        path, map_location="cpu", weights_only=True
-    )
-    network = recommender.eval().requires_grad_(False).network
-    assert network is not None
-    if network.num_items != num_items:
-        raise ValueError(
-            f"{path} was trained on {network.num_items} items, but the data has {num_items}: use "
-            "the data settings with which it was trained"
-        )
-    return network

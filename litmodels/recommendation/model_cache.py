@@ -1,4 +1,4 @@
-"""Trains recommenders on first use and keeps their checkpoints in the user's cache."""
+"""Trains recommenders on first use, keeps their checkpoints in a cache, and loads networks."""
 
 import copy
 import hashlib
@@ -21,7 +21,7 @@ from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.assets.lock import process_lock
 from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 from lightning_plugins.nn.random_state import seeded
-from lightning_plugins.nn.recommendation.item_network import NetworkName
+from lightning_plugins.nn.recommendation.item_network import ItemNetwork, NetworkName
 
 _EPOCHS, _PATIENCE = 40, 5
 _RECIPES: dict[NetworkName, dict[str, Any]] = {
@@ -78,6 +78,25 @@ def fitted_checkpoint(
             rank_zero_info(f"training {network} with seed {seed} once, for {path}")
             _fit(datamodule, settings, seed, path)
     return path
+
+
+def load_network(path: str, num_items: int) -> ItemNetwork:
+    """Load the network of a ``SequentialRecommender`` checkpoint, in evaluation mode and frozen.
+
+    Raises:
+        ValueError: The network was trained on another number of items.
+    """
+    recommender = SequentialRecommender.load_from_checkpoint(
+        path, map_location="cpu", weights_only=True
+    )
+    network = recommender.eval().requires_grad_(False).network
+    assert network is not None
+    if network.num_items != num_items:
+        raise ValueError(
+            f"{path} was trained on {network.num_items} items, but the data has {num_items}: use "
+            "the data settings with which it was trained"
+        )
+    return network
 
 
 def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, path: Path) -> None:

@@ -155,7 +155,9 @@ def domain_map_picture(points: Any, pieces: Any, title: str) -> Picture:
     figure = new_figure(5.2, 5.2)
     axes = figure.subplots()
     colours = (2 * pieces + pieces // 10) % 20  # tab20 has pairs of dark and light; dark ones first
-    axes.scatter(*points.T, c=colours, cmap="tab20", vmin=0, vmax=19, s=6, linewidths=0)
+    axes.scatter(
+        points[:, 0], points[:, 1], c=colours, cmap="tab20", vmin=0, vmax=19, s=6, linewidths=0
+    )
     axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(title, fontsize=10)
     return rendered(figure)

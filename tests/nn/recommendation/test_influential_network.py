@@ -38,6 +38,11 @@ def test_every_state_depends_on_the_objective_unless_its_weight_is_low(network):
     torch.testing.assert_close(hidden[0], network.encode(items))
 
 
+def test_every_position_attends_to_at_least_one_position(network):
+    bias = network._bias(torch.tensor([0, 2]), 4)
+    assert bias.isfinite().any(dim=-1).all()
+
+
 def test_without_an_objective_it_equals_a_sasrec(network):
     plain = SASRec(num_items=9, dim=8, layers=3, max_length=6).eval()
     shared = {

@@ -44,18 +44,21 @@ from .fiber import (
 )
 from .gradients import Leaving, gradient
 from .light import AseBand, Pump, Reflector, Signal
-from .limits import (
-    BrillouinThreshold,
-    InstabilityMargin,
-    brillouin_threshold,
-    core_heating_k,
-    instability_margin,
-)
 from .linewidth import (
     FrequencyNoise,
     amplifier_noise,
     flicker_for_linewidth,
     self_heterodyne_spectrum,
+)
+from .nonlinear_limits import (
+    BrillouinThreshold,
+    StokesWave,
+    brillouin_stokes,
+    brillouin_threshold,
+    four_wave_mixing_share,
+    nonlinear_phase_rad,
+    raman_stokes,
+    raman_threshold_w,
 )
 from .optimize import (
     Optimum,
@@ -63,16 +66,18 @@ from .optimize import (
     inverse_design,
     optimum_length_m,
 )
+from .pulses import Pulse, PulsedResult, pulsed
 from .reproduction import Row, reproduce
 from .result_files import load_result, save_result
 from .spectroscopy import McCumberFit, Spectroscopy
 from .steady_state import ConvergenceError
-from .sweep import Band, band_over_glasses, sweep
+from .sweep import Band, SweepWarning, band_over_glasses, sweep
 from .temperature_tuning import (
     FiberMount,
     TuningCurve,
     tuning_curve,
 )
+from .thermal_limits import InstabilityMargin, core_heating_k, instability_margin
 from .ytterbium import (
     YTTERBIUM_GLASSES,
     ytterbium,
@@ -107,6 +112,8 @@ __all__ = [
     "Mode",
     "Optimum",
     "PhysicalWarning",
+    "Pulse",
+    "PulsedResult",
     "Pump",
     "Reflector",
     "Relaxation",
@@ -114,18 +121,22 @@ __all__ = [
     "Signal",
     "Spectroscopy",
     "Stage",
+    "StokesWave",
     "Surroundings",
+    "SweepWarning",
     "Transient",
     "TuningCurve",
     "amplifier_noise",
     "band_over_glasses",
     "beam_quality",
+    "brillouin_stokes",
     "brillouin_threshold",
     "chain_gradient",
     "core_heating_k",
     "design_from",
     "flat_seed_ase_w",
     "flicker_for_linewidth",
+    "four_wave_mixing_share",
     "gradient",
     "instability_margin",
     "inverse_design",
@@ -134,10 +145,14 @@ __all__ = [
     "load_result",
     "load_spectroscopy",
     "noise_transfer",
+    "nonlinear_phase_rad",
     "optimum_length_m",
     "packaged_designs",
+    "pulsed",
     "pump_noise_transfer",
     "quantum_limit_w",
+    "raman_stokes",
+    "raman_threshold_w",
     "relaxation",
     "reproduce",
     "save_result",

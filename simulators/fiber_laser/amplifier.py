@@ -100,11 +100,19 @@ class Amplifier:
         in_cladding = np.zeros(wavelength.size, dtype=bool)
         in_cladding[signals : wavelength.size - bins] = [p.path == "cladding" for p in self.pumps]
         overlap = fiber.core_overlap(wavelength)
-        loss = np.full(wavelength.size, fiber.background_loss_per_m)
+        loss = fiber.background_loss_per_m + fiber.bend_loss_per_m(wavelength)
+        for place, signal in enumerate(self.signals):
+            if signal.mode != "LP01":
+                at = signal.wavelength_nm
+                overlap[place] = fiber.core_overlap(at, signal.mode)
+                bend = float(fiber.bend_loss_per_m(at, signal.mode))
+                loss[place] = fiber.background_loss_per_m + bend
         if in_cladding.any():
             overlap[in_cladding] = fiber.cladding_overlap()
-            if fiber.cladding_loss_per_m is not None:
-                loss[in_cladding] = fiber.cladding_loss_per_m
+            cladding_loss = fiber.cladding_loss_per_m
+            loss[in_cladding] = (
+                fiber.background_loss_per_m if cladding_loss is None else cladding_loss
+            )
         doped = overlap * fiber.ytterbium_per_m3
         emission = doped * self.spectroscopy.emission_m2(wavelength)
         spontaneous = np.zeros(wavelength.size)
@@ -120,7 +128,7 @@ class Amplifier:
             backward_in_per_s=self._entering_w("backward") * per_photon,
             reflectivity_at_start=self._reflectivity("start"),
             reflectivity_at_end=self._reflectivity("end"),
-            saturation_per_m_s=fiber.core_area_m2
+            saturation_per_m_s=fiber.doped_area_m2
             * fiber.ytterbium_per_m3
             / self.spectroscopy.lifetime_s,
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from .fiber import LEAST_YTTERBIUM_PER_M3
 from .light import Direction
 from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive
 from .steady_state import GridSolution
@@ -230,6 +231,12 @@ class AmplifierResult:
             found.append(
                 f"below threshold: the largest round-trip gain is {self.round_trip_gain:.3g} "
                 f"at {amplifier.wavelengths_nm[closest]:.0f} nm; the output is ASE"
+            )
+        density = amplifier.fiber.ytterbium_per_m3
+        if density < LEAST_YTTERBIUM_PER_M3:
+            found.append(
+                f"doping: ytterbium_per_m3 = {density:g} 1/m³ is far below the 1e24 to 1e27 1/m³ "
+                f"of ytterbium fibers; {density:g} 1/cm³ would be {density * 1e6:g} 1/m³"
             )
         if sum(pump.power_w for pump in amplifier.pumps) == 0:
             found.append("the pump power is 0 W: the fiber only absorbs")

@@ -8,7 +8,7 @@ import numpy as np
 from .amplifier import Amplifier, PhysicalWarning
 from .amplifier_result import AmplifierResult
 from .fiber import Fiber
-from .light import AseBand, Pump, Signal
+from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import FrequencyNoise
 from .quantities import Array, require_positive, require_within
 from .spectroscopy import Spectroscopy
@@ -55,6 +55,8 @@ class Stage:
         input_filter: Filter at the input.
         added_noise: Frequency noise that the stage adds (pump noise, vibration); a calibrated
             number. The noise by spontaneous emission is negligible.
+        reflectors: Mirrors at the ends of the fiber. With two of them the first stage is an
+            oscillator, whose strongest laser line is the signal of the next stage.
     """
 
     name: str
@@ -63,9 +65,11 @@ class Stage:
     input_loss_db: float = 0.0
     input_filter: BandpassFilter | None = None
     added_noise: FrequencyNoise = field(default_factory=FrequencyNoise)
+    reflectors: tuple[Reflector, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pumps", tuple(self.pumps))
+        object.__setattr__(self, "reflectors", tuple(self.reflectors))
         require_within("input_loss_db", self.input_loss_db, "dB", 0.0, 100.0)
 
 
@@ -103,7 +107,8 @@ class Chain:
     between them. No light passes backward through an isolator. All stages have the same bins.
 
     Args:
-        seed: Signal at the input of the first stage, before its input loss.
+        seed: Signal at the input of the first stage, before its input loss; None if the first
+            stage is an oscillator or a source of ASE.
         stages: The stages in order.
         ase: Bins of spontaneous emission.
         spectroscopy: Spectroscopy of all stages.
@@ -114,7 +119,7 @@ class Chain:
         ValueError: There is no stage, or two stages have the same name.
     """
 
-    seed: Signal
+    seed: Signal | None
     stages: tuple[Stage, ...]
     ase: AseBand = field(default_factory=AseBand)
     spectroscopy: Spectroscopy = field(default_factory=ytterbium)
@@ -128,7 +133,7 @@ class Chain:
         names = [stage.name for stage in self.stages]
         if len(set(names)) != len(names):
             raise ValueError(f"stages: expected different names, got {', '.join(names)}")
-        if self.seed.direction != "forward":
+        if self.seed is not None and self.seed.direction != "forward":
             raise ValueError("seed.direction = 'backward': allowed is 'forward'")
 
     def solve(self, grid_tolerance: float = 1e-4, guess: ChainResult | None = None) -> ChainResult:
@@ -144,12 +149,12 @@ class Chain:
         Warns:
             PhysicalWarning: One for each of the result's ``warnings``.
         """
-        signal_w = self.seed.power_w
+        signal = self.seed
         ase_w = np.zeros(self.ase.bins) if self.seed_ase_w is None else self.seed_ase_w
         results: list[AmplifierResult] = []
         noise = self.seed_noise
         for place, stage in enumerate(self.stages):
-            amplifier = self._amplifier(stage, signal_w, ase_w)
+            amplifier = self._amplifier(stage, signal, ase_w)
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", PhysicalWarning)
@@ -158,7 +163,7 @@ class Chain:
                 raise type(error)(f"stage {stage.name!r}: {error}") from error
             results.append(result)
             noise = noise + stage.added_noise
-            signal_w, ase_w = result.signal_out_w, result.ase_out_w("forward")
+            signal, ase_w = self._output(result)
         chain = ChainResult(tuple(stage.name for stage in self.stages), tuple(results), noise)
         for text in chain.warnings:
             warnings.warn(text, PhysicalWarning, stacklevel=2)
@@ -170,21 +175,41 @@ class Chain:
         pumps = tuple(replace(pump, power_w=pump.power_w * factor) for pump in last.pumps)
         return replace(self, stages=(*self.stages[:-1], replace(last, pumps=pumps)))
 
-    def _amplifier(self, stage: Stage, signal_w: float, ase_w: Array) -> Amplifier:
-        wavelength = self.seed.wavelength_nm
+    def _output(self, result: AmplifierResult) -> tuple[Signal | None, Array]:
+        """Return the signal and the ASE per bin that leave a stage."""
+        signals, bins = result.amplifier.signals, result.amplifier.ase_bins
+        assert bins is not None
+        ase_w = result.ase_out_w("forward")
+        if signals:
+            signal: Signal | None = replace(signals[0], power_w=result.signal_out_w)
+        elif result.laser_bins.size:
+            line = result.main_line - len(result.amplifier.pumps)
+            signal = Signal(
+                result.laser_wavelength_nm,
+                float(ase_w[line]),
+                linewidth_hz=min(float(bins.widths_hz[line]), 1e12),
+            )
+            ase_w = ase_w.copy()
+            ase_w[line] = 0.0
+        else:
+            signal = None
+        return signal, ase_w if bins.count == self.ase.bins else bins.merged(self.ase, ase_w)
+
+    def _amplifier(self, stage: Stage, signal: Signal | None, ase_w: Array) -> Amplifier:
         passed = 10 ** (-stage.input_loss_db / 10)
         edges = self.ase.edges_nm
         signal_passed, ase_passed = passed, np.full(self.ase.bins, passed)
         if stage.input_filter is not None:
-            point = np.array([wavelength])
+            point = np.array([signal.wavelength_nm if signal else stage.input_filter.centre_nm])
             line = stage.input_filter.transmission(point - 1e-6, point + 1e-6)
             signal_passed = passed * float(line[0])
             ase_passed = passed * stage.input_filter.transmission(edges[:-1], edges[1:])
         return Amplifier(
             stage.fiber,
             stage.pumps,
-            (Signal(wavelength, signal_w * signal_passed),),
+            (replace(signal, power_w=signal.power_w * signal_passed),) if signal else (),
             self.ase,
+            stage.reflectors,
             spectroscopy=self.spectroscopy,
             ase_forward_in_w=ase_w * ase_passed,
         )

@@ -1,4 +1,4 @@
-"""The command ``fiber-laser``: run, sweep, optimize and reproduce designs written in YAML."""
+"""The command ``fiber-laser``: run, sweep, optimize and reproduce designs in YAML files."""
 
 import argparse
 import sys
@@ -25,13 +25,13 @@ from .quantities import parse_quantity, split_unit
 from .reproduction import Row, reproduce
 from .result_files import save_result
 from .steady_state import ConvergenceError
-from .sweep import band_over_glasses, sweep
+from .sweep import SweepWarning, band_over_glasses, sweep
 
 REFERENCE = "reference_1018"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 2 means a mistake, told in one line."""
+    """Run the command; return 0, or 2 after an error, which is one line on standard error."""
     parsed = _parser().parse_args(arguments)
     try:
         parsed.run(parsed)
@@ -67,7 +67,7 @@ def _run(arguments: argparse.Namespace) -> None:
         from .plots import save_chain_plots
 
         saved += save_chain_plots(result.chain, arguments.output)
-    _tell(saved)
+    _print_saved(saved)
 
 
 def _sweep(arguments: argparse.Namespace) -> None:
@@ -77,7 +77,9 @@ def _sweep(arguments: argparse.Namespace) -> None:
     if arguments.points < 2:
         raise ValueError(f"points = {arguments.points}: allowed is at least 2")
     values = np.linspace(low, high, arguments.points)
-    found = sweep(design, path, values.tolist(), jobs=arguments.jobs, backend=arguments.backend)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", SweepWarning)
+        found = sweep(design, path, values.tolist(), jobs=arguments.jobs, backend=arguments.backend)
     names = list(found[0])
     lines = [",".join([path, *names])]
     lines += [
@@ -86,16 +88,20 @@ def _sweep(arguments: argparse.Namespace) -> None:
     ]
     table = _in(arguments.output, "sweep.csv")
     table.write_text("\n".join(lines) + "\n", "utf-8")
-    print(f"{path:>32}  signal_out_w  ase_suppression_db")
+    shown = [f"{design.chain.stages[-1].name}_out_w", "ase_suppression_db"]
+    shown = [name for name in shown if name in names]
+    print(f"{path:>32}  " + "  ".join(f"{name:>18}" for name in shown))
     for value, one in zip(values, found, strict=True):
-        print(f"{value:>32.6g}  {one['signal_out_w']:>12.4f}  {one['ase_suppression_db']:>18.2f}")
+        print(f"{value:>32.6g}  " + "  ".join(f"{one[name]:>18.4f}" for name in shown))
+    for warning in caught:
+        print(f"  warning: {warning.message}")
     saved = [table]
     if arguments.plots:
         from .plots import plot_sweep, save_figure
 
         figure = plot_sweep(values, found, path)
         saved.append(save_figure(figure, Path(arguments.output) / "sweep.png"))
-    _tell(saved)
+    _print_saved(saved)
 
 
 def _optimize(arguments: argparse.Namespace) -> None:
@@ -122,17 +128,17 @@ def _reproduce(arguments: argparse.Namespace) -> None:
     design = load_design(arguments.design)
     print(table(reproduce(design)))
     print(
-        "\nPublished: the abstract of arXiv 2407.19641. The design is a reference design of this "
+        "\nPublished: abstract of arXiv 2407.19641. The design is a reference design of this "
         "project;\nthe geometry of the published laser is not known."
     )
     if arguments.output is not None:
         from .plots import save_reproduction_plots
 
-        _tell(save_reproduction_plots(design, arguments.output))
+        _print_saved(save_reproduction_plots(design, arguments.output))
 
 
 def table(rows: Sequence[Row], width: int = 48) -> str:
-    """The rows as text, long cells wrapped."""
+    """Return the rows as text with wrapped cells."""
     head = [field.name for field in fields(Row)]
     cells = [
         [textwrap.wrap(text, width) or [""] for text in row]
@@ -150,9 +156,9 @@ def table(rows: Sequence[Row], width: int = 48) -> str:
 
 
 def full_path(design: Design, name: str) -> str:
-    """The path of an input in a design: a stage's name stands for its place, units may be left out.
+    """Return the path of an input; a stage's name replaces its place, units may be omitted.
 
-    ``main.fiber.length`` is ``chain.stages[2].fiber.length_m``.
+    For example ``main.fiber.length`` is ``chain.stages[2].fiber.length_m``.
     """
     head, _, rest = name.partition(".")
     for place, stage in enumerate(design.chain.stages):
@@ -166,7 +172,7 @@ def full_path(design: Design, name: str) -> str:
                 name = f"{owner}.{field.name}" if owner else field.name
     value = value_at(design, name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"input {name!r}: is no number that could be varied")
+        raise ValueError(f"input {name!r} is not a number")
     return name
 
 
@@ -185,7 +191,7 @@ def _loss(target: str, power_w: float | None, design: Design) -> Any:
         return -float(leaving.forward_w[0])
 
     def suppression(leaving: Leaving) -> float:
-        # A smooth maximum of the bins, so that the gradient exists everywhere.
+        # A smooth maximum of the bins has a gradient everywhere.
         bins = leaving.forward_w[lights:]
         return float(np.log(np.sum(bins**8) ** (1 / 8)) - np.log(leaving.forward_w[0]))
 
@@ -194,7 +200,7 @@ def _loss(target: str, power_w: float | None, design: Design) -> Any:
     if target == "suppression":
         return suppression
     if power_w is None:
-        raise ValueError("--target match needs --power with the wanted output in W")
+        raise ValueError("--target match requires --power, the wanted output in W")
     return lambda leaving: float((leaving.forward_w[0] / power_w - 1) ** 2)
 
 
@@ -204,7 +210,7 @@ def _in(folder: str, name: str) -> Path:
     return path / name
 
 
-def _tell(saved: Sequence[Path]) -> None:
+def _print_saved(saved: Sequence[Path]) -> None:
     print("written: " + ", ".join(map(str, saved)))
 
 
@@ -240,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     best.add_argument("--power", type=float, help="wanted output in W")
     best.set_defaults(run=_optimize)
-    again = commands.add_parser("reproduce", help="the published figures beside ours")
+    again = commands.add_parser("reproduce", help="print the published figures next to ours")
     again.add_argument("design", nargs="?", default=REFERENCE, help="YAML file or packaged name")
     again.add_argument("--output", help="folder for pictures of tuning and of output over pump")
     again.set_defaults(run=_reproduce)

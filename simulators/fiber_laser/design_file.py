@@ -1,8 +1,9 @@
-"""Designs as YAML files in which every quantity has its unit."""
+"""Designs as YAML files in which each quantity has a unit."""
 
 import difflib
 import os
-from dataclasses import MISSING, fields
+import re
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from .fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
 )
-from .light import AseBand, Pump, Signal
+from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import FrequencyNoise
 from .quantities import parse_quantity, split_unit
 from .spectroscopy import Spectroscopy
@@ -34,30 +35,59 @@ _Built = TypeVar("_Built")
 
 
 def packaged_designs() -> list[str]:
-    """Names of the designs that come with the package."""
+    """Return the names of the designs in the package."""
     return sorted(path.stem for path in _PACKAGED.glob("*.yaml"))
 
 
 def read_design_file(name: str | os.PathLike[str]) -> dict[str, Any]:
-    """The mapping in a YAML file, or in the packaged design of that name.
+    """Return the mapping in a YAML file, or in the packaged design of that name.
 
     Raises:
-        ValueError: neither exists, or it holds no mapping.
+        ValueError: Neither exists, or the file does not contain a mapping.
     """
     try:
-        content = yaml.safe_load(read_design_text(name))
+        content = parse_yaml(read_design_text(name))
     except yaml.YAMLError as error:
-        raise ValueError(f"{name} is no YAML: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{name}: expected a mapping with seed and stages")
     return content
 
 
-def read_design_text(name: str | os.PathLike[str]) -> str:
-    """The text of a YAML file, or of the packaged design of that name.
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2 numbers, such as 65e-3, which YAML 1.1 reads as text; repeated keys are errors."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = [key for key in keys if keys.count(key) > 1]
+        if repeated:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key {repeated[0]!r} is repeated", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the content of a YAML text; numbers with an exponent are numbers.
 
     Raises:
-        ValueError: neither exists, or it is no text.
+        yaml.YAMLError: The text is not valid YAML, or a key is repeated.
+    """
+    return yaml.load(text, Loader=_Loader)
+
+
+def read_design_text(name: str | os.PathLike[str]) -> str:
+    """Return the text of a YAML file, or of the packaged design of that name.
+
+    Raises:
+        ValueError: Neither exists, or the file is not UTF-8 text.
     """
     path = Path(name)
     if not path.is_file() and str(name) in packaged_designs():
@@ -69,14 +99,14 @@ def read_design_text(name: str | os.PathLike[str]) -> str:
     try:
         return path.read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: see its byte {error.start}") from error
+        raise ValueError(f"{path} is not UTF-8 text: see byte {error.start}") from error
 
 
 def load_design(name: str | os.PathLike[str]) -> Design:
-    """The design of a YAML file, or the packaged one of that name.
+    """Return the design of a YAML file, or the packaged design of that name.
 
     Raises:
-        ValueError: naming the file, the place in it, what stands there, and what could.
+        ValueError: The file is invalid; the message gives the place, the value and the remedy.
     """
     content = read_design_file(name)
     try:
@@ -86,39 +116,30 @@ def load_design(name: str | os.PathLike[str]) -> Design:
 
 
 def design_from(content: dict[str, Any]) -> Design:
-    """The design that a mapping describes.
+    """Return the design that a mapping describes.
 
     Raises:
-        ValueError: naming the place, what stands there, and what could.
+        ValueError: The mapping is invalid; the message gives the place, the value and the remedy.
     """
     known = ("name", "note", "glass", "ase", "seed", "stages", "surroundings")
     _refuse_unknown(content, known, "design")
-    for needed in ("seed", "stages"):
-        if needed not in content:
-            raise ValueError(f"design: {needed} is missing")
+    if "stages" not in content:
+        raise ValueError("design: stages is missing")
     glass = _glass(content.get("glass", {}))
     ase = _build(AseBand, content.get("ase", {}), "ase")
-    seed = _mapping(content["seed"], "seed")
-    _refuse_unknown(
-        seed, ("signal", "laser", "mount", "suppression", "resolution", "noise"), "seed"
-    )
-    if ("signal" in seed) == ("laser" in seed):
-        raise ValueError("seed: give either signal or laser")
-    laser = _laser(seed["laser"], glass) if "laser" in seed else None
-    if laser is not None:
-        solved = lasing(laser)
-        signal = Signal(solved.mode.wavelength_nm, solved.output_w)
-    else:
-        signal = _build(Signal, seed["signal"], "seed.signal")
-    carried = None
-    if "suppression" in seed:
-        suppression = parse_quantity("seed.suppression", seed["suppression"], "_db")
-        resolution = parse_quantity("seed.resolution", seed.get("resolution", "0.02 nm"), "_nm")
-        carried = flat_seed_ase_w(signal.power_w, suppression, resolution, ase)
     stages = tuple(
         _stage(stage, glass, f"stages[{place}]")
         for place, stage in enumerate(_list(content["stages"], "stages"))
     )
+    if "seed" not in content and not (stages and stages[0].reflectors):
+        raise ValueError("design: seed is missing; only an oscillator, with reflectors, needs none")
+    seed = _mapping(content.get("seed", {}), "seed")
+    laser, signal = _seed(seed, glass) if "seed" in content else (None, None)
+    carried = None
+    if "suppression" in seed and signal is not None:
+        suppression = parse_quantity("seed.suppression", seed["suppression"], "_db")
+        resolution = parse_quantity("seed.resolution", seed.get("resolution", "0.02 nm"), "_nm")
+        carried = flat_seed_ase_w(signal.power_w, suppression, resolution, ase)
     noise = _build(FrequencyNoise, seed.get("noise", {}), "seed.noise")
     return Design(
         name=str(content.get("name", "design")),
@@ -128,6 +149,25 @@ def design_from(content: dict[str, Any]) -> Design:
         surroundings=_build(Surroundings, content.get("surroundings", {}), "surroundings"),
         note=str(content.get("note", "")),
     )
+
+
+def _seed(seed: dict[str, Any], glass: Spectroscopy) -> tuple[DbrLaser | None, Signal]:
+    known = ("signal", "laser", "mount", "suppression", "resolution", "noise", "linewidth")
+    _refuse_unknown(seed, known, "seed")
+    if ("signal" in seed) == ("laser" in seed):
+        raise ValueError("seed: give either signal or laser")
+    laser = _laser(seed["laser"], glass) if "laser" in seed else None
+    if laser is not None:
+        solved = lasing(laser)
+        signal = Signal(solved.mode.wavelength_nm, solved.output_w)
+    else:
+        signal = _build(Signal, seed["signal"], "seed.signal")
+    if "linewidth" in seed:
+        if signal.linewidth_hz:
+            raise ValueError("seed: give either linewidth or signal.linewidth")
+        linewidth_hz = parse_quantity("seed.linewidth", seed["linewidth"], "_hz")
+        signal = replace(signal, linewidth_hz=linewidth_hz)
+    return laser, signal
 
 
 def _glass(content: Any) -> Spectroscopy:
@@ -170,6 +210,11 @@ def _stage(content: Any, glass: Spectroscopy, where: str) -> Stage:
         _build(Pump, pump, f"{where}.pumps[{place}]")
         for place, pump in enumerate(_list(rest.pop("pumps", []), f"{where}.pumps"))
     )
+    if "reflectors" in rest:
+        parts["reflectors"] = tuple(
+            _build(Reflector, mirror, f"{where}.reflectors[{place}]")
+            for place, mirror in enumerate(_list(rest.pop("reflectors"), f"{where}.reflectors"))
+        )
     if not parts["pumps"]:
         raise ValueError(f"{where}.pumps is missing: a stage needs at least one pump")
     for key, kind in (("input_filter", BandpassFilter), ("added_noise", FrequencyNoise)):
@@ -179,7 +224,7 @@ def _stage(content: Any, glass: Spectroscopy, where: str) -> Stage:
 
 
 def _fiber(content: Any, glass: Spectroscopy, where: str) -> Fiber:
-    """A fiber by its ions per m³, or as vendors say it: by its cladding absorption at 976 nm."""
+    """Return a fiber from its ions per m³, or from the vendor's cladding absorption."""
     rest = _mapping(content, where)
     if "cladding_absorption" not in rest:
         return _build(Fiber, rest, where)
@@ -196,11 +241,12 @@ def _fiber(content: Any, glass: Spectroscopy, where: str) -> Fiber:
     if "ytterbium" in rest:
         raise ValueError(f"{where}: give either ytterbium or cladding_absorption")
     density = ytterbium_from_cladding_absorption(absorption, at_nm, core, cladding, glass)
-    return _build(Fiber, rest, where, ytterbium_per_m3=density)
+    fiber = _build(Fiber, rest, where, ytterbium_per_m3=density)
+    return replace(fiber, ytterbium_per_m3=density * fiber.core_area_m2 / fiber.doped_area_m2)
 
 
 def _build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
-    """A dataclass out of a mapping whose keys are its fields without their units."""
+    """Return a dataclass from a mapping whose keys are its fields without their units."""
     content = _mapping(content, where)
     by_key = {split_unit(field.name)[0]: field for field in fields(kind)}  # type: ignore[arg-type]
     _refuse_unknown(content, [key for key in by_key if by_key[key].name not in parts], where)

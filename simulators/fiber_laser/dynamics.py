@@ -22,6 +22,12 @@ from .quantities import SPEED_OF_LIGHT, Array
 from .steady_state import ConvergenceError
 
 _RELATIVE_STEP = 1e-6
+_SAMPLES = 40_001
+_NOTED_CHANGE = 1e-5  # relative change of an input between two samples that divides the time
+_ABOVE_USUAL = 10.0  # the same in units of the median change, for inputs that vary all the time
+_JUMP = 0.1  # relative change within one sample that counts as a jump
+_STEPS_OF_A_CHANGE = 16
+_BISECTIONS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,47 +53,144 @@ def transient(
     time_s: ArrayLike,
     tolerance: float = 1e-7,
 ) -> Transient:
-    """Follow an amplifier from a steady state while its inputs change.
+    """Compute the response of an amplifier in a steady state to changing inputs.
 
-    An implicit integrator with the analytic Jacobian, on the grid of the start.
+    The integrator is implicit with the analytic Jacobian, on the grid of the start. The input
+    powers are sampled at 40,000 times. Where they change between two samples, the time of the
+    change is found by bisection; the integration is divided there, and its steps are short while a
+    pulse lasts. A pulse shorter than 1/40,000 of the whole time can be missed; :func:`pulsed`
+    has pulses of any duration.
+
+    For a forward pulse, time is the retarded time t - n z / c, so the solution also holds for
+    pulses shorter than the transit through the fiber.
 
     Args:
-        start: steady state at the first time.
-        drive: the amplifier with its inputs at a time in s; only powers may differ from the start.
-        time_s: rising times in s at which the state is wanted.
-        tolerance: relative error of a step.
+        start: Steady state at the first time.
+        drive: Function from a time in s to the amplifier with its inputs at that time; only powers
+            may differ from the start.
+        time_s: Increasing times in s of the results.
+        tolerance: Relative tolerance of a step.
 
     Raises:
-        ConvergenceError: the integrator failed.
+        ConvergenceError: The integrator failed.
     """
     _require_no_oscillation(start)
     times = np.asarray(time_s, dtype=float)
     if times.ndim != 1 or times.size < 2 or (np.diff(times) <= 0).any():
-        raise ValueError("time_s: expected at least two rising times in s")
+        raise ValueError("time_s: expected at least two increasing times in s")
+    excitation, kept = start.excitation, [start.excitation]
+    for segment in _segments(drive, times):
+        excitation, inner = _integrated(start, drive, excitation, segment, times, tolerance)
+        kept += inner
+    widths = start.grid.solution.propagation.widths_m
+    leaving = [
+        _leaving_w(drive(at), Propagation(drive(at).lines(), widths, np.clip(x, 1e-300, 1.0)))
+        for at, x in zip(times, kept, strict=True)
+    ]
+    signals = len(start.amplifier.signals)
+    powers = np.array(leaving)
+    return Transient(times, powers[:, :signals], powers[:, signals:], np.array(kept))
+
+
+@dataclass(frozen=True)
+class _Segment:
+    """A part of the time without a jump of the inputs, and the longest step in it."""
+
+    start_s: float
+    end_s: float
+    longest_step_s: float
+
+
+def _segments(drive: Callable[[float], Amplifier], times: Array) -> list[_Segment]:
+    """Divide the time where input powers jump or change within a few samples."""
+    samples = np.union1d(np.linspace(times[0], times[-1], _SAMPLES), times)
+    powers = np.array([_input_powers_w(drive(at)) for at in samples])
+    scale = np.maximum(np.abs(powers).max(0), 1e-300)
+    change = (np.abs(np.diff(powers, axis=0)) / scale).max(1)
+    longest = float(np.diff(times).max())
+    noted = max(_NOTED_CHANGE, _ABOVE_USUAL * float(np.median(change)))
+    groups = _groups(np.flatnonzero(change > noted))
+    edges, steps = [float(times[0])], []
+    for first, last in groups:
+        low, high = float(samples[first]), float(samples[last + 1])
+        if first == last and change[first] > _JUMP:
+            low = high = _jump_s(drive, low, high)
+        if low > edges[-1]:
+            edges.append(low)
+            steps.append(longest)
+        if high > edges[-1]:
+            edges.append(high)
+            steps.append(min(longest, (high - low) / _STEPS_OF_A_CHANGE))
+    if times[-1] > edges[-1]:
+        edges.append(float(times[-1]))
+        steps.append(longest)
+    return [
+        _Segment(low, high, step)
+        for low, high, step in zip(edges[:-1], edges[1:], steps, strict=True)
+    ]
+
+
+def _groups(places: NDArray[np.int_]) -> list[tuple[int, int]]:
+    """Return first and last of each run of neighbouring places; single jumps stay single."""
+    if not places.size:
+        return []
+    parts = np.split(places, np.flatnonzero(np.diff(places) > 1) + 1)
+    return [(int(part[0]), int(part[-1])) for part in parts]
+
+
+def _jump_s(drive: Callable[[float], Amplifier], low: float, high: float) -> float:
+    """Return the time of a jump of the input powers between two times, by bisection."""
+    before = _input_powers_w(drive(low))
+    after = _input_powers_w(drive(high))
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        powers = _input_powers_w(drive(middle))
+        if np.abs(powers - before).sum() < np.abs(powers - after).sum():
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def _integrated(
+    start: AmplifierResult,
+    drive: Callable[[float], Amplifier],
+    excitation: Array,
+    segment: _Segment,
+    times: Array,
+    tolerance: float,
+) -> tuple[Array, list[Array]]:
+    """Return the excitation at the end of a segment and at the times within it."""
     widths = start.grid.solution.propagation.widths_m
     lifetime = start.amplifier.spectroscopy.lifetime_s
+    # Inputs at a jump belong to the inside of the segment.
+    inset = 1e-9 * (segment.end_s - segment.start_s)
 
-    def light(time: float, excitation: Array) -> Propagation:
-        return Propagation(drive(time).lines(), widths, np.clip(excitation, 1e-300, 1.0))
+    def light(time: float, x: Array) -> Propagation:
+        at = min(max(time, segment.start_s + inset), segment.end_s - inset)
+        return Propagation(drive(at).lines(), widths, np.clip(x, 1e-300, 1.0))
 
+    inside = times[(times > segment.start_s) & (times <= segment.end_s)]
+    wanted = np.append(inside, segment.end_s) if segment.end_s not in inside else inside
     found = solve_ivp(
         lambda time, x: light(time, x).imbalance() / lifetime,
-        (times[0], times[-1]),
-        start.excitation,
+        (segment.start_s, segment.end_s),
+        excitation,
         method="BDF",
-        t_eval=times,
+        t_eval=wanted,
         jac=lambda time, x: light(time, x).jacobian() / lifetime,
         rtol=tolerance,
         atol=1e-12,
-        # A change that comes and goes between two steps would be missed.
-        max_step=float(np.diff(times).max()),
+        max_step=segment.longest_step_s,
     )
     if not found.success:
         raise ConvergenceError(f"the transient ended at {found.t[-1]:g} s: {found.message}")
-    leaving = [_leaving_w(drive(at), light(at, x)) for at, x in zip(times, found.y.T, strict=True)]
-    signals = len(start.amplifier.signals)
-    powers = np.array(leaving)
-    return Transient(times, powers[:, :signals], powers[:, signals:], found.y.T)
+    states = list(found.y.T)
+    return states[-1], states[: inside.size]
+
+
+def _input_powers_w(amplifier: Amplifier) -> Array:
+    return np.array([light.power_w for light in (*amplifier.signals, *amplifier.pumps)])
 
 
 def noise_transfer(

@@ -27,16 +27,21 @@ class Signal:
         wavelength_nm: Wavelength in nm.
         power_w: Input power in W; a forward signal enters at z = 0, a backward one at z = L.
         direction: ``forward`` or ``backward``.
+        linewidth_hz: Linewidth (FWHM) in Hz, up to 1 THz; it raises the Brillouin threshold.
+        mode: LP mode of the light. Two signals of one wavelength in different modes compete.
     """
 
     wavelength_nm: float
     power_w: float
     direction: Direction = "forward"
+    linewidth_hz: float = 0.0
+    mode: str = "LP01"
 
     def __post_init__(self) -> None:
         require_positive("wavelength_nm", self.wavelength_nm, "nm")
         require_within("power_w", self.power_w, "W", 0.0)
         require_choice("direction", self.direction, ("forward", "backward"))
+        require_within("linewidth_hz", self.linewidth_hz, "Hz", 0.0, 1e12)
 
 
 @dataclass(frozen=True)
@@ -147,6 +152,11 @@ class AseBins:
     def widths_hz(self) -> Array:
         """Widths of the bins in Hz, (bins,)."""
         return -SPEED_OF_LIGHT * 1e9 * np.diff(1 / self.edges_nm)
+
+    def merged(self, band: AseBand, power_w: Array) -> Array:
+        """Return powers per bin as powers per bin of the undivided band in W, (band.bins,)."""
+        parent = np.clip(np.searchsorted(band.edges_nm, self.centres_nm) - 1, 0, band.bins - 1)
+        return np.bincount(parent, weights=power_w, minlength=band.bins)
 
     def spread(self, band: AseBand, power_w: Array) -> Array:
         """Return powers per bin of the band in W as powers per bin, (bins,), at equal density."""

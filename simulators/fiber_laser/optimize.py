@@ -58,6 +58,10 @@ def chain_gradient(
     for path in inputs:
         stage, inner = _of_stage(path, len(result.stages))
         by_stage.setdefault(stage, []).append((path, inner))
+    if not all(stage.amplifier.signals for stage in result.stages):
+        raise ValueError(
+            "chain.seed = None: gradients through a chain require a signal as its seed"
+        )
     found: dict[str, float] = {}
     of_stage = output
     for stage in range(len(result.stages) - 1, min(by_stage, default=0) - 1, -1):

@@ -16,7 +16,6 @@ from .beam_quality import largest_share
 from .chain import Chain, ChainResult
 from .design import Design, DesignResult
 from .fiber import SINGLE_MODE_V
-from .limits import instability_margin
 from .linewidth import (
     amplifier_noise,
     flicker_for_linewidth,
@@ -28,6 +27,7 @@ from .temperature_tuning import (
     largest_mismatch_per_k,
     tuning_curve,
 )
+from .thermal_limits import instability_margin
 
 POWER_W, SLOPE, SUPPRESSION_DB = 120.0, 0.773, 60.0
 TUNING_NM, TEMPERATURES_C = 1.5, (1.0, 95.0)

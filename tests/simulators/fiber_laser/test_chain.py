@@ -183,7 +183,7 @@ def operator_signal(result):
     return {"w": result.output.signal_out_w}
 
 
-def test_a_sweep_says_at_which_value_it_failed():
+def test_a_sweep_requires_a_process():
     with pytest.raises(ValueError, match="jobs = 0"):
         sweep(CHAIN, "seed.power_w", [0.01], jobs=0)
 

@@ -86,7 +86,7 @@ def test_designs_are_listed_and_printed(capsys):
         ),
         (["sweep", "SMALL", "only.fiber.length", "1W", "2m", "3"], "expected a unit of length"),
         (["sweep", "SMALL", "only.fiber.length", "1m", "2m", "1"], "points = 1"),
-        (["sweep", "SMALL", "only.name", "1m", "2m", "3"], "is no number that could be varied"),
+        (["sweep", "SMALL", "only.name", "1m", "2m", "3"], "is not a number"),
         (["optimize", "SMALL", "--vary", "only.fiber.length", "2m", "1m"], "must be below"),
         (["reproduce", "SMALL"], "seed.laser is missing"),
     ],

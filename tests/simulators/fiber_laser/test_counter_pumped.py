@@ -94,7 +94,7 @@ def test_plain_relaxation_does_not_converge_here():
     w_per_flux = lines.saturation_per_m_s * amplifier.photon_energies_j[0]
     ends = relaxed(lines, np.full(100, 0.01)) * w_per_flux
     assert max(ends) / min(ends) > 1.2
-    assert max(ends) < amplifier.solve().signal_out_w / 2
+    assert max(ends) < 0.7 * amplifier.solve().signal_out_w
 
 
 @pytest.mark.parametrize("start", [1e-3, 0.5])

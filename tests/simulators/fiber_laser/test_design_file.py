@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from lightning_plugins.simulators.fiber_laser import design_from, load_design, packaged_designs
-from lightning_plugins.simulators.fiber_laser.design_file import read_design_text
+from lightning_plugins.simulators.fiber_laser.design_file import parse_yaml, read_design_text
 from lightning_plugins.simulators.fiber_laser.parameter_paths import with_value
 from lightning_plugins.simulators.fiber_laser.quantities import parse_quantity, split_unit
 from lightning_plugins.simulators.fiber_laser.reproduction import reproduce
@@ -152,11 +152,97 @@ def test_missing_files_and_invalid_yaml_raise(tmp_path):
     with pytest.raises(ValueError, match="no design 'nothing': neither a file nor one of"):
         load_design("nothing")
     (tmp_path / "broken.yaml").write_text("a: [1,")
-    with pytest.raises(ValueError, match="is no YAML"):
+    with pytest.raises(ValueError, match="is not valid YAML"):
         load_design(tmp_path / "broken.yaml")
     (tmp_path / "list.yaml").write_text("- 1")
     with pytest.raises(ValueError, match="expected a mapping"):
         load_design(tmp_path / "list.yaml")
+
+
+def test_numbers_with_exponents_are_numbers():
+    content = parse_yaml("{a: 65e-3, b: 1E5, c: -2.5e+3, d: 8e25 1/m^3, e: 1.5, f: e5}")
+    assert content == {
+        "a": 0.065, "b": 1e5, "c": -2500.0, "d": "8e25 1/m^3", "e": 1.5, "f": "e5",
+    }  # fmt: skip
+    text = read_design_text("reference_1018").replace("core_na: 0.065", "core_na: 65e-3")
+    assert design_from(parse_yaml(text)).chain.stages[-1].fiber.core_na == 0.065
+
+
+def test_a_repeated_key_raises(tmp_path):
+    (tmp_path / "twice.yaml").write_text("seed: {}\nstages: []\nseed: {}\n")
+    with pytest.raises(ValueError, match="the key 'seed' is repeated"):
+        load_design(tmp_path / "twice.yaml")
+
+
+@pytest.mark.parametrize("place", ["seed", "signal"])
+def test_the_linewidth_of_the_signal_is_set_and_carried_through_the_chain(place):
+    content = copy.deepcopy(SMALL)
+    part = content["seed"] if place == "seed" else content["seed"]["signal"]
+    part["linewidth"] = "10 GHz"
+    result = design_from(content).solve()
+    assert result.chain.output.amplifier.signals[0].linewidth_hz == 1e10
+    narrow = design_from(SMALL).solve().summary()["brillouin_threshold_low_w"]
+    broad = result.summary()["brillouin_threshold_low_w"]
+    assert broad / narrow == pytest.approx(1 + 1e10 / 50e6)
+    part["linewidth"] = "-1 Hz"
+    with pytest.raises(ValueError, match="linewidth_hz = -1 Hz"):
+        design_from(content)
+    content["seed"]["linewidth"] = content["seed"]["signal"]["linewidth"] = "1 kHz"
+    with pytest.raises(ValueError, match=r"give either linewidth or signal\.linewidth"):
+        design_from(content)
+
+
+OSCILLATOR = """
+ase: {from: 1050 nm, to: 1080 nm, bins: 10}
+stages:
+  - name: oscillator
+    fiber: {length: 5 m, core_diameter: 10 um, core_na: 80e-3, cladding_diameter: 125 um,
+            ytterbium: 5e25 1/m^3}
+    pumps: [{wavelength: 976 nm, power: 10 W}]
+    reflectors:
+      - {end: start, reflectivity: 0.99, from: 1063.4 nm, to: 1064.6 nm}
+      - {end: end, reflectivity: 0.1, from: 1063.4 nm, to: 1064.6 nm}
+  - name: booster
+    fiber: {length: 5 m, core_diameter: 20 um, core_na: 0.08, cladding_diameter: 250 um,
+            ytterbium: 8e25 1/m^3}
+    pumps: [{wavelength: 976 nm, power: 50 W}]
+"""
+
+
+def test_an_oscillator_in_yaml_seeds_the_next_stage():
+    design = design_from(parse_yaml(OSCILLATOR))
+    result = design.solve()
+    oscillator, booster = result.chain.stages
+    signal = booster.amplifier.signals[0]
+    assert 1063.4 < signal.wavelength_nm < 1064.6
+    assert signal.power_w == pytest.approx(oscillator.laser_out_w(), rel=1e-3)
+    entered = signal.power_w + booster.amplifier.ase_forward_in_w.sum()
+    assert entered == pytest.approx(oscillator.ase_out_w("forward").sum(), rel=1e-9)
+    figures = result.summary()
+    assert figures["oscillator_out_w"] == oscillator.output_w
+    assert 40 < figures["booster_out_w"] < 60
+    assert not [text for text in result.warnings if "Brillouin" in text], "the line is broad"
+
+
+def test_an_oscillator_alone_has_its_figures_and_below_threshold_a_warning():
+    content = parse_yaml(OSCILLATOR)
+    del content["stages"][1]
+    figures = design_from(content).solve().summary()
+    assert figures["oscillator_out_w"] == figures["laser_forward_w"] > 7
+    assert figures["laser_wavelength_nm"] == pytest.approx(1064, abs=0.6)
+    content["stages"][0]["pumps"][0]["power"] = "20 mW"
+    result = design_from(content).solve()
+    assert "oscillator: below threshold" in result.warnings[0]
+    assert result.summary()["oscillator_out_w"] == 0
+
+
+def test_a_bad_reflector_gives_its_place():
+    content = parse_yaml(OSCILLATOR)
+    content["stages"][0]["reflectors"][0]["reflectivity"] = 1.5
+    with pytest.raises(ValueError, match=r"stages\[0\]\.reflectors\[0\]: reflectivity = 1\.5"):
+        design_from(content)
+    with pytest.raises(ValueError, match="seed is missing; only an oscillator"):
+        design_from({"stages": SMALL["stages"]})
 
 
 def test_every_packaged_design_loads():

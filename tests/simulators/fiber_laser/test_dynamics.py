@@ -150,7 +150,7 @@ def test_pump_noise_transfer_is_flat_then_peaks_then_falls_as_frequency_squared(
 
 
 def test_invalid_requests_raise():
-    with pytest.raises(ValueError, match="at least two rising times"):
+    with pytest.raises(ValueError, match="at least two increasing times"):
         transient(STEADY, lambda time: AMPLIFIER, [1.0, 0.5])
     with pytest.raises(ValueError, match="expected the path of a power"):
         noise_transfer(STEADY, "fiber.length_m", [1.0])

@@ -25,20 +25,20 @@ test: set-up ## run the fast tests
 	$(PYTEST) $(WORKERS)
 
 .PHONY: test-all
-test-all: set-up ## run all tests that need no GPU, the slow ones too
+test-all: set-up ## run all tests that need no GPU, including the slow ones
 	$(PYTEST) $(WORKERS) -m "not cuda"
 
 .PHONY: coverage
-coverage: set-up ## run the fast tests and say which lines of the package they do not reach
+coverage: set-up ## run the fast tests and report the lines that they do not reach
 	@mkdir -p runs/coverage
 	$(PYTEST) $(WORKERS) --cov --cov-report=term --cov-report=html:runs/coverage/html
 
 .PHONY: test-gpu
-test-gpu: set-up ## run the tests that need CUDA devices, and say which are skipped
+test-gpu: set-up ## run the tests that need CUDA devices and report the skipped ones
 	$(PYTEST) -m cuda -rs $(RECORD_SCALE)
 
 .PHONY: scale
-scale: set-up ## write down which plugin runs under which strategy on CPUs, docs/scale.md
+scale: set-up ## record which plugin runs under which strategy on CPUs, in docs/scale.md
 	$(PYTEST) -m "scale and not cuda" $(RECORD_SCALE)
 
 .PHONY: check
@@ -46,28 +46,28 @@ check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
 	scripts/check.sh
 
 .PHONY: bench
-bench: set-up ## run every benchmark, peers in their own environments; runs/bench/table.md
+bench: set-up ## run all benchmarks, other libraries in their own environments; writes runs/bench/table.md
 	HF_HUB_OFFLINE=1 $(PYTHON) benchmarks/run_all.py
 
 .PHONY: docs
-docs: ## build the documentation, warnings are errors; result in docs/_build/html
+docs: ## build the documentation into docs/_build/html; warnings are errors
 	@scripts/set_up.sh all,dev,docs
 	$(PYTHON) -m sphinx -E -W --keep-going -b html docs docs/_build/html
 	$(PYTHON) -m sphinx -W --keep-going -b doctest docs docs/_build/doctest
 
 .PHONY: test-lightning-min
-test-lightning-min: set-up ## test the plugins with the lowest Lightning that we support
+test-lightning-min: set-up ## test the plugins with the lowest supported Lightning
 	scripts/test_with.sh min $(LIGHTNING) $(PLUGIN_TESTS)
 
 .PHONY: test-lightning-latest
-test-lightning-latest: set-up ## test the plugins with the newest Lightning on the index
+test-lightning-latest: set-up ## test the plugins with the newest released Lightning
 	scripts/test_with.sh latest $(LIGHTNING) $(PLUGIN_TESTS)
 
 .PHONY: test-min
-test-min: set-up ## test with the lowest core requirements that we support; torch stays, it is 6 GB
+test-min: set-up ## test with the lowest supported core requirements; torch is unchanged (6 GB)
 	scripts/test_with.sh min $(LIGHTNING),torchmetrics,jsonargparse \
 		$(PLUGIN_TESTS) tests/cli tests/metrics tests/recipes
 
 .PHONY: set-up
-set-up: ## only prepare .venv and the assets; every target does it where needed
+set-up: ## prepare .venv and the assets; the other targets do this when necessary
 	@scripts/set_up.sh all,dev

@@ -138,8 +138,9 @@ class AgentDataLoaders:
         for loader in self.loaders:
             inner = getattr(loader, "batch_sampler", None)
             for sampler in (getattr(loader, "sampler", None), getattr(inner, "sampler", None)):
-                if hasattr(sampler, "set_epoch"):
-                    sampler.set_epoch(epoch)
+                set_epoch = getattr(sampler, "set_epoch", None)
+                if set_epoch is not None:
+                    set_epoch(epoch)
 
     def __len__(self) -> int:
         return len(self.loaders[0])

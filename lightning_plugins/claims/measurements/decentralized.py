@@ -12,7 +12,7 @@ from lightning_plugins.claims.claim import Cell
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lightning_plugins.strategies.rounds import Communication
+    from lightning_plugins.strategies.communication import Communication
 
 _SETTINGS: dict[str, Any] = {
     "agents": 16,

@@ -1,9 +1,9 @@
-"""What watching heads costs, and how exact the constructed induction heads are.
+"""Overhead of HeadScores, and errors of the constructed induction heads.
 
-Cost: a run of the recipe `induction_heads/repeats` with `HeadScores` at its default frequency
-against the same run without it, the time of one measurement against that of one step, and the same
-on a GPT-2 of 1 M parameters. Errors: the constructions against the functions that they stand for,
-over heads, length and rank; these need no repetition.
+Overhead: the time of one measurement of `HeadScores` relative to one training step, and its share
+of a run at the default interval, for the recipe `induction_heads/repeats` and for a GPT-2 of 1 M
+parameters. Errors: the difference between the constructions and the functions that they
+approximate, by heads, length and rank; these are deterministic.
 
 usage: python benchmarks/induction_heads.py [--steps 200] [--rounds 5] [--only cost|errors]
 """
@@ -42,7 +42,7 @@ GPT2 = {
 
 
 class Repeats(RepeatedSequenceDataModule):
-    """Windows without their periods, as `CausalLM` takes them."""
+    """Windows without their periods, the format of `CausalLM`."""
 
     def draw(self) -> Any:
         return super().draw()[0]
@@ -58,7 +58,7 @@ def gpt2() -> tuple[LightningModule, LightningDataModule]:
 
 
 class Timed(HeadScores):
-    """Adds up the CPU time of its measurements, after the first one, which warms up."""
+    """Records the CPU time of each measurement; the first one is a warm-up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class Timed(HeadScores):
 
 
 def cost(name: str, make: Any, steps: int, rounds: int) -> None:
-    """Shares of the CPU time of `fit` that the measurements at the default frequency took."""
+    """Print the share of measurements at the default interval in the CPU time of `fit`."""
     shares, ratios = [], []
     for _ in range(rounds):
         torch.manual_seed(0)
@@ -94,12 +94,12 @@ def cost(name: str, make: Any, steps: int, rounds: int) -> None:
             trainer.fit(module, datamodule=data)
             total = time.process_time() - started
         one = statistics.median(watch.seconds[1:])
-        step = (total - sum(watch.seconds)) / steps  # with the picture, drawn once
+        step = (total - sum(watch.seconds)) / steps  # includes the figure, which is drawn once
         ratios.append(one / step)
         shares.append(one / (one + watch.every_n_steps * step))
     print(
-        f"{name}: a measurement is {statistics.median(ratios):.2f} steps; every "
-        f"{watch.every_n_steps} steps that is {100 * statistics.median(shares):.2f} % "
+        f"{name}: a measurement takes {statistics.median(ratios):.2f} steps; every "
+        f"{watch.every_n_steps} steps it takes {100 * statistics.median(shares):.2f} % "
         f"[{100 * min(shares):.2f}, {100 * max(shares):.2f}] of the time of {rounds} runs"
     )
 
@@ -114,7 +114,7 @@ def errors() -> None:
         for heads in (n - 1, 4, 6, 8, 12):
             print(f"IH_{n}, {heads:2d} heads, β = 0.3: {_errors(tokens, n, heads, 0.3)}")
             exact = _errors(tokens, n, heads, 0.3, exact_normalizer=True)
-            print(f"  … with the normalizer that the proof takes: {exact}")
+            print(f"  … with the normalizer of the proof: {exact}")
     print("\nGIH_2 with g(u, v) = 2 exp(-2 (u - v)²), largest error by rank (knots 8, 32, 128)")
     scalars = tokens[..., :1]
     expected = in_context_n_gram(scalars, lambda q, k: _bump(q[:, None], k)[..., 0])

@@ -1,10 +1,10 @@
-"""Tokens a second of a language model under Lightning and of its data, in one run.
+"""Throughput of a language model with Lightning's Trainer, and of its data path.
 
-Both train the same network of about 1 M parameters on the same batches with AdamW, clipping and a
-cosine. The loop has what everybody writes: forward, backward, clipping, step, schedule. The Trainer
-has the recipe's callbacks and logs every fourth step, more often than the recipe.
-The data path is `TokenDataModule`'s training loader in this process, compared with the bare loop
-over the network of the recipe `language_model/tiny`, which consumes tokens faster.
+The Trainer and a bare loop train the same network of about 1 M parameters on the same batches with
+AdamW, clipping and a cosine schedule. The loop contains forward, backward, clipping, step and
+schedule. The Trainer has the recipe's callbacks and logs every fourth step, more often than the
+recipe. The data path is `TokenDataModule`'s training loader in this process. It is compared with a
+bare loop on the network of the recipe `language_model/tiny`, which consumes tokens faster.
 
 usage: python benchmarks/language_model.py [--pairs 32] [--steps 8] [--threads 1]
 """
@@ -60,7 +60,7 @@ def data() -> TokenDataModule:
 
 
 class Stopwatch(Callback):
-    """CPU seconds of the steps after the first two, fetching their batches included."""
+    """Measures CPU seconds of the steps after the first two, including the data loading."""
 
     seconds = 0.0
 
@@ -111,7 +111,7 @@ def bare_loop(steps: int, batches: list[Tensor], shape: dict[str, Any] = SHAPE) 
 
 
 def data_path(loader: ResumableDataLoader) -> float:
-    """CPU seconds a batch."""
+    """Return CPU seconds per batch."""
     started = time.process_time()
     for _ in zip(range(DATA_BATCHES), loader, strict=False):
         pass
@@ -121,7 +121,7 @@ def data_path(loader: ResumableDataLoader) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="steps a block")
+    parser.add_argument("--steps", type=int, default=8, help="steps per block")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -136,23 +136,23 @@ def main() -> None:
     lit.configure_model()
     print(
         f"LLaMA of {sum(p.numel() for p in lit.parameters()) / 1e6:.2f} M parameters, "
-        f"{BATCH} windows of {CONTEXT} bytes a step, AdamW, blocks of {steps} steps, "
+        f"{BATCH} windows of {CONTEXT} bytes per step, AdamW, blocks of {steps} steps, "
         f"{arguments.threads} thread(s), torch {torch.__version__}, lightning {lightning_version}, "
-        f"{platform.machine()}\nratios of process CPU time, median [95 % bounds]\n"
+        f"{platform.machine()}\nratios of process CPU time, median [95 % interval]\n"
     )
     ratio = paired_ratio(
         lambda: under_lightning(steps), lambda: bare_loop(steps, batches), arguments.pairs
     )
-    print(f"tokens a second, Lightning / bare loop: {ratio}")
+    print(f"tokens per second, Lightning / bare loop: {ratio}")
     measured_steps = steps - SKIPPED_STEPS
     ratio = paired_ratio(
         lambda: data_path(loader.train_dataloader()),
         lambda: bare_loop(steps, batches, TINY) / measured_steps,
         arguments.pairs,
     )
-    print(f"tokens a second, data path / bare loop over the tiny model: {ratio}")
+    print(f"tokens per second, data path / bare loop with the tiny model: {ratio}")
     seconds = bare_loop(steps, batches) / measured_steps
-    print(f"the bare loop: {BATCH * CONTEXT / seconds:,.0f} tokens a CPU second")
+    print(f"the bare loop: {BATCH * CONTEXT / seconds:,.0f} tokens per CPU second")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """Dispatch back-ends of MoELayer, the usual loop, and transformers' Qwen2-MoE, in one run.
 
-Times are forward and backward of one layer in single precision, as ratios of process CPU time in
-turns. The usual loop takes each expert's tokens by ``torch.where``, indexes the stacked weights and
-adds with ``index_add_``; the back-end ``loop`` sorts tokens first and unbinds the weights once.
-Loop and block get the same weights; that they compute the same is checked first. The floor is the
-two batched matrix products of tokens that lie in equal groups already, with nothing else: where the
-last ratio is near 1, no way of giving tokens to experts can be much faster.
+The benchmark measures forward and backward of one layer in single precision, as ratios of process
+CPU time in alternating pairs. The usual loop selects each expert's tokens with ``torch.where``,
+indexes the stacked weights and adds with ``index_add_``; the back-end ``loop`` sorts the tokens
+first and unbinds the weights once. Loop and block use the same weights, and their outputs are
+compared first. The lower bound is the two batched matrix products on tokens that are already in
+equal groups: if the last ratio is near 1, no dispatch method can be much faster.
 
 usage: python benchmarks/moe.py [--pairs 16] [--threads 1]
 """
@@ -26,7 +26,7 @@ from lightning_plugins.nn.moe import MoELayer
 
 TOKENS, FEATURES = 4096, 128
 SHAPES = ((8, 256, 1), (32, 256, 1), (32, 256, 2), (64, 64, 1))
-"""(experts, hidden features, experts a token)"""
+"""(experts, hidden features, experts per token)"""
 
 
 def layer(experts: int, hidden: int, top_k: int, backend: str, **changes: object) -> MoELayer:
@@ -40,7 +40,7 @@ def inputs() -> Tensor:
 
 
 class UsualLoop(nn.Module):
-    """The layer as it is mostly written."""
+    """The usual implementation of the layer."""
 
     def __init__(self, own: MoELayer) -> None:
         super().__init__()
@@ -54,15 +54,15 @@ class UsualLoop(nn.Module):
         (first, second), (shift, last) = self.own.experts.weights, self.own.experts.biases
         outputs = torch.zeros(len(flat), second.shape[-1])
         for e in range(len(first)):
-            rows, place = torch.where(routing.experts == e)
+            rows, position = torch.where(routing.experts == e)
             hidden = (flat[rows] @ first[e] + shift[e]).relu()
-            found = routing.weights[rows, place, None] * (hidden @ second[e] + last[e])
+            found = routing.weights[rows, position, None] * (hidden @ second[e] + last[e])
             outputs.index_add_(0, rows, found)
         return outputs.view(*tokens.shape[:-1], -1)
 
 
 class ProductsAlone(nn.Module):
-    """The floor: the experts' matrix products, every expert with as many tokens as the others."""
+    """The lower bound: only the experts' matrix products, with equally many tokens per expert."""
 
     def __init__(self, own: MoELayer) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ def main() -> None:
         f"{TOKENS} tokens, {FEATURES} features, forward and backward, float32, "
         f"{arguments.threads} thread(s), torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {platform.machine()}\n"
-        "how much longer the first takes, ratios of process CPU time, median [95 %]\n"
+        "time of the first relative to the second, ratios of process CPU time, median [95 %]\n"
     )
 
     def show(what: str, slow: nn.Module, fast: nn.Module) -> None:

@@ -1,8 +1,8 @@
-"""Makes the table of TransformerLens' head scores that a test compares HeadScores with.
+"""Generates the table of TransformerLens' head scores for the test of HeadScores.
 
-Two GPT-2s of transformers, random and trained on repeated sequences, with weights rounded to
-multiples of 1/4096, so that the table holds them exactly. TransformerLens need not be in the
-environment of the project:
+The table contains two GPT-2s of transformers, random and trained on repeated sequences. Their
+weights are rounded to multiples of 1/4096, so that the table stores them exactly. TransformerLens
+does not have to be in the environment of the project:
 
     pip install --target PEERS --no-deps transformer-lens einops fancy-einsum jaxtyping beartype \
         "typeguard<5" transformers-stream-generator wadler-lindig sentencepiece
@@ -64,10 +64,10 @@ def rounded(model: GPT2LMHeadModel) -> GPT2LMHeadModel:
 
 def scores_of(model: GPT2LMHeadModel) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)  # the bridge reads the configuration by name
+        model.save_pretrained(folder)  # the bridge reads the configuration from the folder
         bridge = TransformerBridge.boot_transformers(folder, hf_model=model, device="cpu")
     tokens = repeated_probe(SEQUENCES, PERIOD, CONFIG["vocab_size"], seed=0)
-    # detect_head takes text, of which it asks the model for tokens; there is no tokenizer here.
+    # detect_head converts text to tokens with the model, but there is no tokenizer here.
     bridge.to_tokens = lambda places: torch.stack([tokens[int(place)] for place in places])
     sequences = [str(place) for place in range(SEQUENCES)]  # one digit each
     found = {

@@ -55,14 +55,14 @@ def seeded_classifier(**options) -> ImageClassifier:
     return ImageClassifier(**{**GREY, **options})
 
 
-def test_the_same_class_is_exported_from_both_folders():
+def test_both_folders_export_the_same_class():
     assert litmodels.ImageClassifier is ImageClassifier
 
 
 @pytest.mark.parametrize(
     ("argument", "value"), [("label_smoothing", 1.0), ("num_classes", 0), ("dropout", -0.1)]
 )
-def test_a_value_outside_its_range_is_named(argument, value):
+def test_errors_name_the_invalid_argument(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}: expected"):
         ImageClassifier(**{**GREY, argument: value})
 
@@ -91,7 +91,7 @@ def test_only_the_training_loss_is_smoothed():
     torch.testing.assert_close(model.loss(images, labels), plain)
 
 
-def test_accuracies_are_the_share_of_right_answers_over_unequal_batches():
+def test_accuracies_count_samples_in_unequal_batches():
     model, data = seeded_classifier(), RandomImages()
     images, labels = data.evaluation[:]
     logged = quiet_trainer().test(model, datamodule=data, verbose=False)[0]
@@ -113,7 +113,7 @@ def test_data_with_another_number_of_classes_is_refused_before_training():
         quiet_trainer().fit(seeded_classifier(), datamodule=RandomImages(num_classes=7))
 
 
-def test_saves_and_loads_with_weights_only(tmp_path):
+def test_a_checkpoint_loads_with_weights_only(tmp_path):
     model = seeded_classifier(label_smoothing=0.1, num_classes=10)
     trainer = quiet_trainer(callbacks=[ModelCheckpoint(tmp_path)], enable_checkpointing=True)
     trainer.fit(model, datamodule=RandomImages())
@@ -168,7 +168,7 @@ def schedule_arguments(folder, epochs: int) -> list[str]:
 
 
 @pytest.mark.parametrize("cli_cls", [LightningCLI, PluginCLI])
-def test_a_schedule_from_yaml_is_told_the_length_and_advances_every_step(cli_cls, tmp_path):
+def test_a_schedule_from_yaml_gets_the_run_length_and_advances_every_step(cli_cls, tmp_path):
     cli = run_cli(cli_cls, schedule_arguments(tmp_path, epochs=2))
     (scheduler,) = cli.trainer.lr_scheduler_configs
     assert isinstance(scheduler.scheduler, WarmupStableDecay)
@@ -178,7 +178,7 @@ def test_a_schedule_from_yaml_is_told_the_length_and_advances_every_step(cli_cls
 
 
 @pytest.mark.parametrize("cli_cls", [LightningCLI, PluginCLI])
-def test_resuming_from_the_command_line_keeps_optimizer_and_schedule(cli_cls, tmp_path):
+def test_resuming_from_the_command_line_restores_optimizer_and_schedule(cli_cls, tmp_path):
     arguments = schedule_arguments(tmp_path, epochs=4)
     checkpoint = tmp_path / "half.ckpt"
 

@@ -1,4 +1,4 @@
-"""MoERegressor: what it minimizes, logs and refuses, and its constructed form."""
+"""MoERegressor: objective, logged values, refusals, and constructed models."""
 
 import pickle
 from functools import partial
@@ -39,7 +39,7 @@ def data(**changes):
     return ManifoldDataModule(**(settings | {"batches_per_epoch": 4} | changes))
 
 
-def test_the_objective_is_the_error_and_what_the_coefficients_add():
+def test_the_objective_is_the_error_plus_the_weighted_auxiliary_losses():
     module = model(
         depth=2,
         encoder_features=2,
@@ -68,14 +68,14 @@ def test_the_objective_is_the_error_and_what_the_coefficients_add():
     torch.testing.assert_close(total, expected)
 
 
-def test_every_parameter_that_is_to_learn_gets_a_gradient():
+def test_every_trainable_parameter_gets_a_gradient():
     module = model(encoder_features=2, reconstruction_coef=0.1, gate="mlp")
     module.objective(*data().draw(200, torch.Generator().manual_seed(0)))[0].backward()
     for name, parameter in module.named_parameters():
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_it_goes_to_a_spawned_process():
+def test_a_model_can_be_sent_to_a_spawned_process():
     module = model(optimizer=partial(torch.optim.Adam, lr=0.1))
     copied = pickle.loads(pickle.dumps(module))  # noqa: S301
     inputs = torch.rand(5, 4)
@@ -93,7 +93,7 @@ def test_the_documented_keys_are_logged_and_no_others():
     assert logged == train | errors
 
 
-def test_errors_are_taken_over_all_points():
+def test_errors_are_computed_over_all_points():
     module, module_data = model(), data(evaluation_samples=2100)
     logged = quiet_trainer().test(module, datamodule=module_data, verbose=False)[0]
     inputs, targets = (torch.cat(x) for x in zip(*module_data.test_dataloader(), strict=True))
@@ -102,7 +102,7 @@ def test_errors_are_taken_over_all_points():
     assert logged["test/loss"] == pytest.approx(float(errors.square().mean()), rel=1e-5)
 
 
-def test_a_model_that_diverged_has_the_largest_error_there_is():
+def test_a_diverged_model_has_an_infinite_error():
     module = model()
     with torch.no_grad():
         next(module.network.parameters()).fill_(torch.nan)
@@ -110,7 +110,7 @@ def test_a_model_that_diverged_has_the_largest_error_there_is():
     assert logged["test/max_error"] == float("inf")
 
 
-def test_what_nothing_reconstructs_is_not_trained():
+def test_decoders_without_a_reconstruction_loss_are_not_trained():
     module = model(encoder_features=2)
     module.objective(*data().draw(200, torch.Generator().manual_seed(0)))[0].backward()
     for name, parameter in module.named_parameters():
@@ -127,7 +127,7 @@ def test_predictions_are_outputs_with_or_without_targets():
 
 
 @pytest.mark.parametrize("gate", ["affine", "linear"])
-def test_a_constructed_model_is_on_target_after_a_checkpoint_too(gate, tmp_path):
+def test_a_constructed_model_is_accurate_after_a_checkpoint(gate, tmp_path):
     module_data = ManifoldDataModule("cube", 2, 2, target="bumps", pieces=3, evaluation_samples=500)
     module = MoERegressor.constructed(Bumps(3, 2), 32, gate)
     trainer = quiet_trainer()
@@ -153,7 +153,7 @@ def test_a_constructed_model_can_be_trained_further():
         assert torch.equal(layer.gate.weight, gate)
 
 
-def test_a_constructed_circle_is_the_papers_single_layer():
+def test_a_constructed_circle_has_the_single_layer_of_the_paper():
     module = MoERegressor.constructed(SineCosine(), 64, charts=4)
     assert module.hparams.depth == 1
     assert module.hparams.num_experts == 4
@@ -184,19 +184,19 @@ def test_a_target_that_no_construction_covers_is_refused(name):
         ({"arrangement": "dense_moe"}, "depth=1"),
     ],
 )
-def test_bad_input_is_refused_at_construction(changes, message):
+def test_invalid_arguments_are_refused_at_construction(changes, message):
     with pytest.raises(ValueError, match=message):
         model(**changes)
 
 
-def test_a_circle_is_routed_by_a_linear_gate_only():
+def test_a_circle_requires_a_linear_gate():
     with pytest.raises(
         ValueError, match="gate='affine': the arcs of a circle require gate='linear'"
     ):
         MoERegressor.constructed(SineCosine(), 8, "affine")
 
 
-def test_data_of_another_shape_is_refused_before_training():
+def test_data_with_another_number_of_features_is_refused_before_training():
     with pytest.raises(
         ValueError, match=r"in_features=4: ManifoldDataModule has in_features=6; set"
     ):
@@ -232,7 +232,7 @@ def test_recipes_train(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_circle_recipe_gets_below_two_thousandths(tmp_path, monkeypatch):
+def test_the_circle_recipe_reaches_an_error_below_two_thousandths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe("moe/circle")
     config["trainer"]["enable_progress_bar"] = False

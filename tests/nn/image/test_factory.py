@@ -7,12 +7,12 @@ from lightning_plugins.nn.image import build_image_network
 
 
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg", "groupnorm_cnn"])
-def test_dropout_is_refused_where_the_architecture_has_none(name):
+def test_dropout_is_refused_for_architectures_without_it(name):
     with pytest.raises(ValueError, match=rf"dropout=0.1: '{name}' has no dropout.*wide_resnet"):
         build_image_network(name, num_classes=10, dropout=0.1)
 
 
-def test_pretrained_is_refused_for_own_networks():
+def test_pretrained_is_refused_for_networks_of_this_package():
     with pytest.raises(ValueError, match=r"pretrained=True: .*'resnet18'"):
         build_image_network("resnet18", num_classes=10, pretrained=True)
 
@@ -21,23 +21,23 @@ def test_pretrained_is_refused_for_own_networks():
     ("argument", "value"),
     [("num_classes", 0), ("in_channels", 0), ("image_size", 0), ("dropout", 1.0)],
 )
-def test_a_value_outside_its_range_is_named(argument, value):
+def test_errors_name_the_invalid_argument(argument, value):
     with pytest.raises(ValueError, match=f"{argument}={value}: expected"):
         build_image_network("mlp", **{"num_classes": 10, argument: value})
 
 
-def test_vgg_names_the_smallest_picture_it_can_halve_five_times():
+def test_the_error_of_vgg_gives_the_smallest_image_size():
     with pytest.raises(ValueError, match="image_size=16: 'vgg' requires at least 32"):
         build_image_network("vgg", num_classes=10, image_size=16)
 
 
-def test_a_missing_timm_is_told_with_its_install_command_and_own_near_names(monkeypatch):
+def test_a_missing_timm_raises_an_error_with_the_install_command_and_similar_names(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ImportError, match=r'resnet20.*pip install "timm>=1\.0"'):
         build_image_network("resnet21", num_classes=10)
 
 
-def test_an_unknown_name_is_told_with_near_names_of_both_collections():
+def test_the_error_of_an_unknown_name_suggests_similar_names_of_both_collections():
     pytest.importorskip("timm")
     with pytest.raises(ValueError, match=r"did you mean .*wide_resnet"):
         build_image_network("wide_resnett", num_classes=10)
@@ -48,7 +48,7 @@ def test_an_unknown_name_is_told_with_near_names_of_both_collections():
 @pytest.mark.parametrize(
     "name", ["vit_tiny_patch16_224", "resnet10t", "resnet18.a1_in1k", "mixer_s16_224"]
 )
-def test_models_of_timm_take_classes_channels_size_and_dropout(name):
+def test_models_of_timm_accept_classes_channels_size_and_dropout(name):
     timm = pytest.importorskip("timm")
     with torch.device("meta"):
         network = build_image_network(
@@ -60,7 +60,7 @@ def test_models_of_timm_take_classes_channels_size_and_dropout(name):
     assert type(network).__module__.startswith(timm.__name__)
 
 
-def test_an_option_that_a_timm_model_does_not_take_is_refused(monkeypatch):
+def test_an_option_that_a_timm_model_does_not_support_is_refused(monkeypatch):
     timm = pytest.importorskip("timm")
 
     def without_dropout(name, pretrained, num_classes, in_chans):

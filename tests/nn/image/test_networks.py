@@ -22,7 +22,7 @@ def on_meta(name: str, **options) -> nn.Module:
     ("name", "published_millions"),
     [("resnet20", 0.27), ("resnet18", 11.17), ("vgg", 14.73), ("wide_resnet", 10.96)],
 )
-def test_parameter_counts_are_the_published_ones(name, published_millions):
+def test_parameter_counts_match_the_published_ones(name, published_millions):
     assert round(count(on_meta(name, **COLOUR)) / 1e6, 2) == published_millions
 
 
@@ -33,7 +33,7 @@ def test_small_networks_have_the_documented_size(name, parameters):
 
 @pytest.mark.parametrize("image_size", [32, 64])
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "vgg", "wide_resnet", "mlp"])
-def test_logits_have_one_column_a_class_on_the_meta_device(name, image_size):
+def test_logits_have_one_column_per_class_on_the_meta_device(name, image_size):
     network = on_meta(name, in_channels=3, image_size=image_size)
     assert network(torch.empty(2, 3, image_size, image_size, device="meta")).shape == (2, 10)
 
@@ -47,14 +47,14 @@ def test_every_parameter_gets_a_gradient(name):
     assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
 
 
-def test_zero_padded_shortcut_keeps_every_second_pixel_and_adds_empty_channels():
+def test_a_zero_padded_shortcut_keeps_every_second_pixel_and_adds_zero_channels():
     x = torch.randn(2, 16, 6, 6)
     y = ZeroPaddedShortcut(16, 32, stride=2)(x)
     assert torch.equal(y[:, 8:24], x[:, :, ::2, ::2])
     assert y[:, :8].count_nonzero() == y[:, 24:].count_nonzero() == 0
 
 
-def test_groupnorm_cnn_treats_each_sample_alone_and_has_no_buffers():
+def test_groupnorm_cnn_does_not_mix_samples_and_has_no_buffers():
     torch.manual_seed(0)
     network = build_image_network("groupnorm_cnn", num_classes=10, **GREY)
     images = torch.rand(5, 1, 8, 8)
@@ -62,14 +62,14 @@ def test_groupnorm_cnn_treats_each_sample_alone_and_has_no_buffers():
     assert not list(network.buffers())
 
 
-def test_hidden_features_keep_their_scale_through_a_fresh_resnet():
+def test_features_keep_their_scale_in_an_untrained_resnet():
     torch.manual_seed(0)
     network = build_image_network("resnet20", num_classes=10)
     assert 0.1 < network(torch.randn(16, 3, 32, 32)).std() < 10
 
 
 @pytest.mark.parametrize("name", ["mlp", "wide_resnet"])
-def test_dropout_reaches_every_dropout_layer(name):
+def test_dropout_is_set_in_every_dropout_layer(name):
     network = on_meta(name, dropout=0.3, **COLOUR)
     probabilities = [m.p for m in network.modules() if isinstance(m, nn.Dropout)]
     assert set(probabilities) == {0.3}

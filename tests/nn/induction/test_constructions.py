@@ -29,7 +29,7 @@ def error(head, n, length, dim=2):
 
 
 @pytest.mark.parametrize("p", [2.0, 4.0, 8.0, 16.0])
-def test_one_head_hands_on_the_token_before_up_to_e_to_minus_p_at_every_length(p):
+def test_one_head_provides_the_previous_token_up_to_e_to_minus_p_at_every_length(p):
     head = ConstructedInductionHead(2, 2, similarity(2), heads=1, beta=p)
     bound = 2 * math.exp(-p) / (1 - math.exp(-p))
     for length in LENGTHS:
@@ -39,13 +39,13 @@ def test_one_head_hands_on_the_token_before_up_to_e_to_minus_p_at_every_length(p
         assert error(head, 2, length) < bound
 
 
-def test_the_error_of_one_head_falls_as_e_to_minus_p():
+def test_the_error_of_one_head_decreases_as_e_to_minus_p():
     errors = [error(ConstructedInductionHead(2, 2, similarity(2), 1, p), 2, 20) for p in (4.0, 8.0)]
     assert math.log(errors[0] / errors[1]) == pytest.approx(4, rel=0.1)
 
 
 @pytest.mark.parametrize("n", [3, 4])
-def test_more_heads_make_longer_matches_exact(n):
+def test_longer_matches_become_exact_with_more_heads(n):
     for length in LENGTHS:
         errors = [
             error(ConstructedInductionHead(2, n, similarity(n), heads, beta=0.3), n, length)
@@ -55,8 +55,8 @@ def test_more_heads_make_longer_matches_exact(n):
         assert errors[-1] < 1e-6
 
 
-def test_short_prefixes_carry_the_error_that_the_proof_leaves_out():
-    """Of the tokens that the first layer hands on; the normalizer of a full past is not theirs."""
+def test_short_prefixes_have_the_error_that_the_proof_omits():
+    """The first layer assumes the normalizer of a full past, which short prefixes do not have."""
     x = tokens(1, 60)
     gaps = {}
     for exact in (False, True):
@@ -69,7 +69,7 @@ def test_short_prefixes_carry_the_error_that_the_proof_leaves_out():
     assert gaps[False][1] < 10 * gaps[True][1]  # at places 58 to 60
 
 
-def test_an_exact_normalizer_does_not_change_what_a_long_past_gives():
+def test_an_exact_normalizer_does_not_change_late_positions():
     x = tokens(2)
     one, other = (
         ConstructedInductionHead(2, 3, similarity(3), 6, beta=1.0, exact_normalizer=exact)(x)
@@ -83,7 +83,7 @@ def general(u, v):
     return 2 * torch.exp(-2 * (u - v) ** 2)
 
 
-def test_a_feed_forward_network_makes_any_similarity_one_that_attention_computes():
+def test_a_feed_forward_network_approximates_a_general_similarity():
     x = tokens(1, 40)
     expected = in_context_n_gram(x, lambda q, k: general(q[:, None], k)[..., 0])
     errors = {
@@ -103,7 +103,7 @@ def test_a_feed_forward_network_makes_any_similarity_one_that_attention_computes
     assert errors[8, 64] < 5e-4
 
 
-def test_the_interpolating_network_is_numpys_interpolation():
+def test_the_interpolating_network_matches_numpy_interpolation():
     knots = torch.tensor([-1.0, 0.5, 1.0, 3.0], dtype=torch.float64)
     values = torch.tensor([[1.0], [-2.0], [0.0], [5.0]], dtype=torch.float64)
     places = torch.linspace(-2, 4, 50, dtype=torch.float64)
@@ -123,7 +123,7 @@ def test_the_interpolating_network_is_numpys_interpolation():
         ({"beta": 0.0}, r"beta=0\.0"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         ConstructedInductionHead(**{"dim": 2, "n": 2, "similarity": general} | arguments)
 

@@ -16,17 +16,17 @@ TOKENS = torch.tensor([[3, 1, 3, 3, 2]])
 
 
 def places(pattern):
-    """(row, column) of what is true, in the first sequence."""
+    """Return (row, column) of the true entries in the first sequence."""
     return {tuple(place) for place in pattern[0].nonzero().tolist()}
 
 
-def test_patterns_are_what_their_names_say():
+def test_patterns_match_their_names():
     assert places(previous_token_pattern(TOKENS)) == {(1, 0), (2, 1), (3, 2), (4, 3)}
     assert places(duplicate_token_pattern(TOKENS)) == {(2, 0), (3, 0), (3, 2)}
     assert places(induction_pattern(TOKENS)) == {(2, 1), (3, 1), (3, 3)}
 
 
-def test_on_a_repeated_probe_induction_is_the_stripe():
+def test_the_induction_pattern_of_a_repeated_probe_is_one_stripe():
     tokens = repeated_probe(5, period=6, vocab_size=9, seed=0)
     assert torch.equal(tokens[:, :6], tokens[:, 6:])
     assert places(induction_pattern(tokens)) == {(row, row - 5) for row in range(6, 12)}
@@ -34,13 +34,13 @@ def test_on_a_repeated_probe_induction_is_the_stripe():
     assert not torch.equal(tokens, repeated_probe(5, 6, 9, seed=1))
 
 
-def test_a_small_vocabulary_gives_tokens_that_come_more_than_once():
+def test_a_small_vocabulary_repeats_tokens_within_a_period():
     tokens = repeated_probe(5, period=6, vocab_size=3, seed=0)
     assert tokens.max() == 2
     assert tokens.shape == (5, 12)
 
 
-def test_shares_count_the_rows_asked_for():
+def test_attention_shares_count_the_selected_rows():
     attention = torch.zeros(1, 2, 5, 5)
     attention[0, 0] = induction_pattern(TOKENS)[0].float()
     attention[0, 0, 3, 1] = 0.25
@@ -53,13 +53,13 @@ def test_shares_count_the_rows_asked_for():
     assert attention_share(attention, pattern, "all").tolist() == pytest.approx([2 / 5, 1 / 5])
 
 
-def test_where_nothing_can_be_attended_to_there_is_no_share():
+def test_the_attention_share_of_an_empty_pattern_is_nan():
     nothing_repeats = torch.arange(5)[None]
     share = attention_share(torch.eye(5)[None, None], induction_pattern(nothing_repeats))
     assert math.isnan(share.item())
 
 
-def test_copying_is_the_eigenvalues_of_the_whole_circuit():
+def test_the_copying_score_uses_the_eigenvalues_of_the_whole_circuit():
     generator = torch.Generator().manual_seed(0)
     shapes = ((2, 6, 3), (2, 3, 6), (9, 6), (6, 9))
     value, output, embed, unembed = (torch.randn(s, generator=generator) for s in shapes)

@@ -17,7 +17,7 @@ from lightning_plugins.nn.induction import (
 
 
 def by_the_formula(network, x):
-    """One sequence, tokens counted from 1, sums written out."""
+    """Evaluate one sequence with explicit sums; tokens count from 1."""
     p1, w1, p2, v1, k, v2 = (
         getattr(network, name).item() for name in ("p1", "w1", "p2", "v1", "k", "v2")
     )
@@ -38,7 +38,7 @@ def by_the_formula(network, x):
 
 
 @pytest.mark.parametrize("length", [4, 9])
-def test_the_network_is_the_formula(length):
+def test_the_network_matches_the_formula(length):
     network = MixtureTransformer().double()
     with torch.no_grad():
         for place, parameter in enumerate(network.parameters(), start=1):
@@ -48,7 +48,7 @@ def test_the_network_is_the_formula(length):
     torch.testing.assert_close(torch.stack(network(tokens), dim=1), expected)
 
 
-def test_an_ideal_first_layer_hands_on_the_token_before_exactly():
+def test_an_ideal_first_layer_returns_exactly_the_previous_token():
     network = MixtureTransformer()
     network.idealize_first_layer()
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_gradients_are_finite_at_the_limit_and_at_the_start():
         assert all(torch.isfinite(p.grad) for p in network.parameters())
 
 
-def test_mistakes_are_named():
+def test_errors_name_invalid_arguments():
     with pytest.raises(ValueError, match="sigma_init=0"):
         MixtureTransformer(0)
     with pytest.raises(ValueError, match="length=3"):
@@ -77,7 +77,7 @@ STATES = [(0.3, 0.2, 0.05, 0.1), (1.0, 0.4, 0.2, 0.3), (2.0, 0.5, 0.35, 0.45)]
 
 
 def monte_carlo(dynamics, p2, v1, k, v2, sequences=24_000):
-    """The two losses of the network itself on fresh sequences, in float64, and standard errors."""
+    """Estimate the network's two losses on new sequences in float64, with standard errors."""
     network = MixtureTransformer().double()
     network.idealize_first_layer()
     with torch.no_grad():
@@ -99,7 +99,7 @@ def monte_carlo(dynamics, p2, v1, k, v2, sequences=24_000):
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_closed_forms_are_the_losses_of_the_network_within_5_percent(state):
+def test_closed_forms_match_the_losses_of_the_network_within_5_percent(state):
     dynamics = MixtureDynamics(length=200, alpha=1.0, w_star=0.49)
     p2, v1, k, v2 = state
     four_gram_loss, induction_loss = monte_carlo(dynamics, *state)
@@ -108,7 +108,7 @@ def test_closed_forms_are_the_losses_of_the_network_within_5_percent(state):
 
 
 @pytest.mark.parametrize("state", [*STATES, (1e-4, 1e-4, 1e-4, 1e-4), (30.0, 0.5, 0.48, 0.5)])
-def test_the_flow_is_minus_the_gradient_of_the_losses(state):
+def test_the_flow_is_the_negative_gradient_of_the_losses(state):
     dynamics = MixtureDynamics(length=12, alpha=0.7, w_star=0.6)
 
     def loss(values):
@@ -124,7 +124,7 @@ def test_the_flow_is_minus_the_gradient_of_the_losses(state):
         assert slope == pytest.approx(expected, rel=1e-4, abs=1e-8)
 
 
-def test_the_learned_state_is_a_minimum_and_the_flow_gets_there():
+def test_the_flow_converges_to_the_learned_state_a_minimum():
     dynamics = MixtureDynamics(length=40, alpha=1.0, w_star=0.49)
     flow = dynamics.solve([0, 4000], sigma_init=0.01)
     assert flow.k[-1] == pytest.approx(0.49, abs=1e-4)
@@ -150,12 +150,12 @@ def test_the_plateau_is_linear_in_length_and_in_log_sigma():
 
 
 @pytest.mark.parametrize("w_star", [0.841, 1.0, 0.0, -0.1, math.nan])
-def test_outside_its_validity_it_is_refused_with_the_bound(w_star):
+def test_w_star_outside_the_closed_form_is_refused_with_the_bound(w_star):
     with pytest.raises(ValueError, match=r"w_star.*2\*\*-0\.25 = 0\.8409"):
         MixtureDynamics(40, 1.0, w_star)
 
 
-def test_half_precision_times_and_other_mistakes_are_named():
+def test_errors_name_half_precision_times_and_other_invalid_arguments():
     dynamics = MixtureDynamics(40, 1.0, 0.49)
     with pytest.raises(ValueError, match=r"float16.*float64"):
         dynamics.solve(np.arange(3, dtype=np.float16), 0.01)
@@ -171,7 +171,7 @@ def test_half_precision_times_and_other_mistakes_are_named():
         MixtureDynamics(40, 0, 0.49)
 
 
-def test_without_scipy_the_command_is_said(monkeypatch):
+def test_a_missing_scipy_raises_an_error_with_the_install_command(monkeypatch):
     original = builtins.__import__
 
     def without_scipy(name, *args, **kwargs):

@@ -10,7 +10,7 @@ from lightning_plugins.nn.induction.ngrams import in_context_ngram, ngram_name
 
 
 def by_counting(sequence, order, num_states, prior):
-    """Probabilities after each token, one token at a time."""
+    """Count explicitly, one token at a time."""
     rows = []
     for end in range(1, len(sequence) + 1):
         past = sequence[:end]
@@ -27,7 +27,7 @@ def by_counting(sequence, order, num_states, prior):
 
 @pytest.mark.parametrize("order", [0, 1, 2, 3])
 @pytest.mark.parametrize("prior", [1.0, 0.5])
-def test_it_is_counting(order, prior):
+def test_in_context_ngrams_match_explicit_counting(order, prior):
     tokens = torch.randint(3, (4, 20), generator=torch.Generator().manual_seed(order))
     expected = [by_counting(row, order, 3, prior) for row in tokens.tolist()]
     found = in_context_ngram(tokens, order, 3, prior).exp()
@@ -39,11 +39,11 @@ def test_sequences_shorter_than_the_order_are_uniform():
     torch.testing.assert_close(found, torch.full((2, 2, 4), -math.log(4)))
 
 
-def test_names_are_the_fields():
+def test_ngrams_have_their_usual_names():
     assert [ngram_name(order) for order in range(4)] == ["unigram", "bigram", "trigram", "4gram"]
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_invalid_argument():
     tokens = torch.zeros(1, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="order=-1"):
         in_context_ngram(tokens, -1, 2)
@@ -70,7 +70,7 @@ def by_the_formula(tokens, weight, n):
 
 
 @pytest.mark.parametrize(("n", "dim", "length"), [(2, 1, 4), (2, 3, 9), (3, 1, 5), (4, 2, 5)])
-def test_it_is_the_formula_of_the_paper(n, dim, length):
+def test_the_induction_head_matches_the_formula_of_the_paper(n, dim, length):
     generator = torch.Generator().manual_seed(n)
     tokens = torch.randn(3, length, dim, generator=generator, dtype=torch.float64)
     weight = torch.randn((n - 1) * dim, (n - 1) * dim, generator=generator, dtype=torch.float64)
@@ -88,7 +88,7 @@ def test_the_four_gram_is_the_third_token_from_the_end():
     assert four_gram(torch.arange(6.0)[None]).item() == 3
 
 
-def test_what_has_no_earlier_patch_is_refused():
+def test_sequences_without_an_earlier_patch_are_refused():
     tokens = torch.zeros(1, 3, 1)
     with pytest.raises(ValueError, match=r"length=3: expected at least n \+ 1 = 4"):
         in_context_n_gram(tokens, bilinear(torch.eye(2)), 3)

@@ -5,7 +5,7 @@ import pytest
 from lightning_plugins.nn.induction import find_phases
 
 
-def test_moments_lie_where_the_curves_cross_the_levels():
+def test_phases_end_where_the_curves_cross_the_levels():
     times = list(range(0, 110, 10))
     lazy = [1.0, 0.5, 0.05, *[0.01] * 8]
     progress = [0, 0, 0, 0, 0.0, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0]
@@ -17,7 +17,7 @@ def test_moments_lie_where_the_curves_cross_the_levels():
     assert phases.plateau_length == pytest.approx(45 - phases.partial_learning_end)
 
 
-def test_what_did_not_happen_is_nan():
+def test_events_that_did_not_occur_are_nan():
     phases = find_phases([0, 1], [1.0, 1.0], [0.0, 0.3])
     assert math.isnan(phases.partial_learning_end)
     assert math.isnan(phases.emergence)

@@ -8,7 +8,7 @@ TOKENS = torch.randint(9, (3, 7), generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("positions", ["relative", "learned"])
 @pytest.mark.parametrize("mlp", [False, True])
-def test_the_future_does_not_matter(positions, mlp):
+def test_outputs_do_not_depend_on_later_tokens(positions, mlp):
     network = TokenTransformer(9, 8, dim=16, positions=positions, mlp=mlp)
     other = TOKENS.clone()
     other[:, 4:] = 0
@@ -25,7 +25,7 @@ def test_patterns_are_causal_distributions_of_every_layer_and_head():
         assert not pattern.triu(1).any()
 
 
-def test_a_distance_bias_makes_a_previous_token_head_for_every_length():
+def test_a_distance_bias_creates_a_previous_token_head_at_every_length():
     network = TokenTransformer(9, 8, dim=16)
     with torch.no_grad():
         network.stack.layers[0].attention.distance_bias[0, 1] = 100.0
@@ -35,7 +35,7 @@ def test_a_distance_bias_makes_a_previous_token_head_for_every_length():
         torch.testing.assert_close(stripe, torch.ones_like(stripe))
 
 
-def test_order_matters_with_either_kind_of_positions():
+def test_outputs_depend_on_the_order_with_both_kinds_of_positions():
     swapped = TOKENS[:, [1, 0, *range(2, 7)]]
     for positions in ("relative", "learned"):
         network = TokenTransformer(9, 8, dim=16, positions=positions)
@@ -45,7 +45,7 @@ def test_order_matters_with_either_kind_of_positions():
         assert not torch.allclose(network(TOKENS)[:, -1], network(swapped)[:, -1])
 
 
-def test_vectors_are_read_at_the_last_place():
+def test_vectors_are_read_at_the_last_position():
     network = VectorTransformer(3, outputs=2, max_length=8, dim=16)
     assert network(torch.randn(5, 7, 3)).shape == (5, 2, 3)
 
@@ -60,7 +60,7 @@ def test_vectors_are_read_at_the_last_place():
         ({"positions": "none"}, "positions='none'"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         TokenTransformer(**{"vocab_size": 9, "max_length": 8} | arguments)
 

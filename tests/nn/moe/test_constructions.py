@@ -1,4 +1,4 @@
-"""Networks whose weights are written down: exact routing, continuity, and the theorems' bounds."""
+"""Networks with constructed weights: exact routing, continuity, and the bounds of the theorems."""
 
 import math
 import time
@@ -22,7 +22,7 @@ GATES = ("affine", "linear")
 
 
 class Polynomials:
-    """Random cubics, another on each interval of each axis, that meet in value."""
+    """A random cubic on each interval of each axis, continuous at the interval ends."""
 
     def __init__(self, pieces, axes, seed):
         generator = torch.Generator().manual_seed(seed)
@@ -67,7 +67,7 @@ def sup_error(network, target, points):
 
 
 @pytest.mark.parametrize("gate", GATES)
-def test_twenty_experts_represent_1024_pieces_and_beat_the_bound(gate):
+def test_twenty_experts_represent_1024_pieces_with_less_error_than_the_bound(gate):
     started = time.process_time()
     target, points = Bumps(4, 5), points_in_cube(4, 5, 20_000)
     errors = {}
@@ -91,7 +91,7 @@ def test_twenty_experts_represent_1024_pieces_and_beat_the_bound(gate):
     gate=st.sampled_from(GATES),
     seed=st.integers(0, 99),
 )
-def test_any_construction_is_within_its_bound_continuous_and_uses_every_path(
+def test_constructions_satisfy_their_bound_are_continuous_and_use_every_path(
     pieces, axes, segments, gate, seed
 ):
     target = Polynomials(pieces, axes, seed)
@@ -112,7 +112,7 @@ def test_any_construction_is_within_its_bound_continuous_and_uses_every_path(
         assert num_unique_paths(paths(network, pieces, axes)) == pieces**axes
 
 
-def test_a_linear_gate_behind_a_partition_of_unity_routes_as_an_affine_gate_does():
+def test_a_linear_gate_after_a_partition_of_unity_routes_like_an_affine_gate():
     target, points = Polynomials(5, 2, 0), points_in_cube(5, 2)
     by = {gate: construct_on_cube(target, 20, gate) for gate in GATES}
     assert [len(by[gate].layers) for gate in GATES] == [2, 4]
@@ -133,7 +133,7 @@ def test_the_dense_layer_before_a_linear_gate_is_a_partition_of_unity():
     assert partition.min() > -1e-6
 
 
-def test_arcs_of_a_circle_are_the_regions_of_a_linear_gate_and_the_error_is_quadratic():
+def test_a_linear_gate_separates_arcs_of_a_circle_with_quadratic_error():
     angles = 2 * math.pi * torch.rand(4000, generator=torch.Generator().manual_seed(0))
     points = torch.stack([angles.cos(), angles.sin()], dim=1)
     target = SineCosine()
@@ -148,7 +148,7 @@ def test_arcs_of_a_circle_are_the_regions_of_a_linear_gate_and_the_error_is_quad
         assert errors[64] < errors[16] / 10
 
 
-def test_a_spline_is_within_its_bound_and_exact_at_its_ends():
+def test_a_spline_satisfies_its_bound_and_is_exact_at_segment_ends():
     spline = interpolating_spline(torch.sin, 0, 3, 10)
     x = torch.linspace(0, 3, 301, dtype=torch.float64)
     values = spline.value + (spline.kinks * (x.unsqueeze(1) - spline.knots).relu()).sum(1)
@@ -170,6 +170,6 @@ def test_a_constructed_gate_is_frozen():
         (lambda: construct_on_circle(SineCosine(), 8, 2), r"charts=2: expected at least 3"),
     ],
 )
-def test_bad_input_is_refused(build, message):
+def test_invalid_arguments_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()

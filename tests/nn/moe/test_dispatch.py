@@ -37,7 +37,7 @@ def outcome(module, inputs, reduce=lambda y: (y * torch.linspace(-1, 1, y.shape[
 
 
 def by_hand(module, inputs):
-    """Token by token, with a perceptron of torch.nn for each expert."""
+    """Compute token by token, with a torch.nn perceptron per expert."""
     experts = []
     for e in range(module.experts.num_experts):
         parts = []
@@ -56,7 +56,7 @@ def by_hand(module, inputs):
 
 
 @pytest.mark.parametrize("backend", NAMED)
-def test_a_layer_is_what_its_formula_says(backend):
+def test_a_layer_matches_its_formula(backend):
     module = layer(backend)
     torch.testing.assert_close(module(tokens()), by_hand(module, tokens()), rtol=0, atol=1e-6)
 
@@ -112,7 +112,7 @@ def test_experts_without_tokens_get_a_gradient_of_zero(backend):
 
 @needs_grouped_mm
 @pytest.mark.parametrize("features", [4, 5])
-def test_grouped_products_take_a_gradient_that_is_expanded(features):
+def test_grouped_products_accept_an_expanded_gradient(features):
     rows = tokens(6).requires_grad_()
     weight = tokens(24, features).view(3, 8, features).requires_grad_()
     grouped_mm(rows, weight, torch.tensor([1, 1, 6], dtype=torch.int32)).sum().backward()
@@ -122,7 +122,7 @@ def test_grouped_products_take_a_gradient_that_is_expanded(features):
 
 
 @pytest.mark.parametrize("backend", NAMED)
-def test_no_tokens_give_no_outputs(backend):
+def test_zero_tokens_give_zero_outputs(backend):
     assert layer(backend)(tokens()[:0]).shape == (0, 4)
 
 
@@ -135,7 +135,7 @@ def test_leading_dimensions_are_kept(backend):
 
 
 @pytest.mark.parametrize("backend", NAMED)
-def test_autocast_computes_in_half_precision_alike(backend):
+def test_autocast_applies_to_every_back_end(backend):
     with torch.no_grad():  # in single precision: rounding moves choices
         routing = layer().route(tokens())
 
@@ -222,7 +222,7 @@ def test_an_unknown_back_end_is_refused():
         layer("megablocks")
 
 
-def test_any_callable_can_stand_for_the_experts():
+def test_any_callable_can_replace_the_experts():
     routing = Routing(torch.zeros(3, 2), torch.tensor([[0], [1], [0]]), torch.ones(3, 1))
     scale = torch.tensor([[[2.0]], [[5.0]]])
     for backend in ("dense", "loop"):

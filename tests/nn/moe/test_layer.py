@@ -1,4 +1,4 @@
-"""Gates, weights of experts, losses, and what a layer refuses."""
+"""Gates, expert weights, losses, and invalid arguments of a layer."""
 
 import math
 
@@ -23,12 +23,12 @@ def logits(tokens=50, experts=4):
     return torch.randn(tokens, experts, generator=torch.Generator().manual_seed(0))
 
 
-def test_weights_over_the_selected_sum_to_one():
+def test_softmax_topk_weights_sum_to_one():
     routing = route(logits(), 2, "softmax_topk")
     torch.testing.assert_close(routing.weights.sum(dim=1), torch.ones(50))
 
 
-def test_weights_over_all_are_probabilities_of_the_best():
+def test_softmax_all_weights_are_the_probabilities_of_the_best_experts():
     routing = route(logits(), 2, "softmax_all")
     probabilities = logits().softmax(dim=1).sort(dim=1, descending=True).values
     torch.testing.assert_close(routing.weights, probabilities[:, :2])
@@ -39,7 +39,7 @@ def test_selecting_every_expert_makes_both_weightings_equal():
     torch.testing.assert_close(one.weights, other.weights)
 
 
-def test_one_expert_of_softmax_topk_gives_the_gate_no_gradient():
+def test_softmax_topk_with_one_expert_gives_the_gate_no_gradient():
     scores = logits().requires_grad_()
     route(scores, 1, "softmax_topk").weights.square().sum().backward()
     assert scores.grad.abs().max() == 0
@@ -48,11 +48,11 @@ def test_one_expert_of_softmax_topk_gives_the_gate_no_gradient():
     assert scores.grad.abs().max() > 0
 
 
-def test_half_precision_scores_are_weighed_in_single():
+def test_half_precision_scores_are_weighted_in_single_precision():
     assert route(logits().bfloat16(), 2, "softmax_all").weights.dtype == torch.float32
 
 
-def test_a_linear_gate_is_blind_to_scale_and_an_affine_one_is_not():
+def test_a_linear_gate_ignores_scale_and_an_affine_gate_does_not():
     torch.manual_seed(0)
     points = torch.randn(200, 3)
     for name, is_blind in (("linear", True), ("affine", False)):
@@ -71,7 +71,7 @@ def test_a_cosine_gate_scores_by_angle():
     torch.testing.assert_close(gate(points), gate(7 * points))
 
 
-def test_losses_at_balance_are_their_least_values():
+def test_losses_are_minimal_at_balance():
     uniform = torch.zeros(8, 4)
     experts = torch.arange(8).remainder(4).unsqueeze(1)
     balanced = Routing(uniform, experts, torch.full((8, 1), 0.25))
@@ -80,7 +80,7 @@ def test_losses_at_balance_are_their_least_values():
     assert expert_load(balanced).tolist() == [0.25] * 4
 
 
-def test_losses_and_load_are_counted_in_single_precision():
+def test_losses_and_load_are_computed_in_single_precision():
     scores = logits(tokens=20_000)
     routing, half = (route(s, 1, "softmax_all") for s in (scores, scores.bfloat16()))
     for measured in (expert_load, load_balancing_loss, router_z_loss):
@@ -88,14 +88,14 @@ def test_losses_and_load_are_counted_in_single_precision():
         torch.testing.assert_close(measured(half), measured(routing), rtol=2e-3, atol=2e-3)
 
 
-def test_collapse_costs_the_number_of_experts():
+def test_the_balancing_loss_at_collapse_is_the_number_of_experts():
     certain = torch.tensor([[30.0, 0, 0, 0]]).expand(8, 4)
     collapsed = route(certain, 1, "softmax_all")
     assert load_balancing_loss(collapsed) == pytest.approx(4)
     assert expert_load(collapsed).tolist() == [1, 0, 0, 0]
 
 
-def test_the_balancing_loss_pushes_load_from_the_fullest_expert():
+def test_the_balancing_loss_reduces_the_largest_load():
     scores = (logits() + torch.tensor([2.0, 0, 0, 0])).requires_grad_()
     load_balancing_loss(route(scores, 1, "softmax_all")).backward()
     assert scores.grad.sum(dim=0).argmax() == 0
@@ -119,7 +119,7 @@ def test_active_parameters_are_those_of_the_selected_experts():
     assert sum(p.numel() for p in layer.parameters()) == 4 * expert + 4 * 6 + shared
 
 
-def test_a_decoder_is_no_active_parameter():
+def test_active_parameters_exclude_the_decoder():
     layer = MoELayer(**SMALL, top_k=2, encoder_features=3)
     expert = 6 * 3 + 3 * 8 + 8 + 8 * 2 + 2
     assert layer.num_active_parameters == 2 * expert + 4 * 6
@@ -134,7 +134,7 @@ def test_an_encoder_of_full_rank_reconstructs_its_tokens():
     assert layer.reconstruction_error(tokens, layer.route(tokens)) < 1e-8
 
 
-def test_the_reconstruction_error_is_that_of_the_selected_experts():
+def test_the_reconstruction_error_uses_the_selected_experts():
     torch.manual_seed(0)
     layer = MoELayer(**SMALL, encoder_features=2, top_k=2)
     tokens = torch.randn(30, 6)
@@ -149,7 +149,7 @@ def test_the_reconstruction_error_is_that_of_the_selected_experts():
     torch.testing.assert_close(layer.reconstruction_error(tokens, routing), expected)
 
 
-def test_it_is_transformers_qwen2_moe_block_on_the_same_weights():
+def test_a_layer_matches_the_qwen2_moe_block_of_transformers():
     modeling = pytest.importorskip("transformers.models.qwen2_moe.modeling_qwen2_moe")
     from transformers import Qwen2MoeConfig
 
@@ -200,12 +200,12 @@ def test_it_is_transformers_qwen2_moe_block_on_the_same_weights():
         ({"encoder_features": 7}, r"encoder_features=7: expected 1 to in_features=6"),
     ],
 )
-def test_bad_input_is_refused_at_construction(changes, message):
+def test_invalid_arguments_are_refused_at_construction(changes, message):
     with pytest.raises(ValueError, match=message):
         MoELayer(**(SMALL | changes))
 
 
-def test_a_frozen_gate_may_have_weight_one():
+def test_a_frozen_gate_can_have_the_constant_weight_one():
     layer = MoELayer(**SMALL, gate_weighting="softmax_topk", train_gate=False)
     assert not layer.gate.weight.requires_grad
     assert layer.route(torch.randn(5, 6)).weights.flatten().tolist() == [1] * 5

@@ -32,13 +32,13 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_it_is_the_plain_composition_of_its_layers():
+def test_a_network_is_the_composition_of_its_layers():
     module = network()
     first, second = module.layers
     torch.testing.assert_close(module(inputs()), second(first(inputs())))
 
 
-def test_a_residual_is_added_where_it_fits():
+def test_a_residual_is_added_where_the_features_match():
     plain, residual = network(), network(residual=True)
     state = inputs() + plain.layers[0](inputs())
     torch.testing.assert_close(residual(inputs()), plain.layers[1](state))
@@ -50,7 +50,7 @@ def test_every_second_layer_is_dense():
     assert len(module.mix(inputs())[1]) == 2
 
 
-def test_a_shared_expert_sees_every_input():
+def test_a_shared_expert_processes_every_input():
     module = network(arrangement="shared_routed", depth=1)
     (layer,) = module.layers
     routed = network(depth=1).layers[0]
@@ -61,7 +61,7 @@ def test_a_shared_expert_sees_every_input():
     torch.testing.assert_close(module(inputs()), routed(inputs()) + shared)
 
 
-def test_active_parameters_are_added_over_the_layers():
+def test_active_parameters_are_summed_over_the_layers():
     module = network(depth=3, state_features=5, top_k=2)
     assert module.num_active_parameters == sum(x.num_active_parameters for x in module.layers)
     dense = network(num_experts=1)
@@ -79,7 +79,7 @@ def test_active_parameters_are_added_over_the_layers():
         ({"top_k": 5}, r"top_k=5"),
     ],
 )
-def test_bad_input_is_refused(changes, message):
+def test_invalid_arguments_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         network(**changes)
 
@@ -102,7 +102,7 @@ def test_entropy_is_one_at_balance_and_zero_at_collapse():
     assert load_entropy(routing([[0], [1], [0], [1]])) == pytest.approx(0.5)
 
 
-def test_routing_accuracy_does_not_depend_on_names_and_is_one_to_one():
+def test_routing_accuracy_is_one_to_one_and_ignores_labels():
     regions = torch.tensor([5, 5, 5, 7, 7, 9])
     renamed = torch.tensor([2, 2, 2, 0, 0, 1]).unsqueeze(1)
     assert routing_accuracy(renamed, regions) == 1
@@ -119,7 +119,7 @@ def points(side=4, features=2, number=4000):
     return side * torch.rand(number, features, generator=generator())
 
 
-def test_bumps_are_the_formula_of_the_figure():
+def test_bumps_match_the_formula_of_the_figure():
     x = torch.tensor([[0.5, 2.25]])
     expected = [[1 * 0.5**2 * 0.5**2, 3 * 0.25**2 * 0.75**2]]
     torch.testing.assert_close(Bumps(3, 2)(x), torch.tensor(expected))
@@ -129,7 +129,7 @@ def test_bumps_are_the_formula_of_the_figure():
     )
 
 
-def test_sine_cosine_is_the_formula_of_the_paper():
+def test_sine_cosine_matches_the_formula_of_the_paper():
     found = build_target("sine_cosine", 2, 1, generator())(torch.tensor([[0.6, 0.8]]))
     assert float(found) == pytest.approx(math.sin(3.0) + math.cos(2.4))
 
@@ -137,7 +137,7 @@ def test_sine_cosine_is_the_formula_of_the_paper():
 @pytest.mark.parametrize(
     ("name", "regions"), [("jumps", 16), ("shells", 4), ("checkerboard", 2), ("bumps", 16)]
 )
-def test_pieces_are_as_many_as_promised_and_equally_large(name, regions):
+def test_targets_have_the_documented_number_of_equally_large_pieces(name, regions):
     found = build_target(name, 2, 4, generator()).regions(points())
     share = torch.bincount(found) / len(found)
     assert len(share) == regions

@@ -1,4 +1,4 @@
-"""Accuracy under attack, measured on the batches of a test or validation run."""
+"""Measures the accuracy of a classifier under attack during a test or validation run."""
 
 import math
 from collections import Counter
@@ -20,42 +20,44 @@ from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 
 
 class AdversarialEvaluation(Callback):
-    """Logs a classifier's accuracy under PGD, on up to ``num_samples`` test or validation samples.
+    """Logs a classifier's accuracy under PGD on up to ``num_samples`` test or validation samples.
 
-    An image counts as right if no iterate of any restart is misclassified; the first restart begins
-    at the image itself, the others at random points. See
-    :func:`lightning_plugins.attacks.image.robust_accuracy`. The module must give logits ``(batch,
-    num_classes)``; it is left as it was, global random generators included. The sanity check before
-    training is left out.
+    An image counts as correct if no iterate of any restart is misclassified. The first restart
+    starts at the image itself, the others at random points. See
+    :func:`lightning_plugins.attacks.image.robust_accuracy`. The module must return logits ``(batch,
+    num_classes)``. The callback restores the module and the global random generators. It skips the
+    sanity check before training.
 
-    The module is called in the run's precision, but with ``16-mixed`` in single precision: in half
-    precision the gradients of samples that it is sure of are zero, so that the attack would stand
-    still and the module look robust. ``16-true`` has no weights in single precision, and is
-    refused.
+    The module runs in the precision of the run, except that ``16-mixed`` is replaced by single
+    precision. In half precision the gradients of confidently classified samples underflow to zero,
+    so the attack would make no progress and the module would appear robust. ``16-true`` has no
+    weights in single precision and is refused.
 
-    Logs ``robust/accuracy`` and, of the same samples unchanged, ``robust/natural_accuracy``, over
+    Logs ``robust/accuracy`` and, for the same unchanged samples, ``robust/natural_accuracy``, over
     all processes.
 
     Args:
-        stage: which loop: ``test`` or ``validate``, which ``fit`` runs too.
-        eps: radius in pixel units.
+        stage: The loop to measure in: ``test``, or ``validate``, which ``fit`` also runs.
+        eps: The radius in pixel units.
         norm: ``linf`` or ``l2``.
-        steps: gradients for each restart.
-        restarts: for images that still are classified right.
-        step_size: in pixel units; None is ``2.5 * eps / steps``.
-        num_samples: of each data loader, shared by the processes; None takes all.
-        input_key: place of the images in a batch that is a tuple or list, or key in a dictionary.
-        label_key: of the labels, likewise.
-        mean: that was subtracted from each channel; None takes ``mean`` and ``std`` of the
-            DataModule, where it has them, else inputs are taken for pixel values.
-        std: by which each channel was divided.
-        clamp: lowest and highest pixel value.
-        seed: of the random points.
+        steps: The number of gradients per restart.
+        restarts: The number of restarts for images that are still classified correctly.
+        step_size: The step size in pixel units; None means ``2.5 * eps / steps``.
+        num_samples: The number of samples of each data loader, over all processes; None means all.
+        input_key: The index of the images in a batch that is a tuple or list, or their key in a
+            dictionary.
+        label_key: The index or key of the labels.
+        mean: The mean that was subtracted from each channel. If None, the DataModule's ``mean`` and
+            ``std`` are used; without them the inputs are treated as pixel values.
+        std: The divisor of each channel.
+        clamp: The lowest and highest pixel value.
+        seed: The seed of the random points.
 
     Raises:
-        ValueError: an argument outside its range; at the first batch, images that are not there,
-            not floating point or not in ``clamp``, or a module that gives no logits.
-        MisconfigurationException: a strategy that shards the parameters, or ``16-true``.
+        ValueError: An argument is outside its range. At the first batch: the images are missing,
+            not floating point or outside ``clamp``, or the module does not return logits.
+        MisconfigurationException: The strategy shards the parameters, or the precision is
+            ``16-true``.
 
     Example::
 
@@ -86,7 +88,7 @@ class AdversarialEvaluation(Callback):
         if seed < 0:
             raise ValueError(f"seed={seed}: expected at least 0")
         check_iterations(steps, restarts, step_size)
-        ThreatModel(eps, norm, mean, std, clamp)  # checks them
+        ThreatModel(eps, norm, mean, std, clamp)  # validates the arguments
         self.stage = stage
         self.eps = eps
         self.norm = norm
@@ -103,22 +105,22 @@ class AdversarialEvaluation(Callback):
         self._samples: Counter[int] = Counter()
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         refuse_sharded(trainer, self)
         plugin = trainer.precision_plugin
         if isinstance(plugin, HalfPrecision) and plugin.precision == "16-true":
             raise MisconfigurationException(
-                f"{type(self).__name__} does not support precision='16-true': the attack's "
-                "gradients would be zero where the module is sure, and it would look robust; use "
+                f"{type(self).__name__} does not support precision='16-true': gradients of "
+                "confident predictions underflow to zero, so the module would appear robust; use "
                 "precision='16-mixed' or '32-true'"
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work."""
+        """Refuse unsupported configurations."""
         self.check(trainer)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count samples."""
+        """Reset the number of samples."""
         self._samples.clear()
 
     def on_validation_batch_end(
@@ -135,7 +137,7 @@ class AdversarialEvaluation(Callback):
             self._evaluate(trainer, pl_module, batch, batch_idx, dataloader_idx)
 
     def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to count samples."""
+        """Reset the number of samples."""
         self._samples.clear()
 
     def on_test_batch_end(
@@ -182,7 +184,7 @@ class AdversarialEvaluation(Callback):
                 self.step_size,
                 generator,
             )
-        # Weighted by samples, over batches and processes.
+        # Weighted by the number of samples, over batches and processes.
         pl_module.log_dict(
             {
                 "robust/accuracy": robust.float().mean(),
@@ -196,10 +198,10 @@ class AdversarialEvaluation(Callback):
 
 
 def _without_half_precision(trainer: Trainer) -> AbstractContextManager[Any]:
-    """No autocast to float16, below whose smallest number 6e-8 gradients are zero.
+    """Disable autocast to float16, in which gradients below 6e-8 underflow to zero.
 
-    A scaled loss would not do: a factor that fits one sample overflows for another. The exponents
-    of bfloat16 are those of float32.
+    Scaling the loss does not help: a factor that fits one sample overflows for another. bfloat16
+    needs no such treatment, because it has the exponents of float32.
     """
     plugin = trainer.precision_plugin
     if isinstance(plugin, MixedPrecision) and plugin.precision == "16-mixed":

@@ -1,4 +1,4 @@
-"""Accuracy of a text detector under attack, measured on the texts of a test or validation run."""
+"""Measures the accuracy of a text detector under attack during a test or validation run."""
 
 import math
 from typing import Any, Literal
@@ -33,40 +33,42 @@ ATTACKS = {
 
 
 class AdversarialTextEvaluation(Callback):
-    """Attacks the first texts of a test or validation run and logs what is left of the accuracy.
+    """Attacks the first texts of a test or validation run and logs the accuracy that remains.
 
-    The module must have ``probabilities(texts, seed)``, from a list of strings to the probabilities
-    of class 1; the seed is that of its noise, where it has any. Each query is answered with fresh
-    noise. What the attack found is asked again with noise that the search has not seen: a detector
-    that answers at random misleads a greedy search, and is then right no more often than before. Of
-    a detector without noise both figures are the same. The sanity check before training is left
-    out.
+    The module must have a method ``probabilities(texts, seed)`` that maps a list of strings to the
+    probabilities of class 1; the seed is that of its noise, if it has any. Each query uses new
+    noise. The texts that the attack finds are then scored again with noise that the search did not
+    see. A detector with random noise misleads a greedy search: the search keeps lucky draws, and
+    the detector is correct again in the next draw. For a detector without noise both accuracies are
+    the same. The sanity check before training is skipped.
 
-    Logs, behind ``attack/``, over all processes: ``original_accuracy``, ``accuracy_under_attack``,
-    ``attack_success_rate``, ``queries``, ``changed_words`` of
-    :class:`lightning_plugins.metrics.AttackScores`, and ``accuracy_under_fresh_noise``: the mean
-    over the texts of the share of fresh draws in which the detector is right on what was found.
+    Logs with the prefix ``attack/``, over all processes: ``original_accuracy``,
+    ``accuracy_under_attack``, ``attack_success_rate``, ``queries`` and ``changed_words`` of
+    :class:`lightning_plugins.metrics.AttackScores`, and ``accuracy_under_fresh_noise``: the share
+    of new draws in which the detector classifies the found text correctly, averaged over the texts.
 
     Args:
         attack: ``deep_word_bug``, ``embedding_neighbours``, ``masked_lm``, ``pruthi``, ``pwws``
             or ``text_bugger``.
-        attack_options: arguments of its class in :mod:`lightning_plugins.attacks.text`.
-        stage: which loop: ``test`` or ``validate``, which ``fit`` runs too.
-        num_samples: texts that are attacked, shared by the processes.
-        label: attack texts of this class only; None takes both.
-        noise_samples: answers that are averaged for each query, which is an attack in expectation
-            over the noise; 1 is the attack of the papers.
-        fresh_draws: of the noise, by which what was found is asked again.
-        threshold: the detector says class 1 where its score is above it.
-        text_key: place of the texts in a batch that is a tuple or list, or key in a dictionary.
-        label_key: of the labels, likewise.
-        seed: of the attack and of the noise.
+        attack_options: The arguments of the attack's class in
+            :mod:`lightning_plugins.attacks.text`.
+        stage: The loop to measure in: ``test``, or ``validate``, which ``fit`` also runs.
+        num_samples: The number of texts to attack, over all processes.
+        label: The class whose texts are attacked; None means both.
+        noise_samples: The number of draws that are averaged for each query. More than one attacks
+            the expectation over the noise; 1 is the attack of the papers.
+        fresh_draws: The number of new draws of the noise with which the found texts are scored.
+        threshold: The detector predicts class 1 if its score is above this value.
+        text_key: The index of the texts in a batch that is a tuple or list, or their key in a
+            dictionary.
+        label_key: The index or key of the labels.
+        seed: The seed of the attack and of the noise.
 
     Raises:
-        ValueError: an argument outside its range; at the start, a module without
+        ValueError: An argument is outside its range, or the module has no method
             ``probabilities``.
-        MisconfigurationException: a strategy that shards the parameters.
-        FileNotFoundError: ``pwws`` without WordNet, ``embedding_neighbours`` without vectors.
+        MisconfigurationException: The strategy shards the parameters.
+        FileNotFoundError: ``pwws`` finds no WordNet, or ``embedding_neighbours`` finds no vectors.
 
     Example::
 
@@ -121,17 +123,17 @@ class AdversarialTextEvaluation(Callback):
         self._labels: list[int] = []
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        # Processes ask the detector unequally often, and would wait for each other's parameters.
+        """Refuse an unsupported Trainer before data is prepared."""
+        # The number of queries differs between processes, so gathering parameters would deadlock.
         refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what gives no probabilities of texts."""
+        """Refuse a module without probabilities of texts."""
         self.check(trainer)
         if not callable(getattr(pl_module, "probabilities", None)):
             raise ValueError(
                 f"{type(pl_module).__name__} has no method probabilities(texts, seed), which "
-                "AdversarialTextEvaluation asks"
+                "AdversarialTextEvaluation calls"
             )
 
     def on_validation_batch_end(
@@ -143,12 +145,12 @@ class AdversarialTextEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the texts of a validation batch."""
+        """Collect the texts of a validation batch."""
         if self.stage == "validate" and not trainer.sanity_checking:
             self._keep(trainer, batch)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attack them."""
+        """Attack the collected texts."""
         if self.stage == "validate" and not trainer.sanity_checking:
             self._evaluate(pl_module)
 
@@ -161,12 +163,12 @@ class AdversarialTextEvaluation(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Keep the texts of a test batch."""
+        """Collect the texts of a test batch."""
         if self.stage == "test":
             self._keep(trainer, batch)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Attack them."""
+        """Attack the collected texts."""
         if self.stage == "test":
             self._evaluate(pl_module)
 
@@ -189,7 +191,7 @@ class AdversarialTextEvaluation(Callback):
         )
         scores = AttackScores().to(pl_module.device)
         scores.update(results)
-        # Computing them joins the processes.
+        # compute() reduces over the processes.
         pl_module.log_dict({f"attack/{name}": x.float() for name, x in scores.compute().items()})
         misled = still_misled(results, detector, self.fresh_draws, threshold=self.threshold)
         right = MeanMetric().to(pl_module.device)

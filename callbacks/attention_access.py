@@ -1,4 +1,4 @@
-"""Attention weights and head matrices of a network that was not written to show them."""
+"""Reads attention weights and head matrices from networks of several libraries."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,13 +13,13 @@ from torch.func import functional_call
 
 @dataclass(frozen=True)
 class HeadMatrices:
-    """Values and output of the heads of a layer.
+    """Value and output matrices of the heads of one layer.
 
     Attributes:
-        value: ``W_V`` ``(heads, dim, head_dim)``; heads that share values repeat them.
-        output: ``W_O`` ``(heads, head_dim, dim)``.
-        output_name: of the parameter that ``W_O`` is a view of.
-        inputs_first: whether that parameter has its inputs along the first axis.
+        value: ``W_V``, shape ``(heads, dim, head_dim)``; heads that share values repeat them.
+        output: ``W_O``, shape ``(heads, head_dim, dim)``.
+        output_name: The name of the parameter of which ``W_O`` is a view.
+        inputs_first: Whether the first axis of that parameter is its input.
     """
 
     value: Tensor
@@ -29,18 +29,19 @@ class HeadMatrices:
 
 
 class AttentionAccess:
-    """Finds the network in a module, and asks it for its attention.
+    """Finds the network in a module and reads its attention.
 
-    In this order: what has a method ``attention_patterns(tokens)`` that gives ``(batch, heads,
-    length, length)`` for each layer, and gives logits when called; a model of transformers, which
-    is asked for ``output_attentions`` with its eager attention for the time of the call; a module
-    with ``torch.nn.MultiheadAttention`` inside, which gives logits when called.
+    It uses the first of these that it finds: a submodule with a method
+    ``attention_patterns(tokens)`` that returns ``(batch, heads, length, length)`` for each layer,
+    and that returns logits when called; a model of transformers, which is called with
+    ``output_attentions`` and temporarily with its eager attention; a module that contains
+    ``torch.nn.MultiheadAttention`` and returns logits when called.
 
     Args:
-        module: in which to look.
+        module: The module to search.
 
     Raises:
-        MisconfigurationException: there is none of the three.
+        MisconfigurationException: None of the three is found.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -48,27 +49,27 @@ class AttentionAccess:
 
     @property
     def vocab_size(self) -> int | None:
-        """Tokens of the network, where it tells."""
+        """The number of tokens of the vocabulary, or None if the network does not have it."""
         config = getattr(self.network, "config", None)
         return getattr(self.network, "vocab_size", getattr(config, "vocab_size", None))
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of the longest sequence, where the network tells."""
+        """The length of the longest sequence, or None if the network does not have it."""
         config = getattr(self.network, "config", None)
         return getattr(self.network, "max_length", getattr(config, "max_position_embeddings", None))
 
     def logits(self, tokens: Tensor, replaced: dict[str, Tensor] | None = None) -> Tensor:
-        """``(batch, length, vocab_size)``, with some parameters replaced for this call."""
+        """Return ``(batch, length, vocab_size)``, with some parameters replaced for this call."""
         arguments = {"use_cache": False} if self._kind == "transformers" else {}
         found = functional_call(self.network, replaced or {}, (tokens,), arguments)
         return getattr(found, "logits", found)
 
     def patterns(self, tokens: Tensor) -> list[Tensor]:
-        """Attention ``(batch, heads, length, length)`` of each layer, rows sum to 1.
+        """Return the attention ``(batch, heads, length, length)`` of each layer; rows sum to 1.
 
         Raises:
-            MisconfigurationException: the network gives no weights.
+            MisconfigurationException: The network returns no weights.
         """
         if self._kind == "own":
             return list(self.network.attention_patterns(tokens))
@@ -85,10 +86,14 @@ class AttentionAccess:
         return list(found)
 
     def matrices(self, heads: list[int]) -> list[HeadMatrices] | None:
-        """Of each layer, given its number of heads; None where they are not laid out as known.
+        """Return the matrices of each layer, or None if their layout is unknown.
 
-        Known are ``v_proj`` and ``o_proj`` (LLaMA and its like), ``c_attn`` and ``c_proj`` as
-        GPT-2's ``Conv1D`` or nanoGPT's ``torch.nn.Linear``, and ``torch.nn.MultiheadAttention``.
+        Known layouts are ``v_proj`` and ``o_proj`` (LLaMA and similar models), ``c_attn`` and
+        ``c_proj`` as GPT-2's ``Conv1D`` or nanoGPT's ``torch.nn.Linear``, and
+        ``torch.nn.MultiheadAttention``.
+
+        Args:
+            heads: The number of heads of each layer.
         """
         found = [
             (name, kind, part)
@@ -103,7 +108,7 @@ class AttentionAccess:
         ]
 
     def vocabulary(self) -> tuple[Tensor, Tensor] | None:
-        """``W_E`` ``(vocab_size, dim)`` and ``W_U`` ``(dim, vocab_size)``, where they are known."""
+        """Return ``W_E`` ``(vocab_size, dim)`` and ``W_U`` ``(dim, vocab_size)``, if found."""
         if self._kind == "transformers":
             embed, unembed = (
                 self.network.get_input_embeddings(),
@@ -129,7 +134,7 @@ class AttentionAccess:
         handles = [layer.register_forward_pre_hook(ask, with_kwargs=True) for layer in layers]
         handles += [layer.register_forward_hook(take) for layer in layers]
         had_fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # it goes around the hooks
+        torch.backends.mha.set_fastpath_enabled(False)  # it bypasses the hooks
         try:
             self.network(tokens)
         finally:
@@ -140,7 +145,7 @@ class AttentionAccess:
 
 
 def without_head(matrices: HeadMatrices, head: int, network: nn.Module) -> dict[str, Tensor]:
-    """The output projection with the inputs from ``head`` set to zero, under its name."""
+    """Return the name and value of the output projection without the inputs from ``head``."""
     weight = network.get_parameter(matrices.output_name).detach().clone()
     size = matrices.output.shape[1]
     part = slice(head * size, (head + 1) * size)
@@ -162,9 +167,9 @@ def _network_of(module: nn.Module) -> tuple[Any, str]:
     if any(isinstance(part, nn.MultiheadAttention) for part in parts):
         return module, "torch"
     raise MisconfigurationException(
-        f"{type(module).__name__} has no attention that can be read: expected a model of "
-        "transformers, torch.nn.MultiheadAttention, or a method attention_patterns(tokens) that "
-        "gives (batch, heads, length, length) for each layer"
+        f"{type(module).__name__} has no readable attention: expected a model of transformers, "
+        "torch.nn.MultiheadAttention, or a method attention_patterns(tokens) that returns (batch, "
+        "heads, length, length) for each layer"
     )
 
 
@@ -193,12 +198,12 @@ def _layout(part: nn.Module) -> str | None:
 
 def _layout_of_fused(part: Any) -> str | None:
     weight = getattr(part.c_attn, "weight", None)
-    # GPTBigCode, which has this flag, keeps the query, key and value of a head side by side.
+    # GPTBigCode has this flag, and stores query, key and value per head: another layout.
     if weight is None or weight.dim() != 2 or hasattr(part, "multi_query"):
         return None
     is_linear = isinstance(part.c_attn, nn.Linear)
     inputs, outputs = reversed(weight.shape) if is_linear else weight.shape
-    # Also tells a layer of cross-attention, and transposed weights that are no nn.Linear.
+    # Also excludes cross-attention, and transposed weights outside nn.Linear.
     if outputs != 3 * inputs or isinstance(part.c_proj, nn.Linear) != is_linear:
         return None
     return "nanogpt" if is_linear else "gpt2"

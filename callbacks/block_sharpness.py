@@ -1,4 +1,4 @@
-"""Sharpness of each type of block in a transformer, from gradients that a run has anyway."""
+"""Estimates the sharpness of each block type of a transformer from the training gradients."""
 
 import math
 from collections import defaultdict
@@ -22,33 +22,35 @@ from lightning_plugins.optimizers.blocks import BLOCKS, BlockParameter, blocks_o
 from lightning_plugins.reports.run_pictures import compared_curves_picture
 
 # Multiplier = (sharpness of norms / sharpness of the block) to this power. Our fit to the paper's
-# four multipliers and the sharpness that is read off its chart for LLaMA 0.25B: 0.71.
+# four multipliers and to the sharpness in its chart for LLaMA 0.25B gives 0.71.
 _EXPONENT = 0.7
 
 
 class BlockSharpness(MeasuredCurves):
-    """Estimates how sharp the loss is in each type of block, and draws it over the run.
+    """Estimates the sharpness of the loss in each block type, and draws it over the run.
 
-    For a block with n parameters the estimate is B·‖g‖²/n, with g the gradient of the mean loss
-    over B samples that the optimizer step is made of, before clipping: the diagonal of the
-    Gauss-Newton matrix, averaged. It costs one norm a parameter at the steps it looks at and
-    changes nothing. While ``LateSAM`` is active, g is its gradient at the perturbed weights.
+    For a block with n parameters the estimate is B·‖g‖²/n, where g is the gradient of the mean loss
+    over the B samples of the optimizer step, before clipping. This estimates the mean diagonal
+    entry of the Gauss-Newton matrix. It costs one norm per parameter at the measured steps and does
+    not change the run. While ``LateSAM`` is active, g is its gradient at the perturbed weights.
 
-    Logs ``block_sharpness/qk`` and so on for embedding, qk, vo, ffn, norm, head, router and other,
-    where they occur. At the end of the run the picture ``block_sharpness`` goes to the loggers that
-    take pictures, else to the log folder, and multipliers for ``BlockwiseAdamW`` are suggested.
+    Logs ``block_sharpness/qk`` and so on for the block types embedding, qk, vo, ffn, norm, head,
+    router and other, as far as the model has them. At the end of the run, the picture
+    ``block_sharpness`` is sent to the loggers that accept pictures, or else written to the log
+    folder, and multipliers for ``BlockwiseAdamW`` are suggested.
 
-    Source: Wang et al., arXiv 2502.19002, section 3; their code has no such measurement.
+    Source: Wang et al., arXiv 2502.19002, section 3; their code does not contain such a
+    measurement.
 
     Args:
-        every_n_steps: optimizer steps between measurements.
-        patterns: regular expression -> block for names that no preset knows (``blocks_of``).
-        preset: names of gpt2, llama, qwen2_moe or vit; ``auto`` knows them all.
+        every_n_steps: The number of optimizer steps between measurements.
+        patterns: Regular expression -> block type, for names that no preset covers (``blocks_of``).
+        preset: gpt2, llama, qwen2_moe or vit; ``auto`` includes all of them.
 
     Raises:
-        ValueError: ``every_n_steps`` below 1; at the start of the run, a parameter whose block is
-            unknown.
-        MisconfigurationException: a strategy that shards the parameters.
+        ValueError: ``every_n_steps`` is below 1, or at the start of the run, the block type of a
+            parameter is unknown.
+        MisconfigurationException: The strategy shards the parameters.
 
     Example::
 
@@ -71,16 +73,16 @@ class BlockSharpness(MeasuredCurves):
         self._batch_size = 0
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work; begin a new curve with a new run."""
+        """Refuse unsupported configurations, and start new curves for a new run."""
         self.check(trainer)
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Sort the parameters into blocks."""
+        """Assign the parameters to block types."""
         self._parameters = blocks_of(
             pl_module.named_parameters(), type(self).__name__, self.patterns, self.preset
         )
@@ -88,16 +90,16 @@ class BlockSharpness(MeasuredCurves):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Learn how many samples a step is made of."""
-        if self._looks(trainer):
+        """Compute the number of samples of the optimizer step."""
+        if self._measures(trainer):
             accumulated = trainer.accumulate_grad_batches * trainer.world_size
             self._batch_size = extract_batch_size(batch) * accumulated
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Measure, on gradients that are unscaled and not yet clipped."""
-        if not self._looks(trainer):
+        """Measure the gradients, which are unscaled and not yet clipped."""
+        if not self._measures(trainer):
             return
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         parameters = [one for one in self._parameters if id(one.parameter) in stepped]
@@ -125,11 +127,12 @@ class BlockSharpness(MeasuredCurves):
         )
 
     def suggested_multipliers(self) -> dict[str, float]:
-        """Learning-rate multipliers from the measured sharpness, relative to the norms'.
+        """Return learning-rate multipliers, relative to the norms, from the measured sharpness.
 
-        (S_norm / S_block)^0.7, from geometric means over the second half of the measurements; 0.7
-        brings the paper's measured sharpness to its published multipliers, which were set by hand
-        following the order. A heuristic of ours. Empty where norms or gradients are missing.
+        The multiplier is (S_norm / S_block)^0.7, with geometric means over the second half of the
+        measurements. This is our heuristic: the exponent 0.7 maps the paper's measured sharpness to
+        its published multipliers, which its authors chose by hand in the order of sharpness. The
+        result is empty if there are no norms or no gradients.
         """
         means = {}
         for block, curve in self.values.items():
@@ -140,13 +143,13 @@ class BlockSharpness(MeasuredCurves):
             return {}
         return {block: (means["norm"] / mean) ** _EXPONENT for block, mean in means.items()}
 
-    def _looks(self, trainer: Trainer) -> bool:
+    def _measures(self, trainer: Trainer) -> bool:
         return trainer.global_step % self.every_n_steps == 0
 
 
 @torch.no_grad()
 def _mean_squares(parameters: list[BlockParameter]) -> dict[str, float]:
-    """Mean squared entry of the gradient in each block that has one."""
+    """Return the mean squared entry of the gradient for each block type that has gradients."""
     squares: dict[str, list[Tensor]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for one in parameters:

@@ -1,4 +1,4 @@
-"""Random generator states in the checkpoint, so that a resumed run is the uninterrupted one."""
+"""Saves the states of random generators in checkpoints, so that a run resumes exactly."""
 
 import sys
 from typing import Any
@@ -13,16 +13,17 @@ from lightning_plugins.nn.random_state import RandomState
 
 
 class ExactResume(Callback):
-    """Keeps the states of Python's, NumPy's, torch's and CUDA's generators in each checkpoint.
+    """Saves the states of Python's, NumPy's, torch's and CUDA's generators in each checkpoint.
 
     Lightning restores weights, optimizers, schedules and counters, but not the generators that
-    draw dropout masks and noise. With this callback, and data from a loader that resumes
-    (:class:`lightning_plugins.datamodules.ResumableDataLoader`), a run that is killed and resumed
-    gives the weights of the uninterrupted run, bit for bit on one process.
+    draw dropout masks and noise. With this callback, and a data loader that resumes
+    (:class:`lightning_plugins.datamodules.ResumableDataLoader`), an interrupted and resumed run
+    produces the weights of the uninterrupted run, bit for bit on one process.
 
-    Each rank's states are kept. A checkpoint written while an exception is handled holds only the
-    states of the rank that writes it, because the other ranks may no longer answer; a checkpoint
-    written within a gradient-accumulation window lacks the gradients gathered so far, and says so.
+    The states of all ranks are saved. A checkpoint that is written while an exception is handled
+    contains only the states of the rank that writes it, because the other ranks may no longer
+    respond. A checkpoint that is written within a gradient-accumulation window lacks the
+    accumulated gradients, and a warning reports this.
 
     Example::
 
@@ -34,11 +35,11 @@ class ExactResume(Callback):
         self._to_restore: list[dict[str, Any] | None] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Remember the trainer, which ``state_dict`` is not given."""
+        """Store the Trainer, because ``state_dict`` does not receive it."""
         self._trainer = trainer
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the states back, before the first batch after resuming is fetched."""
+        """Restore the states before the first batch after resuming is fetched."""
         load_pending_loader_states(trainer)
         if self._to_restore is None:
             return
@@ -48,12 +49,12 @@ class ExactResume(Callback):
             RandomState.from_plain(own).restore()
         else:
             rank_zero_warn(
-                f"the checkpoint holds no random states for rank {trainer.global_rank} of "
+                f"the checkpoint has no random states for rank {trainer.global_rank} of "
                 f"{trainer.world_size}: this run will differ from the uninterrupted one"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of all ranks, as tensors and plain data."""
+        """Return the states of all ranks as tensors and plain data."""
         trainer = self._trainer
         own = RandomState.capture(_cuda_devices(trainer)).to_plain()
         if trainer is None or trainer.world_size == 1:
@@ -68,25 +69,25 @@ class ExactResume(Callback):
         return {"random_states": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the states until training starts."""
+        """Store the states until training starts."""
         self._to_restore = state_dict["random_states"]
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Say so when the checkpoint falls within an accumulation window."""
+        """Warn if the checkpoint is written within an accumulation window."""
         window = trainer.accumulate_grad_batches
         progress = trainer.fit_loop.epoch_loop.batch_progress
         batches = progress.current.ready
-        # A loader without a length says only that it is through.
+        # A loader without a length only reports its last batch.
         ends_epoch = batches >= trainer.num_training_batches or progress.is_last_batch
         # Not `trainer.training`: it is False in the validation within an epoch, which saves too.
         is_fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
         if is_fitting and batches % window and not ends_epoch:
             rank_zero_warn(
                 f"this checkpoint falls within a window of {window} accumulated batches: "
-                "the gradients gathered so far are not in it, so resuming is not exact; "
-                "save every optimizer step or at the end of the epoch instead"
+                "it does not contain the accumulated gradients, so resuming is not exact; save at "
+                "optimizer steps or at the end of the epoch instead"
             )
 
 

@@ -1,4 +1,4 @@
-"""Which heads a transformer grows, and when."""
+"""Scores the attention heads of a transformer during training."""
 
 from typing import Any
 
@@ -27,51 +27,54 @@ Scores = dict[str, list[list[float]]]
 
 
 class HeadScores(Callback):
-    """Scores every attention head during training, and draws a heat map over heads and time.
+    """Scores every attention head during training, and draws a heat map over heads and steps.
 
-    On random tokens that come twice, fixed by the seed, in evaluation mode. Works with models of
-    transformers, with ``torch.nn.MultiheadAttention``, and with any module that has a method
-    ``attention_patterns(tokens)`` which gives ``(batch, heads, length, length)`` for each layer.
-    The run itself is, bit for bit, the run without the callback.
+    The scores are measured in evaluation mode on sequences of random tokens that occur twice; the
+    seed fixes them. Supported are models of transformers, ``torch.nn.MultiheadAttention``, and all
+    modules with a method ``attention_patterns(tokens)`` that returns ``(batch, heads, length,
+    length)`` for each layer. The run itself is, bit for bit, the run without the callback.
 
     =================== =========================================================================
-    score of a head     what it is
+    score of a head     definition
     =================== =========================================================================
-    ``previous_token``  attention on the token before
+    ``previous_token``  attention on the previous token
     ``duplicate_token`` attention on earlier copies of the token
     ``induction``       attention on the tokens after earlier copies of the token
-    ``copying``         ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``; weights alone
-    ``ablation``        rise of the cross-entropy on the second copy, in nats, without the head:
-                        the causal check of the others
+    ``copying``         ``Re Σλ / Σ|λ|`` of the eigenvalues of ``W_E W_V W_O W_U``; weights only
+    ``ablation``        rise of the cross-entropy on the second copy, in nats, without the head;
+                        a causal check of the other scores
     =================== =========================================================================
 
-    The first three are shares of attention in [0, 1], those of Olsson et al. (*In-context Learning
+    The first three are shares of attention in [0, 1], as in Olsson et al. (*In-context Learning
     and Induction Heads*, 2022) and TransformerLens. ``copying`` and ``ablation`` need projections
-    of a known layout (GPT-2, LLaMA and its like, PyTorch's own) and are left out with a warning
-    where there are none.
+    of a known layout (GPT-2, LLaMA and similar models, PyTorch's own); otherwise they are omitted
+    with a warning.
 
-    Logs ``heads/induction`` and so on, the largest value of any head, and ``heads/in_context``: the
-    cross-entropy on the second copy minus that on the first, in nats; negative for a model that
-    learns in context. All values are in ``steps`` and ``scores``. The picture ``head_scores`` goes
-    to the loggers that take pictures, else to the log folder.
+    Logs the largest value over all heads as ``heads/induction`` and so on, and
+    ``heads/in_context``: the cross-entropy on the second copy minus that on the first, in nats. It
+    is negative if the model learns in context. All values are in ``steps`` and ``scores``. The
+    picture ``head_scores`` is sent to the loggers that accept pictures, or else written to the log
+    folder.
 
     It measures before the first step, every ``every_n_steps``, and at the end. A measurement costs
-    two forward passes over the probe, and one more for each head with ``ablation``.
+    two forward passes over the probe, and with ``ablation`` one more per head.
 
     Args:
-        every_n_steps: optimizer steps between measurements.
-        period: tokens of a copy; two copies must fit into the network's context.
-        num_sequences: of the probe.
-        vocab_size: tokens that the probe draws from; None asks the network.
-        ablation: whether heads are taken out one by one.
+        every_n_steps: The number of optimizer steps between measurements.
+        period: The number of tokens of one copy; two copies must fit into the network's context.
+        num_sequences: The number of sequences of the probe.
+        vocab_size: The number of tokens from which the probe is drawn; None reads it from the
+            network.
+        ablation: Whether heads are removed one by one.
         rows: ``matching`` is the share among tokens that have something to attend to, 1 for a
             perfect head; ``all`` is the share among all tokens, as in TransformerLens.
-        seed: of the probe.
+        seed: The seed of the probe.
 
     Raises:
-        ValueError: an argument outside its range, or a probe longer than the network's context.
-        MisconfigurationException: no attention is found, it gives no weights, or the strategy
-            shards the parameters.
+        ValueError: An argument is outside its range, or the probe is longer than the network's
+            context.
+        MisconfigurationException: The module has no attention, its attention returns no weights, or
+            the strategy shards the parameters.
 
     Example::
 
@@ -111,23 +114,23 @@ class HeadScores(Callback):
         self.scores: list[Scores] = []
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work; begin anew with a new run."""
+        """Refuse unsupported configurations, and discard the scores of an earlier run."""
         self.check(trainer)
         if stage == "fit" and trainer.global_step == 0:
             self.steps, self.scores = [], []
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the attention, while a mistake costs nothing, and score the untrained heads."""
+        """Locate the attention, so that errors appear before training, and score the heads."""
         access = AttentionAccess(pl_module)
         self._refuse_probe(access)
         if self.ablation and access.matrices(self._heads(access, pl_module)) is None:
             rank_zero_warn(
                 f"the heads of {type(access.network).__name__} have no projections of a known "
-                "layout: 'copying' and 'ablation' are left out"
+                "layout: 'copying' and 'ablation' are omitted"
             )
         if trainer.global_step == 0:
             self._record(trainer, pl_module)
@@ -135,19 +138,19 @@ class HeadScores(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure, if it is time."""
+        """Measure, if the step is due."""
         step = trainer.global_step
         if step % self.every_n_steps == 0 and self.steps[-1:] != [step]:
             self._record(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the end of the run, and draw the heat map."""
+        """Measure at the end of the run, and draw the heat map."""
         if self.steps[-1:] != [trainer.global_step]:
             self._record(trainer, pl_module)
         log_picture(trainer, "head_scores", lambda: heat_map_picture(self.steps, self.curves()))
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
-        """Score -> head, such as ``1.0`` for the first one of the second layer -> value a step."""
+        """Return score -> head -> one value per measured step; head ``1.0`` is layer 1, head 0."""
         names = [name for name in self.scores[0] if name != "in_context"]
         return {
             name: {
@@ -159,13 +162,14 @@ class HeadScores(Callback):
         }
 
     def measure(self, pl_module: LightningModule) -> Scores:
-        """The scores of a module as it stands; also outside of a run.
+        """Score the heads of a module; works also outside of a run.
 
         Returns:
-            score -> layer -> head, and ``in_context`` -> one layer with one number.
+            Score -> layer -> head, and ``in_context`` -> one layer with one number.
 
         Raises:
-            MisconfigurationException: no attention is found, or it gives no weights.
+            MisconfigurationException: The module has no attention, or its attention returns no
+                weights.
         """
         access = AttentionAccess(pl_module)
         tokens = self._probe(access).to(pl_module.device)
@@ -179,19 +183,19 @@ class HeadScores(Callback):
                 for name, pattern_of in PATTERNS.items()
             }
             first, second = self._losses(access.logits(tokens), tokens)
-            scores |= self._of_matrices(access, patterns, tokens, second)
+            scores |= self._scores_of_weights(access, patterns, tokens, second)
         return scores | {"in_context": [[second - first]]}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was measured so far."""
+        """Return the scores, so that a resumed run draws them from the first step."""
         return {"steps": list(self.steps), "scores": list(self.scores)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the curves."""
+        """Continue the scores of a checkpoint."""
         self.steps = list(state_dict["steps"])
         self.scores = list(state_dict["scores"])
 
-    def _of_matrices(
+    def _scores_of_weights(
         self, access: AttentionAccess, patterns: list[Tensor], tokens: Tensor, loss: float
     ) -> Scores:
         matrices = access.matrices([pattern.shape[1] for pattern in patterns])
@@ -216,7 +220,7 @@ class HeadScores(Callback):
         return scores
 
     def _losses(self, logits: Tensor, tokens: Tensor) -> tuple[float, float]:
-        """Cross-entropy in nats on the first copy, and on the second without its first token."""
+        """Return the cross-entropy in nats on both copies; the second without its first token."""
         losses = cross_entropy(
             logits[:, :-1].float().transpose(1, 2), tokens[:, 1:], reduction="none"
         )
@@ -241,7 +245,7 @@ class HeadScores(Callback):
             found = [pattern.shape[1] for pattern in access.patterns(tokens[:1])]
         if not found:
             raise MisconfigurationException(
-                f"{type(access.network).__name__} has no attention layer that gives its weights"
+                f"{type(access.network).__name__} has no attention layer that returns its weights"
             )
         return found
 
@@ -257,7 +261,6 @@ class HeadScores(Callback):
         vocab_size = self.vocab_size or access.vocab_size
         if vocab_size is None:
             raise MisconfigurationException(
-                f"{type(access.network).__name__} does not say how many tokens it knows: give "
-                "HeadScores a vocab_size"
+                f"{type(access.network).__name__} has no vocab_size: set vocab_size of HeadScores"
             )
         return repeated_probe(self.num_sequences, self.period, vocab_size, self.seed)

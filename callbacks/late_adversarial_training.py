@@ -1,4 +1,4 @@
-"""Adversarial training, for the whole run or only its last part."""
+"""Adversarial training, for the whole run or only for its last part."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -19,51 +19,54 @@ from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
 class LateAdversarialTraining(PhaseCallback):
     """Adversarial training from ``start`` to ``end``, by default in the last quarter of the run.
 
-    ``start=0`` is adversarial training as Madry et al. (arXiv 1706.06083) do it. Zhou et al. (arXiv
-    2410.10373) extend to it what they find for sharpness-aware minimization: a few epochs at the
-    end of training do much of what the whole run does. The defaults are their released settings:
-    PGD with 10 steps of 2/255 and a random start, L-infinity, eps 4/255, the optimizer kept.
+    ``start=0`` is the adversarial training of Madry et al. (arXiv 1706.06083). Zhou et al. (arXiv
+    2410.10373) extend their result on sharpness-aware minimization to it: a few epochs at the end
+    of training achieve much of the effect of the whole run. The defaults are their released
+    settings: PGD with 10 steps of 2/255 and a random start, L-infinity, eps 4/255, the optimizer
+    kept.
 
-    While active, ``training_step`` is given the batch with its images replaced by adversarial ones.
-    Everything else sees the loader's batch. The attack calls the module in evaluation mode
-    (BatchNorm with running statistics, no dropout) and in the run's precision; it leaves modes,
-    buffers, torchmetrics, logs and parameter gradients as they were. With several processes each
-    attacks its own batch. With :class:`LateSAM` both passes see the same adversarial batch. Before
-    ``start`` the run is, bit for bit, the run without the callback.
+    While the callback is active, ``training_step`` receives the batch with adversarial images.
+    Other callbacks and hooks receive the loader's batch. The attack calls the module in evaluation
+    mode (BatchNorm with running statistics, no dropout) and in the precision of the run. It
+    restores modes, buffers, torchmetrics and parameter gradients, and logs nothing. With several
+    processes each one attacks its own batch. With :class:`LateSAM` both passes use the same
+    adversarial batch. Before ``start`` the run is, bit for bit, the run without the callback.
 
-    What the attack raises is the module's ``loss(images, labels)``, if it has a method with these
-    two parameter names, else the cross-entropy of ``module(images)``. The random start draws from
-    torch's global generator of the device, which ``ExactResume`` keeps.
+    The attack maximizes the module's ``loss(images, labels)``, if it has a method with these two
+    parameter names, or else the cross-entropy of ``module(images)``. The random start uses torch's
+    global generator of the device, whose state ``ExactResume`` saves.
 
-    Logs, while active, at the steps that loggers record: ``adversarial/loss_gap``, the attack's
-    loss on the adversarial batch minus that on the batch, in evaluation mode before the step.
+    While active, logs ``adversarial/loss_gap`` at the steps at which the Trainer logs: the attack's
+    loss on the adversarial batch minus that on the original batch, in evaluation mode, before the
+    optimizer step.
 
     Args:
-        start: when it begins, counted in ``unit``.
-        end: when it ends; None is the end of the run.
+        start: The beginning, in ``unit``.
+        end: The end; None means the end of the run.
         unit: ``fraction`` of the run's optimizer steps, ``epoch``, or optimizer ``step``.
-        attack: ``pgd``, or the single step ``fgsm`` (arXiv 1412.6572), to which ``step_size``,
-            ``steps`` and ``random_start`` do not apply.
-        norm: ``linf``, the largest change of a pixel value, or ``l2``, the length of the change of
-            an image.
-        eps: radius in pixel units.
-        step_size: in pixel units; None is ``eps / 2``.
-        steps: gradients for each batch.
-        random_start: begin at a random point of the ball, not at the image.
-        input_key: place of the images in a batch that is a tuple or list, or key in a dictionary.
-        label_key: of the labels, likewise.
-        mean: that was subtracted from each channel; None takes ``mean`` and ``std`` of the
-            DataModule, where it has them, else inputs are taken for pixel values.
-        std: by which each channel was divided.
-        clamp: lowest and highest pixel value; ``(-inf, inf)`` for inputs without bounds.
+        attack: ``pgd``, or the single step ``fgsm`` (arXiv 1412.6572), which ignores ``step_size``,
+            ``steps`` and ``random_start``.
+        norm: ``linf``, the largest change of a pixel value, or ``l2``, the Euclidean length of the
+            change of an image.
+        eps: The radius in pixel units.
+        step_size: The step size in pixel units; None means ``eps / 2``.
+        steps: The number of gradients per batch.
+        random_start: Whether to start at a random point of the ball instead of the image.
+        input_key: The index of the images in a batch that is a tuple or list, or their key in a
+            dictionary.
+        label_key: The index or key of the labels.
+        mean: The mean that was subtracted from each channel. If None, the DataModule's ``mean`` and
+            ``std`` are used; without them the inputs are treated as pixel values.
+        std: The divisor of each channel.
+        clamp: The lowest and highest pixel value; ``(-inf, inf)`` for unbounded inputs.
 
     Raises:
-        ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
-            ``start`` beyond the end, a ``fraction`` or ``epoch`` where the training loader has no
-            length; at the first batch of the run, images that are not there, not floating point or
-            not in ``clamp``.
-        MisconfigurationException: manual optimization, a strategy that shards the parameters, a
-            ``dataloader_iter`` training step, or two of these callbacks at one time.
+        ValueError: An argument is outside its range, a ``fraction`` is given for an endless run,
+            the run ends before ``start``, or a ``fraction`` or ``epoch`` is given and the training
+            loader has no length. At the first batch of the run: the images are missing, not
+            floating point or outside ``clamp``.
+        MisconfigurationException: The module uses manual optimization or a ``dataloader_iter``
+            training step, the strategy shards the parameters, or two of these callbacks overlap.
 
     Example::
 
@@ -94,9 +97,9 @@ class LateAdversarialTraining(PhaseCallback):
         if attack not in ("pgd", "fgsm"):
             raise ValueError(f"attack={attack!r}: expected 'pgd' or 'fgsm'")
         if attack == "fgsm" and step_size is not None:
-            raise ValueError(f"step_size={step_size}: fgsm makes one step of eps; use attack='pgd'")
+            raise ValueError(f"step_size={step_size}: fgsm takes one step of eps; use attack='pgd'")
         check_iterations(steps, 1, step_size)
-        ThreatModel(eps, norm, mean, std, clamp)  # checks them
+        ThreatModel(eps, norm, mean, std, clamp)  # validates the arguments
         self.attack = attack
         self.norm = norm
         self.eps = eps
@@ -113,13 +116,13 @@ class LateAdversarialTraining(PhaseCallback):
         self._loss_gap: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to count anew; what a checkpoint holds is loaded after this."""
+        """Reset the counter; a checkpoint is loaded after this hook."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self.adversarial_batches = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the first and last adversarial step and take the place where batches pass."""
+        """Compute the first and last adversarial step, and intercept the batches."""
         super().on_train_start(trainer, pl_module)
         self._threat = None
         self._release = replace_batches(trainer, partial(self._replace, trainer, pl_module))
@@ -127,7 +130,7 @@ class LateAdversarialTraining(PhaseCallback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the first batch, so that a mistake is told now and not late in the run."""
+        """Check the first batch, so that an error is raised now and not late in the run."""
         if self._threat is not None:
             return
         element_of(batch, self.label_key, "label_key")
@@ -139,20 +142,20 @@ class LateAdversarialTraining(PhaseCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log what was measured."""
+        """Log the loss gap, if it was measured at this step."""
         if self._loss_gap is not None:
             pl_module.log("adversarial/loss_gap", self._loss_gap)
             self._loss_gap = None
 
     def state_dict(self) -> dict[str, Any]:
-        """What was done so far; whether it is active follows from the step counter."""
+        """Return the counters; the step counter determines whether the callback is active."""
         return {
             "adversarial_batches": self.adversarial_batches,
             "first_active_step": self.first_active_step,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue counting."""
+        """Restore the counters."""
         self.adversarial_batches = state_dict["adversarial_batches"]
         self.first_active_step = state_dict["first_active_step"]
 
@@ -167,7 +170,7 @@ class LateAdversarialTraining(PhaseCallback):
         loss = classification_loss(pl_module)
         with under_attack(trainer, pl_module):
             adversarial = self._attacked(trainer, lambda x: loss(x, labels), images)
-            # Two more forward passes, so only where a logger takes the value.
+            # This costs two forward passes, so it is measured only at logging steps.
             every = trainer.log_every_n_steps  # type: ignore[attr-defined]
             if every and (step + 1) % every == 0:
                 with torch.no_grad():
@@ -182,14 +185,14 @@ class LateAdversarialTraining(PhaseCallback):
         threat = self._threat
         assert threat is not None
         scaler = getattr(trainer.precision_plugin, "scaler", None)
-        # As in training, small gradients of half precision would be zero without it.
+        # As in training, small gradients underflow in half precision without the scale.
         scaled = loss if scaler is None else lambda x: scaler.scale(loss(x))
         pixels: dict[str, Any] = {
             "norm": threat.norm,
             "mean": threat.mean,
             "std": threat.std,
             "clamp": threat.clamp,
-            "check_range": False,  # was done at the first batch; it waits for the device
+            "check_range": False,  # done at the first batch; it synchronizes with the device
         }
         if self.attack == "fgsm":
             return fgsm(scaled, images, self.eps, **pixels)

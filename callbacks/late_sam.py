@@ -1,4 +1,4 @@
-"""Sharpness-Aware Minimization (SAM), for the whole run or only its last part."""
+"""Sharpness-Aware Minimization (SAM), for the whole run or only for its last part."""
 
 import re
 from typing import TYPE_CHECKING, Any, Literal
@@ -26,48 +26,51 @@ class LateSAM(PhaseCallback):
     """Sharpness-Aware Minimization (SAM) from ``start`` to ``end``, by default in the last quarter.
 
     ``start=0`` is plain SAM. Zhou et al. (arXiv 2410.10373) find that a few epochs of SAM at the
-    end of training do nearly what SAM in the whole run does, at a fraction of its second passes.
+    end of training achieve nearly the effect of SAM in the whole run, with a fraction of its second
+    passes.
 
-    While active, each optimizer step first computes the gradient as always, moves the weights to
-    the worst point within ``rho`` (Foret et al., arXiv 2010.01412), computes the gradient there on
-    the same batches with the same dropout masks, puts the weights back bit for bit, and hands that
-    second gradient to clipping and to the optimizer. Before ``start`` the run is, bit for bit, the
-    run without the callback. Any optimizer with automatic optimization works, except LBFGS.
+    While active, each optimizer step computes the gradient as usual, moves the weights to the worst
+    point within ``rho`` (Foret et al., arXiv 2010.01412), computes the gradient there on the same
+    batches with the same dropout masks, restores the weights bit for bit, and passes the second
+    gradient to clipping and to the optimizer. Before ``start`` the run is, bit for bit, the run
+    without the callback. All optimizers with automatic optimization are supported, except LBFGS.
 
-    In the second pass nothing is logged, and torchmetrics, BatchNorm statistics and other buffers
-    are as the first pass left them: what is reported is the loss at the unperturbed weights. Your
-    own bookkeeping inside ``training_step`` does run twice.
+    The second pass logs nothing and leaves torchmetrics, BatchNorm statistics and other buffers
+    unchanged, so the reported loss is the loss at the unperturbed weights. Other side effects of
+    ``training_step``, such as your own counters, happen twice.
 
-    Logs, while active and at the steps at which the Trainer logs: ``sam/gradient_norm`` and
-    ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights), both of the
-    last SAM step, which with ``interval`` may be an earlier one.
+    While active, logs at the steps at which the Trainer logs: ``sam/gradient_norm`` and
+    ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights). Both are
+    values of the last SAM step, which may be an earlier step if ``interval`` is above 1.
 
     Args:
-        start: when SAM begins, counted in ``unit``.
-        end: when it ends; None is the end of the run.
+        start: The beginning of SAM, in ``unit``.
+        end: The end of SAM; None means the end of the run.
         unit: ``fraction`` of the run's optimizer steps, ``epoch``, or optimizer ``step``.
-        rho: radius of the neighbourhood in the L2 norm of all weights, > 0. Common values are 0.05
-            to 0.2, and about 10 times that for ``asam``.
-        rho_warmup: optimizer steps over which the radius rises linearly to ``rho``.
-        mode: ``sam``, ``asam`` (radius relative to each weight's size, arXiv 2102.11600), or
+        rho: The radius of the neighbourhood in the L2 norm of all weights, above 0. Common values
+            are 0.05 to 0.2, and about 10 times that for ``asam``.
+        rho_warmup: The number of optimizer steps over which the radius rises linearly to ``rho``.
+        mode: ``sam``, ``asam`` (radius relative to the size of each weight, arXiv 2102.11600), or
             ``usam`` (``rho`` times the gradient, not normalized).
-        interval: every how many optimizer steps a step is a SAM step.
-        parameters: regular expression; only parameters whose name it is found in are perturbed,
-            for example ``norm``. The norm is over these alone.
-        accumulation: with gradient accumulation, perturb once with the ``exact`` gradient of all
-            micro-batches and repeat them all, or each ``micro-batch`` with its own (m-sharpness).
-        local: with several processes, perturb each with its own gradient (m-sharpness; no
-            communication in the first pass) or with the averaged one.
-        momentum: at each switch, ``keep`` the optimizer's state or ``reset`` it, as the released
-            code of arXiv 2410.10373 does, which switches between two optimizers.
+        interval: The number of optimizer steps from one SAM step to the next.
+        parameters: A regular expression; only parameters whose name contains a match are perturbed,
+            for example ``norm``. The norm is computed over these parameters.
+        accumulation: With gradient accumulation, ``exact`` perturbs once with the gradient of all
+            micro-batches and repeats them all; ``micro-batch`` perturbs each micro-batch with its
+            own gradient (m-sharpness).
+        local: With several processes, whether each process perturbs with its own gradient
+            (m-sharpness; the first pass does not communicate) or with the averaged gradient.
+        momentum: At the start and the end of SAM, ``keep`` the optimizer's state or ``reset`` it.
+            The released code of arXiv 2410.10373 resets it, because it switches between two
+            optimizers.
 
     Raises:
-        ValueError: an argument outside its range, a ``fraction`` of a run without an end, a
-            ``start`` beyond the end, a ``fraction`` or ``epoch`` where the training loader has no
-            length, or ``parameters`` that match no name.
-        MisconfigurationException: manual optimization, a strategy that shards the parameters,
-            LBFGS, a ``dataloader_iter`` training step, two of these callbacks at one time, or
-            ``momentum="reset"`` with simulated agents.
+        ValueError: An argument is outside its range, a ``fraction`` is given for an endless run,
+            the run ends before ``start``, a ``fraction`` or ``epoch`` is given and the training
+            loader has no length, or ``parameters`` matches no name.
+        MisconfigurationException: The module uses manual optimization, LBFGS or a
+            ``dataloader_iter`` training step, the strategy shards the parameters, two of these
+            callbacks overlap, or ``momentum="reset"`` is set with simulated agents.
 
     Example::
 
@@ -93,7 +96,7 @@ class LateSAM(PhaseCallback):
         momentum: Literal["keep", "reset"] = "keep",
     ) -> None:
         super().__init__(Phase(start, end, unit))
-        WeightPerturbation(torch.optim.SGD([torch.zeros(1)]), rho, mode)  # checks rho and mode
+        WeightPerturbation(torch.optim.SGD([torch.zeros(1)]), rho, mode)  # validates rho and mode
         if rho_warmup < 0:
             raise ValueError(f"rho_warmup={rho_warmup}: expected 0 or more optimizer steps")
         if interval < 1:
@@ -106,7 +109,7 @@ class LateSAM(PhaseCallback):
             re.compile(parameters or "")
         except re.error as error:
             raise ValueError(
-                f"parameters={parameters!r} is no regular expression: {error}"
+                f"parameters={parameters!r} is not a regular expression: {error}"
             ) from error
         self.rho = rho
         self.rho_warmup = rho_warmup
@@ -122,33 +125,33 @@ class LateSAM(PhaseCallback):
         self._measured: dict[str, Tensor] | None = None
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         super().check(trainer)
         if self.local and uses_static_graph(trainer):
             raise MisconfigurationException(
-                "local=True leaves out a synchronization, which DDP with static_graph=True does "
-                "not survive: set local=False or static_graph=False"
+                "local=True skips a synchronization, which DDP with static_graph=True does not "
+                "support: set local=False or static_graph=False"
             )
         if self.momentum == "reset":
             refuse_simulated_agents(trainer, "momentum='reset'", "set momentum='keep'")
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin to count anew; what a checkpoint holds is loaded after this."""
+        """Reset the counters; a checkpoint is loaded after this hook."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
             self.sam_steps = self._momentum_resets = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the first and last SAM step and take the place where training closures are built."""
+        """Compute the first and last SAM step, and intercept the training closures."""
         super().on_train_start(trainer, pl_module)
         optimizer = trainer.optimizers[0]
         if isinstance(optimizer, torch.optim.LBFGS):
             raise MisconfigurationException(
-                "LateSAM cannot work with LBFGS, which evaluates its closure several times a step"
+                "LateSAM does not support LBFGS, which evaluates its closure several times per step"
             )
         if self.momentum == "reset" and isinstance(optimizer, torch.optim.Adagrad):
             raise MisconfigurationException(
-                "momentum='reset' clears the optimizer's state, which Adagrad makes only once: "
+                "momentum='reset' clears the optimizer's state, which Adagrad creates only once: "
                 "set momentum='keep'"
             )
         perturbation = WeightPerturbation(
@@ -162,7 +165,7 @@ class LateSAM(PhaseCallback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Reset the momentum at a switch, if asked."""
+        """Reset the momentum at the start and the end of SAM, if requested."""
         if self.momentum == "keep":
             return
         switches = [moment for moment in (self._first_step, self._last_step) if moment]
@@ -174,7 +177,7 @@ class LateSAM(PhaseCallback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Count the SAM step and log what the last one measured."""
+        """Count the SAM step and log the measurements of the last one."""
         if self._closures is None or not steps_the_optimizer(trainer):
             return
         if (measured := self._closures.take_measurements()) is not None:
@@ -182,13 +185,13 @@ class LateSAM(PhaseCallback):
             self.sam_steps += 1
             if self.first_active_step is None:
                 self.first_active_step = trainer.global_step - 1
-        # Not only at SAM steps: with an interval, none of them need be one at which it logs.
+        # Not only at SAM steps: with an interval, no SAM step may coincide with a logging step.
         lasts = self._lasts_at(trainer.global_step - 1)
         if self._measured is not None and lasts and logs_at_this_step(trainer):
             pl_module.log_dict(self._measured)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was done so far; whether SAM is active follows from the step counter."""
+        """Return the counters; the step counter determines whether SAM is active."""
         return {
             "sam_steps": self.sam_steps,
             "first_active_step": self.first_active_step,
@@ -196,7 +199,7 @@ class LateSAM(PhaseCallback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue counting."""
+        """Restore the counters."""
         self.sam_steps = state_dict["sam_steps"]
         self.first_active_step = state_dict["first_active_step"]
         self._momentum_resets = state_dict["momentum_resets"]
@@ -220,7 +223,7 @@ class LateSAM(PhaseCallback):
         ]
         if not chosen:
             raise ValueError(
-                f"parameters={self.parameters!r} is found in no parameter's name; the names are "
+                f"parameters={self.parameters!r} matches no parameter name; the names are "
                 f"{', '.join(name for name, _ in named[:8])}{', …' if len(named) > 8 else ''}"
             )
         return chosen

@@ -1,4 +1,4 @@
-"""Names of parameters for optimizers that are given bare ones."""
+"""Registers parameter names for optimizers that receive parameters without names."""
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -6,13 +6,14 @@ from lightning_plugins.optimizers.parameter_names import register_names
 
 
 class ParameterNames(Callback):
-    """Lets optimizers that act by block find the names of parameters handed over without them.
+    """Makes parameter names available to optimizers that receive parameters without names.
 
-    Needed only where a module's ``configure_optimizers`` makes a list of parameters first:
-    ``model.parameters()`` and ``model.named_parameters()`` tell their names by themselves. It has
-    no state, and writes and logs nothing.
+    Optimizers with settings per block type need the names. The callback is only required if
+    ``configure_optimizers`` builds a list of parameters first: with ``model.parameters()`` and
+    ``model.named_parameters()`` the optimizers find the names without it. It has no state, and
+    writes and logs nothing.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Register the module; parameters that ``configure_model`` makes later are found too."""
+        """Register the module; parameters that ``configure_model`` creates later are included."""
         register_names(pl_module)

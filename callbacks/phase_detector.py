@@ -1,4 +1,4 @@
-"""The phases of a run that first learns what is easy, and later what is right."""
+"""Detects the learning phases of a run: partial learning, plateau, emergence, convergence."""
 
 import math
 import statistics
@@ -30,32 +30,35 @@ _NAMES = {
 class PhaseDetector(MeasuredCurves):
     """Finds partial learning, plateau, emergence and convergence of a run, and draws them.
 
-    Partial learning ends where the lazy metric falls to ``partial_share`` of its first value; the
-    end of the plateau, the emergence and the convergence are where the progress of the rich
-    mechanism reaches 0.1, 0.5 and 0.9.
-    Moments lie between logged steps by interpolation, so set the Trainer's ``log_every_n_steps``
-    well below the length of the emergence. A module that also logs its first step lets the lazy
-    metric be compared with its very first value.
+    Two logged metrics define the phases: the *lazy* loss, which is learned first, and the progress
+    of the *rich* mechanism. Partial learning ends when the lazy loss falls to ``partial_share`` of
+    its first value. The end of the plateau, the emergence and the convergence are the steps at
+    which the progress reaches 0.1, 0.5 and 0.9. Steps between logged steps are interpolated, so set
+    the Trainer's ``log_every_n_steps`` well below the length of the emergence. If the module also
+    logs its first step, the lazy loss is compared with its value at that step.
 
-    A module with a method ``phase_reference(steps)`` is asked for the values that a theory predicts
-    (metric name -> one value a step, or None); the same rule gives the predicted phases, and both
-    are drawn. :class:`~lightning_plugins.litmodels.InductionMixture` has one.
+    If the module has a method ``phase_reference(steps)``, it returns the values that a theory
+    predicts (metric name -> one value per step, or None). The same rule then yields predicted
+    phases, and both are drawn. :class:`~lightning_plugins.litmodels.InductionMixture` has this
+    method.
 
-    Logs at the end of the run ``phases/partial_learning_end``, ``phases/plateau_end``,
-    ``phases/emergence``, ``phases/convergence`` in optimizer steps, for each that was reached, and
-    the same under ``phases_predicted/``. The picture ``phases`` goes to the loggers that take
-    pictures, else to the log folder. A resumed run has the whole curves.
+    At the end of the run, logs the phases that were reached, in optimizer steps:
+    ``phases/partial_learning_end``, ``phases/plateau_end``, ``phases/emergence`` and
+    ``phases/convergence``, and the predictions with the prefix ``phases_predicted/``. The picture
+    ``phases`` is sent to the loggers that accept pictures, or else written to the log folder. A
+    resumed run has the complete curves.
 
     Args:
-        lazy: name of the logged loss that is learned first.
-        progress: name of a logged value that goes from 0 to 1 as the rich mechanism is learned.
-        drawn: further logged values for the picture.
-        partial_share: of its first value, to which the lazy loss falls in partial learning.
-        smoothing: logged points of the running median of both metrics; odd.
+        lazy: The name of the logged loss that is learned first.
+        progress: The name of a logged metric that rises from 0 to 1 as the rich mechanism is
+            learned.
+        drawn: The names of further logged metrics to draw.
+        partial_share: The share of its first value at which the lazy loss ends partial learning.
+        smoothing: The number of logged points in the running median of both metrics; odd.
 
     Raises:
-        ValueError: an argument outside its range.
-        MisconfigurationException: the module does not log a metric of that name.
+        ValueError: An argument is outside its range.
+        MisconfigurationException: The module does not log a metric of that name.
 
     Example::
 
@@ -86,7 +89,7 @@ class PhaseDetector(MeasuredCurves):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Take what was logged at this step."""
+        """Record the metrics that were logged at this step."""
         step = trainer.global_step
         if not (step == 1 or logs_at_this_step(trainer)) or self.steps[-1:] == [step]:
             return
@@ -105,7 +108,7 @@ class PhaseDetector(MeasuredCurves):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the phases, log them, and draw them."""
         if not self.steps:
-            rank_zero_warn("PhaseDetector saw no logged step: reduce log_every_n_steps")
+            rank_zero_warn("PhaseDetector found no logged step: reduce log_every_n_steps")
             return
         lazy, progress = (
             running_median(self.values[name], self.smoothing) for name in (self.lazy, self.progress)
@@ -133,7 +136,7 @@ class PhaseDetector(MeasuredCurves):
         try:
             return method(self.steps) or {}
         except (ImportError, ValueError) as error:
-            rank_zero_warn(f"the phases have no reference: {error}")
+            rank_zero_warn(f"the predicted phases are missing: {error}")
             return {}
 
     def _picture(self, reference: Mapping[str, Sequence[float]]) -> Picture:
@@ -144,7 +147,7 @@ class PhaseDetector(MeasuredCurves):
 
 
 def running_median(values: Sequence[float], width: int) -> list[float]:
-    """The median of up to ``width`` points around each; fewer at the ends, always symmetric."""
+    """Return the median of ``width`` points around each point; symmetric, fewer at the ends."""
     half = width // 2
     medians = []
     for place in range(len(values)):
@@ -166,7 +169,7 @@ def _listed(moments: Mapping[str, float]) -> str:
 
 
 def _bands(phases: Phases, start: float, end: float) -> dict[str, tuple[float, float]]:
-    """Label -> from where to where, of the phases that came in the expected order."""
+    """Return label -> (start, end) of the phases that occurred in the expected order."""
     moments = {"start": start, "end": end, **vars(phases)}
     bands = {}
     for label, (first, last) in _NAMES.items():

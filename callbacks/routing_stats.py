@@ -1,4 +1,4 @@
-"""How a mixture of experts uses its experts, over the run and over the domain."""
+"""Measures how a mixture of experts distributes the validation samples over its experts."""
 
 from typing import Any
 
@@ -24,29 +24,31 @@ _MOST_TOKENS = 20_000
 
 
 class RoutingStats(MeasuredCurves):
-    """Measures in each validation where the gates send the validation samples.
+    """Measures in each validation to which experts the gates send the validation samples.
 
-    It asks the module for ``routings(batch)``, one :class:`lightning_plugins.nn.moe.Routing` a
-    layer with a gate: a further forward pass without gradient. It looks at batches of the first
-    process until it has seen 20 000 tokens, which are samples where a sample is one token.
+    It calls the module's ``routings(batch)``, which returns one
+    :class:`lightning_plugins.nn.moe.Routing` per layer with a gate. This is an additional forward
+    pass without gradient. It measures batches of the first process until they contain 20 000
+    tokens. If a sample is a single token, these are samples.
 
-    Logs, for layer l from 0, ``routing/entropy_l``, the entropy of the load over experts as a share
-    of its largest value, and ``routing/max_load_l``, the largest share of an expert times their
-    number (1 is balance); ``routing/unique_paths``, how many sequences of first choices occur; and,
-    where the DataModule has ``regions(inputs)``, the true piece of each input,
-    ``routing/accuracy``: the share of samples whose path is the one that is matched to their
-    piece, one to one, whatever the names of experts.
+    For layer l, counted from 0, logs ``routing/entropy_l``, the entropy of the load over experts as
+    a share of its largest value, and ``routing/max_load_l``, the largest share of an expert times
+    the number of experts (1 means balance). ``routing/unique_paths`` is the number of different
+    sequences of first choices. If the DataModule has ``regions(inputs)``, the true region of each
+    input, logs ``routing/accuracy``: the share of samples whose path is the one matched to their
+    region. The matching is one to one and does not depend on the order of the experts.
 
-    At the end of the run the picture ``routing`` shows these over the steps, and, where the
-    DataModule has ``chart(inputs)``, two coordinates of each input, ``routing_domain`` the paths
-    over the domain. They go to the loggers that take pictures, else to the log folder.
+    At the end of the run, the picture ``routing`` shows these values over the steps. If the
+    DataModule has ``chart(inputs)``, two coordinates of each input, the picture ``routing_domain``
+    shows the paths over the domain. The pictures are sent to the loggers that accept pictures, or
+    else written to the log folder.
 
     Source: routing paths as in Wang and E, arXiv 2505.24205, section 5; load as in Fedus et al.,
     arXiv 2101.03961, section 2.2.
 
     Raises:
-        MisconfigurationException: a module without ``routings``, or without a gate, or a strategy
-            that shards the parameters.
+        MisconfigurationException: The module has no method ``routings`` or no gate, or the strategy
+            shards the parameters.
 
     Example::
 
@@ -62,17 +64,17 @@ class RoutingStats(MeasuredCurves):
         self._last: tuple[Tensor, Tensor] | None = None
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
-        # One process alone asks the module, and would wait for the others' parameters forever.
+        """Refuse an unsupported Trainer before data is prepared."""
+        # Only one process calls the module, so gathering parameters would deadlock.
         refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot be asked; begin a new curve with a new run."""
+        """Refuse unsupported configurations, and start new curves for a new run."""
         self.check(trainer)
         if not callable(getattr(pl_module, "routings", None)):
             raise MisconfigurationException(
-                f"RoutingStats needs {type(pl_module).__name__}.routings(batch), which gives one "
-                "lightning_plugins.nn.moe.Routing a layer with a gate"
+                f"RoutingStats needs {type(pl_module).__name__}.routings(batch), which returns one "
+                "lightning_plugins.nn.moe.Routing per layer with a gate"
             )
         super().setup(trainer, pl_module, stage)
 
@@ -85,7 +87,7 @@ class RoutingStats(MeasuredCurves):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Ask where the batch went."""
+        """Collect the routing of the batch."""
         if trainer.sanity_checking or not trainer.is_global_zero or self._num_seen >= _MOST_TOKENS:
             return
         routings = pl_module.routings(batch)  # type: ignore[operator]
@@ -100,13 +102,13 @@ class RoutingStats(MeasuredCurves):
             self._inputs.append(inputs.detach().cpu())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure and log."""
+        """Compute and log the statistics."""
         if trainer.sanity_checking:
             return
         measured: dict[str, float] | None = None
         if trainer.is_global_zero:
             measured = self._measured(trainer)
-        # On every rank, because each checks what ModelCheckpoint monitors.
+        # On every rank, because each rank checks what ModelCheckpoint monitors.
         measured = trainer.strategy.broadcast(measured)
         self._routings, self._inputs, self._num_seen = [], [], 0
         for name, value in (measured or {}).items():
@@ -153,7 +155,7 @@ class RoutingStats(MeasuredCurves):
 
 
 def _joined(parts: tuple[Routing, ...]) -> Routing:
-    """The routing of consecutive batches as one, on the host."""
+    """Concatenate the routing of consecutive batches on the CPU."""
     return Routing(
         torch.cat([part.logits.cpu() for part in parts]),
         torch.cat([part.experts.cpu() for part in parts]),

@@ -21,14 +21,14 @@ from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
 
 class SAMClosures:
-    """Turns the stock closures of one run into those of SAM.
+    """Turns the training closures of one run into closures of SAM.
 
     Args:
-        trainer: of the run.
-        module: whose ``training_step`` the closures call.
-        perturbation: of the weights.
-        local: leave the first pass unsynchronized between processes.
-        by_micro_batch: perturb each micro-batch of an accumulation window on its own.
+        trainer: The Trainer of the run.
+        module: The module whose ``training_step`` the closures call.
+        perturbation: The perturbation of the weights.
+        local: Whether the first pass is not synchronized between processes.
+        by_micro_batch: Whether each micro-batch of an accumulation window is perturbed separately.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class SAMClosures:
         self._measured: dict[str, Tensor] | None = None
 
     def wrap(self, closure: Any) -> Any:
-        """The closure with SAM's two passes; the closure itself where it has no backward."""
+        """Return a closure with SAM's two passes; a closure without backward is not changed."""
         passes = passes_of(closure)
         return closure if passes.skips_backward else _SAMClosure(self, passes)
 
     def take_measurements(self) -> dict[str, Tensor] | None:
-        """``gradient_norm`` and ``loss_gap`` of a SAM step that was not yet asked for."""
+        """Return ``gradient_norm`` and ``loss_gap`` of a new SAM step, or None."""
         measured, self._measured = self._measured, None
         return measured
 
     def run(self, passes: Passes) -> None:
-        """One batch: all of it, or the part of an accumulation window that it is."""
+        """Run one batch, which may be one micro-batch of an accumulation window."""
         if passes.starts_accumulation:
             self._window = []
         steps = steps_the_optimizer(self.trainer)
@@ -70,7 +70,7 @@ class SAMClosures:
             self._first_pass(passes)
 
     def _exact_step(self, passes: Passes) -> None:
-        """The last batch of a window: its first pass, then all batches at the perturbed weights."""
+        """Run a window's last first pass, then all its batches at the perturbed weights."""
         with self._unsynchronized_if(self.local):
             self._first_pass(passes)
         if not self._window:
@@ -85,7 +85,7 @@ class SAMClosures:
         self._measure(norm, window)
 
     def _micro_batch_step(self, passes: Passes, steps: bool) -> None:
-        """Both passes of one batch; its SAM gradient is added to those of the window so far."""
+        """Run both passes of one batch and add its SAM gradient to those of the window."""
         parameters = self._parameters()
         so_far = [None if passes.starts_accumulation else p.grad for p in parameters]
         for parameter in parameters:
@@ -93,12 +93,12 @@ class SAMClosures:
         before = len(self._window)
         with self._unsynchronized_if(self.local or not steps):
             self._first_pass(passes)
-        if len(self._window) == before:  # training_step gave no loss
+        if len(self._window) == before:  # training_step returned no loss
             for parameter, gradient in zip(parameters, so_far, strict=True):
                 parameter.grad = gradient
             return
         with self._perturbed() as norm:
-            # Before the last backward, so that DDP averages the whole sum.
+            # Assigned before the last backward, so that DDP averages the whole sum.
             for parameter, gradient in zip(parameters, so_far, strict=True):
                 parameter.grad = gradient
             self._window[-1].run_again()
@@ -107,14 +107,14 @@ class SAMClosures:
             self._measure(norm, window)
 
     def _first_pass(self, passes: Passes) -> None:
-        """The stock passes of one batch; keeps what is needed to repeat them."""
+        """Run Lightning's passes of one batch, and store what is needed to repeat them."""
         random_state = RandomState.capture(self._cuda_devices())
         if passes.run() is not None:
             self._window.append(_MicroBatch(passes, random_state))
 
     @contextmanager
     def _perturbed(self) -> Iterator[Tensor]:
-        """The second pass happens inside it and leaves nothing but gradients; gives the norm."""
+        """Perturb the weights for a second pass without side effects; yields the norm."""
         module = self.module
         random_state = RandomState.capture(self._cuda_devices())
         try:
@@ -147,7 +147,7 @@ class SAMClosures:
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """One batch of an accumulation window, as its first pass found and left it."""
+    """One batch of an accumulation window, and the random state before its first pass."""
 
     passes: Passes
     random_state: RandomState
@@ -158,7 +158,7 @@ class _MicroBatch:
 
 
 class _SAMClosure:
-    """Stands where Lightning's closure stood, and reports what its first pass reported."""
+    """Replaces Lightning's closure and returns the results of the first pass."""
 
     def __init__(self, closures: SAMClosures, passes: Passes) -> None:
         self._closures = closures

@@ -1,4 +1,4 @@
-"""Sharpness of the minimum that a run is in."""
+"""Measures the sharpness of the loss during training."""
 
 import math
 import time
@@ -29,47 +29,50 @@ from lightning_plugins.reports.run_pictures import Picture, curve_picture
 class SharpnessMonitor(MeasuredCurves):
     """Measures the largest eigenvalues of the loss's Hessian, and draws them over the run.
 
-    On a fixed subset of the data, in evaluation mode, in single precision (double, where the
-    weights are). The run itself is, bit for bit, the run without the callback. The subset is
-    fetched once, with random augmentation drawn from ``seed``; a data set with a method
-    ``without_augmentation()`` is asked for what that returns. With several processes the first one
-    measures, and all know the result. In a run that diverged all values are NaN.
+    The measurement uses a fixed subset of the data, evaluation mode, and single precision (double
+    for double weights). The run itself is, bit for bit, the run without the callback. The subset is
+    fetched once; random augmentation is drawn with ``seed``. If the data set has a method
+    ``without_augmentation()``, its return value is used instead. With several processes the first
+    one measures and broadcasts the result. If the run has diverged, all values are NaN.
 
-    It measures at the end of every ``every_n_epochs``-th epoch, but leaves a measurement out where
-    it and one at the end of the run, each like the last, would take it over ``max_share`` of the
-    time so far. The first one and the one at the end are always made, so a run that is shorter than
-    ``2 / max_share`` measurements spends more. The picture takes a few tenths of a second once. A
-    largest eigenvalue takes 10 to 50 passes with two backwards each over the subset; fewer
-    ``num_samples`` make it cheaper.
+    It measures at the end of every ``every_n_epochs``-th epoch. To limit its cost, it skips a
+    measurement if this one and one more at the end of the run, each as long as the last one, would
+    exceed ``max_share`` of the elapsed time. The first measurement and the one at the end of the
+    run are never skipped, so a run that is shorter than ``2 / max_share`` measurements spends a
+    larger share. Drawing the picture takes a few tenths of a second once. A largest eigenvalue
+    takes 10 to 50 passes over the subset, with two backward passes each; a smaller ``num_samples``
+    makes it cheaper.
 
     Logs ``sharpness/lambda_max``, ``sharpness/lambda_2`` and so on; ``sharpness/sam_gap``, the rise
     of the loss at the worst point within ``rho``; ``sharpness/trace`` and
-    ``sharpness/trace_standard_error``. The picture ``sharpness`` goes to the loggers that take
-    pictures, else to the log folder; the first step of any callback that has ``first_active_step``,
-    such as ``LateSAM``, is marked in it.
+    ``sharpness/trace_standard_error``. The picture ``sharpness`` is sent to the loggers that accept
+    pictures, or else written to the log folder. It marks the first active step of every callback
+    that has an attribute ``first_active_step``, such as ``LateSAM``.
 
     Args:
-        every_n_epochs: at the end of which epochs.
-        max_share: of the time of training that measuring may take; 1 or more is no limit.
-        top_k: eigenvalues.
-        trace_probes: products for Hutch++; 0 leaves the trace out, else at least 3.
-        rho: radius for ``sharpness/sam_gap``; 0 leaves it out.
-        num_samples: of the subset.
-        batch_size: of its batches; the measured loss does not depend on it, but memory does.
-        split: ``train`` or ``val``, whose data loader the subset is of.
-        mode: ``eval``, or ``train`` for batch normalization with the statistics of each batch;
-            dropout is off in both.
-        loss: a method's name, called with the elements of the batch; a function, called with the
-            module and the elements; or None for the module's ``loss(batch)`` or
-            ``loss(images, labels)``, told by the number and names of its parameters, else the
-            cross-entropy of ``module(inputs)`` for batches ``(inputs, labels)``.
-        seed: of the subset and of the measures' random vectors.
+        every_n_epochs: The number of epochs between measurements.
+        max_share: The largest share of the training time for measurements; 1 or more is no limit.
+        top_k: The number of eigenvalues.
+        trace_probes: The number of products for Hutch++, at least 3; 0 omits the trace.
+        rho: The radius for ``sharpness/sam_gap``; 0 omits it.
+        num_samples: The number of samples in the subset.
+        batch_size: The size of the subset's batches. The measured loss does not depend on it, but
+            memory does.
+        split: The data loader from which the subset is drawn: ``train`` or ``val``.
+        mode: ``eval``, or ``train`` for batch normalization with the statistics of each batch.
+            Dropout is off in both.
+        loss: The name of a method, which is called with the elements of the batch; or a function,
+            which is called with the module and the elements. None selects the module's
+            ``loss(batch)`` or ``loss(images, labels)``, recognized by the number and names of the
+            parameters, or else the cross-entropy of ``module(inputs)`` for batches ``(inputs,
+            labels)``.
+        seed: The seed of the subset and of the random vectors.
 
     Raises:
-        ValueError: an argument outside its range.
-        MisconfigurationException: a strategy that shards the parameters, a data loader without a
-            data set that can be indexed, batches whose loss is not known, or batch statistics that
-            processes would have to share.
+        ValueError: An argument is outside its range.
+        MisconfigurationException: The strategy shards the parameters, the data loader has no data
+            set that can be indexed, the loss of a batch is unknown, or processes would have to
+            share batch statistics.
 
     Example::
 
@@ -127,16 +130,16 @@ class SharpnessMonitor(MeasuredCurves):
         self._last_took = 0.0
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         refuse_sharded(trainer, self)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what cannot work; begin a new curve with a new run."""
+        """Refuse unsupported configurations, and start new curves for a new run."""
         self.check(trainer)
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the subset and compute its loss once, while a mistake costs nothing."""
+        """Fetch the subset and compute its loss once, so that errors appear before training."""
         self._began, self._spent, self._last_took = time.monotonic(), 0.0, 0.0
         self._refuse_module(trainer, pl_module)
         loader: Any = trainer.train_dataloader if self.split == "train" else trainer.val_dataloaders
@@ -153,17 +156,17 @@ class SharpnessMonitor(MeasuredCurves):
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure, if it is time and there is time."""
+        """Measure, if the epoch is due and the time limit allows it."""
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         elapsed = time.monotonic() - self._began
-        # This one, and one more at the end of the run.
+        # This measurement, and one more at the end of the run.
         needed = self._spent + 2 * self._last_took
         has_time = self.max_share >= 1 or needed <= self.max_share * elapsed
         self._record(trainer, pl_module, has_time)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Measure the end of the run, and draw the curve."""
+        """Measure at the end of the run, and draw the curves."""
         if self.steps[-1:] != [trainer.global_step]:
             self._record(trainer, pl_module)
         self._subset = []
@@ -179,8 +182,8 @@ class SharpnessMonitor(MeasuredCurves):
         synchronized = any(isinstance(module, SyncBatchNorm) for module in pl_module.modules())
         if self.mode == "train" and synchronized and trainer.world_size > 1:
             raise MisconfigurationException(
-                "SharpnessMonitor(mode='train') measures on one process, but SyncBatchNorm would "
-                "wait there for the statistics of the others: set mode='eval'"
+                "SharpnessMonitor(mode='train') measures on one process, but SyncBatchNorm waits "
+                "for the statistics of all processes: set mode='eval'"
             )
 
     def _record(self, trainer: Trainer, pl_module: LightningModule, has_time: bool = True) -> None:
@@ -190,7 +193,7 @@ class SharpnessMonitor(MeasuredCurves):
             measured = self._measured(pl_module)
             self._last_took = time.monotonic() - started
             self._spent += self._last_took
-        # The weights are the same on every rank, but the clock is not: the first one decides.
+        # The first rank decides, because clocks differ between ranks.
         measured = trainer.strategy.broadcast(measured)
         if measured is None:
             return
@@ -213,7 +216,7 @@ class SharpnessMonitor(MeasuredCurves):
     def _problem(
         self, pl_module: LightningModule
     ) -> tuple[Callable[..., Tensor], list[Tensor], list[tuple[Any, ...]]]:
-        """The loss, its parameters, and batches of (one row a sample, batch of any kind)."""
+        """Return the loss, its parameters, and pairs of (tensor with a row per sample, batch)."""
         loss, parameters = at_least_single_precision(pl_module, batch_loss(pl_module, self.loss))
         batches = [(torch.empty(part.num_samples, 0), part.batch) for part in self._subset]
         return lambda _, batch: loss(batch), parameters, batches

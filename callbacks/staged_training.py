@@ -1,4 +1,4 @@
-"""Training in stages, each with its own trainable parts, learning rates and data."""
+"""Trains in stages, each with its own trainable parts, learning rates and data."""
 
 import math
 import re
@@ -24,10 +24,10 @@ class TrainingStage:
     """One stage of :class:`StagedTraining`.
 
     Args:
-        epochs: its length.
-        learning_rates: peak rate of each part, by a regular expression that is looked for in the
-            parameters' names; the first that is found counts. What none is found in is frozen.
-        data: attributes that the DataModule has in this stage, such as ``caption_mode: flatten``.
+        epochs: The number of epochs.
+        learning_rates: Regular expression -> peak learning rate. The first expression that matches
+            a part of a parameter's name applies. Parameters without a match are frozen.
+        data: Attributes to set on the DataModule in this stage, such as ``caption_mode: flatten``.
     """
 
     epochs: int
@@ -38,26 +38,29 @@ class TrainingStage:
 class StagedTraining(Callback):
     """Splits one fit into stages with their own trainable parts, learning rates and data.
 
-    Each stage begins with an empty optimizer state and its own schedule: a linear warm-up, then a
-    cosine to 0. So a fit of three stages is three fits of one stage each, which hand on the
-    weights. Frozen parts get no gradients, and keep their bits. Weight decay and all else are the
-    optimizer's that ``configure_optimizers`` makes; schedules of its own are refused.
+    Each stage starts with an empty optimizer state and its own schedule: a linear warm-up, then a
+    cosine to 0. A fit of three stages therefore equals three fits of one stage each, in which each
+    fit continues from the weights of the previous one. Frozen parts receive no gradients and keep
+    their exact values. All other settings, such as weight decay, are those of the optimizer that
+    ``configure_optimizers`` returns; a schedule is refused.
 
-    A run that is killed in any stage resumes there.
+    An interrupted run resumes in its stage.
 
     Source: the three stages of CCExpert (Wang et al., arXiv 2411.11360): the difference module and
-    the projector, then everything, on many data; then everything on the data of the task.
+    the projector, then all parts, on a large data set; then all parts on the data of the task.
 
     Args:
-        stages: one after the other; their epochs are the Trainer's ``max_epochs``.
-        warmup: share of each stage in which its rates rise, in [0, 1).
+        stages: The stages in order; their epochs must sum to the Trainer's ``max_epochs``.
+        warmup: The share of each stage in which its learning rates rise, in [0, 1).
 
     Raises:
-        ValueError: no stages, one without length or parts, a pattern that matches no parameter.
-        MisconfigurationException: another ``max_epochs``; several optimizers or a schedule;
-            stages with ``data`` without ``reload_dataloaders_every_n_epochs=1`` or without such an
-            attribute; a loader without a length; DDP that does not look for unused parameters;
-            sharded parameters; several stages with simulated agents.
+        ValueError: There are no stages, a stage has no epochs or no learning rates, or an
+            expression matches no parameter.
+        MisconfigurationException: ``max_epochs`` differs; the module has several optimizers or a
+            schedule; stages have ``data`` without ``reload_dataloaders_every_n_epochs=1`` or
+            without such an attribute; a loader has no length; DDP does not look for unused
+            parameters; the strategy shards the parameters; or there are several stages with
+            simulated agents.
 
     Example::
 
@@ -85,38 +88,38 @@ class StagedTraining(Callback):
         self._release: Callable[[], None] | None = None
 
     def check(self, trainer: Trainer) -> None:
-        """Refuse a Trainer that this callback cannot work in, before anything is prepared."""
+        """Refuse an unsupported Trainer before data is prepared."""
         refuse_sharded(trainer, self)
         if len(self.stages) > 1:
             refuse_simulated_agents(
-                trainer, f"StagedTraining of {len(self.stages)} stages", "train one stage a fit"
+                trainer, f"StagedTraining of {len(self.stages)} stages", "train one stage per fit"
             )
         total = sum(stage.epochs for stage in self.stages)
         if trainer.max_epochs != total:
             raise MisconfigurationException(
-                f"max_epochs={trainer.max_epochs}: the stages have {total} epochs; set it to that"
+                f"max_epochs={trainer.max_epochs}: the stages have {total} epochs; set "
+                f"max_epochs={total}"
             )
         if isinstance(trainer.strategy, DDPStrategy) and not finds_unused_parameters(trainer):
             raise MisconfigurationException(
-                "StagedTraining freezes parameters, which DDP takes for a mistake: set "
+                "StagedTraining freezes parameters, which DDP reports as an error: set "
                 "strategy='ddp_find_unused_parameters_true'"
             )
         every = trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
         if any(stage.data for stage in self.stages) and every != 1:
             raise MisconfigurationException(
-                f"reload_dataloaders_every_n_epochs={every}: stages with data of their own need "
-                "it to be 1"
+                f"reload_dataloaders_every_n_epochs={every}: stages with their own data require 1"
             )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let the optimizer have a group for each set of parameters that share their rates."""
+        """Give the optimizer one group for each set of parameters with the same learning rates."""
         if stage != "fit":
             return
         self.check(trainer)
-        # Of an earlier fit; what a checkpoint holds is loaded after this.
+        # Reset after an earlier fit; a checkpoint is loaded after this hook.
         self._stage, self._data_stage = None, 0
         original = pl_module.configure_optimizers
-        of_instance = "configure_optimizers" in vars(pl_module)  # the command line sets one there
+        of_instance = "configure_optimizers" in vars(pl_module)  # set by the command line
 
         def grouped() -> Optimizer:
             optimizer = original()
@@ -139,25 +142,26 @@ class StagedTraining(Callback):
         self._release = release
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the data of the stage that begins, or that a checkpoint is in."""
+        """Set the data of the first stage, or of the checkpoint's stage."""
         self._set_data(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Parameters of a module that is new are not frozen yet."""
+        """Freeze parameters again at the first batch, because the module may be a new one."""
         self._requires_grad_is_unset = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse a loader without a length, of which no batch would raise the learning rates."""
+        """Refuse a loader without a length, because the learning rates would never rise."""
         if math.isinf(trainer.num_training_batches):
             raise MisconfigurationException(
-                "StagedTraining sets rates by the share of an epoch that is done, and the training "
-                "loader has no length: set trainer.limit_train_batches to the number of batches"
+                "StagedTraining computes learning rates from the progress of the epoch, and the "
+                "training loader has no length: set trainer.limit_train_batches to the number of "
+                "batches"
             )
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Begin a stage if it is time, and set the learning rates."""
+        """Start the next stage if it is due, and set the learning rates."""
         current, first_epoch = self._stage_at(trainer.current_epoch)
         optimizer = self._optimizer
         assert optimizer is not None
@@ -176,13 +180,13 @@ class StagedTraining(Callback):
             group["lr"] = rates[current] * share
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Before the next epoch's data are made, choose its stage."""
+        """Select the stage of the next epoch before its data loaders are created."""
         if trainer.current_epoch + 1 < sum(stage.epochs for stage in self.stages):
             self._data_stage = self._stage_at(trainer.current_epoch + 1)[0]
             self._set_data(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave nothing behind in a module that is used again."""
+        """Restore the module, because it may be used again."""
         if self._release is not None:
             self._release()
         if self._optimizer is not None:
@@ -192,15 +196,15 @@ class StagedTraining(Callback):
         self._release = self._optimizer = None
 
     def state_dict(self) -> dict[str, Any]:
-        """The stage whose optimizer state the checkpoint holds, and that of the next batch."""
+        """Return the stage of the optimizer state, and the stage of the next epoch's data."""
         return {"stage": self._stage, "data_stage": self._data_stage}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue in that stage."""
+        """Continue in the checkpoint's stage."""
         self._stage, self._data_stage = state_dict["stage"], state_dict["data_stage"]
 
     def _stage_at(self, epoch: int) -> tuple[int, int]:
-        """The stage of an epoch, and the stage's first epoch."""
+        """Return the stage of an epoch, and the first epoch of the stage."""
         first = 0
         for number, stage in enumerate(self.stages):
             if epoch < first + stage.epochs or number == len(self.stages) - 1:
@@ -214,20 +218,20 @@ class StagedTraining(Callback):
         return 0.5 + 0.5 * math.cos(math.pi * (progress - self.warmup) / (1 - self.warmup))
 
     def _regroup(self, optimizer: Optimizer, pl_module: LightningModule) -> None:
-        """Split each group by the rates that its parameters have in the stages."""
+        """Split each parameter group by the learning rates of its parameters in the stages."""
         names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
         for number, stage in enumerate(self.stages):
             for pattern in stage.learning_rates:
                 if not any(re.search(pattern, name) for name in names.values()):
                     raise ValueError(
-                        f"stages[{number}].learning_rates: {pattern!r} is found in no parameter's "
+                        f"stages[{number}].learning_rates: {pattern!r} matches no parameter "
                         f"name; the names are {', '.join(list(names.values())[:5])}, …"
                     )
         groups, rates_of_groups = [], []
         for group in optimizer.param_groups:
             by_rates: dict[tuple[float, ...], list[Any]] = {}
             for parameter in group["params"]:
-                if parameter.requires_grad:  # what the module itself froze stays so
+                if parameter.requires_grad:  # parameters that the module froze stay frozen
                     rates = self._rates_of(names[id(parameter)])
                     by_rates.setdefault(rates, []).append(parameter)
             for rates, parameters in by_rates.items():
@@ -261,13 +265,13 @@ def _check_stage(number: int, stage: TrainingStage) -> None:
         raise ValueError(f"stages[{number}].epochs={stage.epochs}: expected at least 1")
     if not stage.learning_rates or min(stage.learning_rates.values()) < 0:
         raise ValueError(
-            f"stages[{number}].learning_rates={stage.learning_rates}: expected rates of 0 or more "
-            "by patterns of parameter names"
+            f"stages[{number}].learning_rates={stage.learning_rates}: expected patterns of "
+            "parameter names with rates of 0 or more"
         )
     for pattern in stage.learning_rates:
         try:
             re.compile(pattern)
         except re.error as error:
             raise ValueError(
-                f"stages[{number}].learning_rates: {pattern!r} is no regular expression: {error}"
+                f"stages[{number}].learning_rates: {pattern!r} is not a regular expression: {error}"
             ) from error

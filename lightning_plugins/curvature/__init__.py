@@ -1,4 +1,4 @@
-"""Curvature and shape of the loss, without Lightning."""
+"""Measures of the curvature of the loss, without Lightning."""
 
 from lightning_plugins.curvature.hessian import HessianOperator
 from lightning_plugins.curvature.interpolation import (

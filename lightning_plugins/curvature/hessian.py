@@ -1,4 +1,4 @@
-"""Hessian of a mean loss, as a product with a vector."""
+"""Products of the Hessian of a mean loss with vectors."""
 
 from collections.abc import Callable, Iterable, Sequence
 
@@ -10,19 +10,21 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 class HessianOperator:
     """The Hessian of the mean loss over ``batches``, applied to flat vectors.
 
-    For L(w) the mean of the per-sample losses, ``H v = d/dw <dL/dw, v>`` by two backward passes
-    (Pearlmutter, Neural Computation 6(1), 1994); H itself is never formed. Memory is that of a few
-    gradients. The mode of the network is the caller's: in ``train`` mode dropout would give another
-    Hessian at every call, so choose ``eval`` unless BatchNorm's batch statistics are wanted.
+    For L(w) the mean of the per-sample losses, ``H v = d/dw <dL/dw, v>`` is computed by two
+    backward passes (Pearlmutter, Neural Computation 6(1), 1994). H itself is never formed; the
+    memory is that of a few gradients. The caller sets the mode of the network. In ``train`` mode
+    dropout changes the Hessian with every call, so use ``eval`` unless you need the batch
+    statistics of BatchNorm.
 
     Args:
-        loss: ``loss(*batch)``, the scalar mean loss of a batch, twice differentiable.
-        parameters: the d entries of w, in this order; those without ``requires_grad`` are refused,
-            those that the loss does not use have rows and columns of zeros.
-        batches: tuples of tensors whose first dimension counts samples; batches are weighted by it.
+        loss: A function ``loss(*batch)`` that returns the scalar mean loss of a batch; twice
+            differentiable.
+        parameters: The tensors that make up w with its d entries, in this order. All must have
+            ``requires_grad``. Parameters that the loss does not use have zero rows and columns.
+        batches: Tuples of tensors whose first dimension counts samples; batches are weighted by it.
 
     Raises:
-        ValueError: no parameter, a frozen parameter, or no batch.
+        ValueError: There are no parameters, a parameter is frozen, or there is no batch.
     """
 
     def __init__(
@@ -41,11 +43,11 @@ class HessianOperator:
 
     @property
     def dimension(self) -> int:
-        """Number d of scalar parameters."""
+        """The number d of scalar parameters."""
         return sum(parameter.numel() for parameter in self.parameters)
 
     def __call__(self, vector: Tensor) -> Tensor:
-        """``H v`` for ``v`` of shape (d,); ``.grad`` of the parameters stays as it was."""
+        """Return ``H v`` for ``v`` of shape (d,); ``.grad`` of the parameters is not changed."""
         direction = self._like_parameters(vector)
         samples = sum(len(batch[0]) for batch in self.batches)
         product = torch.zeros_like(vector)

@@ -1,4 +1,4 @@
-"""Loss along the line between two sets of weights: a valley, or a barrier."""
+"""Measures the loss along the line between two sets of weights."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,9 @@ class Interpolation:
     """Mean losses at ``(1 - alpha) * a + alpha * b``.
 
     Attributes:
-        alphas: places on the line, ascending; 0 is ``a``, 1 is ``b``.
-        losses: mean loss at each.
-        metrics: name -> mean at each, for example of ``accuracy``.
+        alphas: The points on the line in ascending order; 0 is ``a``, 1 is ``b``.
+        losses: The mean loss at each point.
+        metrics: Name -> mean at each point, for example of ``accuracy``.
     """
 
     alphas: tuple[float, ...]
@@ -28,9 +28,9 @@ class Interpolation:
 
     @property
     def barrier(self) -> float:
-        """Largest rise above the straight line between the losses of ``a`` and ``b``; 0 or more.
+        """The largest rise above the straight line between the losses of ``a`` and ``b``; >= 0.
 
-        NaN where any of the losses between is.
+        It is NaN if a loss between the ends is NaN.
 
         Source: Frankle et al., arXiv 1912.05671, section 2 (error barrier height), with the loss
         and relative to the line as in Entezari et al., arXiv 2110.06296, definition 1.
@@ -55,24 +55,26 @@ def interpolate(
 ) -> Interpolation:
     """Measure the mean of ``loss(*batch)`` along the line from ``a`` to ``b``.
 
-    ``network`` is called in evaluation mode and is left as it was: weights, buffers and modes.
+    ``network`` runs in evaluation mode. Its weights, buffers and modes are restored afterwards.
 
     Args:
-        network: whose weights ``loss`` reads.
-        a: state dictionary of the one end.
-        b: state dictionary of the other, with the same names and shapes.
-        loss: ``loss(*batch)``, the mean loss of a batch, through ``network``.
-        batches: tuples of tensors whose first dimension counts samples; weighted by it.
-        points: places between the ends, both included; at least 2.
-        margin: how far the line goes beyond either end, as a share of its length; with places at
-            the same distance as between the ends, and one at its limit.
-        metrics: name -> function as ``loss``, for example of the share of right answers.
-        batch_norm_batches: first elements are inputs from which the statistics of all batch
-            normalization layers are estimated anew at each place, as the mean over the batches.
-            Averaged statistics fit no averaged weights, so without this a barrier may be theirs.
+        network: The network whose weights ``loss`` uses.
+        a: The state dictionary of one end.
+        b: The state dictionary of the other end, with the same names and shapes.
+        loss: A function ``loss(*batch)`` that calls ``network`` and returns the mean loss of a
+            batch.
+        batches: Tuples of tensors whose first dimension counts samples; batches are weighted by it.
+        points: The number of points from ``a`` to ``b``, including both; at least 2.
+        margin: The length by which the line extends beyond each end, as a share of its length. The
+            points there have the same spacing, plus one at the limit.
+        metrics: Name -> function with the signature of ``loss``, for example the accuracy.
+        batch_norm_batches: Batches whose first elements are inputs. At each point, the statistics
+            of all batch normalization layers are estimated again from them, as the mean over the
+            batches. Interpolated statistics do not fit interpolated weights, so without this
+            argument a barrier may come from the statistics only.
 
     Raises:
-        ValueError: names or shapes differ, no batch, or ``points`` below 2.
+        ValueError: Names or shapes differ, there is no batch, or ``points`` is below 2.
     """
     if points < 2:
         raise ValueError(f"points={points}: expected at least 2")
@@ -81,9 +83,9 @@ def interpolate(
     if not 0 <= margin < math.inf:
         raise ValueError(f"margin={margin}: expected a finite number, 0 or more")
     _check_same(a, b)
-    # Either may be the live state of the network, which is overwritten at every place.
+    # Either may be the state of the network itself, which is overwritten at every point.
     a, b = ({name: value.clone() for name, value in end.items()} for end in (a, b))
-    alphas = _places(points, margin)
+    alphas = _alphas(points, margin)
     functions = {"": loss, **(metrics or {})}
     means: dict[str, list[float]] = {name: [] for name in functions}
     modes = {module: module.training for module in network.modules()}
@@ -106,14 +108,14 @@ def interpolate(
 
 
 def weights_of_checkpoint(path: str, prefix: str = "") -> dict[str, Tensor]:
-    """The state dictionary in a Lightning checkpoint, on the CPU.
+    """Read the state dictionary of a Lightning checkpoint onto the CPU.
 
     Args:
-        path: of the checkpoint, which is read with ``weights_only=True``.
-        prefix: for example ``network.``; only names that begin with it, without it.
+        path: The path of the checkpoint, which is read with ``weights_only=True``.
+        prefix: Only names with this prefix are returned, without it; for example ``network.``.
 
     Raises:
-        ValueError: the file holds no state dictionary, or no name with the prefix.
+        ValueError: The file has no state dictionary, or no name with the prefix.
     """
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
@@ -125,7 +127,7 @@ def weights_of_checkpoint(path: str, prefix: str = "") -> dict[str, Tensor]:
     return chosen
 
 
-def _places(points: int, margin: float) -> tuple[float, ...]:
+def _alphas(points: int, margin: float) -> tuple[float, ...]:
     inner = torch.linspace(0, 1, points, dtype=torch.float64).tolist()
     beyond = [place / (points - 1) for place in range(1, math.ceil(margin * (points - 1)))]
     beyond += [margin] * bool(margin)
@@ -133,7 +135,7 @@ def _places(points: int, margin: float) -> tuple[float, ...]:
 
 
 def _between(a: Weights, b: Weights, alpha: float) -> dict[str, Tensor]:
-    # Counters and other integers have no line between them.
+    # Counters and other integers are not interpolated.
     return {
         name: torch.lerp(value, b[name].to(value.device), alpha)
         if value.is_floating_point()
@@ -145,7 +147,9 @@ def _between(a: Weights, b: Weights, alpha: float) -> dict[str, Tensor]:
 def _check_same(a: Weights, b: Weights) -> None:
     if a.keys() != b.keys():
         names = sorted(a.keys() ^ b.keys())
-        raise ValueError(f"a and b are of different networks: only one has {', '.join(names[:4])}")
+        raise ValueError(
+            f"a and b belong to different networks: only one has {', '.join(names[:4])}"
+        )
     for name, value in a.items():
         if value.shape != b[name].shape:
             raise ValueError(

@@ -1,4 +1,4 @@
-"""Largest eigenvalues of a symmetric operator."""
+"""Computes the largest eigenvalues of a symmetric operator."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Eigenvalues:
-    """The largest eigenvalues that were found.
+    """The largest eigenvalues of an operator.
 
     Attributes:
-        values: in descending order, shape (count,), float64.
-        residuals: bounds on the distance of each value to an exact eigenvalue, shape (count,).
-        products: matrix-vector products spent.
+        values: The eigenvalues in descending order, shape (count,), float64.
+        residuals: Bounds on the distance of each value to an exact eigenvalue, shape (count,).
+        products: The number of matrix-vector products.
     """
 
     values: Tensor
@@ -33,25 +33,26 @@ def largest_eigenvalues(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Eigenvalues:
-    """The ``count`` algebraically largest eigenvalues of a symmetric operator.
+    """Compute the ``count`` algebraically largest eigenvalues of a symmetric operator.
 
-    Lanczos with full reorthogonalization (Golub and Van Loan, Matrix Computations, section 10.3).
-    It stops as soon as every wanted value's residual bound is below ``tolerance`` times the largest
-    coefficient met, or at ``max_products``; ask ``residuals`` how good the values are. The basis
-    takes ``products * dimension`` numbers. Of equal eigenvalues it finds one.
+    The method is Lanczos with full reorthogonalization (Golub and Van Loan, Matrix Computations,
+    section 10.3). It stops when the residual bound of each requested value is below ``tolerance``
+    times the largest coefficient so far, or after ``max_products``; ``residuals`` bounds the error
+    of the values. The basis stores ``products * dimension`` numbers. Equal eigenvalues are found
+    only once.
 
     Args:
-        operator: maps (dimension,) to (dimension,).
-        dimension: d >= 1.
-        count: how many, from 1 to ``dimension``.
-        tolerance: relative residual to stop at, > 0.
-        max_products: matrix-vector products at most, at least ``count``.
-        seed: of the Gaussian start vector; the global generator is not touched.
-        dtype: of the vectors given to ``operator``; coefficients are kept in float64.
-        device: of the vectors.
+        operator: A function that maps (dimension,) to (dimension,).
+        dimension: The dimension d, at least 1.
+        count: The number of eigenvalues, from 1 to ``dimension``.
+        tolerance: The relative residual at which to stop, above 0.
+        max_products: The largest number of matrix-vector products, at least ``count``.
+        seed: The seed of the Gaussian start vector; the global generator is not used.
+        dtype: The dtype of the vectors passed to ``operator``; coefficients are float64.
+        device: The device of the vectors.
 
     Raises:
-        ValueError: an argument outside its range, or a non-finite product.
+        ValueError: An argument is outside its range, or a product is not finite.
     """
     if not 1 <= count <= dimension:
         raise ValueError(f"count={count}: expected 1 to dimension={dimension}")
@@ -69,7 +70,9 @@ def largest_eigenvalues(
         basis.append(vector)
         product = operator(vector)
         if not torch.isfinite(product).all():
-            raise ValueError("the operator gave a non-finite product: are weights and loss finite?")
+            raise ValueError(
+                "the operator returned a non-finite product: are weights and loss finite?"
+            )
         diagonal.append(float(product.double() @ vector.double()))
         # Twice, because one pass leaves a component of the order of the rounding error.
         known = torch.stack(basis)
@@ -90,11 +93,11 @@ def largest_eigenvalues(
 def _ritz(
     diagonal: list[float], offdiagonal: list[float], next_norm: float, count: int
 ) -> Eigenvalues:
-    """Largest Ritz values of the tridiagonal matrix, with the bound ``|beta * last component|``."""
+    """Return the largest Ritz values with their bounds ``|beta * last component|``."""
     matrix = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
     if offdiagonal:
-        beside = torch.tensor(offdiagonal, dtype=torch.float64)
-        matrix += torch.diag(beside, 1) + torch.diag(beside, -1)
+        coefficients = torch.tensor(offdiagonal, dtype=torch.float64)
+        matrix += torch.diag(coefficients, 1) + torch.diag(coefficients, -1)
     values, vectors = torch.linalg.eigh(matrix)
     residuals = (next_norm * vectors[-1]).abs()
     return Eigenvalues(values.flip(0)[:count], residuals.flip(0)[:count], len(diagonal))

@@ -1,4 +1,4 @@
-"""Measuring a network that is trained in half precision."""
+"""Evaluates the loss of a half-precision network in single precision."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,15 +12,16 @@ _HALF = (torch.float16, torch.bfloat16)
 def at_least_single_precision(
     network: nn.Module, loss: Callable[..., Tensor]
 ) -> tuple[Callable[..., Tensor], list[Tensor]]:
-    """The loss, and the parameters it is to be differentiated by, in float32 or float64.
+    """Return a loss, and the parameters to differentiate it by, in float32 or float64.
 
-    The 8 bits of a bfloat16 are too few for Lanczos' three-term recurrence. So parameters and
-    buffers in half precision are replaced by float32 copies while ``loss`` runs, and floating-point
-    tensors among its arguments are converted too. A network that has none is used as it is.
+    The 8 significant bits of bfloat16 are too few for the three-term recurrence of Lanczos. While
+    the returned loss runs, float32 copies therefore replace parameters and buffers in half
+    precision, and half-precision tensors in its arguments are converted. If the network has no
+    half-precision tensors, ``loss`` and its parameters are returned unchanged.
 
     Args:
-        network: whose weights ``loss`` reads.
-        loss: ``loss(*batch)``, a scalar, through ``network``.
+        network: The network whose weights ``loss`` uses.
+        loss: A function ``loss(*batch)`` that calls ``network`` and returns a scalar.
 
     Returns:
         The loss as a function of the same arguments, and the parameters that require a gradient, in
@@ -48,7 +49,7 @@ def at_least_single_precision(
 
 
 class _Bound(nn.Module):
-    """A loss as the forward pass of a module, which is what can be called with other weights."""
+    """A loss as the forward pass of a module, because ``functional_call`` requires a module."""
 
     def __init__(self, network: nn.Module, loss: Callable[..., Tensor]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Trace of a symmetric operator from a few products with random vectors."""
+"""Estimates the trace of a symmetric operator from products with random vectors."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,9 @@ class Trace:
     """An estimate of a trace.
 
     Attributes:
-        value: the estimate.
-        standard_error: of the estimate, from the spread of its random part; NaN with one probe.
-        products: matrix-vector products spent.
+        value: The estimate.
+        standard_error: The standard error from the spread of the random part; NaN with one probe.
+        products: The number of matrix-vector products.
     """
 
     value: float
@@ -32,26 +32,26 @@ def hutchinson_trace(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Trace:
-    """Unbiased estimate of ``tr(A)`` as the mean of ``z^T A z`` over random signs ``z``.
+    """Estimate ``tr(A)`` without bias as the mean of ``z^T A z`` over random sign vectors ``z``.
 
-    Its variance for one probe is twice the sum of the squared off-diagonal entries. Source:
+    The variance for one probe is twice the sum of the squared off-diagonal entries. Source:
     Hutchinson, Communications in Statistics 18(3), 1989.
 
     Args:
-        operator: maps (dimension,) to (dimension,), symmetric.
-        dimension: d >= 1.
-        probes: products to spend, >= 1.
-        seed: of the signs; the global generator is not touched.
-        dtype: of the vectors given to ``operator``.
-        device: of the vectors.
+        operator: A symmetric function that maps (dimension,) to (dimension,).
+        dimension: The dimension d, at least 1.
+        probes: The number of products, at least 1.
+        seed: The seed of the signs; the global generator is not used.
+        dtype: The dtype of the vectors passed to ``operator``.
+        device: The device of the vectors.
 
     Raises:
-        ValueError: fewer than one probe.
+        ValueError: ``probes`` is below 1.
     """
     if probes < 1:
         raise ValueError(f"probes={probes}: expected at least 1")
     signs = _signs(dimension, probes, seed).to(device, dtype)
-    return _mean_of([_form(operator, sign) for sign in signs], probes)
+    return _mean_of([_quadratic_form(operator, sign) for sign in signs], probes)
 
 
 def hutch_plus_plus_trace(
@@ -63,23 +63,24 @@ def hutch_plus_plus_trace(
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
 ) -> Trace:
-    """Estimate of ``tr(A)`` that takes the dominant part of the spectrum exactly.
+    """Estimate ``tr(A)`` with Hutch++, which computes the dominant part of the spectrum exactly.
 
-    With Q an orthonormal basis of ``A S`` for random signs S, ``tr(Q^T A Q)`` plus Hutchinson's
-    estimate of ``(I - Q Q^T) A (I - Q Q^T)``. For positive semidefinite A the error falls like one
-    over the number of products, not its square root. Source: Meyer, Musco, Musco and Woodruff,
-    arXiv 2010.09649, algorithm 1. The standard error is that of the second part.
+    Q is an orthonormal basis of ``A S`` for random signs S. The estimate is ``tr(Q^T A Q)`` plus
+    Hutchinson's estimate for ``(I - Q Q^T) A (I - Q Q^T)``. For positive semidefinite A the error
+    decreases with the number of products n as 1/n instead of 1/sqrt(n). Source: Meyer, Musco, Musco
+    and Woodruff, arXiv 2010.09649, algorithm 1. The standard error is that of the second part.
 
     Args:
-        operator: maps (dimension,) to (dimension,), symmetric.
-        dimension: d >= 1.
-        probes: products to spend, >= 3; a third each for S, Q and the rest.
-        seed: of the signs; the global generator is not touched.
-        dtype: of the vectors given to ``operator``.
-        device: of the vectors.
+        operator: A symmetric function that maps (dimension,) to (dimension,).
+        dimension: The dimension d, at least 1.
+        probes: The number of products, at least 3; a third each for S, for Q and for the second
+            part.
+        seed: The seed of the signs; the global generator is not used.
+        dtype: The dtype of the vectors passed to ``operator``.
+        device: The device of the vectors.
 
     Raises:
-        ValueError: fewer than three probes.
+        ValueError: ``probes`` is below 3.
     """
     if probes < 3:
         raise ValueError(f"probes={probes}: expected at least 3, one for each part")
@@ -87,11 +88,11 @@ def hutch_plus_plus_trace(
     signs = _signs(dimension, probes - rank, seed).to(device, dtype)
     sketch = torch.stack([operator(sign) for sign in signs[:rank]], dim=1)
     basis, _ = torch.linalg.qr(sketch)
-    exact = math.fsum(_form(operator, column) for column in basis.T)
+    exact = math.fsum(_quadratic_form(operator, column) for column in basis.T)
     rest = []
     for sign in signs[rank:]:
-        beside = sign - basis @ (basis.T @ sign)
-        rest.append(_form(operator, beside))
+        orthogonal = sign - basis @ (basis.T @ sign)
+        rest.append(_quadratic_form(operator, orthogonal))
     estimate = _mean_of(rest, products=2 * rank + len(rest))
     return Trace(exact + estimate.value, estimate.standard_error, estimate.products)
 
@@ -101,7 +102,7 @@ def _signs(dimension: int, count: int, seed: int) -> Tensor:
     return 2.0 * torch.randint(0, 2, (count, dimension), generator=generator) - 1.0
 
 
-def _form(operator: Callable[[Tensor], Tensor], vector: Tensor) -> float:
+def _quadratic_form(operator: Callable[[Tensor], Tensor], vector: Tensor) -> float:
     return float(vector.double() @ operator(vector).double())
 
 

@@ -1,4 +1,4 @@
-"""What is left of a detector's accuracy under attack."""
+"""Accuracy of a detector under attack, and the cost of the attack."""
 
 from collections.abc import Iterable
 from typing import Protocol
@@ -9,7 +9,7 @@ from torchmetrics import Metric
 
 
 class Attacked(Protocol):
-    """What became of one text; ``lightning_plugins.attacks.text.AttackResult`` is one."""
+    """The result of one attack, such as ``lightning_plugins.attacks.text.AttackResult``."""
 
     @property
     def status(self) -> str:
@@ -17,29 +17,29 @@ class Attacked(Protocol):
 
     @property
     def queries(self) -> int:
-        """Texts that were scored."""
+        """The number of texts that were scored."""
 
     @property
     def words(self) -> int:
-        """Words of the text."""
+        """The number of words of the text."""
 
     @property
     def changed_words(self) -> int:
-        """Of them."""
+        """The number of changed words."""
 
 
 class AttackScores(Metric):
-    r"""The scores of TextAttack over results of attacks, as a dictionary.
+    r"""Computes the scores of TextAttack from results of attacks, as a dictionary.
 
-    Of :math:`N` texts, skipped ones are those that the detector was wrong on before the attack:
+    Of :math:`N` texts, those that the detector misclassified before the attack are skipped:
 
     - ``original_accuracy`` (OA): :math:`(N - skipped) / N`;
     - ``accuracy_under_attack`` (AUA): :math:`failed / N`;
     - ``attack_success_rate`` (ASR): :math:`succeeded / (succeeded + failed) = 1 - AUA / OA`;
-    - ``queries``: mean over the texts that were attacked;
-    - ``changed_words``: mean share of the words that were changed, over the successes.
+    - ``queries``: the mean number of queries over the attacked texts;
+    - ``changed_words``: the mean share of changed words over the successful attacks.
 
-    A mean over nothing is not a number.
+    A mean over no texts is NaN.
 
     Source: Morris et al., TextAttack, arXiv 2005.05909.
     """
@@ -57,10 +57,10 @@ class AttackScores(Metric):
         self.add_state("changed", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, results: Iterable[Attacked]) -> None:
-        """Take results of attacks.
+        """Add results of attacks.
 
         Raises:
-            ValueError: a status that is none of ``skipped``, ``failed`` and ``succeeded``.
+            ValueError: A status is not ``skipped``, ``failed`` or ``succeeded``.
         """
         for result in results:
             if result.status not in _STATUSES:
@@ -74,7 +74,7 @@ class AttackScores(Metric):
                 self.changed += result.changed_words / result.words
 
     def compute(self) -> dict[str, Tensor]:
-        """The five scores, float64 scalars."""
+        """Return the five scores as float64 scalars."""
         skipped, failed, succeeded = self.counts.double()
         attacked = failed + succeeded
         total = skipped + attacked

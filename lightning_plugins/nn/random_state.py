@@ -1,4 +1,4 @@
-"""The global random generators of Python, NumPy and torch, taken and put back together."""
+"""Saves and restores the global random generators of Python, NumPy and torch."""
 
 import random
 from collections.abc import Iterator
@@ -13,13 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class RandomState:
-    """States of the process-wide generators at one moment.
+    """The states of the process-wide random generators.
 
     Attributes:
         python: ``random.getstate()``.
-        numpy: ``numpy.random.get_state()`` of the legacy global generator, which augmentations use.
-        torch: state of torch's CPU generator, a byte tensor.
-        cuda: states of the CUDA generators that were asked for, by device index.
+        numpy: ``numpy.random.get_state()`` of the legacy global generator, which data augmentation
+            uses.
+        torch: The state of torch's CPU generator, a byte tensor.
+        cuda: The states of the requested CUDA generators, by device index.
     """
 
     python: tuple[Any, ...]
@@ -29,7 +30,7 @@ class RandomState:
 
     @classmethod
     def capture(cls, cuda_devices: tuple[int, ...] = ()) -> "RandomState":
-        """Take the states; ``cuda_devices`` are the device indices to include."""
+        """Read the states; ``cuda_devices`` are the indices of the devices to include."""
         return cls(
             python=random.getstate(),
             numpy=np.random.get_state(),  # type: ignore[arg-type]  # noqa: NPY002
@@ -38,7 +39,7 @@ class RandomState:
         )
 
     def restore(self) -> None:
-        """Put the states back."""
+        """Set the generators to the saved states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)  # noqa: NPY002
         torch.set_rng_state(self.torch)
@@ -46,7 +47,7 @@ class RandomState:
             torch.cuda.set_rng_state(state, device)
 
     def to_plain(self) -> dict[str, Any]:
-        """As tensors and plain data, which ``torch.load(weights_only=True)`` reads."""
+        """Return tensors and plain data, which ``torch.load(weights_only=True)`` can read."""
         version, words, gauss = self.python
         generator, keys, position, has_gauss, cached_gauss = self.numpy
         return {
@@ -64,7 +65,7 @@ class RandomState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "RandomState":
-        """The inverse of :meth:`to_plain`."""
+        """Create the object from the result of :meth:`to_plain`."""
         version, words, gauss = plain["python"]
         generator, keys, position, has_gauss, cached_gauss = plain["numpy"]
         numpy_keys = keys.numpy().astype(np.uint32)
@@ -78,7 +79,7 @@ class RandomState:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed the CPU generators inside the block and put their states back after it."""
+    """Seed the CPU generators inside the block, and restore their states afterwards."""
     before = RandomState.capture()
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002

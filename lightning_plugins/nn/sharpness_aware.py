@@ -1,4 +1,4 @@
-"""Sharpness-Aware Minimization for training loops of your own: perturb, then restore bit for bit.
+"""Sharpness-Aware Minimization for custom training loops: perturb, then restore bit for bit.
 
 ::
 
@@ -6,8 +6,8 @@
     loss(batch).backward()
     with perturbation:                  # weights at the worst point of the neighbourhood
         optimizer.zero_grad()
-        loss(batch).backward()          # the gradient that SAM steps with
-    optimizer.step()                    # weights are back where they were
+        loss(batch).backward()          # the gradient for the optimizer step
+    optimizer.step()                    # the weights are restored
 
 In a Lightning Trainer use :class:`lightning_plugins.callbacks.LateSAM` instead.
 """
@@ -27,24 +27,26 @@ Mode = Literal["sam", "asam", "usam"]
 class WeightPerturbation:
     """Moves an optimizer's parameters to the first-order worst point of a neighbourhood.
 
-    With g the gradient over all parameters and r = ``rho``, the step is
+    With g the gradient over all parameters and r = ``rho``, the perturbation is
 
     - ``sam``: ``r * g / (||g||_2 + 1e-12)`` (Foret et al., arXiv 2010.01412, eq. 2),
     - ``asam``: ``r * w^2 * g / (|| |w| * g ||_2 + 1e-12)``, a radius relative to each weight's size
       (Kwon et al., arXiv 2102.11600, eq. 9, without its eta),
     - ``usam``: ``r * g``, not normalized (Andriushchenko and Flammarion, arXiv 2206.06232, sec. 2).
 
-    The first two are invariant to a factor on the gradient, so a loss scale needs no undoing.
-    Restoring copies a clone of the weights back; subtracting the step would leave rounding behind.
+    The first two do not depend on the scale of the gradient, so a loss scale need not be undone.
+    The weights are restored from a copy, because subtracting the perturbation would leave rounding
+    errors.
 
     Args:
-        optimizer: whose parameters are perturbed; those without a gradient stay.
-        rho: radius r of the neighbourhood, > 0.
-        mode: which step.
-        parameters: perturb only these of the optimizer's parameters; the norm is over them alone.
+        optimizer: The optimizer whose parameters are perturbed, except those without a gradient.
+        rho: The radius r of the neighbourhood, above 0.
+        mode: The formula of the perturbation.
+        parameters: The parameters to perturb, a part of the optimizer's; the norm is over these
+            only. None means all.
 
     Raises:
-        ValueError: ``rho`` is not a positive finite number, or ``mode`` is none of the three.
+        ValueError: ``rho`` is not a positive finite number, or ``mode`` is not one of the three.
     """
 
     def __init__(
@@ -68,31 +70,29 @@ class WeightPerturbation:
 
     @torch.no_grad()
     def perturb(self, loss_scale: float = 1.0, overflow_is_routine: bool = False) -> Tensor:
-        """Move the weights along their present gradient, which is used up: zero it afterwards.
+        """Move the weights along their gradient, which is overwritten: zero it afterwards.
 
         Args:
-            loss_scale: factor on the gradient that ``usam`` has to undo.
-            overflow_is_routine: with a gradient scaler, let a gradient that is not finite move
-                nothing, so that the scaler finds the same overflow after the second pass.
+            loss_scale: The factor on the gradient, which ``usam`` has to undo.
+            overflow_is_routine: Whether a gradient that is not finite leaves the weights unchanged.
+                A gradient scaler then finds the same overflow after the second pass.
 
         Returns:
-            ``||g||_2``, or ``|| |w| * g ||_2`` for ``asam``, with the factor: a scalar of
-            float32 or wider on the parameters' device.
+            ``||g||_2``, or ``|| |w| * g ||_2`` for ``asam``, multiplied by the loss scale: a scalar
+            of float32 or wider on the parameters' device.
 
         Raises:
-            RuntimeError: the weights are perturbed already.
-            ValueError: a gradient is sparse.
+            RuntimeError: The weights are already perturbed.
+            ValueError: A gradient is sparse.
         """
         if self._is_perturbed:
-            raise RuntimeError("the weights are perturbed already: call restore() first")
+            raise RuntimeError("the weights are already perturbed: call restore() first")
         whole = self._parameters_with_gradient()
         if not whole:
             return torch.zeros(())
         parameters, gradients = [local(parameter) for parameter in whole], local_gradients(whole)
         if any(gradient.is_sparse for gradient in gradients):
-            raise ValueError(
-                "gradients are sparse, which SAM cannot perturb with: set sparse=False"
-            )
+            raise ValueError("gradients are sparse, which SAM does not support: set sparse=False")
         if self.mode == "asam":
             torch._foreach_mul_(gradients, torch._foreach_abs(parameters))
         norm = total_norm(gradients, whole)
@@ -110,7 +110,7 @@ class WeightPerturbation:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put the weights back, bit for bit; does nothing if they are not perturbed."""
+        """Restore the weights bit for bit; do nothing if they are not perturbed."""
         if self._is_perturbed:
             torch._foreach_copy_(self._moved, self._originals)
         self._is_perturbed = False
@@ -123,7 +123,7 @@ class WeightPerturbation:
         self.restore()
 
     def _keep(self, parameters: list[Tensor]) -> None:
-        """Copy the weights, into the memory of the last copy where they are the same ones."""
+        """Copy the weights, into the memory of the last copy if the parameters are the same."""
         if list(map(id, parameters)) == list(map(id, self._moved)):
             torch._foreach_copy_(self._originals, parameters)
         else:

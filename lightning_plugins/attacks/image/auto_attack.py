@@ -1,4 +1,4 @@
-"""AutoAttack, as the Adversarial Robustness Toolbox has it."""
+"""AutoAttack in the version of the Adversarial Robustness Toolbox."""
 
 import importlib
 import importlib.util
@@ -26,28 +26,31 @@ def auto_attack_accuracy(
     clamp: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> RobustAccuracy:
-    """Accuracy under AutoAttack: APGD on two losses, DeepFool and Square Attack, the worst of them.
+    """Compute the accuracy under AutoAttack: the worst of APGD, DeepFool and Square Attack.
 
-    Source: Croce and Hein, arXiv 2003.01690. The Adversarial Robustness Toolbox runs it without
-    targeted attacks and with DeepFool in place of FAB, so a figure is comparable with others of the
-    toolbox and not, to the last digit, with RobustBench. The toolbox works on the CPU side in
-    float32; ``network`` is left as it was found, gradients included.
+    APGD is run on two losses. Source: Croce and Hein, arXiv 2003.01690. The Adversarial Robustness
+    Toolbox runs AutoAttack without targeted attacks and with DeepFool instead of FAB. Its accuracy
+    is therefore comparable with other figures of the toolbox, but not exactly with RobustBench. The
+    toolbox converts images to float32 on the CPU. The state of ``network``, including gradients, is
+    restored.
 
     Args:
-        network: from inputs to logits ``(batch, num_classes)``.
-        batches: ``(inputs, labels)`` pairs on the network's device.
-        eps: radius in pixel units, > 0, with ``norm``, ``mean``, ``std`` and ``clamp``: see
-            :class:`ThreatModel`.
-        norm: of the perturbation.
-        square_queries: of the Square Attack for each of its 5 restarts, at least 1.
-        mean: where inputs are normalized.
-        std: where inputs are normalized.
-        clamp: lowest and highest pixel value.
-        seed: of the toolbox's draws.
+        network: A function from inputs to logits ``(batch, num_classes)``.
+        batches: Pairs ``(inputs, labels)`` on the network's device.
+        eps: The radius in pixel units, above 0; for ``eps``, ``norm``, ``mean``, ``std`` and
+            ``clamp`` see :class:`ThreatModel`.
+        norm: The norm of the perturbation.
+        square_queries: The number of queries for each of the 5 restarts of the Square Attack, at
+            least 1.
+        mean: The mean that was subtracted from the pixels, if the inputs are normalized.
+        std: The divisor of the pixels, if the inputs are normalized.
+        clamp: The lowest and highest pixel value.
+        seed: The seed of the toolbox's random draws.
 
     Raises:
-        ImportError: without the toolbox.
-        ValueError: an argument outside its range, inputs of another kind, or no batch.
+        ImportError: The toolbox is not installed.
+        ValueError: An argument is outside its range, the inputs do not fit the threat model, or
+            there is no batch.
     """
     threat = ThreatModel(eps, norm, mean, std, clamp)
     if eps == 0:
@@ -55,7 +58,7 @@ def auto_attack_accuracy(
     if square_queries < 1:
         raise ValueError(f"square_queries={square_queries}: expected at least 1")
     if importlib.util.find_spec("art") is None:
-        raise ImportError("AutoAttack needs: pip install adversarial-robustness-toolbox")
+        raise ImportError("AutoAttack requires the toolbox: pip install adversarial-robustness-toolbox")
     samples = right = withstood = 0
     with torch.inference_mode(False), torch.enable_grad(), _left_as_found(network), seeded(seed):
         for inputs, labels in batches:
@@ -64,7 +67,7 @@ def auto_attack_accuracy(
             found = _generate(network, inputs, labels, threat, square_queries)
             with torch.no_grad(), evaluation_mode(network):
                 natural = is_right(network(inputs), labels)
-                # Judged by our own ball: the toolbox rounds.
+                # Project again, because the toolbox rounds.
                 found = threat.project(found, inputs)
                 robust = natural & is_right(network(found), labels)
             samples += len(inputs)
@@ -78,7 +81,7 @@ def auto_attack_accuracy(
 def _generate(
     network: nn.Module, inputs: Tensor, labels: Tensor, threat: ThreatModel, square_queries: int
 ) -> Tensor:
-    # Imported by name, since most environments do not have it.
+    # Imported by name, because most environments do not have it.
     evasion = importlib.import_module("art.attacks.evasion")
     classification = importlib.import_module("art.estimators.classification")
     network_of_pixels = _OfPixels(network, threat, inputs)
@@ -107,7 +110,7 @@ def _generate(
 
 
 class _OfPixels(nn.Module):
-    """The network behind its normalization, since the toolbox works in pixel units."""
+    """The network with its normalization in front, because the toolbox works in pixel units."""
 
     def __init__(self, network: nn.Module, threat: ThreatModel, inputs: Tensor) -> None:
         super().__init__()
@@ -129,7 +132,7 @@ class _OfPixels(nn.Module):
 
 @contextmanager
 def _left_as_found(network: nn.Module) -> Iterator[None]:
-    """The toolbox trains and evaluates by mode, and accumulates gradients of the parameters."""
+    """Restore modes and gradients of parameters, which the toolbox changes."""
     gradients = [(parameter, parameter.grad) for parameter in network.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None

@@ -1,4 +1,4 @@
-"""Signs that a network hides its gradients instead of being robust."""
+"""Checks whether a network masks its gradients instead of being robust."""
 
 import itertools
 from collections.abc import Sequence
@@ -15,20 +15,20 @@ from lightning_plugins.attacks.image.robust_accuracy import Network, is_right, w
 from lightning_plugins.attacks.image.threat_model import Norm, ThreatModel
 from lightning_plugins.nn.module_state import evaluation_mode
 
-_LOSS_MAY_FALL = 0.05  # of the whole rise: sign steps go to and fro at the boundary
+_LOSS_MAY_FALL = 0.05  # share of the whole rise; sign steps oscillate at the boundary
 _ACCURACY_MAY_STAY = 0.01
 
 
 @dataclass(frozen=True)
 class GradientMasking:
-    """What :func:`check_gradient_masking` measured, with its three verdicts.
+    """The measurements of :func:`check_gradient_masking` and the results of its three checks.
 
     Attributes:
-        accuracy_by_eps: radius in pixel units and accuracy under PGD with it.
-        loss_by_steps: number of PGD steps and mean cross-entropy after them, from 0 steps on.
-        white_box_accuracy: under PGD.
-        black_box_accuracy: under each attack that uses none of the network's gradients:
-            ``random_search``, and ``transfer`` where there was a surrogate.
+        accuracy_by_eps: Pairs of the radius in pixel units and the accuracy under PGD.
+        loss_by_steps: Pairs of the number of PGD steps, from 0, and the mean cross-entropy.
+        white_box_accuracy: The accuracy under PGD.
+        black_box_accuracy: The accuracy under each attack that does not use the network's
+            gradients: ``random_search``, and ``transfer`` if there is a surrogate.
     """
 
     accuracy_by_eps: tuple[tuple[float, float], ...]
@@ -38,7 +38,7 @@ class GradientMasking:
 
     @property
     def accuracy_vanishes(self) -> bool:
-        """Whether at most 1 % is right where every image can become every other."""
+        """Whether the accuracy is at most 1 % when any image can become any other."""
         return self.accuracy_by_eps[-1][1] <= _ACCURACY_MAY_STAY
 
     @property
@@ -51,12 +51,12 @@ class GradientMasking:
 
     @property
     def white_box_is_strongest(self) -> bool:
-        """Whether no attack without gradients finds more than PGD."""
+        """Whether no attack without gradients lowers the accuracy below that under PGD."""
         return self.white_box_accuracy <= min(self.black_box_accuracy.values())
 
     @property
     def is_suspected(self) -> bool:
-        """Whether any of the three fails, so that the robust accuracy must not be believed."""
+        """Whether a check fails, in which case the robust accuracy is not reliable."""
         return not (self.accuracy_vanishes and self.loss_rises and self.white_box_is_strongest)
 
 
@@ -76,36 +76,37 @@ def check_gradient_masking(
     clamp: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> GradientMasking:
-    """Three checks of one batch, of at least some hundred samples, that a sound evaluation passes.
+    """Run three checks that a valid evaluation passes, on a batch of a few hundred samples or more.
 
-    Accuracy goes to 0 as ``eps`` grows to the whole range; the loss rises with the number of steps;
-    attacks without gradients do not beat the one with them. Passing them proves nothing; failing
-    one says that the attack failed, not that the network is robust.
+    The accuracy must go to 0 as ``eps`` grows to the whole range; the loss must rise with the
+    number of steps; attacks without gradients must not be stronger than the attack with gradients.
+    Passing the checks proves nothing. If a check fails, the attack failed, and the network is not
+    necessarily robust.
 
     Source: Athalye, Carlini and Wagner, arXiv 1802.00420, section 3.1; Carlini et al., arXiv
     1902.06705, section 5.
 
     Args:
-        network: from inputs to logits ``(batch, num_classes)``.
-        inputs: ``(batch, channels, height, width)``, floating point.
-        labels: class numbers, ``(batch,)``.
-        eps: radius in pixel units, > 0; see :class:`ThreatModel`.
-        norm: of the perturbation.
-        steps: of PGD, at least 1.
-        restarts: of PGD, at least 1.
-        queries: of the random search, at least 1.
-        surrogate: another network for the same task, whose adversarial images are tried too.
-        mean: where inputs are normalized.
-        std: where inputs are normalized.
-        clamp: lowest and highest pixel value, both finite.
-        seed: of all random draws.
+        network: A function from inputs to logits ``(batch, num_classes)``.
+        inputs: Floating-point tensor ``(batch, channels, height, width)``.
+        labels: Class numbers, ``(batch,)``.
+        eps: The radius in pixel units, above 0; see :class:`ThreatModel`.
+        norm: The norm of the perturbation.
+        steps: The number of PGD steps, at least 1.
+        restarts: The number of PGD restarts, at least 1.
+        queries: The number of queries of the random search, at least 1.
+        surrogate: Another network for the same task, whose adversarial images are also tried.
+        mean: The mean that was subtracted from the pixels, if the inputs are normalized.
+        std: The divisor of the pixels, if the inputs are normalized.
+        clamp: The lowest and highest pixel value, both finite.
+        seed: The seed of all random draws.
 
     Raises:
-        ValueError: an argument outside its range, or inputs of another kind.
+        ValueError: An argument is outside its range, or the inputs do not fit the threat model.
     """
     threat = ThreatModel(eps, norm, mean, std, clamp)
     if eps == 0:
-        raise ValueError("eps=0: expected more than 0, without it no attack can do anything")
+        raise ValueError("eps=0: expected more than 0")
     options: dict[str, Any] = {"norm": norm, "mean": mean, "std": std, "clamp": clamp}
     with torch.inference_mode(False), torch.no_grad():
         inputs, labels = inputs.detach().clone(), labels.clone()
@@ -154,7 +155,7 @@ def check_gradient_masking(
 
 
 def _radii(threat: ThreatModel, inputs: Tensor) -> list[float]:
-    """0, eps, and on by doubling until every image can become every other."""
+    """Return 0, eps, 2 eps and so on, up to the radius at which any image can become any other."""
     low, high = threat.clamp
     largest = high - low
     if threat.norm == "l2":
@@ -183,7 +184,7 @@ def _loss_by_steps(
 
 
 class _SampleLoss:
-    """Cross-entropy of each sample."""
+    """The cross-entropy of each sample."""
 
     def __init__(self, network: Network, labels: Tensor) -> None:
         self._network = network

@@ -1,4 +1,4 @@
-"""Random search over squares of an image: an attack that uses no gradient."""
+"""Random search over squares of an image: an attack without gradients."""
 
 from collections.abc import Sequence
 
@@ -21,32 +21,33 @@ def random_search(
     clamp: tuple[float, float] = (0.0, 1.0),
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Change a random square of each image by as much as is allowed; keep it where the loss rises.
+    """Change a random square of each image as far as allowed, and keep changes that raise the loss.
 
-    It begins at random vertical stripes of ``+-eps``. The squares shrink from the whole side to one
-    pixel over the queries. What it finds and gradients do not is a sign that a network hides its
-    gradients, not that it is robust.
+    The search starts at random vertical stripes of ``+-eps``. The squares shrink from the whole
+    side to one pixel over the queries. If it finds adversarial images that gradient attacks do not
+    find, the network masks its gradients and is not robust.
 
     Source: the idea of Square Attack, Andriushchenko, Croce, Flammarion and Hein, arXiv 1912.00049,
-    with one geometric schedule of the side and, in L2, steps that shrink with it. For published
+    with a geometric schedule of the side and, in L2, steps that shrink with the side. For published
     figures use :func:`auto_attack_accuracy`.
 
     Args:
-        loss: from inputs to one loss for each sample, ``(batch,)``; needs no gradient.
-        inputs: ``(batch, channels, height, width)``, floating point.
-        eps: radius in pixel units: see :class:`ThreatModel`.
-        norm: of the perturbation.
-        queries: evaluations of the loss, at least 1.
-        mean: where inputs are normalized.
-        std: where inputs are normalized.
-        clamp: lowest and highest pixel value.
-        generator: on the device of the inputs; None draws from its global generator.
+        loss: A function from inputs to one loss per sample, ``(batch,)``; need not be
+            differentiable.
+        inputs: Floating-point tensor ``(batch, channels, height, width)``.
+        eps: The radius in pixel units; see :class:`ThreatModel`.
+        norm: The norm of the perturbation.
+        queries: The number of evaluations of the loss, at least 1.
+        mean: The mean that was subtracted from the pixels, if the inputs are normalized.
+        std: The divisor of the pixels, if the inputs are normalized.
+        clamp: The lowest and highest pixel value.
+        generator: A generator on the device of the inputs; None uses the global one.
 
     Returns:
-        Inputs of the same shape and type, detached.
+        Inputs of the same shape and dtype, detached.
 
     Raises:
-        ValueError: an argument outside its range, or inputs of another kind.
+        ValueError: An argument is outside its range, or the inputs do not fit the threat model.
     """
     threat = ThreatModel(eps, norm, mean, std, clamp)
     if queries < 1:
@@ -65,7 +66,7 @@ def random_search(
         for query in range(1, queries):
             side = round(longest ** (1 - query / queries))
             square = _squares(inputs, side, generator) * _signs(inputs[:, :, :1, :1], generator)
-            # From one side of the range to the other; around a ball, less and less far.
+            # L-infinity: from one bound to the other. L2: shorter with the side of the square.
             step = 2 * eps if norm == "linf" else eps * side / longest
             proposed = threat.project(threat.ascend(best, square, step), inputs)
             value = loss(proposed)
@@ -80,7 +81,7 @@ def _signs(like: Tensor, generator: torch.Generator | None) -> Tensor:
 
 
 def _squares(inputs: Tensor, side: int, generator: torch.Generator | None) -> Tensor:
-    """One square for each image, at a random place: ones in it and zeros elsewhere."""
+    """Return a random square for each image: ones inside and zeros elsewhere."""
     rows, columns = (
         _interval(len(inputs), length, side, generator, inputs) for length in inputs.shape[-2:]
     )

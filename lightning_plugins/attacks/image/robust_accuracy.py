@@ -1,4 +1,4 @@
-"""Accuracy of a network on the worst images that an adversary finds."""
+"""Computes the accuracy of a network on the worst images that an attack finds."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,12 +16,13 @@ Network = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class RobustAccuracy:
-    """What :func:`robust_accuracy` and :func:`auto_attack_accuracy` measured.
+    """The result of :func:`robust_accuracy` and :func:`auto_attack_accuracy`.
 
     Attributes:
-        natural: share of the unchanged images that is classified right.
-        robust: share that is classified right whatever the attack tried; at most ``natural``.
-        num_samples: images.
+        natural: The share of unchanged images that are classified correctly.
+        robust: The share of images that are classified correctly under every perturbation the
+            attack tried; at most ``natural``.
+        num_samples: The number of images.
     """
 
     natural: float
@@ -43,33 +44,34 @@ def robust_accuracy(
     clamp: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> RobustAccuracy:
-    """Accuracy under PGD on the cross-entropy: the worst case over all iterates of all restarts.
+    """Compute the accuracy under PGD on the cross-entropy: the worst case over all iterates.
 
-    The first restart begins at the image itself, the others at random points; an image that was
+    The first restart starts at the image itself, the others at random points. An image that was
     misclassified once is not attacked again. ``steps=10, restarts=1, step_size=eps / 2`` differs
-    from the released evaluation of arXiv 2410.10373 only in counting every iterate.
+    from the released evaluation of arXiv 2410.10373 only by counting every iterate.
 
-    Source: Madry et al., arXiv 1706.06083; several restarts and many steps as Carlini et al.,
-    "On Evaluating Adversarial Robustness", arXiv 1902.06705, advise.
+    Source: Madry et al., arXiv 1706.06083; Carlini et al., "On Evaluating Adversarial Robustness",
+    arXiv 1902.06705, recommend several restarts and many steps.
 
     Args:
-        network: from inputs to logits ``(batch, num_classes)``; a module is put in evaluation mode
-            and back.
-        batches: ``(inputs, labels)`` pairs on the network's device.
-        eps: radius in pixel units, with ``norm``, ``mean``, ``std`` and ``clamp``: see
+        network: A function from inputs to logits ``(batch, num_classes)``. A module runs in
+            evaluation mode, and its mode is restored.
+        batches: Pairs ``(inputs, labels)`` on the network's device.
+        eps: The radius in pixel units; for ``eps``, ``norm``, ``mean``, ``std`` and ``clamp`` see
             :class:`ThreatModel`.
-        norm: of the perturbation.
-        steps: gradients for each restart, at least 1.
-        restarts: at least 1.
-        step_size: in pixel units, > 0; None is ``2.5 * eps / steps``, so that all of the ball is
-            reached.
-        mean: where inputs are normalized.
-        std: where inputs are normalized.
-        clamp: lowest and highest pixel value.
-        seed: of the random points of each batch.
+        norm: The norm of the perturbation.
+        steps: The number of gradients per restart, at least 1.
+        restarts: The number of restarts, at least 1.
+        step_size: The step size in pixel units, above 0; None means ``2.5 * eps / steps``, with
+            which every point of the ball can be reached.
+        mean: The mean that was subtracted from the pixels, if the inputs are normalized.
+        std: The divisor of the pixels, if the inputs are normalized.
+        clamp: The lowest and highest pixel value.
+        seed: The seed of the random points of each batch.
 
     Raises:
-        ValueError: an argument outside its range, inputs of another kind, or no batch.
+        ValueError: An argument is outside its range, the inputs do not fit the threat model, or
+            there is no batch.
     """
     threat = ThreatModel(eps, norm, mean, std, clamp)
     check_iterations(steps, restarts, step_size)
@@ -97,7 +99,7 @@ def withstand(
     step_size: float | None,
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Which samples of a batch are right, unchanged and under attack: two bool ``(batch,)``."""
+    """Return which samples are correct, without and under attack, as two bool ``(batch,)``."""
     threat.check(inputs)
     step_size = 2.5 * threat.eps / steps if step_size is None else step_size
     with torch.inference_mode(False), torch.no_grad(), evaluation_mode(network):
@@ -107,7 +109,7 @@ def withstand(
             left = robust.nonzero().squeeze(1)
             if not len(left):
                 break
-            # Copies, which autograd may keep where the originals were made in inference mode.
+            # Indexing copies: autograd cannot save tensors that were created in inference mode.
             watched = _WatchedLoss(network, labels[left])
             clean = inputs[left]
             start = threat.random_point(clean, generator) if restart else clean
@@ -117,10 +119,10 @@ def withstand(
 
 
 def is_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Whether the largest logit is the label's; not where one is not a number: bool ``(batch,)``.
+    """Return whether the label has the largest logit, bool ``(batch,)``; False if a logit is NaN.
 
     Raises:
-        ValueError: logits that are not ``(batch, num_classes)``.
+        ValueError: The logits do not have the shape ``(batch, num_classes)``.
     """
     if logits.dim() != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(
@@ -131,7 +133,7 @@ def is_right(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _WatchedLoss:
-    """The loss that is climbed, which notes every iterate that is misclassified."""
+    """The loss that PGD maximizes; it records which samples were misclassified at any iterate."""
 
     def __init__(self, network: Network, labels: Tensor) -> None:
         self._network = network

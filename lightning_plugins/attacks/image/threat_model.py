@@ -1,4 +1,4 @@
-"""Which images an adversary may show instead of a given one."""
+"""The set of images that an attack may use instead of a given one."""
 
 import math
 from collections.abc import Sequence
@@ -15,24 +15,24 @@ Norm = Literal["linf", "l2"]
 class ThreatModel:
     """All images within ``eps`` of the original in a norm, with pixels in the valid range.
 
-    ``eps`` and ``clamp`` are in pixel units, whatever the network is fed with. Where its inputs are
-    ``(pixels - mean) / std``, the ball is an ellipsoid in input units: a radius ``eps / std[c]`` in
-    channel c. A network fed with pixels has neither ``mean`` nor ``std``.
+    ``eps`` and ``clamp`` are in pixel units, also for a network with normalized inputs. If its
+    inputs are ``(pixels - mean) / std``, the ball is an ellipsoid in input units, with radius
+    ``eps / std[c]`` in channel c. If the inputs are pixels, omit ``mean`` and ``std``.
 
-    Inputs are floating point, ``(batch, channels, ...)`` or, where mean and std are single numbers
-    or missing, of any shape whose first dimension counts samples.
+    Inputs are floating-point tensors ``(batch, channels, ...)``. If mean and std are single numbers
+    or omitted, any shape is valid whose first dimension counts samples.
 
     Args:
-        eps: radius, from 0 to the diameter of the range (the width of ``clamp``; in L2 times the
-            square root of the number of pixel values).
+        eps: The radius, from 0 to the diameter of the range (the width of ``clamp``; in L2 times
+            the square root of the number of pixel values).
         norm: ``linf``, the largest change of any pixel value, or ``l2``, the Euclidean length of
             the change of an image.
-        mean: that was subtracted from the pixels, one number or one a channel.
-        std: by which they were divided, > 0, as many as ``mean``.
-        clamp: lowest and highest valid pixel value; ``(-inf, inf)`` for inputs without bounds.
+        mean: The mean that was subtracted from the pixels, one number or one per channel.
+        std: The divisor of the pixels, above 0, with as many numbers as ``mean``.
+        clamp: The lowest and highest valid pixel value; ``(-inf, inf)`` for unbounded inputs.
 
     Raises:
-        ValueError: an argument outside its range.
+        ValueError: An argument is outside its range.
     """
 
     eps: float
@@ -59,7 +59,7 @@ class ThreatModel:
         if self.mean is not None and self.std is not None:
             if len(self.mean) != len(self.std) or not len(self.mean):
                 raise ValueError(
-                    f"mean={self.mean}, std={self.std}: expected one of each a channel"
+                    f"mean={self.mean}, std={self.std}: expected one of each per channel"
                 )
             if not all(math.isfinite(value) for value in self.mean):
                 raise ValueError(f"mean={self.mean}: expected finite numbers")
@@ -67,15 +67,15 @@ class ThreatModel:
                 raise ValueError(f"std={self.std}: expected numbers above 0")
 
     def check(self, inputs: Tensor, check_range: bool = True) -> None:
-        """Refuse inputs that cannot be what this threat model describes.
+        """Refuse inputs that do not fit this threat model.
 
         Args:
-            inputs: what the network is fed with.
-            check_range: also look at the values, which waits for the device.
+            inputs: The inputs of the network.
+            check_range: Whether to check the values too, which synchronizes with the device.
 
         Raises:
-            ValueError: inputs that are not floating point, have another number of channels, or lie
-                outside ``clamp``; an L2 radius beyond the diameter of the range.
+            ValueError: The inputs are not floating point, have another number of channels, or are
+                outside ``clamp``; or the L2 radius exceeds the diameter of the range.
         """
         if not isinstance(inputs, Tensor) or not inputs.is_floating_point():
             what = inputs.dtype if isinstance(inputs, Tensor) else type(inputs).__name__
@@ -99,10 +99,10 @@ class ThreatModel:
             self._check_range(inputs)
 
     def ascend(self, inputs: Tensor, gradient: Tensor, step_size: float) -> Tensor:
-        """``inputs`` moved by ``step_size`` pixel units along the steepest ascent of this norm.
+        """Move ``inputs`` by ``step_size`` pixel units along the steepest ascent of this norm.
 
-        That is ``step_size * sign(g)`` in L-infinity and ``step_size * g / ||g||`` in L2, with g
-        the gradient by pixel values. A zero or undefined gradient moves nothing.
+        The step is ``step_size * sign(g)`` in L-infinity and ``step_size * g / ||g||`` in L2, with
+        g the gradient by pixel values. For a zero or undefined gradient the step is 0.
         """
         gradient = torch.nan_to_num(gradient)
         scale = self._scale(inputs)
@@ -110,7 +110,7 @@ class ThreatModel:
             return inputs + step_size / scale * gradient.sign()
         by_pixel = gradient / scale
         tiny = torch.finfo(gradient.dtype).tiny
-        # By the largest entry first: the squares of small gradients are zero in floating point.
+        # Divide by the largest entry first, because squares of small gradients underflow to zero.
         flat = by_pixel.flatten(1)
         largest = flat.abs().amax(dim=1, keepdim=True).clamp_min(tiny)
         flat = flat / largest
@@ -118,11 +118,11 @@ class ThreatModel:
         return inputs + step_size / scale * direction.view_as(gradient)
 
     def project(self, perturbed: Tensor, inputs: Tensor) -> Tensor:
-        """The point of the allowed set around ``inputs`` to which ``perturbed`` is moved.
+        """Move ``perturbed`` into the allowed set around ``inputs``.
 
-        In L-infinity it is the nearest one. In L2 the change is shortened to ``eps`` and then
-        clipped to the range, as in the references, which stays in the ball since ``inputs`` are in
-        the range.
+        In L-infinity the result is the nearest allowed point. In L2 the change is shortened to
+        ``eps`` and then clipped to the range, as in the references. The result is in the ball,
+        because ``inputs`` are in the range.
         """
         scale = self._scale(inputs)
         low, high = self._range(inputs)
@@ -137,29 +137,29 @@ class ThreatModel:
         return (inputs + change * shorter).clamp(low, high)
 
     def random_point(self, inputs: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A point drawn uniformly from the ball around ``inputs``, then projected on the range."""
+        """Draw a point uniformly from the ball around ``inputs``, and project it onto the range."""
         if self.norm == "linf":
             noise = torch.empty_like(inputs).uniform_(-self.eps, self.eps, generator=generator)
         else:
             noise = torch.empty_like(inputs).normal_(generator=generator)
             flat = noise.flatten(1)
             share = inputs.new_empty(len(inputs), 1).uniform_(generator=generator)
-            # Volume grows with the power of the dimension.
+            # The volume is proportional to this power of the radius.
             radius = self.eps * share ** (1 / flat.shape[1])
             noise = (radius * flat / flat.norm(dim=1, keepdim=True)).view_as(inputs)
         return self.project(inputs + noise / self._scale(inputs), inputs)
 
     def distance(self, perturbed: Tensor, inputs: Tensor) -> Tensor:
-        """Distance of each pair of images in pixel units, ``(batch,)``."""
+        """Return the distance of each pair of images in pixel units, ``(batch,)``."""
         change = ((perturbed - inputs) * self._scale(inputs)).flatten(1)
         return change.norm(p=math.inf if self.norm == "linf" else 2, dim=1)
 
     def _scale(self, inputs: Tensor) -> Any:
-        """Pixel units per input unit, broadcastable over ``inputs``."""
+        """Return pixel units per input unit, broadcastable over ``inputs``."""
         return 1.0 if self.std is None else _by_channel(self.std, inputs)
 
     def _range(self, inputs: Tensor) -> tuple[Any, Any]:
-        """Lowest and highest valid input value, broadcastable over ``inputs``."""
+        """Return the lowest and highest valid input value, broadcastable over ``inputs``."""
         if self.mean is None:
             return self.clamp
         mean = _by_channel(self.mean, inputs)
@@ -168,7 +168,7 @@ class ThreatModel:
 
     def _check_range(self, inputs: Tensor) -> None:
         low, high = (torch.as_tensor(bound) for bound in self._range(inputs))
-        # Normalizing rounds, so a black pixel may lie a little below black.
+        # Normalization rounds, so a value may be slightly outside the range.
         rounding = 8 * torch.finfo(inputs.dtype).eps
         slack = rounding * torch.maximum(low.abs(), high.abs()).clamp_min(1.0)
         if not ((inputs >= low - slack) & (inputs <= high + slack)).all():
@@ -176,7 +176,7 @@ class ThreatModel:
                 f"inputs from {inputs.min().item():.4g} to {inputs.max().item():.4g} are not pixel "
                 f"values in clamp={self.clamp}"
                 + (
-                    "; if they are normalized, give mean and std"
+                    "; if they are normalized, pass mean and std"
                     if self.mean is None
                     else f" normalized with mean={self.mean} and std={self.std}"
                 )

@@ -1,8 +1,8 @@
 """Changes of one or two characters of a word.
 
-Each function gives every word that one change makes, or, with a random generator, one of them.
-``inner`` leaves the first and the last character alone. The definitions are those of TextAttack's
-word swaps, so that a candidate here is a candidate there.
+Each function returns all words that one change produces, or, with a random generator, one of them.
+``inner`` excludes the first and the last character. The definitions are those of TextAttack's word
+swaps, so both produce the same candidates.
 """
 
 import random
@@ -37,7 +37,7 @@ _NEIGHBOURS = {
     "n": "bhjm",
     "m": "njk",
 }
-# One look-alike of other scripts for each; kept in escapes, because they do look alike.
+# One look-alike from another script for each; written as escapes, because they look the same.
 HOMOGLYPHS = dict(
     zip(
         "-987654321" + "0'" + string.ascii_lowercase,
@@ -51,18 +51,18 @@ HOMOGLYPHS = dict(
 
 
 def swaps(word: str, randomness: random.Random | None = None, inner: bool = False) -> list[str]:
-    """Two neighbouring characters in the other order."""
+    """Swap two neighbouring characters."""
     places = range(inner, len(word) - 1 - inner)
     return _made(places, lambda i: word[:i] + word[i + 1] + word[i] + word[i + 2 :], randomness)
 
 
 def deletions(word: str, randomness: random.Random | None = None, inner: bool = False) -> list[str]:
-    """One character less; of a single character nothing would be left."""
+    """Delete one character; a word of one character is not changed."""
     return _made(_places(word, inner), lambda i: word[:i] + word[i + 1 :], randomness)
 
 
 def substitutions(word: str, randomness: random.Random) -> list[str]:
-    """A random letter for the one at a random place."""
+    """Replace the character at a random position by a random letter."""
     letter = randomness.choice(string.ascii_letters)
     return _made(_places(word), lambda i: word[:i] + letter + word[i + 1 :], randomness)
 
@@ -74,7 +74,7 @@ def insertions(
     letters: str = string.ascii_letters,
     everywhere: bool = False,
 ) -> list[str]:
-    """A random one of ``letters`` before a random character, or before each in turn."""
+    """Insert a random one of ``letters`` before a random character, or before each character."""
     return _made(
         _places(word, inner),
         lambda i: word[:i] + randomness.choice(letters) + word[i:],
@@ -83,7 +83,7 @@ def insertions(
 
 
 def keyboard_slips(word: str, inner: bool = False) -> list[str]:
-    """A neighbouring key of an English keyboard for each letter, in the letter's case."""
+    """Replace a letter by each neighbouring key of an English keyboard, in the same case."""
     slips = []
     for i in _places(word, inner):
         keys = _NEIGHBOURS.get(word[i].lower(), "")
@@ -93,13 +93,13 @@ def keyboard_slips(word: str, inner: bool = False) -> list[str]:
 
 
 def look_alikes(word: str, randomness: random.Random | None = None) -> list[str]:
-    """A look-alike of another script for one character that has one."""
+    """Replace a character by its look-alike from another script."""
     places = [i for i in range(len(word)) if word[i] in HOMOGLYPHS]
     return _made(places, lambda i: word[:i] + HOMOGLYPHS[word[i]] + word[i + 1 :], randomness)
 
 
 def edit_distance(a: str, b: str) -> int:
-    """Fewest insertions, deletions and substitutions between two words (Levenshtein)."""
+    """Return the smallest number of insertions, deletions and substitutions (Levenshtein)."""
     row = list(range(len(b) + 1))
     for i, x in enumerate(a, 1):
         diagonal, row[0] = row[0], i

@@ -1,7 +1,7 @@
-"""Changes that are made without asking the detector, as in the RAID benchmark.
+"""Corruptions of texts that do not query the detector, as in the RAID benchmark.
 
-Each takes a text, the share of the places that are changed, in [0, 1], and a random generator. The
-kinds follow Dugan et al., RAID, arXiv 2405.07940; the word lists are our own.
+Each function takes a text, the share of applicable positions to change, in [0, 1], and a random
+generator. The kinds follow Dugan et al., RAID, arXiv 2405.07940; the word lists are our own.
 """
 
 import random
@@ -57,22 +57,22 @@ _MISSPELT = re.compile(rf"\b(?:{'|'.join(_MISSPELLINGS)})\b", re.IGNORECASE)
 
 
 def homoglyphs(text: str, share: float, randomness: random.Random) -> str:
-    """Look-alikes of other scripts for letters."""
+    """Replace letters by look-alikes from other scripts."""
     return _changed(r"[a-z]", text, share, randomness, lambda found: HOMOGLYPHS[found])
 
 
 def whitespace(text: str, share: float, randomness: random.Random) -> str:
-    """A second space beside single ones between words."""
+    """Double single spaces between words."""
     return _changed(r"(?<=\S) (?=\S)", text, share, randomness, lambda found: "  ")
 
 
 def zero_width_spaces(text: str, share: float, randomness: random.Random) -> str:
-    """A space without width (U+200B) behind characters."""
+    """Insert zero-width spaces (U+200B) after characters."""
     return _changed(r"\S", text, share, randomness, lambda found: found + "\u200b")
 
 
 def misspellings(text: str, share: float, randomness: random.Random) -> str:
-    """Common wrong spellings of the words that have one."""
+    """Replace words by common misspellings."""
 
     def misspelt(found: str) -> str:
         wrong = _MISSPELLINGS[found.lower()]
@@ -82,17 +82,17 @@ def misspellings(text: str, share: float, randomness: random.Random) -> str:
 
 
 def article_deletion(text: str, share: float, randomness: random.Random) -> str:
-    """Without articles, each with the space behind it."""
+    """Delete articles and the space after them."""
     return _changed(r"\b(?:[Tt]he|[Aa]n?) ", text, share, randomness, lambda found: "")
 
 
 def case_swap(text: str, share: float, randomness: random.Random) -> str:
-    """First letters of words in the other case."""
+    """Swap the case of the first letters of words."""
     return _changed(r"\b[^\W\d_]", text, share, randomness, str.swapcase)
 
 
 def number_swap(text: str, share: float, randomness: random.Random) -> str:
-    """Another digit for digits."""
+    """Replace digits by other digits."""
 
     def other(digit: str) -> str:
         return randomness.choice([d for d in "0123456789" if d != digit])
@@ -101,7 +101,7 @@ def number_swap(text: str, share: float, randomness: random.Random) -> str:
 
 
 def paragraphs(text: str, share: float, randomness: random.Random) -> str:
-    """A new paragraph behind sentences."""
+    """Start a new paragraph after sentences."""
     return _changed(r"(?<=[.!?]) +(?=\S)", text, share, randomness, lambda found: "\n\n")
 
 
@@ -118,16 +118,16 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(kind: str, text: str, share: float, seed: int = 0) -> str:
-    """``text`` with ``round(share * places)`` of the places of a kind changed.
+    """Change ``round(share * positions)`` of the positions in ``text`` to which a kind applies.
 
     Args:
-        kind: a name in ``CORRUPTIONS``.
-        text: any string.
-        share: of the places that the kind knows in the text, in [0, 1].
-        seed: of the choice; the same text is always corrupted alike.
+        kind: A name in ``CORRUPTIONS``.
+        text: Any string.
+        share: The share of applicable positions to change, in [0, 1].
+        seed: The seed of the choice; the same text is always corrupted in the same way.
 
     Raises:
-        ValueError: an unknown kind, or a share outside its range.
+        ValueError: The kind is unknown, or the share is outside its range.
     """
     if kind not in CORRUPTIONS:
         raise ValueError(f"kind={kind!r}: expected one of {', '.join(CORRUPTIONS)}")

@@ -1,4 +1,4 @@
-"""DeepWordBug: misspelt words in the order of their importance."""
+"""DeepWordBug: misspells words in the order of their importance."""
 
 import random
 from dataclasses import dataclass
@@ -16,18 +16,19 @@ from lightning_plugins.attacks.text.words import Words
 
 @dataclass(frozen=True)
 class DeepWordBug(WordAttack):
-    """Up to four candidates a word: a random swap, substitution, deletion and insertion.
+    """Tries up to four changes per word: a random swap, substitution, deletion and insertion.
 
-    Words are ranked by the score with ``[UNK]`` in their place; stop words stay, no word is changed
-    twice, and the edit distances of the words sum up to at most ``max_edit_distance``, which bounds
-    that of the texts.
+    Words are ranked by the score with ``[UNK]`` in their place. Stop words are not changed, and no
+    word is changed twice. The sum of the words' edit distances is at most ``max_edit_distance``, so
+    the edit distance of the texts is too.
 
     Source: Gao et al., arXiv 1801.04354; TextAttack's recipe ``DeepWordBugGao2018``.
 
     Args:
-        max_queries: see :class:`WordAttack`, as the next.
-        max_word_share: likewise.
-        max_edit_distance: between the text and what is made of it, at least 0.
+        max_queries: See :class:`WordAttack`.
+        max_word_share: See :class:`WordAttack`.
+        max_edit_distance: The largest edit distance between the original and the changed text, at
+            least 0.
     """
 
     max_edit_distance: int = 30
@@ -55,7 +56,7 @@ class DeepWordBug(WordAttack):
 
 
 def candidates(word: str, randomness: random.Random) -> list[str]:
-    """One random misspelling of each kind, without the word itself."""
+    """Return one random misspelling of each kind, without the word itself."""
     made = [
         *swaps(word, randomness),
         *substitutions(word, randomness),

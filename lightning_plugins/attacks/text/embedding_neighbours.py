@@ -1,4 +1,4 @@
-"""Words that stand near in a space of word vectors."""
+"""Replaces words by their nearest neighbours among word vectors."""
 
 import random
 from dataclasses import dataclass, field
@@ -11,24 +11,24 @@ from lightning_plugins.attacks.text.words import Words
 
 @dataclass(frozen=True)
 class EmbeddingNeighbours(WordAttack):
-    """Nearest neighbours by cosine, of words ranked by the score without them.
+    """Replaces words by nearest neighbours in cosine; ranks words by the score without them.
 
-    It is TextFooler (Jin et al., arXiv 1907.11932) without its part-of-speech tagger and sentence
-    encoder, so it changes more of the meaning; read its success rates as an upper bound. The paper
-    takes the counter-fitted vectors of Mrkšić et al., arXiv 1603.00892, in which antonyms are far
-    apart; in GloVe they are not.
+    This is TextFooler (Jin et al., arXiv 1907.11932) without its part-of-speech tagger and sentence
+    encoder. It changes the meaning more, so its success rates are an upper bound. The paper uses
+    the counter-fitted vectors of Mrkšić et al., arXiv 1603.00892, in which antonyms are far apart;
+    in GloVe they are not.
 
     Args:
-        max_queries: see :class:`WordAttack`, as the next.
-        max_word_share: likewise.
-        vectors: path of a text file in the format of GloVe: a word and its numbers a line, with or
-            without a first line of two counts.
-        neighbours: candidates a word at most, at least 1.
-        min_cosine: of a candidate, in [-1, 1].
+        max_queries: See :class:`WordAttack`.
+        max_word_share: See :class:`WordAttack`.
+        vectors: The path of a text file in the format of GloVe: one word and its numbers per line,
+            with or without a first line of two counts.
+        neighbours: The largest number of candidates per word, at least 1.
+        min_cosine: The smallest cosine of a candidate, in [-1, 1].
 
     Raises:
-        ValueError: an argument outside its range, or a file of another format.
-        FileNotFoundError: no such file.
+        ValueError: An argument is outside its range, or the file has another format.
+        FileNotFoundError: The file does not exist.
     """
 
     vectors: str = "counter-fitted-vectors.txt"
@@ -56,14 +56,14 @@ class EmbeddingNeighbours(WordAttack):
 
 
 class WordVectors:
-    """Word vectors out of a text file.
+    """Word vectors from a text file.
 
     Args:
-        path: of the file.
+        path: The path of the file.
 
     Raises:
-        ValueError: a line that is no word and its numbers, or numbers of another length.
-        FileNotFoundError: no such file.
+        ValueError: A line is not a word followed by numbers, or has another number of numbers.
+        FileNotFoundError: The file does not exist.
     """
 
     def __init__(self, path: str) -> None:
@@ -71,7 +71,7 @@ class WordVectors:
 
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"vectors={path!r}: no such file; give word vectors in the format of GloVe, such "
+                f"vectors={path!r}: no such file; pass word vectors in the format of GloVe, such "
                 "as the counter-fitted ones of github.com/nmrksic/counter-fitting"
             )
         self._words: list[str] = []
@@ -80,8 +80,8 @@ class WordVectors:
             for number, line in enumerate(file, 1):
                 parts = line.rstrip().split(" ")  # word2vec and fastText end a line with a blank
                 if number == 1 and len(parts) == 2:
-                    continue  # counts of words and dimensions, as word2vec writes
-                # Of GloVe's 840 billion some words hold blanks; the first word tells the length.
+                    continue  # counts of words and dimensions, as written by word2vec
+                # Some words in GloVe's 840B file contain blanks, so the first row sets the length.
                 dimensions = len(rows[0]) if rows else len(parts) - 1
                 word, values = " ".join(parts[:-dimensions]), parts[len(parts) - dimensions :]
                 if not dimensions or not word:
@@ -99,7 +99,7 @@ class WordVectors:
         self._places = {word: place for place, word in enumerate(self._words)}
 
     def nearest(self, word: str, count: int, min_cosine: float) -> list[str]:
-        """Up to ``count`` words by falling cosine to ``word``, in its capitals; not itself."""
+        """Return up to ``count`` other words by decreasing cosine, capitalized as ``word``."""
         place = self._places.get(word, self._places.get(word.lower()))
         if place is None:
             return []

@@ -1,4 +1,4 @@
-"""Words that a masked language model would put in a word's place."""
+"""Replaces words by predictions of a masked language model."""
 
 import random
 from dataclasses import dataclass, field
@@ -11,23 +11,23 @@ from lightning_plugins.optional_packages import requires
 
 @dataclass(frozen=True)
 class MaskedLM(WordAttack):
-    """The most probable words at the place of a word, of words ranked by the score without them.
+    """Replaces words by the most probable predictions; ranks words by the score without them.
 
-    It is BAE's replacement (Garg and Ramakrishnan, arXiv 2004.01970; TextAttack's recipe
-    ``BAEGarg2019``) without its part-of-speech tagger and sentence encoder: the words fit their
-    context, but may change the meaning. Read its success rates as an upper bound.
+    This is the replacement of BAE (Garg and Ramakrishnan, arXiv 2004.01970; TextAttack's recipe
+    ``BAEGarg2019``) without its part-of-speech tagger and sentence encoder. The words fit their
+    context, but may change the meaning, so its success rates are an upper bound.
 
     Args:
-        max_queries: see :class:`WordAttack`, as the next. Questions to the language model are free.
-        max_word_share: likewise.
-        model: name on the Hugging Face hub, or folder, of a masked language model.
-        candidates: a word at most, at least 1.
-        min_probability: of a candidate, in [0, 1].
-        max_length: tokens that the language model reads around a word, at least 8.
+        max_queries: See :class:`WordAttack`. Calls of the language model do not count.
+        max_word_share: See :class:`WordAttack`.
+        model: The name on the Hugging Face hub, or the folder, of a masked language model.
+        candidates: The largest number of candidates per word, at least 1.
+        min_probability: The smallest probability of a candidate, in [0, 1].
+        max_length: The number of tokens around a word that the language model reads, at least 8.
 
     Raises:
-        ValueError: an argument outside its range.
-        ImportError: without transformers, when it is first used.
+        ValueError: An argument is outside its range.
+        ImportError: transformers is not installed; raised at the first use.
     """
 
     model: str = "bert-base-uncased"
@@ -67,8 +67,8 @@ class MaskFiller:
     """A masked language model of transformers.
 
     Args:
-        name: on the Hugging Face hub, or a folder.
-        max_length: tokens that it reads, special ones included.
+        name: The name on the Hugging Face hub, or a folder.
+        max_length: The number of tokens that it reads, including special tokens.
     """
 
     def __init__(self, name: str, max_length: int) -> None:
@@ -79,7 +79,7 @@ class MaskFiller:
         self._max_length = max_length
 
     def words(self, words: Words, place: int, count: int, min_probability: float) -> list[str]:
-        """Up to ``count`` whole words for ``place``, the most probable first."""
+        """Return up to ``count`` whole words for position ``place``, the most probable first."""
         import torch
 
         mask = self._tokenizer.mask_token
@@ -96,7 +96,7 @@ class MaskFiller:
         probabilities = logits.softmax(-1)
         best = probabilities.topk(min(count, len(probabilities)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        # A piece of a word decodes to something that has no letters only, or is joined to the left.
+        # A token that starts with ## continues a word, so it is not a whole word.
         pieces = self._tokenizer.convert_ids_to_tokens(best.indices.tolist())
         return [
             self._tokenizer.decode([token]).strip()
@@ -106,9 +106,10 @@ class MaskFiller:
 
 
 def like(word: str, found: list[str]) -> list[str]:
-    """Of ``found`` the words of letters that are neither ``word`` nor stop words, in its capitals.
+    """Return the words of ``found`` that can replace ``word``, capitalized as ``word``.
 
-    A stop word in the place of another word would be no replacement of it.
+    Candidates must consist of letters, and must not be stop words or ``word`` itself. A stop word
+    does not replace the meaning of another word.
     """
     kept = [w for w in found if w.isalpha() and w.lower() not in STOP_WORDS]
     cased = [w.capitalize() if word[:1].isupper() else w for w in kept]

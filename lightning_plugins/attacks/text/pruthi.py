@@ -1,4 +1,4 @@
-"""Pruthi: a few typing errors, the best that there are."""
+"""Pruthi: searches all typing errors for the most effective ones."""
 
 import random
 from dataclasses import dataclass
@@ -10,18 +10,20 @@ from lightning_plugins.attacks.text.words import Words
 
 @dataclass(frozen=True)
 class Pruthi(WordAttack):
-    """Every swap, deletion, insertion and slip of a key inside of words, over the whole text.
+    """Tries every swap, deletion, insertion and keyboard slip inside all words of the text.
 
-    First and last characters, words of fewer than four characters and stop words stay. Each step
-    asks all changes of all words, so that a word costs some dozens of queries: set ``max_queries``.
+    First and last characters, words of fewer than four characters and stop words are not changed.
+    Each step scores all changes of all words, which costs dozens of queries per word: set
+    ``max_queries``.
 
     Source: Pruthi, Dhingra and Lipton, arXiv 1905.11268; TextAttack's recipe ``Pruthi2019``.
 
     Args:
-        max_queries: see :class:`WordAttack`, as the next.
-        max_word_share: likewise.
-        max_typos: words that may be changed, at least 1; None is a twentieth of the words, between
-            1 and 10, as in the evaluation of arXiv 2406.01179 (there of the mean text).
+        max_queries: See :class:`WordAttack`.
+        max_word_share: See :class:`WordAttack`.
+        max_typos: The number of words that may be changed, at least 1. None means a twentieth of
+            the text's words, between 1 and 10, similar to the evaluation of arXiv 2406.01179, which
+            uses a twentieth of the mean text's words.
     """
 
     max_typos: int | None = None
@@ -32,7 +34,7 @@ class Pruthi(WordAttack):
             raise ValueError(f"max_typos={self.max_typos}: expected at least 1, or None")
 
     def max_words(self, words: Words) -> int:
-        """Words of a text that may be changed."""
+        """Return the number of words of a text that may be changed."""
         typos = self.max_typos or min(max(len(words) // 20, 1), 10)
         return min(typos, super().max_words(words))
 
@@ -46,7 +48,7 @@ class Pruthi(WordAttack):
 
 
 def candidates(word: str, randomness: random.Random) -> list[str]:
-    """Every typing error inside of a word of four characters or more."""
+    """Return every typing error inside a word of at least four characters."""
     if len(word) < 4:
         return []
     made = [

@@ -1,4 +1,4 @@
-"""PWWS: synonyms in the order of saliency times effect."""
+"""PWWS: replaces words by synonyms, in the order of saliency times effect."""
 
 import random
 from dataclasses import dataclass, field
@@ -10,19 +10,20 @@ from lightning_plugins.attacks.text.words import Words
 
 @dataclass(frozen=True)
 class PWWS(WordAttack):
-    """WordNet's synonyms, of words ranked by probability-weighted saliency.
+    """Replaces words by WordNet's synonyms; ranks words by probability-weighted saliency.
 
     Source: Ren et al., Generating Natural Language Adversarial Examples through Probability
-    Weighted Word Saliency, ACL 2019; TextAttack's recipe ``PWWSRen2019``. As there, words are not
-    inflected and proper names are not replaced by others.
+    Weighted Word Saliency, ACL 2019; TextAttack's recipe ``PWWSRen2019``. As in that recipe,
+    synonyms are not inflected, and proper names are not replaced by other names.
 
     Args:
-        max_queries: see :class:`WordAttack`, as the next.
-        max_word_share: likewise.
-        wordnet: folder of WordNet's files; None looks in the usual places. See :class:`WordNet`.
+        max_queries: See :class:`WordAttack`.
+        max_word_share: See :class:`WordAttack`.
+        wordnet: The folder of WordNet's files; None searches the usual folders. See
+            :class:`WordNet`.
 
     Raises:
-        FileNotFoundError: no WordNet.
+        FileNotFoundError: WordNet is not found.
     """
 
     wordnet: str | None = None

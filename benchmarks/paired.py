@@ -1,4 +1,4 @@
-"""Ratios of process CPU time between two ways of doing one thing, measured in turns."""
+"""Ratios of process CPU time between two implementations, measured alternately."""
 
 import math
 import statistics
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Ratio:
-    """Median of the paired ratios ``b / a`` with its 95 % bounds (order statistics)."""
+    """The median of the paired ratios ``b / a`` with its 95 % bounds (order statistics)."""
 
     median: float
     low: float
@@ -24,7 +24,7 @@ def paired_ratio(
 ) -> Ratio:
     """Run ``a b b a`` blocks; each call does one block of work and returns its CPU seconds.
 
-    A pair is one ``a`` and the ``b`` beside it, so that drift of the machine falls on both.
+    A pair is one ``a`` and the adjacent ``b``, so that drift of the machine affects both.
     """
     for _ in range(warmup):
         a()
@@ -39,7 +39,7 @@ def paired_ratio(
 
 
 def _rank_of_lower_bound(n: int) -> int:
-    """Largest k (from 0) such that [x_(k), x_(n-1-k)] holds the median with 95 % probability."""
+    """Largest k such that [x_(k), x_(n-1-k)] contains the median with 95 % probability."""
     outside = 0.0
     for k in range(n // 2):
         outside += 2 * math.comb(n, k) / 2**n

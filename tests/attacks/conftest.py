@@ -1,4 +1,4 @@
-"""Networks whose worst case is known, and a trained one on the digits."""
+"""Networks whose worst case is known, and a network trained on the digits."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from lightning_plugins.datamodules import DigitsDataModule
 
 
 class Quantised(nn.Module):
-    """A network behind rounded pixels: robust to gradients, not to anything else."""
+    """A network behind rounded pixels: robust to gradient attacks only."""
 
     def __init__(self, network):
         super().__init__()

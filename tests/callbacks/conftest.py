@@ -1,4 +1,4 @@
-"""A small classifier with everything that a second pass could disturb, and its data."""
+"""A small classifier with all state that a second pass could change, and its data."""
 
 import warnings
 from types import SimpleNamespace
@@ -32,7 +32,7 @@ def samples():
 
 
 def batches(batch_size=BATCH_SIZE):
-    # With an own generator, because a DataLoader otherwise draws from the global one each epoch.
+    # With its own generator, because a DataLoader otherwise draws from the global one each epoch.
     return DataLoader(
         TensorDataset(*samples()), batch_size=batch_size, generator=torch.Generator().manual_seed(0)
     )
@@ -47,7 +47,7 @@ def adamw(parameters):
 
 
 class Classifier(LightningModule):
-    """Logs its loss and accuracy, and counts how often its training step ran."""
+    """Logs its loss and accuracy, and counts the calls of its training step."""
 
     def __init__(self, optimizer=sgd, cosine_steps=None):
         super().__init__()
@@ -120,7 +120,7 @@ def assert_same_bits(one, other):
 
 @pytest.fixture
 def task():
-    """The functions above, since test files do not import each other."""
+    """The functions above as a fixture, because test files do not import each other."""
     return SimpleNamespace(
         Classifier=Classifier,
         adamw=adamw,

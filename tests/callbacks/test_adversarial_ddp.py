@@ -1,4 +1,4 @@
-"""Adversarial training and evaluation on two gloo processes against two emulated workers."""
+"""Adversarial training and evaluation on two gloo processes, compared with two emulated workers."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from lightning_plugins.attacks.image import pgd, robust_accuracy
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    """(weights, test results) of each rank."""
+    """Weights and test results of each rank."""
     folder = tmp_path_factory.mktemp("ddp")
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
@@ -33,7 +33,7 @@ def ranks(tmp_path_factory):
 
 
 def emulated():
-    """Two workers in one process: each attacks its own batch, gradients are averaged."""
+    """Two workers in one process: each attacks its own batch, and gradients are averaged."""
     network = program.network()
     network[2].p = 0.0
     parameters = list(network.parameters())
@@ -63,7 +63,7 @@ def test_ranks_agree_with_each_other_and_with_emulated_workers(ranks):
 
 
 @pytest.mark.scale(plugin="AdversarialEvaluation", strategy="ddp")
-def test_robust_accuracy_is_that_of_all_samples_of_all_processes(ranks):
+def test_robust_accuracy_covers_all_samples_of_all_processes(ranks):
     (weights, result), (_, other) = ranks
     network = program.network()
     network.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""AdversarialEvaluation reports what robust_accuracy measures, and costs nothing when off."""
+"""AdversarialEvaluation compared with robust_accuracy, and its cost when it is inactive."""
 
 import warnings
 
@@ -105,7 +105,7 @@ def test_a_test_run_reports_the_robust_accuracy_of_all_samples(tmp_path, norm, i
     assert result["robust/accuracy"] == pytest.approx(expected.robust)
     assert result["robust/natural_accuracy"] == pytest.approx(expected.natural)
     assert expected.robust < expected.natural
-    # The module's own metric has seen the unchanged samples only.
+    # The module's own metric was updated with the unchanged samples only.
     assert result["accuracy"] == pytest.approx(expected.natural)
 
 
@@ -115,7 +115,7 @@ def test_normalized_inputs_are_attacked_in_pixel_units(tmp_path):
     run = trainer(tmp_path, callback(mean=[0.5], std=[0.25]))
     (result,) = run.test(Classifier(0.5, 0.25), normalized, verbose=False)
     assert result["robust/accuracy"] == pytest.approx(of_pixels["robust/accuracy"], abs=0.021)
-    with pytest.raises(ValueError, match="if they are normalized, give mean and std"):
+    with pytest.raises(ValueError, match="if they are normalized, pass mean and std"):
         trainer(tmp_path, callback()).test(Classifier(0.5, 0.25), normalized, verbose=False)
 
 
@@ -138,29 +138,29 @@ class Sure(Classifier):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "16-mixed", "bf16-mixed"])
-def test_a_module_that_is_sure_is_not_robust_in_any_precision(tmp_path, precision):
+def test_a_confident_module_is_not_robust_in_any_precision(tmp_path, precision):
     labels = torch.arange(8) % 2
     images = (0.55 - 0.1 * labels).view(8, 1, 1, 1).expand(8, 1, 4, 4)
     data = DataLoader(TensorDataset(images, labels), batch_size=4)
     arguments = {"precision": precision}
-    if precision == "16-mixed":  # which Lightning takes for bf16-mixed on a CPU
+    if precision == "16-mixed":  # which Lightning replaces by bf16-mixed on a CPU
         scaler = torch.amp.GradScaler("cpu")
         arguments = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
     module = Sure()
     (result,) = trainer(tmp_path, callback(), **arguments).test(module, data, verbose=False)
     assert result["robust/natural_accuracy"] == 1
     assert result["robust/accuracy"] == 0
-    # The run's own forward passes keep its precision.
+    # The forward passes of the run keep its precision.
     assert (torch.float16 in module.called_in) == (precision == "16-mixed")
 
 
-def test_half_precision_weights_are_refused_with_what_would_do(tmp_path):
+def test_half_precision_weights_are_refused_with_a_remedy(tmp_path):
     run = trainer(tmp_path, callback(), precision="16-true")
     with pytest.raises(MisconfigurationException, match=r"'16-true'.*precision='16-mixed' or '32"):
         run.test(Classifier(), loader(), verbose=False)
 
 
-def test_only_the_first_samples_are_attacked_where_a_number_is_given(tmp_path):
+def test_num_samples_limits_the_attack_to_the_first_samples(tmp_path):
     module = Classifier()
     (result,) = trainer(tmp_path, callback(num_samples=20)).test(module, loader(), verbose=False)
     images, labels = (values[:20] for values in samples())
@@ -170,7 +170,7 @@ def test_only_the_first_samples_are_attacked_where_a_number_is_given(tmp_path):
     assert result["robust/natural_accuracy"] == pytest.approx(expected.natural)
 
 
-def test_validation_during_training_reports_it_and_leaves_training_as_it_was(tmp_path):
+def test_validation_during_training_reports_it_and_does_not_change_training(tmp_path):
     def run(*callbacks):
         module = Classifier()
         fit = trainer(tmp_path, *callbacks)
@@ -183,11 +183,11 @@ def test_validation_during_training_reports_it_and_leaves_training_as_it_was(tmp
     plain, plain_random_state, forwards = run()
     assert torch.equal(random_state, plain_random_state)
     assert "robust/accuracy" not in plain
-    # Asked for another stage, it runs no forward pass.
+    # With another stage it runs no forward pass.
     assert run(callback(stage="test"))[2] == forwards
 
 
-def test_several_loaders_are_reported_one_by_one(tmp_path):
+def test_several_loaders_are_reported_separately(tmp_path):
     run = trainer(tmp_path, callback(num_samples=16))
     Several = type(
         "Several", (Classifier,), {"test_step": lambda self, batch, _, dataloader_idx: None}
@@ -215,7 +215,7 @@ def test_bad_arguments_are_named(arguments, named):
         AdversarialEvaluation(**arguments)
 
 
-def test_a_batch_or_module_it_cannot_attack_is_told(tmp_path):
+def test_a_batch_or_module_that_cannot_be_attacked_raises_an_error(tmp_path):
     with pytest.raises(ValueError, match="input_key='image': the batch is a list of 2 elements"):
         trainer(tmp_path, callback(input_key="image")).test(Classifier(), loader(), verbose=False)
 

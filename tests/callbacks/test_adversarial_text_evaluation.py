@@ -1,4 +1,4 @@
-"""Attacks within a run, against the same attacks made by hand."""
+"""Attacks within a run, compared with direct calls of the same attacks."""
 
 import pytest
 import torch
@@ -82,23 +82,23 @@ def by_hand(samples, noise=0.0, noise_samples=1):
 @pytest.mark.parametrize(
     ("loop", "stage"), [("test", "test"), ("validate", "validate"), ("fit", "validate")]
 )
-def test_it_logs_the_attack_on_the_texts_of_the_chosen_class(loop, stage):
+def test_it_logs_the_attack_on_the_texts_of_the_selected_class(loop, stage):
     found = logged(AdversarialTextEvaluation(stage=stage), MarkerDetector(), loop)
     assert found == pytest.approx(by_hand([s for s in SAMPLES if s["label"] == 1]))
     assert found["original_accuracy"] == 0.75
     assert found["accuracy_under_attack"] == found["accuracy_under_fresh_noise"]
 
 
-def test_only_the_chosen_loop_is_attacked():
+def test_only_the_selected_loop_is_attacked():
     assert logged(AdversarialTextEvaluation(stage="validate"), MarkerDetector()) == {}
 
 
-def test_both_classes_and_fewer_texts_can_be_asked_for():
+def test_both_classes_and_fewer_texts_can_be_selected():
     callback = AdversarialTextEvaluation(label=None, num_samples=3)
     assert logged(callback, MarkerDetector()) == pytest.approx(by_hand(SAMPLES[:3]))
 
 
-def test_noise_is_fresh_and_the_expectation_averages_it():
+def test_each_query_draws_new_noise_and_the_expectation_averages_it():
     ai = [s for s in SAMPLES if s["label"] == 1]
     for samples in (1, 20):
         callback = AdversarialTextEvaluation(noise_samples=samples)
@@ -106,7 +106,7 @@ def test_noise_is_fresh_and_the_expectation_averages_it():
         assert found == pytest.approx(by_hand(ai, 3.0, samples), nan_ok=True)
 
 
-def test_a_second_run_of_one_callback_starts_anew():
+def test_a_second_run_of_one_callback_starts_without_the_first_texts():
     callback, module = AdversarialTextEvaluation(), MarkerDetector()
     assert logged(callback, module) == logged(callback, module)
 

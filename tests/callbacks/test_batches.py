@@ -1,4 +1,4 @@
-"""Which samples and which loss SharpnessMonitor measures."""
+"""The subset of samples and the loss that SharpnessMonitor measures."""
 
 import pytest
 import torch
@@ -88,7 +88,7 @@ def test_the_validation_data_can_be_measured(task, tmp_path):
     ],
     ids=["resumable", "batch sampler"],
 )
-def test_the_loader_can_be_of_any_kind_that_makes_batches_of_samples(task, tmp_path, make):
+def test_every_loader_that_collates_samples_is_supported(task, tmp_path, make):
     monitor = every_epoch()
     task.trainer(tmp_path, [monitor]).fit(Quadratic(), make())
     assert monitor.values["lambda_max"][-1] == pytest.approx(EXPECTED, rel=1e-3)
@@ -104,7 +104,7 @@ class Augmenting(Dataset):
         return INPUTS[index] + torch.randn(3)
 
 
-def test_augmentation_is_drawn_from_the_seed_and_disturbs_no_generator(task, tmp_path):
+def test_augmentation_is_drawn_from_the_seed_and_changes_no_generator(task, tmp_path):
     found, states = [], []
     for run in range(2):
         torch.manual_seed(run)
@@ -118,13 +118,13 @@ def test_augmentation_is_drawn_from_the_seed_and_disturbs_no_generator(task, tmp
 
 
 class Offering(Augmenting):
-    """Offers its samples without the noise it adds."""
+    """Has a method that returns its samples without the added noise."""
 
     def without_augmentation(self):
         return INPUTS
 
 
-def test_augmentation_is_left_out_where_the_data_set_offers_it(task, tmp_path):
+def test_augmentation_is_omitted_if_the_data_set_supports_it(task, tmp_path):
     assert largest(every_epoch(), tmp_path, task, Offering()) == pytest.approx(EXPECTED, rel=1e-3)
 
 
@@ -143,9 +143,7 @@ def test_augmentation_is_left_out_where_the_data_set_offers_it(task, tmp_path):
         ({"split": "val"}, DataLoader(INPUTS), "NoneType"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_the_first_step(
-    task, tmp_path, monitor, loader, error
-):
+def test_an_unknown_loss_is_refused_before_the_first_step(task, tmp_path, monitor, loader, error):
     class NeverTrained(Quadratic):
         loss = None
 

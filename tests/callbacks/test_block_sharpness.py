@@ -102,7 +102,7 @@ def test_accumulated_batches_count_as_one(tmp_path):
 
 
 @pytest.mark.scale(plugin="BlockSharpness", strategy="one device")
-def test_the_run_is_the_run_without_it(tmp_path):
+def test_the_run_equals_the_run_without_it(tmp_path):
     with_it, _ = fit(BlockSharpness(every_n_steps=1), tmp_path)
     without, _ = fit(None, tmp_path)
     assert all(map(torch.equal, with_it.parameters(), without.parameters()))
@@ -120,7 +120,7 @@ def test_values_are_logged_and_drawn(tmp_path):
     assert trainer.callback_metrics["block_sharpness/qk"] > 0
 
 
-def test_the_suggestion_follows_the_sharpness_and_is_near_the_published_one():
+def test_suggested_multipliers_follow_the_sharpness_and_are_near_the_published_ones():
     callback = BlockSharpness()
     # Read off the chart of the paper's repository for LLaMA 0.25B.
     chart = {"embedding": 9e-7, "qk": 1.5e-6, "ffn": 3e-6, "vo": 5.5e-6, "norm": 3e-5}

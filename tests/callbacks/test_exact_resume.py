@@ -13,7 +13,7 @@ from lightning_plugins.datamodules import ResumableDataLoader
 
 
 class DrawsEverywhere(Callback):
-    """Draws from the three global generators at every batch, and remembers what came."""
+    """Draws from the three global generators at every batch, and records the numbers."""
 
     def __init__(self):
         self.drawn = []
@@ -37,14 +37,14 @@ def run(task, folder, ckpt_path=None, module=None, **arguments):
 
 @pytest.mark.scale(plugin="ExactResume", strategy="one device")
 @pytest.mark.parametrize("step", [1, 4, 6, 11])
-def test_generators_order_and_dropout_continue_where_they_were(task, tmp_path, step):
+def test_generators_order_and_dropout_continue_exactly(task, tmp_path, step):
     whole, drawn = run(task, tmp_path / "whole")
     resumed, drawn_again = run(task, tmp_path / "resumed", tmp_path / f"whole/step={step}.ckpt")
     task.assert_same_bits(whole, resumed)
     assert drawn_again == drawn[step:]
 
 
-def test_loaders_that_a_schedule_made_too_early_are_resumed_too(task, tmp_path):
+def test_loaders_that_a_schedule_created_early_are_resumed_too(task, tmp_path):
     class AsksForTheLengthOfTheRun(task.Classifier):
         def configure_optimizers(self):
             self.cosine_steps = self.trainer.estimated_stepping_batches
@@ -66,7 +66,7 @@ def test_the_checkpoint_is_plain_data(task, tmp_path):
     assert len(checkpoint["callbacks"]["ExactResume"]["random_states"]) == 1
 
 
-def test_a_checkpoint_within_an_accumulation_window_says_so(task, tmp_path):
+def test_a_checkpoint_within_an_accumulation_window_warns(task, tmp_path):
     class SaveAtBatch(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if batch_idx == 1:
@@ -79,14 +79,14 @@ def test_a_checkpoint_within_an_accumulation_window_says_so(task, tmp_path):
 
 
 class Validated:
-    """Added to a module: it monitors an accuracy."""
+    """Adds a validation metric to a module."""
 
     def validation_step(self, batch, batch_idx):
         self.log("val/accuracy", (self(batch[0]).argmax(-1) == batch[1]).float().mean())
 
 
 def warnings_of_saves_in_validation(task, folder, loader, **arguments):
-    """The steps that were saved, and how many warnings named an accumulation window."""
+    """Return the saved steps, and the number of warnings about an accumulation window."""
 
     class Module(Validated, task.Classifier):
         pass
@@ -107,7 +107,7 @@ def warnings_of_saves_in_validation(task, folder, loader, **arguments):
     return saved, sum("within a window of 4" in str(warning.message) for warning in told)
 
 
-def test_a_checkpoint_of_a_validation_within_an_accumulation_window_says_so(task, tmp_path):
+def test_a_validation_checkpoint_within_an_accumulation_window_warns(task, tmp_path):
     eight = DataLoader(TensorDataset(*task.samples()), batch_size=4)
     assert len(eight) == 8
     # After batch 6: ModelCheckpoint does not save before the first optimizer step.
@@ -115,7 +115,7 @@ def test_a_checkpoint_of_a_validation_within_an_accumulation_window_says_so(task
 
 
 @pytest.mark.parametrize("has_length", [True, False])
-def test_a_validation_at_the_end_of_an_epoch_needs_no_whole_window(task, tmp_path, has_length):
+def test_a_validation_at_the_end_of_an_epoch_does_not_warn(task, tmp_path, has_length):
     class Stream(IterableDataset):
         def __iter__(self):
             return zip(*task.samples(), strict=True)
@@ -124,14 +124,14 @@ def test_a_validation_at_the_end_of_an_epoch_needs_no_whole_window(task, tmp_pat
     assert warnings_of_saves_in_validation(task, tmp_path, six) == (1, 0)
 
 
-def test_a_rank_that_the_checkpoint_does_not_know_is_told(task, tmp_path):
+def test_a_rank_without_states_in_the_checkpoint_warns(task, tmp_path):
     callback = ExactResume()
     callback.load_state_dict({"random_states": []})
     with pytest.warns(UserWarning, match="no random states for rank 0 of 1"):
         task.train(tmp_path, [callback], max_epochs=1)
 
 
-def test_a_run_that_is_not_resumed_is_bit_for_bit_the_run_without_it(task, tmp_path):
+def test_a_run_that_is_not_resumed_equals_the_run_without_it_bit_for_bit(task, tmp_path):
     plain, _ = task.train(tmp_path)
     kept, _ = task.train(tmp_path, [ExactResume()])
     task.assert_same_bits(task.weights(plain), task.weights(kept))

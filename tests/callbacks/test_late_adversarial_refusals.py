@@ -1,4 +1,4 @@
-"""What LateAdversarialTraining refuses, and what it says."""
+"""Configurations that LateAdversarialTraining refuses, and its error messages."""
 
 import pytest
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -17,7 +17,7 @@ from lightning_plugins.callbacks import LateAdversarialTraining
         ({"unit": "epochs"}, "unit='epochs'"),
         ({"end": 0.5}, r"end=0\.5"),
         ({"attack": "cw"}, "attack='cw'"),
-        ({"attack": "fgsm", "step_size": 0.1}, r"step_size=0\.1: fgsm makes one step"),
+        ({"attack": "fgsm", "step_size": 0.1}, r"step_size=0\.1: fgsm takes one step"),
         ({"norm": "l1"}, "norm='l1'"),
         ({"eps": -0.1}, r"eps=-0\.1"),
         ({"eps": 8.0}, r"eps=8\.0: pixel values in clamp"),
@@ -35,14 +35,14 @@ def test_bad_arguments_are_named(arguments, named):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ({"clamp": (0.0, 1.0)}, "if they are normalized, give mean and std"),
+        ({"clamp": (0.0, 1.0)}, "if they are normalized, pass mean and std"),
         ({"input_key": 2}, "input_key=2: the batch is a list of 2 elements"),
         ({"label_key": "label"}, "label_key='label': the batch is a list of 2 elements"),
         ({"input_key": 1, "label_key": 0}, "inputs are torch.int64"),
         ({"mean": [0.0, 0.0], "std": [1.0, 1.0]}, "have 6"),
     ],
 )
-def test_a_batch_that_cannot_be_attacked_is_told_at_once_and_not_late(
+def test_a_batch_that_cannot_be_attacked_is_refused_at_the_first_step(
     task, tmp_path, arguments, named
 ):
     module = task.Classifier()
@@ -51,7 +51,7 @@ def test_a_batch_that_cannot_be_attacked_is_told_at_once_and_not_late(
     assert module.training_steps == 0
 
 
-def test_the_keys_of_a_dictionary_are_told(task, tmp_path):
+def test_the_error_lists_the_keys_of_a_dictionary(task, tmp_path):
     loader = DataLoader([{"pixels": 1, "label": 2}], batch_size=None)
     with pytest.raises(ValueError, match=r"input_key=0: .*keys 'pixels', 'label'"):
         task.trainer(tmp_path, [late(label_key="label")]).fit(task.Classifier(), loader)
@@ -85,7 +85,7 @@ def test_two_phases_that_overlap_are_refused(task, tmp_path):
         task.train(tmp_path, [late(0.5), late(9, unit="step")])
 
 
-def test_a_lightning_without_the_place_is_told(task, tmp_path, monkeypatch):
+def test_an_unsupported_lightning_is_reported(task, tmp_path, monkeypatch):
     monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
     with pytest.raises(MisconfigurationException, match=r"install lightning 2\.6"):
         task.train(tmp_path, [late()])

@@ -1,4 +1,4 @@
-"""LateAdversarialTraining against a loop written by hand, and what it must leave alone."""
+"""LateAdversarialTraining compared with a manual loop, and the state that it must not change."""
 
 import warnings
 from collections import namedtuple
@@ -25,9 +25,7 @@ from lightning_plugins.callbacks import ExactResume, LateAdversarialTraining, La
 @pytest.mark.parametrize("accumulate", [1, 3, 4])
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("random_start", [True, False])
-def test_weights_are_those_of_the_loop_written_by_hand(
-    task, tmp_path, accumulate, norm, random_start
-):
+def test_weights_equal_those_of_a_manual_loop(task, tmp_path, accumulate, norm, random_start):
     options = {"norm": norm, "steps": 3, "random_start": random_start}
     module, _ = task.train(tmp_path, [late(0.5, **options)], accumulate_grad_batches=accumulate)
     steps = 2 * -(-task.steps_an_epoch // accumulate)
@@ -37,7 +35,7 @@ def test_weights_are_those_of_the_loop_written_by_hand(
     assert not torch.equal(plain.network[0].weight, module.network[0].weight)
 
 
-def test_fgsm_is_that_of_the_loop_written_by_hand(task, tmp_path):
+def test_fgsm_equals_that_of_a_manual_loop(task, tmp_path):
     module, _ = task.train(tmp_path, [late(attack="fgsm")])
     expected = by_hand(task, lambda step: step >= 6, attack="fgsm")
     task.assert_same_bits(task.weights(module), expected)
@@ -62,7 +60,7 @@ def test_it_is_active_from_start_to_end(task, tmp_path, start, end, unit, first,
     task.assert_same_bits(task.weights(module), expected)
 
 
-def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):
+def test_before_start_the_run_equals_the_run_without_it_bit_for_bit(task, tmp_path):
     def run(callbacks):
         end = RecordRandomState()
         module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
@@ -77,7 +75,7 @@ def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_pa
         assert torch.equal(buffers["momentum_buffer"], idle_state[key]["momentum_buffer"])
 
 
-def test_idle_it_runs_no_operation_and_active_it_does_not_wait_for_the_device(task, tmp_path):
+def test_it_runs_no_operation_while_idle_and_does_not_synchronize_while_active(task, tmp_path):
     plain = operations_of_the_third_step(task, tmp_path, [])
     idle = operations_of_the_third_step(task, tmp_path, [late(1, unit="epoch")])
     active = operations_of_the_third_step(task, tmp_path, [late(0)])
@@ -117,7 +115,7 @@ def test_both_passes_of_sam_see_the_same_adversarial_batch(task, tmp_path, attac
     task.assert_same_bits(task.weights(module), network.state_dict())
 
 
-def test_the_attack_leaves_modes_gradients_metrics_buffers_and_logs_as_they_were(task, tmp_path):
+def test_the_attack_restores_modes_gradients_metrics_and_buffers_and_logs_nothing(task, tmp_path):
     logged = []
 
     class Watched(task.Classifier):
@@ -166,7 +164,7 @@ def test_the_attack_leaves_modes_gradients_metrics_buffers_and_logs_as_they_were
     assert "log" not in vars(module)
 
 
-def test_the_loader_s_own_data_is_not_modified(task, tmp_path):
+def test_the_data_of_the_loader_is_not_modified(task, tmp_path):
     features, labels = task.samples()
     kept = features.clone()
     views = DataLoader(
@@ -200,7 +198,7 @@ AS = {
 
 
 class Batches:
-    """Batches as they are; torch's own loader draws a seed from the global generator."""
+    """Yields fixed batches; torch's DataLoader would draw a seed from the global generator."""
 
     def __init__(self, batches):
         self._batches = batches
@@ -213,7 +211,7 @@ class Batches:
 
 
 @pytest.mark.parametrize("kind", AS)
-def test_batches_of_every_kind_keep_their_kind(task, tmp_path, kind):
+def test_batches_keep_their_type(task, tmp_path, kind):
     collate, keys = AS[kind]
 
     class Unpacks(task.Classifier):
@@ -235,7 +233,7 @@ def test_batches_of_every_kind_keep_their_kind(task, tmp_path, kind):
     task.assert_same_bits(task.weights(module), by_hand(task, lambda step: step >= 6))
 
 
-def test_the_loss_method_is_attacked_where_it_takes_images_and_labels(task, tmp_path):
+def test_the_loss_method_is_attacked_if_it_takes_images_and_labels(task, tmp_path):
     calls = []
 
     class WithLoss(task.Classifier):
@@ -270,7 +268,7 @@ class WithStatistics(LightningDataModule):
         return self.task.batches()
 
 
-def test_normalization_is_the_data_module_s_unless_it_is_given(task, tmp_path):
+def test_normalization_is_read_from_the_data_module_unless_passed(task, tmp_path):
     def first_change(data, **arguments):
         changes = []
 
@@ -318,7 +316,7 @@ def test_resuming_in_either_phase_gives_the_uninterrupted_weights(task, tmp_path
 
 
 @pytest.mark.parametrize("fails_in", ["attack", "training_step"])
-def test_nothing_is_left_behind_after_an_error(task, tmp_path, fails_in):
+def test_the_loop_is_restored_after_an_error(task, tmp_path, fails_in):
     class Fails(task.Classifier):
         def forward(self, features):
             if self.training == (fails_in == "training_step"):
@@ -334,12 +332,12 @@ def test_nothing_is_left_behind_after_an_error(task, tmp_path, fails_in):
     assert "log" not in vars(module)
 
 
-def test_a_trainer_is_left_as_it_was(task, tmp_path):
+def test_the_trainer_is_restored_after_a_run(task, tmp_path):
     _, run = task.train(tmp_path, [late(0)])
     assert "_make_closure" not in vars(run.fit_loop.epoch_loop.automatic_optimization)
 
 
-def test_it_logs_the_loss_gap_where_the_logger_records(task, tmp_path):
+def test_it_logs_the_loss_gap_at_logging_steps(task, tmp_path):
     logger = CSVLogger(tmp_path)
     task.train(tmp_path, [late(0)], logger=logger, log_every_n_steps=4)
     lines = next(tmp_path.rglob("metrics.csv")).read_text().splitlines()
@@ -380,9 +378,9 @@ def test_the_attack_runs_in_the_precision_of_the_run(task, tmp_path, precision):
     assert kinds["attack"] == {torch.bfloat16 if precision == "bf16-mixed" else torch.float64}
 
 
-def test_small_gradients_of_half_precision_are_scaled_as_in_training(task, tmp_path):
+def test_small_gradients_in_half_precision_are_scaled_as_in_training(task, tmp_path):
     class Tiny(task.Classifier):
-        """Its gradient by the features is below the smallest number of half precision."""
+        """The gradient by the features is below the smallest number of half precision."""
 
         def loss(self, images, labels):
             half = images.half()
@@ -410,7 +408,7 @@ def test_the_published_step_is_half_the_published_radius():
     assert (found - x).item() == pytest.approx(2 / 255, abs=1e-6)
 
 
-def test_a_callback_that_is_used_again_counts_anew(task, tmp_path):
+def test_a_reused_callback_resets_its_counter(task, tmp_path):
     callback = late(0.5, steps=1)
     for _ in range(2):
         task.train(tmp_path, [callback])
@@ -425,7 +423,7 @@ def test_two_phases_one_after_the_other(task, tmp_path):
     task.assert_same_bits(task.weights(module), expected)
 
 
-def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
+def test_a_checkpoint_grows_by_less_than_a_kilobyte(task, tmp_path):
     sizes = []
     for callbacks in ([], [late(0, steps=1)]):
         _, trainer = task.train(tmp_path, callbacks)

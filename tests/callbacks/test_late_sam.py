@@ -1,4 +1,4 @@
-"""LateSAM against a loop written by hand from the papers' formulas."""
+"""LateSAM compared with a manual loop that implements the papers' formulas."""
 
 import csv
 import warnings
@@ -36,9 +36,7 @@ def by_hand(task, optimizer_of, active, cosine_steps=None, **arguments):
 @pytest.mark.parametrize("accumulate", [1, 3, 4])
 @pytest.mark.parametrize("clip", [None, "norm", "value"])
 @pytest.mark.parametrize("mode", ["sam", "asam", "usam"])
-def test_weights_are_those_of_the_loop_written_by_hand(
-    task, tmp_path, optimizer, accumulate, clip, mode
-):
+def test_weights_equal_those_of_a_manual_loop(task, tmp_path, optimizer, accumulate, clip, mode):
     optimizer_of = getattr(task, optimizer)
     cosine_steps = 12 if optimizer == "adamw" else None
     steps = 2 * -(-task.steps_an_epoch // accumulate)
@@ -94,7 +92,7 @@ def test_sam_is_active_from_start_to_end(task, tmp_path, start, end, unit, first
     ],
     ids=["interval", "rho_warmup", "parameters", "reset", "reset at both switches"],
 )
-def test_each_option_is_that_of_the_loop_written_by_hand(task, tmp_path, options, hand):
+def test_each_option_equals_that_of_a_manual_loop(task, tmp_path, options, hand):
     module, _ = task.train(tmp_path, [LateSAM(start=4, unit="step", rho=0.1, **options)])
     expected = by_hand(task, task.sgd, **{"active": lambda step: step >= 4, **hand})
     task.assert_same_bits(task.weights(module), expected.state_dict())
@@ -102,7 +100,7 @@ def test_each_option_is_that_of_the_loop_written_by_hand(task, tmp_path, options
     assert not torch.equal(module.network[0].weight, plain.network[0].weight)
 
 
-def test_a_callback_that_is_used_again_does_the_same_again(task, tmp_path):
+def test_a_reused_callback_repeats_its_result(task, tmp_path):
     callback = LateSAM(start=4, end=8, unit="step", rho=0.1, momentum="reset")
     (first, _), (second, _) = (task.train(tmp_path, [callback]) for _ in range(2))
     task.assert_same_bits(task.weights(first), task.weights(second))
@@ -112,7 +110,7 @@ def test_a_callback_that_is_used_again_does_the_same_again(task, tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_micro_batches_are_perturbed_one_by_one(task, tmp_path, optimizer):
+def test_micro_batches_are_perturbed_separately(task, tmp_path, optimizer):
     module, _ = task.train(
         tmp_path,
         [LateSAM(start=2, unit="step", rho=0.1, accumulation="micro-batch")],
@@ -122,7 +120,7 @@ def test_micro_batches_are_perturbed_one_by_one(task, tmp_path, optimizer):
     expected = by_hand(
         task, getattr(task, optimizer), lambda s: s >= 2, accumulate=4, micro_batches=True
     )
-    # Sums of gradients in another order than the loop's would differ in the last bits.
+    # Sums of gradients in another order than in the manual loop would differ in the last bits.
     task.assert_same_bits(task.weights(module), expected.state_dict())
 
 
@@ -134,7 +132,7 @@ def test_two_phases_one_after_the_other(task, tmp_path):
     task.assert_same_bits(task.weights(module), expected.state_dict())
 
 
-def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path):
+def test_before_start_the_run_equals_the_run_without_it_bit_for_bit(task, tmp_path):
     def run(callbacks):
         end = RecordRandomState()
         module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
@@ -149,7 +147,7 @@ def test_before_it_begins_the_run_is_bit_for_bit_the_run_without_it(task, tmp_pa
         assert torch.equal(buffers["momentum_buffer"], late_state[key]["momentum_buffer"])
 
 
-def test_the_random_stream_is_that_of_the_run_without_sam(task, tmp_path):
+def test_the_random_stream_equals_that_of_the_run_without_sam(task, tmp_path):
     class DrawsMoreInTheSecondPass(task.Classifier):
         def training_step(self, batch, batch_idx):
             if self.training_steps > self.trainer.global_step:
@@ -213,7 +211,7 @@ def test_an_error_in_the_second_pass_leaves_the_weights_unperturbed(task, tmp_pa
     assert "log" not in module.__dict__
 
 
-def test_a_trainer_is_left_as_it_was(task, tmp_path):
+def test_the_trainer_is_restored_after_a_run(task, tmp_path):
     _, run = task.train(tmp_path, [LateSAM(start=0)])
     assert "_make_closure" not in vars(run.fit_loop.epoch_loop.automatic_optimization)
 
@@ -230,9 +228,9 @@ def test_a_batch_without_a_loss_is_skipped(task, tmp_path):
     assert callback.sam_steps == 3
 
 
-def test_buffers_of_any_kind_are_as_the_first_pass_left_them(task, tmp_path):
+def test_buffers_of_any_kind_keep_their_values_from_the_first_pass(task, tmp_path):
     class Counts(torch.nn.Module):
-        """Replaces one buffer and changes another in place at every forward."""
+        """Replaces one buffer and changes another in place in every forward pass."""
 
         def __init__(self):
             super().__init__()
@@ -254,7 +252,7 @@ def test_buffers_of_any_kind_are_as_the_first_pass_left_them(task, tmp_path):
 def test_resuming_in_either_phase_gives_the_uninterrupted_weights(task, tmp_path):
     def run(callbacks=(), ckpt_path=None):
         module = task.Classifier(task.adamw, cosine_steps=24)
-        module.network[3].p = 0.0  # random states are ExactResume's concern
+        module.network[3].p = 0.0  # random states are restored by ExactResume
         sam = LateSAM(start=0.6, rho=0.1)
         trainer = task.trainer(tmp_path, [sam, *callbacks], max_epochs=4, enable_checkpointing=True)
         trainer.fit(module, task.batches(), ckpt_path=ckpt_path)
@@ -269,7 +267,7 @@ def test_resuming_in_either_phase_gives_the_uninterrupted_weights(task, tmp_path
 
 
 def half_precision(initial_scale):
-    # Lightning turns 16-mixed on a CPU into bf16-mixed; the plugin built by hand does not.
+    # Lightning replaces 16-mixed on a CPU by bf16-mixed, except if the plugin is passed directly.
     return MixedPrecision(
         "16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu", init_scale=initial_scale)
     )
@@ -277,7 +275,7 @@ def half_precision(initial_scale):
 
 @pytest.mark.parametrize("mode", ["sam", "asam", "usam"])
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_with_a_gradient_scaler_weights_are_those_of_the_loop_by_hand(
+def test_with_a_gradient_scaler_weights_equal_those_of_a_manual_loop(
     task, tmp_path, mode, accumulate
 ):
     class SinglePrecisionWithScaler(MixedPrecision):
@@ -304,7 +302,7 @@ def test_with_a_gradient_scaler_weights_are_those_of_the_loop_by_hand(
     task.assert_same_bits(task.weights(module), expected.state_dict())
 
 
-def test_an_overflow_backs_the_scale_off_and_training_goes_on(task, tmp_path):
+def test_an_overflow_lowers_the_scale_and_training_continues(task, tmp_path):
     plugin = half_precision(initial_scale=2.0**40)
     module, _ = task.train(tmp_path, [LateSAM(start=0)], plugins=[plugin], max_epochs=8)
     assert all(torch.isfinite(value).all() for value in task.weights(module).values())
@@ -342,19 +340,19 @@ def test_bfloat16_restores_the_weights_bit_for_bit(task, tmp_path, precision):
         lambda: EMAWeightAveraging(decay=0.9),
     ],
 )
-def test_weight_averaging_works_beside_it(task, tmp_path, averaging):
+def test_weight_averaging_works_together_with_it(task, tmp_path, averaging):
     module, _ = task.train(
         tmp_path, [LateSAM(start=0.5), averaging()], max_epochs=4, enable_checkpointing=True
     )
     assert all(torch.isfinite(value).all() for value in task.weights(module).values())
 
 
-def test_it_warns_when_it_never_became_active(task, tmp_path):
+def test_it_warns_if_it_never_became_active(task, tmp_path):
     with pytest.warns(UserWarning, match="never became active: the run ended after 2 optimizer"):
         task.train(tmp_path, [LateSAM(start=5, unit="step")], max_epochs=2, limit_train_batches=1)
 
 
-def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
+def test_a_checkpoint_grows_by_less_than_a_kilobyte(task, tmp_path):
     sizes = []
     for callbacks in ([], [LateSAM(start=0)]):
         _, trainer = task.train(tmp_path, callbacks)
@@ -363,7 +361,7 @@ def test_a_checkpoint_gains_less_than_a_kilobyte(task, tmp_path):
     assert sizes[1] - sizes[0] < 1024
 
 
-def test_a_lightning_without_the_place_is_served_through_public_hooks(task, tmp_path, monkeypatch):
+def test_a_lightning_without_the_private_interface_uses_public_hooks(task, tmp_path, monkeypatch):
     expected, _ = task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)])
     monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
     monkeypatch.setattr(_lightning_compat, "passes_of", _lightning_compat._WholeClosure)
@@ -374,7 +372,7 @@ def test_a_lightning_without_the_place_is_served_through_public_hooks(task, tmp_
         task.train(tmp_path, [LateSAM(start=0.5)], accumulate_grad_batches=2)
 
 
-def test_a_checkpoint_written_on_an_exception_holds_unperturbed_weights(task, tmp_path):
+def test_a_checkpoint_written_on_an_exception_has_unperturbed_weights(task, tmp_path):
     class Fails(task.Classifier):
         def training_step(self, batch, batch_idx):
             if self.training_steps == 7:  # the second pass of the fourth step
@@ -408,8 +406,8 @@ def test_with_an_interval_the_last_sam_step_is_logged_while_the_phase_lasts(
     task, tmp_path, accumulate
 ):
     def rows(folder, every):
-        # SAM steps are 1, 5, 9, 13 and 17; of each three steps the third is logged, or every one.
-        # The phase ends with an epoch, until whose end Lightning repeats what was last logged.
+        # SAM steps are 1, 5, 9, 13 and 17; either every third step is logged, or every step.
+        # The phase ends with an epoch; until its end Lightning repeats the last logged value.
         sam = LateSAM(start=1, end=18, unit="step", interval=4)
         logger = CSVLogger(tmp_path / folder)
         task.train(
@@ -436,7 +434,7 @@ def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(tas
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         module = task.Classifier()
-        module.network[3].p = 0.0  # functionalized random numbers are not the eager ones
+        module.network[3].p = 0.0  # compiled code draws other random numbers than eager code
         if backend:
             module.network.compile(backend=backend)
         task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)], module)
@@ -449,7 +447,7 @@ def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(tas
         torch.testing.assert_close(compiled[name], value, rtol=1e-5, atol=1e-6)
 
 
-def test_before_it_begins_it_runs_no_operation(task, tmp_path):
+def test_before_start_it_runs_no_operation(task, tmp_path):
     plain = operations_of_the_third_step(task, tmp_path, [])
     inactive = operations_of_the_third_step(task, tmp_path, [LateSAM(start=1, unit="epoch")])
     assert inactive.total == plain.total

@@ -1,4 +1,4 @@
-"""LateSAM on two gloo processes against two workers emulated in one."""
+"""LateSAM on two gloo processes, compared with two workers emulated in one process."""
 
 import json
 import subprocess
@@ -52,7 +52,7 @@ def trained(tmp_path_factory):
 
 
 def emulated(sam, trainer, strategy):
-    """Two workers in one process: gradients of both, averaged where DDP averages them."""
+    """Two workers in one process, whose gradients are averaged at the points where DDP averages."""
     network = program.network()
     parameters = list(network.parameters())
     optimizer = program.optimizer_of(parameters)

@@ -1,4 +1,4 @@
-"""What LateSAM refuses, and what it says."""
+"""Configurations that LateSAM refuses, and its error messages."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ from lightning_plugins.strategies import SimulatedDecentralizedStrategy
         ({"mode": "gsam"}, "mode='gsam'"),
         ({"interval": 0}, "interval=0"),
         ({"rho_warmup": -1}, "rho_warmup=-1"),
-        ({"parameters": "("}, "no regular expression"),
+        ({"parameters": "("}, "not a regular expression"),
         ({"accumulation": "micro"}, "accumulation='micro'"),
         ({"momentum": "clear"}, "momentum='clear'"),
     ],
@@ -65,7 +65,7 @@ def test_two_phases_that_overlap_are_refused(task, tmp_path):
         task.train(tmp_path, [LateSAM(0.5), LateSAM(9, unit="step")])
 
 
-def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path):
+def test_local_perturbation_is_refused_with_a_static_graph(task, tmp_path):
     strategy = DDPStrategy(static_graph=True, process_group_backend="gloo")
     trainer = task.trainer(tmp_path, strategy=strategy)
     with pytest.raises(MisconfigurationException, match="set local=False or static_graph=False"):
@@ -73,7 +73,7 @@ def test_local_perturbation_is_refused_where_the_graph_is_static(task, tmp_path)
     LateSAM(local=False).check(trainer)
 
 
-def test_resetting_the_momentum_of_one_simulated_agent_alone_is_refused(task, tmp_path):
+def test_resetting_the_momentum_with_simulated_agents_is_refused(task, tmp_path):
     trainer = task.trainer(tmp_path, strategy=SimulatedDecentralizedStrategy(2))
     with pytest.raises(MisconfigurationException, match=r"momentum='reset' .* set momentum='keep'"):
         LateSAM(momentum="reset").check(trainer)
@@ -86,6 +86,6 @@ def test_resetting_the_momentum_of_adagrad_is_refused(task, tmp_path):
         task.train(tmp_path, [LateSAM(momentum="reset")], module)
 
 
-def test_a_pattern_that_matches_no_parameter_is_told_the_names(task, tmp_path):
+def test_a_pattern_that_matches_no_parameter_is_refused_with_the_names(task, tmp_path):
     with pytest.raises(ValueError, match=r"parameters='head' .* names are network\.0\.weight"):
         task.train(tmp_path, [LateSAM(parameters="head")])

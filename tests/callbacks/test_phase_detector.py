@@ -32,7 +32,7 @@ def fit(folder, callbacks, module=None, ckpt_path=None, data=None, **arguments):
 
 
 class Scripted(LightningModule):
-    """Logs curves that are known: the lazy loss falls from step 10 on, progress starts at 30."""
+    """Logs known curves: the lazy loss falls from step 10, and the progress starts at step 30."""
 
     def __init__(self, reference=None):
         super().__init__()
@@ -54,7 +54,7 @@ class Scripted(LightningModule):
 
 
 @pytest.mark.scale(plugin="PhaseDetector", strategy="one device")
-def test_it_finds_what_was_put_there(tmp_path):
+def test_it_finds_the_constructed_phases(tmp_path):
     detector = PhaseDetector(smoothing=1)
     trainer = fit(tmp_path, [detector], Scripted(), logger=CSVLogger(tmp_path))
     assert detector.steps == [1, *range(5, 61, 5)]
@@ -82,16 +82,16 @@ def test_a_reference_gives_predicted_phases(tmp_path):
     assert trainer.callback_metrics["phases_predicted/emergence"] == pytest.approx(30)
 
 
-def test_a_reference_that_does_not_exist_is_said_and_the_phases_stay(tmp_path):
+def test_a_missing_reference_warns_and_keeps_the_phases(tmp_path):
     data = InductionMixtureDataModule(length=8, w_star=0.9, batch_size=64)
     detector = PhaseDetector()
-    with pytest.warns(UserWarning, match=r"no reference: w_star=0\.9.*0\.8409"):
+    with pytest.warns(UserWarning, match=r"phases are missing: w_star=0\.9.*0\.8409"):
         fit(tmp_path, [detector], data=data)
     assert detector.predicted is None
     assert detector.phases is not None
 
 
-def test_a_metric_that_is_not_logged_is_named_with_those_that_are(tmp_path):
+def test_a_metric_that_is_not_logged_is_refused_with_the_logged_names(tmp_path):
     with pytest.raises(MisconfigurationException, match=r"not log train/other.*train/match"):
         fit(tmp_path, [PhaseDetector(lazy="train/other")])
 
@@ -103,7 +103,7 @@ def test_bad_arguments_are_named():
         PhaseDetector(partial_share=1)
 
 
-def test_a_resumed_run_has_the_whole_curves(tmp_path):
+def test_a_resumed_run_has_the_complete_curves(tmp_path):
     def run(max_steps, ckpt_path=None):
         detector = PhaseDetector()
         keep = ModelCheckpoint(tmp_path / str(max_steps), save_last=True, every_n_train_steps=1)
@@ -125,14 +125,14 @@ def test_a_resumed_run_has_the_whole_curves(tmp_path):
     assert repr(resumed.phases) == repr(whole.phases)  # some are NaN
 
 
-def test_a_new_run_begins_new_curves(tmp_path):
+def test_a_new_run_starts_new_curves(tmp_path):
     detector = PhaseDetector()
     for _ in range(2):
         fit(tmp_path, [detector])
         assert detector.steps == [1, *range(5, 61, 5)]
 
 
-def test_without_matplotlib_the_phases_stay(tmp_path, monkeypatch):
+def test_without_matplotlib_the_phases_are_kept(tmp_path, monkeypatch):
     original = builtins.__import__
 
     def without_matplotlib(name, *args, **kwargs):
@@ -152,7 +152,7 @@ def test_the_running_median_is_symmetric_and_keeps_the_ends():
     assert running_median([1, 2], 5) == [1, 2]
 
 
-def test_it_changes_nothing_in_the_run(tmp_path):
+def test_it_does_not_change_the_run(tmp_path):
     ends = []
     for callbacks in ([], [PhaseDetector()]):
         module = InductionMixture(optimizer=partial(torch.optim.SGD, lr=0.5))

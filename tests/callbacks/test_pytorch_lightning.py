@@ -61,6 +61,6 @@ def test_callbacks_optimizers_and_loader_work_and_resume(task, tmp_path):
         task.assert_same_bits(whole, resumed)
 
 
-def test_what_cannot_work_is_still_refused(task, tmp_path):
+def test_unsupported_configurations_are_still_refused(task, tmp_path):
     with pytest.raises(ValueError, match="the run ends at epoch 2"):
         fit(task, tmp_path, [LateSAM(start=2, unit="epoch")])

@@ -1,4 +1,4 @@
-"""Strategies that a callback cannot work under are refused before anything is prepared."""
+"""Callbacks refuse strategies that they do not support before data is prepared."""
 
 import pytest
 import torch
@@ -55,7 +55,7 @@ on_every_device = pytest.mark.parametrize(
 
 
 def check(callback, accelerator, strategy):
-    """With the class of a strategy that this machine may lack the devices or the package for."""
+    """Replace the strategy's class by one for which devices or packages may be missing here."""
     trainer = Trainer(accelerator=accelerator, devices=1, logger=False, max_epochs=3)
     trainer.strategy.__class__ = STRATEGIES[strategy]
     callback.check(trainer)

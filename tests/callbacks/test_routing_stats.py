@@ -1,4 +1,4 @@
-"""RoutingStats: what it measures, that it changes nothing, and that a resumed curve goes on."""
+"""RoutingStats: its values, that it does not change the run, and that resumed curves continue."""
 
 import math
 
@@ -46,7 +46,7 @@ def quietly(**options):
     return Trainer(accelerator="cpu", enable_checkpointing=False, **quiet, **options)
 
 
-def test_a_constructed_network_is_measured_as_what_it_is():
+def test_the_routing_of_a_constructed_network_is_measured_correctly():
     module = MoERegressor.constructed(Bumps(3, 2), 16)
     trainer = quietly(callbacks=[RoutingStats()])
     (found,) = trainer.validate(module, datamodule=squares(), verbose=False)
@@ -60,7 +60,7 @@ def test_a_constructed_network_is_measured_as_what_it_is():
         assert found[f"routing/max_load_{axis}"] == pytest.approx(3 * float(load.max()))
 
 
-def test_collapse_is_seen():
+def test_a_collapsed_routing_is_detected():
     module = MoERegressor.constructed(Bumps(3, 2), 16)
     with torch.no_grad():
         module.network.layers[1].gate.bias.copy_(torch.tensor([99.0, 0, 0]))
@@ -72,7 +72,7 @@ def test_collapse_is_seen():
 
 
 @pytest.mark.scale(plugin="RoutingStats", strategy="one device")
-def test_the_run_is_the_run_without_it(tmp_path):
+def test_the_run_equals_the_run_without_it(tmp_path):
     (with_it, _), (without, _) = fit([RoutingStats()], tmp_path), fit([], tmp_path)
     assert all(map(torch.equal, with_it.parameters(), without.parameters()))
 
@@ -102,7 +102,7 @@ def test_a_resumed_run_continues_the_curve(tmp_path):
     assert (resumed.steps, resumed.values) == (whole.steps, whole.values)
 
 
-def test_a_new_run_begins_a_new_curve(tmp_path):
+def test_a_new_run_starts_a_new_curve(tmp_path):
     callback = RoutingStats()
     fit([callback], tmp_path)
     fit([callback], tmp_path, max_epochs=1)

@@ -37,7 +37,7 @@ def test_every_rank_knows_what_the_first_one_measured(ranks):
 
 
 @pytest.mark.scale(plugin="SharpnessMonitor", strategy="ddp")
-def test_the_run_is_bit_for_bit_the_run_without_it(ranks):
+def test_the_run_equals_the_run_without_it_bit_for_bit(ranks):
     assert all(rank["same_weights"] for rank in ranks)
 
 

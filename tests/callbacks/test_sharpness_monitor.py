@@ -63,7 +63,7 @@ def test_random_numbers_that_the_network_draws_are_put_back(task, tmp_path):
 
 @pytest.mark.scale(plugin="SharpnessMonitor", strategy="one device")
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_the_run_is_bit_for_bit_the_run_without_it(task, tmp_path, mode):
+def test_the_run_equals_the_run_without_it_bit_for_bit(task, tmp_path, mode):
     ends, states = [], []
     for callbacks in ([], [every_epoch(mode=mode, trace_probes=3)]):
         end = RecordRandomState()
@@ -100,7 +100,7 @@ def test_it_takes_no_more_than_its_share_but_measures_the_first_epoch_and_the_en
 
 
 def test_a_measurement_that_would_go_over_the_share_is_left_out(task, tmp_path, monkeypatch):
-    """Epochs of 1 s and measurements of 1 s: a third of the time may be spent."""
+    """Epochs and measurements of 1 s each, with a limit of a third of the time."""
     clock = [0.0]
 
     class Second(Callback):
@@ -121,7 +121,7 @@ def test_a_measurement_that_would_go_over_the_share_is_left_out(task, tmp_path, 
     assert len(monitor.steps) / clock[0] <= 1 / 3
 
 
-def test_a_resumed_run_has_the_whole_curve(task, tmp_path):
+def test_a_resumed_run_has_the_complete_curve(task, tmp_path):
     def run(ckpt_path=None, **arguments):
         monitor = every_epoch()
         keep = ModelCheckpoint(tmp_path / "kept", save_last=True, every_n_epochs=1)
@@ -220,7 +220,7 @@ def test_bad_arguments_are_named(arguments, named):
 
 
 class Recorded(Callback):
-    """Gradients as they stand when the epoch ends."""
+    """Records the gradients at the end of an epoch."""
 
     def __init__(self):
         self.gradients = []
@@ -263,7 +263,7 @@ def test_a_parameter_that_is_not_in_the_loss_leaves_the_largest_eigenvalue_as_it
     assert found[1] == pytest.approx(found[0], rel=1e-2)
 
 
-def test_half_precision_weights_and_modes_are_left_alone(task, tmp_path):
+def test_half_precision_weights_and_modes_are_restored(task, tmp_path):
     ends = []
     for callbacks in ([], [every_epoch(mode="train")]):
         module, _ = task.train(tmp_path, callbacks, precision="bf16-true")
@@ -272,7 +272,7 @@ def test_half_precision_weights_and_modes_are_left_alone(task, tmp_path):
     assert ends[0]["0.weight"].dtype == torch.bfloat16
 
 
-def test_a_run_that_diverged_goes_on(task, tmp_path):
+def test_a_diverged_run_continues(task, tmp_path):
     class Diverging(task.Classifier):
         def training_step(self, batch, batch_idx):
             return math.inf * super().training_step(batch, batch_idx)
@@ -284,14 +284,14 @@ def test_a_run_that_diverged_goes_on(task, tmp_path):
     assert set(monitor.values) == {"lambda_max", "sam_gap", "trace", "trace_standard_error"}
 
 
-def test_a_new_run_begins_a_new_curve(task, tmp_path):
+def test_a_new_run_starts_a_new_curve(task, tmp_path):
     monitor = every_epoch()
     for _ in range(2):
         task.train(tmp_path, [monitor])
         assert monitor.steps == [6, 12]
 
 
-def test_two_switches_are_both_marked(task, tmp_path, monkeypatch):
+def test_the_starts_of_two_phases_are_marked(task, tmp_path, monkeypatch):
     marked = []
     module = "lightning_plugins.callbacks.sharpness_monitor.curve_picture"
     monkeypatch.setattr(module, lambda steps, values, marks: marked.append(marks))
@@ -300,7 +300,7 @@ def test_two_switches_are_both_marked(task, tmp_path, monkeypatch):
 
 
 class OneOfTwo(SingleDeviceStrategy):
-    """A process that keeps what it sends as the first, or as the second receives what was kept."""
+    """The first process stores the objects that it broadcasts; the second receives them."""
 
     def __init__(self, kept, is_first):
         super().__init__("cpu")
@@ -318,7 +318,7 @@ class OneOfTwo(SingleDeviceStrategy):
 
 
 def test_every_process_takes_part_in_the_same_collective_operations(task, tmp_path):
-    """What two real processes then find is in test_sharpness_ddp.py."""
+    """The results of two real processes are tested in test_sharpness_ddp.py."""
     kept, monitors = [], [every_epoch(), every_epoch()]
     for monitor in monitors:
         strategy = OneOfTwo(kept, is_first=monitor is monitors[0])

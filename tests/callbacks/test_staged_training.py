@@ -1,4 +1,4 @@
-"""Stages freeze, set rates and data, begin afresh, resume, and together are fits of their own."""
+"""Stages freeze parameters, set rates and data, resume, and equal separate fits."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def stages(first=1, second=2):
 
 
 class Records(Callback):
-    """Weights, rates by parameter and the optimizer's state at the beginning of each batch."""
+    """Records weights, learning rates and the optimizer's state at the start of each batch."""
 
     def __init__(self):
         self.weights, self.rates, self.state_sizes = [], [], []
@@ -40,7 +40,7 @@ def fit(task, folder, callbacks, module=None, seed=11, **arguments):
     return task.train(folder, callbacks, module, seed, max_epochs=3, **arguments)
 
 
-def test_frozen_parts_keep_their_bits_and_all_others_move(task, tmp_path):
+def test_frozen_parts_keep_their_values_and_all_others_change(task, tmp_path):
     records = Records()
     module, _ = fit(task, tmp_path, [StagedTraining(stages()), records])
     begin, second, end = records.weights[0], records.weights[6], dict(module.named_parameters())
@@ -50,7 +50,7 @@ def test_frozen_parts_keep_their_bits_and_all_others_move(task, tmp_path):
     assert all(parameter.requires_grad for parameter in module.parameters())
 
 
-def test_rates_are_by_part_with_warm_up_and_cosine_in_each_stage(task, tmp_path):
+def test_learning_rates_are_set_per_part_with_warm_up_and_cosine_in_each_stage(task, tmp_path):
     records = Records()
     fit(task, tmp_path, [StagedTraining(stages(), warmup=0.5), records])
     of = [rates["network.0.weight"] for rates in records.rates]
@@ -63,7 +63,7 @@ def test_rates_are_by_part_with_warm_up_and_cosine_in_each_stage(task, tmp_path)
 
 def test_each_stage_begins_with_an_empty_optimizer_state(task, tmp_path):
     records = Records()
-    # Recorded before the callback acts: the first batch of the second stage still shows the old.
+    # Recorded before the callback acts, so the first batch of the second stage has the old state.
     fit(task, tmp_path, [StagedTraining(stages()), records])
     assert records.state_sizes[5] == 2
     assert records.state_sizes[6] == 0
@@ -71,7 +71,7 @@ def test_each_stage_begins_with_an_empty_optimizer_state(task, tmp_path):
 
 
 @pytest.mark.scale(plugin="StagedTraining", strategy="one device")
-def test_one_fit_is_the_fits_of_its_stages_one_after_the_other(task, tmp_path):
+def test_one_fit_equals_successive_fits_of_its_stages(task, tmp_path):
     def no_dropout():
         module = task.Classifier(task.adamw)
         module.network[3].p = 0.0
@@ -139,7 +139,7 @@ def test_each_stage_has_its_own_data(task, tmp_path):
         trainer.fit(task.Classifier(task.adamw), datamodule=Halves(task.samples()))
 
 
-def test_a_loader_without_a_length_is_refused_unless_its_batches_are_told(task, tmp_path):
+def test_a_loader_without_a_length_is_refused_unless_limit_train_batches_is_set(task, tmp_path):
     class Stream(IterableDataset):
         def __iter__(self):
             return zip(*task.samples(), strict=True)
@@ -159,7 +159,7 @@ def test_a_loader_without_a_length_is_refused_unless_its_batches_are_told(task, 
     assert rates(limit_train_batches=6) == records.rates
 
 
-def test_a_callback_that_is_used_again_begins_with_the_data_of_its_first_stage(task, tmp_path):
+def test_a_reused_callback_starts_with_the_data_of_its_first_stage(task, tmp_path):
     class Modes(Callback):
         seen = ()
 
@@ -182,7 +182,7 @@ def test_a_callback_that_is_used_again_begins_with_the_data_of_its_first_stage(t
         ([TrainingStage(0, FIRST)], r"stages\[0\].epochs=0"),
         ([TrainingStage(1, {})], r"stages\[0\].learning_rates={}"),
         ([TrainingStage(1, {"a": -1})], "rates of 0 or more"),
-        ([TrainingStage(1, {"(": 1})], "no regular expression"),
+        ([TrainingStage(1, {"(": 1})], "not a regular expression"),
     ],
 )
 def test_wrong_stages_are_named(wrong, message):
@@ -200,10 +200,10 @@ def test_a_wrong_trainer_or_module_is_refused_before_training(task, tmp_path):
         task.train(tmp_path, [StagedTraining(stages())], max_epochs=2)
     with pytest.raises(MisconfigurationException, match="without a schedule"):
         fit(task, tmp_path, [StagedTraining(stages())], task.Classifier(task.sgd, cosine_steps=9))
-    with pytest.raises(ValueError, match="'nose' is found in no parameter's name"):
+    with pytest.raises(ValueError, match="'nose' matches no parameter name"):
         fit(task, tmp_path, [StagedTraining([TrainingStage(3, {"nose": 1.0})])])
     agents = task.trainer(tmp_path, strategy=SimulatedDecentralizedStrategy(2), max_epochs=3)
-    with pytest.raises(MisconfigurationException, match=r"2 stages .* train one stage a fit"):
+    with pytest.raises(MisconfigurationException, match=r"2 stages .* train one stage per fit"):
         StagedTraining(stages()).check(agents)
     StagedTraining([TrainingStage(3, FIRST)]).check(agents)
     halves = StagedTraining([TrainingStage(3, FIRST, {"mode": "half"})])

@@ -1,4 +1,4 @@
-"""Phases where Lightning's own estimate of the run's optimizer steps is not their number."""
+"""Phases in runs whose number of optimizer steps Lightning does not estimate correctly."""
 
 import warnings
 
@@ -21,7 +21,7 @@ class Stream(IterableDataset):
 
 
 def active_steps(task, folder, *, is_stream=False, callbacks=(), trainer=None, **phase):
-    """The first step of SAM, the number of its steps, and that of the run's."""
+    """Return the first step of SAM, the number of SAM steps, and the number of steps of the run."""
     sam = LateSAM(**phase)
     run = task.trainer(folder, [sam, *callbacks], **{"max_epochs": 4, **(trainer or {})})
     loader = DataLoader(Stream(task.samples()), 5) if is_stream else task.batches()
@@ -41,7 +41,7 @@ def active_steps(task, folder, *, is_stream=False, callbacks=(), trainer=None, *
         {"start": 0, "end": 2, "unit": "epoch"},
     ],
 )
-def test_a_moment_that_needs_the_length_of_the_loader_is_refused(task, tmp_path, phase):
+def test_a_start_that_needs_the_length_of_the_loader_is_refused(task, tmp_path, phase):
     with pytest.raises(ValueError, match="the training loader has no length") as told:
         active_steps(task, tmp_path, is_stream=True, **phase)
     assert "unit='step'" in str(told.value)
@@ -51,11 +51,11 @@ def test_a_moment_that_needs_the_length_of_the_loader_is_refused(task, tmp_path,
 
 
 @pytest.mark.parametrize("unit", ["fraction", "epoch", "step"])
-def test_a_phase_from_the_beginning_to_the_end_needs_no_length(task, tmp_path, unit):
+def test_a_phase_of_the_whole_run_needs_no_length(task, tmp_path, unit):
     assert active_steps(task, tmp_path, is_stream=True, start=0, unit=unit) == (0, 24, 24)
 
 
-def test_a_fraction_from_the_beginning_needs_no_end_of_the_run(task, tmp_path):
+def test_a_fraction_of_zero_needs_no_end_of_the_run(task, tmp_path):
     class Stop(Callback):
         def on_train_batch_end(self, trainer, *_):
             trainer.should_stop = trainer.global_step == 7
@@ -82,7 +82,7 @@ def test_each_remedy_for_a_loader_without_a_length_works(task, tmp_path, phase, 
     assert found == (first, 5, 20)
 
 
-# Of 6 batches an epoch, epochs have 6, 6, 2 and 1 steps, or 2 each.
+# With 6 batches per epoch, the epochs have 6, 6, 2 and 1 steps, or 2 steps each.
 CHANGES, CONSTANT = {2: 3, 3: 6}, {0: 4}
 
 
@@ -103,7 +103,7 @@ def test_steps_are_counted_with_the_accumulation_factor_of_each_epoch(
     assert active_steps(task, tmp_path, callbacks=[accumulation], **phase) == active
 
 
-def test_max_steps_bound_a_run_whose_accumulation_factor_changes(task, tmp_path):
+def test_max_steps_limits_a_run_whose_accumulation_factor_changes(task, tmp_path):
     accumulation = GradientAccumulationScheduler(dict(CHANGES))
     found = active_steps(
         task, tmp_path, callbacks=[accumulation], trainer={"max_steps": 10}, start=0.5

@@ -1,4 +1,4 @@
-"""The largest eigenvalue against an independent library."""
+"""The largest eigenvalue compared with an independent library."""
 
 import pytest
 import torch

@@ -35,7 +35,7 @@ def operator_of(network, batches):
     return HessianOperator(lambda x, y: cross_entropy(network(x), y), network.parameters(), batches)
 
 
-def test_products_are_those_of_the_exact_hessian():
+def test_products_equal_those_of_the_exact_hessian():
     network, (images, labels) = small_network(), samples(20)
     exact = exact_hessian(network, images, labels)
     operator = operator_of(network, [(images, labels)])
@@ -51,7 +51,7 @@ def test_unequal_batches_give_the_hessian_of_the_mean_over_samples():
     torch.testing.assert_close(parts, whole, rtol=1e-10, atol=1e-12)
 
 
-def test_largest_eigenvalues_are_those_of_the_exact_hessian():
+def test_largest_eigenvalues_equal_those_of_the_exact_hessian():
     network, (images, labels) = small_network(), samples(20)
     exact = torch.linalg.eigvalsh(exact_hessian(network, images, labels)).flip(0)
     operator = operator_of(network, [(images, labels)])
@@ -70,7 +70,7 @@ def test_attention_has_a_hessian():
     torch.testing.assert_close(u @ operator(v), v @ operator(u), rtol=1e-3, atol=1e-5)
 
 
-def test_parameters_that_are_not_in_the_loss_have_rows_and_columns_of_zeros():
+def test_parameters_that_the_loss_does_not_use_have_zero_rows_and_columns():
     network, (images, labels) = small_network(), samples(20)
     unused = nn.Parameter(torch.ones(2).double())
     operator = HessianOperator(
@@ -83,7 +83,7 @@ def test_parameters_that_are_not_in_the_loss_have_rows_and_columns_of_zeros():
     torch.testing.assert_close(products, expected, rtol=1e-10, atol=1e-12)
 
 
-def test_gradients_of_the_network_are_left_alone():
+def test_gradients_of_the_network_are_not_changed():
     network, batch = small_network(), samples(4)
     operator_of(network, [batch])(torch.ones(57).double())
     assert all(parameter.grad is None for parameter in network.parameters())

@@ -35,7 +35,7 @@ def mlp(seed):
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 2))
 
 
-def test_on_a_quadratic_loss_the_values_are_the_closed_form():
+def test_values_of_a_quadratic_loss_equal_the_closed_form():
     network = nn.Linear(1, 1, bias=False)
     inputs, targets = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
     a, b = {"weight": torch.tensor([[-1.0]])}, {"weight": torch.tensor([[3.0]])}
@@ -69,7 +69,7 @@ def test_networks_of_two_seeds_have_a_barrier_and_one_with_itself_has_none():
     )
 
 
-def test_permuting_hidden_units_leaves_the_function_and_makes_a_barrier():
+def test_permuting_hidden_units_keeps_the_function_and_creates_a_barrier():
     network = mlp(0)
     a = trained(network)
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
@@ -95,7 +95,7 @@ def test_permuting_hidden_units_leaves_the_function_and_makes_a_barrier():
     assert accuracies[0] == pytest.approx(accuracy(*data()).item())
 
 
-def test_the_grid_goes_on_beyond_the_ends():
+def test_the_grid_continues_beyond_the_ends():
     network = nn.Linear(1, 1)
     state = copied(network)
     line = interpolate(
@@ -105,7 +105,7 @@ def test_the_grid_goes_on_beyond_the_ends():
     assert line.alphas == pytest.approx(expected)
 
 
-def test_a_loss_that_is_not_a_number_makes_no_barrier_of_zero():
+def test_a_nan_loss_makes_the_barrier_nan():
     assert math.isnan(Interpolation((0.0, 0.5, 1.0), (1.0, math.nan, 1.0)).barrier)
     assert Interpolation((0.0, 0.5, 1.0), (1.0, math.inf, 1.0)).barrier == math.inf
     beyond = Interpolation((-0.5, 0.0, 0.5, 1.0), (math.nan, 1.0, 2.0, 1.0))
@@ -126,7 +126,7 @@ def test_counters_are_not_interpolated():
     assert seen == [0, 0, 0]
 
 
-def test_estimated_statistics_are_those_of_torch():
+def test_estimated_statistics_equal_those_of_torch():
     torch.manual_seed(0)
     network = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.BatchNorm1d(8))
     batches = [(data(seed)[0],) for seed in range(3)]
@@ -142,7 +142,7 @@ def test_estimated_statistics_are_those_of_torch():
         assert torch.allclose(seen[0][name], value), name
 
 
-def test_an_end_may_be_the_live_state_of_the_network():
+def test_an_end_may_be_the_state_of_the_network_itself():
     network = mlp(0)
     a = trained(network)
     b = trained(mlp(1))
@@ -159,8 +159,8 @@ def test_an_end_may_be_the_live_state_of_the_network():
     assert losses() == expected
 
 
-def test_estimating_batch_norm_anew_takes_away_a_barrier_of_the_statistics():
-    """Scaling the layer before it changes nothing: the whole line is one function."""
+def test_estimating_batch_norm_again_removes_a_barrier_of_the_statistics():
+    """Scaling the layer before batch normalization changes nothing: the line is one function."""
     torch.manual_seed(0)
     network = nn.Sequential(
         nn.Linear(4, 16, bias=False), nn.BatchNorm1d(16, eps=1e-9), nn.ReLU(), nn.Linear(16, 2)
@@ -180,7 +180,7 @@ def test_estimating_batch_norm_anew_takes_away_a_barrier_of_the_statistics():
     assert barrier(batch_norm_batches=[(inputs,)]) == pytest.approx(0, abs=1e-4)
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_is_restored():
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(), nn.Linear(3, 2))
     network[2].eval()
     before, inputs = copied(network), data()[0]
@@ -190,7 +190,7 @@ def test_the_network_is_left_as_it_was():
     assert [module.training for module in network] == [True, True, False, True]
 
 
-def test_what_cannot_be_compared_is_named():
+def test_weights_that_cannot_be_compared_are_refused():
     network = nn.Linear(2, 2)
     state = copied(network)
     batches = [(torch.zeros(1, 2),)]
@@ -210,7 +210,7 @@ def test_what_cannot_be_compared_is_named():
         interpolate(network, state, state, loss, batches, margin=-1)
 
 
-def test_weights_come_out_of_a_lightning_checkpoint(tmp_path):
+def test_weights_are_read_from_a_lightning_checkpoint(tmp_path):
     network = nn.Linear(2, 2)
     state = {f"network.{name}": value for name, value in network.state_dict().items()}
     torch.save({"state_dict": state}, tmp_path / "a.ckpt")

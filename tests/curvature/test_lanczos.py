@@ -37,13 +37,13 @@ def test_it_stops_when_the_space_is_exhausted():
     torch.testing.assert_close(found.values, torch.tensor([4.0]).double())
 
 
-def test_float32_products_give_the_value_to_the_asked_tolerance():
+def test_float32_products_give_the_value_to_the_requested_tolerance():
     matrix = symmetric([*torch.linspace(0, 1, 300).tolist(), 3.0]).float()
     found = largest_eigenvalues(matrix.mv, 301, tolerance=1e-4)
     assert abs(found.values.item() - 3.0) < 3e-4
 
 
-def test_the_global_generator_is_not_touched():
+def test_the_global_generator_is_not_used():
     before = torch.get_rng_state()
     largest_eigenvalues(symmetric([1.0, 2.0, 3.0]).mv, 3, dtype=torch.float64)
     assert torch.equal(before, torch.get_rng_state())

@@ -21,7 +21,7 @@ def batch():
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_weights_are_measured_as_the_same_numbers_in_single(dtype):
+def test_half_precision_weights_are_measured_as_the_same_numbers_in_single_precision(dtype):
     half = network(dtype)
     single = copy.deepcopy(half).float()
     inputs, labels = batch()
@@ -51,7 +51,7 @@ def test_the_network_keeps_its_weights_and_statistics():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_other_weights_are_used_as_they_are(dtype):
+def test_other_weights_are_used_unchanged(dtype):
     full = network(dtype)
 
     def loss(x):

@@ -17,7 +17,7 @@ DECAYING = [2.0**-k for k in range(60)]
 
 
 @pytest.mark.parametrize("estimate", [hutchinson_trace, hutch_plus_plus_trace])
-def test_the_error_is_what_the_standard_error_says(estimate):
+def test_the_error_agrees_with_the_standard_error(estimate):
     matrix = symmetric(torch.linspace(-1, 3, 60).tolist())
     exact = matrix.trace().item()
     scores = []
@@ -30,13 +30,13 @@ def test_the_error_is_what_the_standard_error_says(estimate):
     assert 0.7 < scores.std() < 1.6
 
 
-def test_of_a_diagonal_matrix_one_probe_is_exact():
+def test_one_probe_is_exact_for_a_diagonal_matrix():
     found = hutchinson_trace(torch.diag(torch.arange(1.0, 6.0)).mv, 5, 1)
     assert found.value == pytest.approx(15)
     assert math.isnan(found.standard_error)
 
 
-def test_hutch_plus_plus_is_closer_where_the_spectrum_decays():
+def test_hutch_plus_plus_is_more_accurate_if_the_spectrum_decays():
     matrix = symmetric(DECAYING)
     exact = matrix.trace().item()
 
@@ -55,7 +55,7 @@ def test_a_matrix_of_low_rank_has_its_exact_trace():
     assert found.value == pytest.approx(8.0, rel=1e-6)
 
 
-def test_the_global_generator_is_not_touched_and_the_seed_decides():
+def test_the_seed_determines_the_estimate_and_the_global_generator_is_not_used():
     before = torch.get_rng_state()
     matrix = symmetric(DECAYING)
     one, same, other = (

@@ -1,4 +1,4 @@
-"""What must hold on every kind of device. Without a GPU the CUDA half is skipped.
+"""Properties that must hold on every kind of device. Without a GPU the CUDA half is skipped.
 
 `make test-gpu` runs the CUDA half alone, and says what it skips.
 """
@@ -66,7 +66,7 @@ def test_two_runs_with_late_sam_are_equal_bit_for_bit(tmp_path, accelerator):
 
 
 @pytest.mark.parametrize("accelerator", DEVICES)
-def test_late_sam_that_has_not_begun_changes_no_bit(tmp_path, accelerator):
+def test_late_sam_before_its_start_changes_no_bit(tmp_path, accelerator):
     idle = [LateSAM(start=10_000, unit="step")]
     with pytest.warns(UserWarning, match="never became active"):
         beside = fit(tmp_path, accelerator, idle, deterministic=True)
@@ -75,7 +75,7 @@ def test_late_sam_that_has_not_begun_changes_no_bit(tmp_path, accelerator):
 
 @pytest.mark.scale(plugin="LateSAM", strategy="one device")
 @pytest.mark.parametrize(("accelerator", "precision"), PRECISIONS)
-def test_mixed_precision_trains_beside_single(tmp_path, accelerator, precision):
+def test_mixed_precision_training_stays_close_to_single(tmp_path, accelerator, precision):
     sam = [LateSAM(start=0.5)]
     mixed = fit(tmp_path, accelerator, sam, precision=precision)
     single = fit(tmp_path, accelerator, [LateSAM(start=0.5)])

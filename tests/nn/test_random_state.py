@@ -11,7 +11,7 @@ def draw():
     return random.random(), random.gauss(0, 1), np.random.standard_normal(), torch.rand(()).item()
 
 
-def test_restoring_repeats_what_was_drawn():
+def test_restoring_repeats_the_draws():
     draw()  # leaves a Gaussian number cached in Python's and NumPy's generators
     state = RandomState.capture()
     first = draw()
@@ -19,7 +19,7 @@ def test_restoring_repeats_what_was_drawn():
     assert draw() == first
 
 
-def test_it_survives_a_file_of_plain_data():
+def test_it_can_be_saved_and_loaded_as_plain_data():
     state = RandomState.capture()
     first = draw()
     file = io.BytesIO()
@@ -29,7 +29,7 @@ def test_it_survives_a_file_of_plain_data():
     assert draw() == first
 
 
-def test_a_seeded_block_leaves_the_generators_as_they_were():
+def test_a_seeded_block_restores_the_generators():
     state = RandomState.capture()
     first = draw()
     state.restore()

@@ -24,7 +24,7 @@ def weights_and_optimizer(*values, grads):
         ("usam", ([1.0 + 0.5 * 3, -2.0], [4.0 + 0.5 * 4])),
     ],
 )
-def test_the_step_is_the_closed_form(mode, expected):
+def test_the_perturbation_equals_the_closed_form(mode, expected):
     parameters, optimizer = weights_and_optimizer([1.0, -2.0], [4.0], grads=([3.0, 0.0], [4.0]))
     norm = WeightPerturbation(optimizer, rho=0.5, mode=mode).perturb()
     assert norm.item() == pytest.approx(265**0.5 if mode == "asam" else 5.0)
@@ -43,7 +43,7 @@ def test_restoring_is_bit_for_bit(dtype):
     assert torch.equal(parameter.detach(), before)
 
 
-def test_weights_that_changed_since_are_the_ones_restored():
+def test_restoring_uses_the_latest_weights():
     (parameter,), optimizer = weights_and_optimizer([1.0], grads=([1.0],))
     perturbation = WeightPerturbation(optimizer)
     for value in (2.0, 3.0):
@@ -54,7 +54,7 @@ def test_weights_that_changed_since_are_the_ones_restored():
         assert parameter.item() == value
 
 
-def test_parameters_without_a_gradient_stay():
+def test_parameters_without_a_gradient_are_not_changed():
     (moved, stays), optimizer = weights_and_optimizer([1.0], [2.0], grads=([1.0], None))
     with WeightPerturbation(optimizer):
         assert moved.item() > 1.0
@@ -89,14 +89,14 @@ def test_the_loop_in_the_module_docstring_is_sharpness_aware_minimization():
         assert torch.equal(one, other)
 
 
-def test_an_error_inside_restores_the_weights():
+def test_the_weights_are_restored_after_an_error():
     (parameter,), optimizer = weights_and_optimizer([1.0], grads=([1.0],))
     with pytest.raises(RuntimeError, match="on purpose"), WeightPerturbation(optimizer):
         raise RuntimeError("on purpose")
     assert parameter.item() == 1.0
 
 
-def test_an_overflow_moves_nothing_where_it_is_routine():
+def test_a_routine_overflow_does_not_change_the_weights():
     (parameter,), optimizer = weights_and_optimizer([1.0, 2.0], grads=([1.0, float("inf")],))
     WeightPerturbation(optimizer).perturb(overflow_is_routine=True)
     assert parameter.tolist() == [1.0, 2.0]
@@ -106,7 +106,7 @@ def test_perturbing_twice_is_refused():
     _, optimizer = weights_and_optimizer([1.0], grads=([1.0],))
     perturbation = WeightPerturbation(optimizer)
     perturbation.perturb()
-    with pytest.raises(RuntimeError, match="perturbed already"):
+    with pytest.raises(RuntimeError, match="already perturbed"):
         perturbation.perturb()
 
 

@@ -1,4 +1,4 @@
-"""The digits recipes with everything random in them: order, dropout masks, shifted images."""
+"""The digits recipes with all sources of randomness: order, dropout masks, shifted images."""
 
 import pytest
 from kill_and_resume import assert_killed_run_resumes_exactly
@@ -12,7 +12,7 @@ RANDOM = [
 ]
 
 
-# In the second the whole run is a SAM phase; in the first a kill falls before or after the switch.
+# In the second run SAM is always active; in the first one the kill is before or after its start.
 @pytest.mark.parametrize(
     "recipe", ["late_sam/digits", pytest.param("late_sam/digits_sam", marks=pytest.mark.slow)]
 )
@@ -35,5 +35,5 @@ def test_killed_run_resumes_bit_for_bit(recipe, tmp_path):
     ],
     ids=["sgd", "adversarial", "workers", "clipping", "momentum reset"],
 )
-def test_killed_run_of_another_kind_resumes_bit_for_bit(options, tmp_path):
+def test_killed_run_with_other_settings_resumes_bit_for_bit(options, tmp_path):
     assert_killed_run_resumes_exactly([*options, *RANDOM], tmp_path, steps=120)

@@ -1,4 +1,4 @@
-"""A killed run on data that is drawn anew goes on with the same data."""
+"""A killed run on newly drawn data resumes with the same data."""
 
 import pytest
 from kill_and_resume import assert_killed_run_resumes_exactly

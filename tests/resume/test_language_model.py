@@ -1,4 +1,4 @@
-"""The tiny language model on a text of its own, killed and resumed."""
+"""The tiny language model on a generated text, killed and resumed."""
 
 import os
 import random
@@ -12,13 +12,15 @@ from kill_and_resume import assert_killed_run_resumes_exactly
 from recording_callbacks import recorded
 
 BATCH_SIZE, NUM_WINDOWS, CHECKPOINT_EVERY = 4, 332, 5
-STEPS_AN_EPOCH = 42  # of two processes, who fill the last batch from the epoch's beginning
+STEPS_PER_EPOCH = (
+    42  # with two processes, which fill the last batch with the first samples of the epoch
+)
 HARNESS = Path(__file__).parents[1] / "harness"
 
 
 @pytest.fixture
 def options(tmp_path):
-    """No line of the text is like another, so that no window is."""
+    """Return a text whose lines, and therefore windows, all differ."""
     text = tmp_path / "text"
     text.mkdir()
     for part in ("train", "val"):
@@ -41,7 +43,7 @@ def test_killed_run_resumes_bit_for_bit(tmp_path, options, masks_documents):
 @pytest.mark.scale(plugin="ExactResume", strategy="ddp")
 @pytest.mark.slow
 def test_two_processes_resume_without_repeating_or_skipping_a_sample(tmp_path, options):
-    kill_at = random.randrange(STEPS_AN_EPOCH + CHECKPOINT_EVERY, 2 * STEPS_AN_EPOCH - 1)
+    kill_at = random.randrange(STEPS_PER_EPOCH + CHECKPOINT_EVERY, 2 * STEPS_PER_EPOCH - 1)
     kill = ["--trainer.callbacks+=kill_and_resume.KillAt", "--trainer.callbacks.hook"]
     kill += ["on_train_batch_start", f"--trainer.callbacks.step={kill_at}"]
     assert fit_two_processes(options + kill, tmp_path / "killed") == -signal.SIGKILL
@@ -51,7 +53,7 @@ def test_two_processes_resume_without_repeating_or_skipping_a_sample(tmp_path, o
     last = kill_at - kill_at % CHECKPOINT_EVERY
     assert min(resumed[0]) == last + 1, f"killed at {kill_at}"
     for epoch in range(3):
-        steps = range(epoch * STEPS_AN_EPOCH + 1, (epoch + 1) * STEPS_AN_EPOCH + 1)
+        steps = range(epoch * STEPS_PER_EPOCH + 1, (epoch + 1) * STEPS_PER_EPOCH + 1)
         ranks = [
             [
                 sample
@@ -65,7 +67,7 @@ def test_two_processes_resume_without_repeating_or_skipping_a_sample(tmp_path, o
 
 
 def fit_two_processes(options, folder):
-    """Exit code of the first process; three epochs, of which each sample is written down."""
+    """Train three epochs, record each sample, and return the exit code of the first process."""
     folder.mkdir()
     command = [
         *(sys.executable, "-m", "lightning_plugins", "fit", *options),

@@ -58,7 +58,7 @@ def auto_attack_accuracy(
     if square_queries < 1:
         raise ValueError(f"square_queries={square_queries}: expected at least 1")
     if importlib.util.find_spec("art") is None:
-        raise ImportError("AutoAttack requires the toolbox: pip install adversarial-robustness-toolbox")
+        raise ImportError("AutoAttack requires: pip install adversarial-robustness-toolbox")
     samples = right = withstood = 0
     with torch.inference_mode(False), torch.enable_grad(), _left_as_found(network), seeded(seed):
         for inputs, labels in batches:

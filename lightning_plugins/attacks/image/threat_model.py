@@ -59,7 +59,7 @@ class ThreatModel:
         if self.mean is not None and self.std is not None:
             if len(self.mean) != len(self.std) or not len(self.mean):
                 raise ValueError(
-                    f"mean={self.mean}, std={self.std}: expected one of each per channel"
+                    f"mean={self.mean}, std={self.std}: expected one number of each per channel"
                 )
             if not all(math.isfinite(value) for value in self.mean):
                 raise ValueError(f"mean={self.mean}: expected finite numbers")

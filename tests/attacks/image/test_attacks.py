@@ -1,4 +1,4 @@
-"""FGSM and PGD against closed forms, and where their results may lie."""
+"""FGSM and PGD compared with closed forms, and the set of allowed results."""
 
 import math
 
@@ -49,12 +49,12 @@ def test_the_linf_attack_of_a_linear_loss_is_eps_times_the_sign_of_its_weights(a
 def test_the_l2_attack_of_a_linear_loss_is_eps_along_its_weights(attack, size):
     w, x = weight() * size, images()
     found = attacks(norm="l2", clamp=EVERYWHERE)[attack](lambda x: (x * w).sum(dim=(1, 2, 3)), x)
-    # From a random point of the ball it comes close to the optimum, never quite there.
+    # From a random point of the ball it approaches the optimum without reaching it.
     tolerance = {"rtol": 0, "atol": 1e-6} if attack != 1 else {"rtol": 0, "atol": 1e-4}
     torch.testing.assert_close(found, x + 0.1 * weight() / weight().norm(), **tolerance)
 
 
-def test_pixels_at_the_end_of_the_range_stay_there():
+def test_pixels_at_the_bounds_of_the_range_stay_in_the_range():
     w, x = weight(), images().round()
     found = fgsm(lambda x: (x * w).sum(), x, 0.1)
     torch.testing.assert_close(found, (x + 0.1 * w.sign()).clamp(0, 1))
@@ -91,7 +91,7 @@ def test_a_normalized_network_is_attacked_in_pixel_units(norm, attack):
     attack=st.sampled_from(["fgsm", "pgd", "random_search"]),
     seed=st.integers(0, 5),
 )
-def test_whatever_is_found_is_in_the_ball_and_in_the_range(
+def test_every_adversarial_image_is_in_the_ball_and_in_the_range(
     eps, step_size, norm, is_normalized, dtype, attack, seed
 ):
     arguments = {"norm": norm, **({"mean": MEAN, "std": STD} if is_normalized else {})}
@@ -160,7 +160,7 @@ def test_a_random_start_is_a_function_of_the_generator():
 def test_restarts_keep_the_highest_loss_of_each_sample():
     x = torch.full((6, 1, 1, 1), 0.5)
 
-    def loss(x):  # two hills of height 1 and 2, of which gradients climb the nearer one
+    def loss(x):  # two hills of height 1 and 2; gradients climb the nearer one
         x = x.flatten()
         return torch.exp(-300 * (x - 0.3) ** 2) + 2 * torch.exp(-300 * (x - 0.7) ** 2)
 
@@ -173,7 +173,7 @@ def test_restarts_keep_the_highest_loss_of_each_sample():
     assert heights(12).min() > 1.9
 
 
-def test_more_steps_and_pgd_find_higher_losses_than_one_step(digits):
+def test_pgd_finds_higher_losses_than_one_step_and_more_steps_find_higher_ones(digits):
     def loss(x):
         return cross_entropy(digits.network(x), digits.labels, reduction="none")
 
@@ -183,12 +183,12 @@ def test_more_steps_and_pgd_find_higher_losses_than_one_step(digits):
     once = mean(fgsm(loss, digits.images, 0.2))
     ten = mean(pgd(loss, digits.images, 0.2, random_start=False))
     assert mean(digits.images) < once < ten
-    # Goodfellow et al.: the sign, not any direction of that size.
+    # Goodfellow et al. use the sign, not another direction of the same size.
     noise = ThreatModel(0.2).random_point(digits.images, torch.Generator().manual_seed(0))
     assert mean(noise) < once / 2
 
 
-def test_a_mean_loss_gives_the_attack_of_the_losses_of_samples(digits):
+def test_a_mean_loss_gives_the_same_attack_as_losses_per_sample(digits):
     def attacked(reduction):
         return pgd(
             lambda x: cross_entropy(digits.network(x), digits.labels, reduction=reduction),
@@ -204,7 +204,7 @@ def test_a_mean_loss_gives_the_attack_of_the_losses_of_samples(digits):
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 @pytest.mark.parametrize("attack", [fgsm, pgd])
-def test_only_the_inputs_get_a_gradient_whatever_the_caller_does(context, attack):
+def test_only_the_inputs_get_a_gradient_in_every_autograd_mode(context, attack):
     network = nn.Sequential(nn.Flatten(), nn.Linear(75, 4))
     network[1].weight.grad = before = torch.full((4, 75), 3.0)
     with context():
@@ -219,7 +219,7 @@ def test_only_the_inputs_get_a_gradient_whatever_the_caller_does(context, attack
     assert not torch.equal(found, copy)
 
 
-def test_an_undefined_gradient_moves_nothing():
+def test_an_undefined_gradient_does_not_change_the_image():
     x = images()
     assert torch.equal(fgsm(lambda x: (x * math.nan).sum(), x, 0.1), x)
 
@@ -239,7 +239,7 @@ def test_an_undefined_gradient_moves_nothing():
         ({"restarts": 2}, r"loss has shape \(\): several restarts"),
         ({"clamp": (1.0, 0.0)}, r"clamp=\(1\.0, 0\.0\)"),
         ({"mean": [0.5]}, "expected both or neither"),
-        ({"mean": [0.5, 0.5], "std": [1.0]}, "expected one of each a channel"),
+        ({"mean": [0.5, 0.5], "std": [1.0]}, "expected one number of each per channel"),
         ({"mean": [0.5, 0.5], "std": [1.0, 1.0]}, "2 channels, inputs .* have 3"),
         ({"mean": [0.5], "std": [0.0]}, r"std=\[0\.0\]"),
         ({"mean": [math.inf], "std": [1.0]}, r"mean=\[inf\]"),
@@ -256,7 +256,7 @@ def test_bad_arguments_are_named(arguments, named):
         (torch.zeros(2, 3, 5, 5, dtype=torch.uint8), "inputs are torch.uint8"),
         ([[0.5]], "inputs are list"),
         (torch.zeros(3), "expected \\(batch, channels"),
-        (normalized(images()), "if they are normalized, give mean and std"),
+        (normalized(images()), "if they are normalized, pass mean and std"),
         (images() * 255, "are not pixel values"),
         (images() * math.nan, "are not pixel values"),
     ],
@@ -275,7 +275,7 @@ def test_a_loss_without_a_gradient_or_of_another_shape_is_refused():
 
 
 @pytest.mark.parametrize(("norm", "share"), [("linf", 0.97), ("l2", 0.85)])
-def test_random_search_comes_close_to_the_optimum_of_a_linear_loss(norm, share):
+def test_random_search_approaches_the_optimum_of_a_linear_loss(norm, share):
     w, x = weight(), torch.full((4, 3, 5, 5), 0.5)
 
     def rise(queries):

@@ -1,4 +1,4 @@
-"""Robust accuracy, AutoAttack, and the signs of hidden gradients."""
+"""Robust accuracy, AutoAttack, and the checks for masked gradients."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ from lightning_plugins.attacks.image import (
 
 
 class Margin(nn.Module):
-    """Two classes by the sign of ``<w, x - 1/2>``; counts the images it was asked about."""
+    """Two classes by the sign of ``<w, x - 1/2>``; counts the images it classifies."""
 
     def __init__(self):
         super().__init__()
@@ -36,7 +36,7 @@ def samples(count=64):
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.01), ("l2", 0.04)])
-def test_robust_accuracy_of_a_linear_classifier_is_its_share_of_larger_margins(norm, eps):
+def test_robust_accuracy_of_a_linear_classifier_is_the_share_of_larger_margins(norm, eps):
     network, (images, labels) = Margin(), samples()
     dual = network.w.abs().sum() if norm == "linf" else network.w.norm()
     margins = ((images - 0.5) * network.w).sum(dim=(1, 2, 3)).abs() / dual
@@ -48,7 +48,7 @@ def test_robust_accuracy_of_a_linear_classifier_is_its_share_of_larger_margins(n
     assert measured.robust == expected
 
 
-def test_a_sample_that_was_fooled_is_not_attacked_again():
+def test_a_misclassified_sample_is_not_attacked_again():
     network, (images, labels) = Margin(), samples()
     robust_accuracy(network, [(images, labels)], 0.5, steps=5, restarts=10)
     assert network.asked == 64 + 64 * 6  # the images, 5 steps, the last iterate
@@ -69,7 +69,7 @@ def test_restarts_and_radius_never_raise_robust_accuracy(digits):
     assert robust(0.2) < robust(0.1) < robust(0.0)
 
 
-def test_robust_accuracy_repeats_itself_and_leaves_the_network_and_generators(digits):
+def test_robust_accuracy_is_reproducible_and_restores_the_network_and_generators(digits):
     network = nn.Sequential(nn.BatchNorm2d(1), nn.Dropout(0.5), digits.network)
     network[1].eval()
     modes = [module.training for module in network.modules()]
@@ -93,7 +93,7 @@ def test_inputs_made_in_inference_mode_are_attacked(digits):
         assert robust_accuracy(digits.network, batches, 0.1, steps=3) == expected
 
 
-def test_logits_that_are_not_numbers_count_as_wrong():
+def test_nan_logits_count_as_wrong():
     class Broken(nn.Module):
         def forward(self, images):
             return torch.full((len(images), 2), torch.nan) + images.sum()
@@ -103,7 +103,7 @@ def test_logits_that_are_not_numbers_count_as_wrong():
     assert measured.natural == measured.robust == 0.0
 
 
-def test_what_is_no_classifier_or_no_data_is_refused():
+def test_wrong_logits_and_missing_data_are_refused():
     images, labels = samples()
     with pytest.raises(ValueError, match="batches is empty"):
         robust_accuracy(Margin(), [], 0.1)
@@ -125,7 +125,7 @@ def test_a_sound_network_passes_every_check(digits):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_quantising_layer_is_found_out(digits, norm):
+def test_a_quantizing_layer_is_detected(digits, norm):
     masked = digits.Quantised(digits.network)
     eps = {"linf": 0.1, "l2": 0.5}[norm]
     checked = check_gradient_masking(
@@ -136,7 +136,7 @@ def test_a_quantising_layer_is_found_out(digits, norm):
     assert checked.is_suspected
 
 
-def test_saturated_logits_are_found_out(digits):
+def test_saturated_logits_are_detected(digits):
     class Saturated(nn.Module):
         def forward(self, images):
             return digits.network(images) * 1e4
@@ -147,7 +147,7 @@ def test_saturated_logits_are_found_out(digits):
     assert checked.is_suspected
 
 
-def test_checks_of_masking_want_a_radius_and_a_finite_range(digits):
+def test_checks_of_masking_require_a_radius_and_a_finite_range(digits):
     with pytest.raises(ValueError, match="eps=0"):
         check_gradient_masking(digits.network, digits.images, digits.labels, 0)
     with pytest.raises(ValueError, match="two finite pixel values"):
@@ -160,7 +160,7 @@ HAS_TOOLBOX = importlib.util.find_spec("art") is not None
 
 
 @pytest.mark.skipif(HAS_TOOLBOX, reason="the toolbox is installed")
-def test_without_the_toolbox_the_command_that_installs_it_is_told(digits):
+def test_without_the_toolbox_the_error_has_the_install_command(digits):
     with pytest.raises(ImportError, match="pip install adversarial-robustness-toolbox"):
         auto_attack_accuracy(digits.network, [(digits.images, digits.labels)], 0.1)
 

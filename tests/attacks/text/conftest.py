@@ -1,4 +1,4 @@
-"""A detector whose answers can be worked out by hand, and a small WordNet."""
+"""A detector whose scores can be computed by hand, and a small WordNet."""
 
 import math
 import re

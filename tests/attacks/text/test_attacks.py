@@ -1,4 +1,4 @@
-"""Attacks on a detector whose answers are known."""
+"""Attacks on a detector whose scores are known."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from lightning_plugins.attacks.text import (
     attack_texts,
 )
 
-# Log-odds 2.0 + 1.5 - 1: both markers have to go.
+# Log-odds 2.0 + 1.5 - 1: both markers must be replaced.
 AI = "moreover we delve into a large river and a winter garden of stones"
 HUMAN = "a large river and a winter garden"
 ODD = ["", " ", "🌍🌍", "Καλημέρα κόσμε", "你好，世界", "a", "'", "\x00\ud7ff", "moreover " * 300]
@@ -29,7 +29,7 @@ def build(request, wordnet):
 
 
 def counted(detector):
-    """The detector, and the list of how many texts each call asked."""
+    """Return the detector, and a list of the number of texts in each call."""
     calls = []
 
     def victim(texts):
@@ -39,7 +39,7 @@ def counted(detector):
     return victim, calls
 
 
-def test_it_finds_both_markers_and_touches_nothing_else(build, detector):
+def test_it_finds_both_markers_and_changes_nothing_else(build, detector):
     victim, calls = counted(detector)
     (result,) = attack_texts(build(), victim, [AI], [1])
     assert result.status == "succeeded"
@@ -53,7 +53,7 @@ def test_it_finds_both_markers_and_touches_nothing_else(build, detector):
     assert set(changed) <= {"moreover", "delve"}
 
 
-def test_stop_words_are_left_alone(build):
+def test_stop_words_are_not_changed(build):
     def counts_stop_words(texts):
         return [min(0.3 * text.lower().split().count("the"), 1.0) for text in texts]
 
@@ -64,15 +64,15 @@ def test_stop_words_are_left_alone(build):
     assert [left.count(word) for word in ("the", "of", "and")] == [3, 1, 1]
 
 
-def test_what_is_wrong_already_is_skipped_and_what_cannot_be_changed_fails(build, detector):
+def test_misclassified_texts_are_skipped_and_texts_that_cannot_be_changed_fail(build, detector):
     wrong, human = attack_texts(build(), detector, [HUMAN, HUMAN], [1, 0])
     assert (wrong.status, wrong.queries, wrong.adversarial) == ("skipped", 1, HUMAN)
-    assert human.status == "failed"  # no attack writes a marker word
+    assert human.status == "failed"  # no attack inserts a marker word
     assert human.score <= 0.5
 
 
 @pytest.mark.parametrize("max_queries", [1, 2, 5, 14, 20])
-def test_no_more_is_asked_than_the_budget(build, detector, max_queries):
+def test_queries_stay_within_the_budget(build, detector, max_queries):
     victim, calls = counted(detector)
     for result in attack_texts(
         build(max_queries=max_queries), victim, [AI, AI + " tapestry"], [1, 1]
@@ -82,13 +82,13 @@ def test_no_more_is_asked_than_the_budget(build, detector, max_queries):
 
 
 @pytest.mark.parametrize(("share", "allowed"), [(0.0, 0), (0.01, 1), (0.2, 2)])
-def test_no_more_words_are_changed_than_the_budget(build, detector, share, allowed):
+def test_changed_words_stay_within_the_budget(build, detector, share, allowed):
     (result,) = attack_texts(build(max_word_share=share), detector, [AI + " tapestry"], [1])
     assert result.changed_words <= allowed
     assert (result.adversarial == result.text) == (result.changed_words == 0)
 
 
-def test_one_seed_gives_one_result_whatever_stands_beside_it(build, detector):
+def test_one_seed_gives_one_result_for_any_other_texts(build, detector):
     texts = [AI, HUMAN, AI + " tapestry", "moreover"]
     labels = [1, 0, 1, 1]
     together = attack_texts(build(), detector, texts, labels, at_once=4)
@@ -99,7 +99,7 @@ def test_one_seed_gives_one_result_whatever_stands_beside_it(build, detector):
     assert together == alone
 
 
-def test_any_string_passes_and_keeps_its_label(build, detector):
+def test_any_string_is_accepted_and_keeps_its_label(build, detector):
     texts = ODD * 2
     labels = [0] * len(ODD) + [1] * len(ODD)
     results = attack_texts(build(max_queries=40), detector, texts, labels)
@@ -108,16 +108,16 @@ def test_any_string_passes_and_keeps_its_label(build, detector):
     assert all(isinstance(r.adversarial, str) for r in results)
 
 
-def test_the_threshold_decides_what_counts(detector):
+def test_the_threshold_determines_success(detector):
     score = detector([AI])[0]
     (result,) = attack_texts(DeepWordBug(), detector, [AI], [1], threshold=score)
-    assert result.status == "skipped"  # AI is what lies above it
+    assert result.status == "skipped"  # the detector predicts AI above the threshold
     (result,) = attack_texts(DeepWordBug(), detector, [AI], [1], threshold=0.7)
     assert result.status == "succeeded"
     assert result.changed_words == 1
 
 
-def test_searches_side_by_side_share_their_calls(detector):
+def test_concurrent_searches_share_their_calls(detector):
     texts = [AI] * 16
     victim, calls = counted(detector)
     attack_texts(DeepWordBug(), victim, texts, [1] * 16, at_once=16)
@@ -133,7 +133,7 @@ def test_deep_word_bug_stays_within_its_edit_distance(detector):
     assert result.adversarial == AI
 
 
-def test_synonyms_are_ranked_by_what_they_achieve(detector, wordnet):
+def test_synonyms_are_ranked_by_their_effect(detector, wordnet):
     # delve is worth less than moreover; both have a synonym that the detector does not know.
     (result,) = attack_texts(PWWS(wordnet=wordnet, max_word_share=0.01), detector, [AI], [1])
     assert result.adversarial == AI.replace("moreover", "furthermore")

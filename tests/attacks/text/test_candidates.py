@@ -1,4 +1,4 @@
-"""Candidates against the definitions of TextAttack's word swaps, written out."""
+"""Candidates compared with the definitions of TextAttack's word swaps."""
 
 import random
 import string
@@ -36,7 +36,7 @@ def test_swaps_deletions_and_slips_of_a_word_are_those_of_the_definition():
     assert look_alikes("a-Z") == ["\u0251-Z", "a\u02d7Z"]
 
 
-def test_insertions_stand_before_a_character():
+def test_insertions_are_before_a_character():
     made = set()
     for seed in range(1000):
         made.update(insertions("ab", anywhere(seed)))
@@ -45,13 +45,13 @@ def test_insertions_stand_before_a_character():
 
 
 @pytest.mark.parametrize("word", ["", "a"])
-def test_nothing_is_made_of_a_single_character(word):
+def test_a_single_character_has_no_candidates(word):
     assert swaps(word) == deletions(word) == keyboard_slips(word) == []
     assert substitutions(word, anywhere()) == insertions(word, anywhere()) == []
 
 
 def by_definition(word, inner):
-    """Every candidate that TextAttack's swaps could give, whatever their random choices."""
+    """Return every candidate that TextAttack's swaps can return for any random choice."""
     first, last = (1, len(word) - 1) if inner else (0, len(word))
     made = {word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(first, last - 1)}
     made |= {word[:i] + word[i + 1 :] for i in range(first, last)}
@@ -75,7 +75,7 @@ def test_candidates_are_a_subset_of_the_definition_for_any_word(word, seed):
     assert len(bugs) <= 4
 
 
-def test_typing_errors_keep_both_ends_and_leave_short_words_alone():
+def test_typing_errors_keep_both_ends_and_exclude_short_words():
     assert pruthi.candidates("cat", anywhere()) == []
     made = pruthi.candidates("Cats", anywhere())
     assert all(word[0] == "C" and word[-1] == "s" for word in made)
@@ -85,7 +85,7 @@ def test_typing_errors_keep_both_ends_and_leave_short_words_alone():
 
 @settings(deadline=None, max_examples=50)
 @given(st.text(max_size=8), st.text(max_size=8))
-def test_the_edit_distance_is_that_of_the_recursion(a, b):
+def test_the_edit_distance_equals_that_of_the_recursion(a, b):
     def recursive(a, b):
         if not a or not b:
             return len(a) + len(b)
@@ -136,7 +136,7 @@ def test_synonyms_are_the_one_word_members_of_a_synset(wordnet):
     assert lexicon.synonyms("cloud") == []
 
 
-def test_a_missing_or_broken_wordnet_is_told(wordnet, tmp_path):
+def test_a_missing_or_broken_wordnet_raises_an_error(wordnet, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*wordnet-base"):
         WordNet("nowhere")
     (tmp_path / "data.adv").write_text("00004 02 r 02 moreover 0\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Corruptions of whole texts against what they are defined to do."""
+"""Corruptions of whole texts compared with their definitions."""
 
 import pytest
 from hypothesis import given, settings
@@ -17,11 +17,11 @@ WHOLE = {
 
 
 @pytest.mark.parametrize("kind", WHOLE)
-def test_at_every_place_it_is_its_definition(kind):
+def test_a_share_of_one_equals_the_definition(kind):
     assert corrupt(kind, TEXT, 1.0) == WHOLE[kind]
 
 
-def test_look_alikes_zero_width_spaces_and_digits_change_every_place():
+def test_look_alikes_zero_width_spaces_and_digits_change_every_position():
     assert not set(corrupt("homoglyphs", TEXT, 1.0)) & set("abcdefghijklmnopqrstuvwyz")
     assert corrupt("zero_width_spaces", "a b", 1.0) == "a\u200b b\u200b"
     changed = corrupt("number_swap", TEXT, 1.0)
@@ -33,8 +33,8 @@ def test_look_alikes_zero_width_spaces_and_digits_change_every_place():
 
 
 @pytest.mark.parametrize("kind", CORRUPTIONS)
-def test_a_share_of_the_places_is_changed(kind):
-    text = "The 7 friends. " * 40  # 40 places of each kind; letters and characters many more
+def test_the_requested_share_of_positions_is_changed(kind):
+    text = "The 7 friends. " * 40  # 40 positions of each kind; many more of letters and characters
     assert corrupt(kind, text, 0.0) == text
     half = corrupt(kind, text, 0.5, seed=1)
     assert half == corrupt(kind, text, 0.5, seed=1)
@@ -45,7 +45,7 @@ def test_a_share_of_the_places_is_changed(kind):
 
 @settings(deadline=None, max_examples=50)
 @given(st.sampled_from(sorted(CORRUPTIONS)), st.text(), st.floats(0, 1))
-def test_any_text_passes(kind, text, share):
+def test_any_text_is_accepted(kind, text, share):
     assert isinstance(corrupt(kind, text, share), str)
 
 

@@ -27,7 +27,7 @@ def path(tmp_path):
     return str(tmp_path / "vectors.txt")
 
 
-def test_neighbours_fall_in_cosine_and_stop_at_the_bound(path):
+def test_neighbours_are_sorted_by_cosine_and_stop_at_the_bound(path):
     space = WordVectors(path)
     assert space.nearest("moreover", 50, 0.5) == ["besides", "also"]
     assert space.nearest("moreover", 1, 0.5) == ["besides"]
@@ -35,7 +35,7 @@ def test_neighbours_fall_in_cosine_and_stop_at_the_bound(path):
     assert space.nearest("cloud", 50, -1.0) == []
 
 
-def test_the_attack_puts_a_neighbour_in_the_place_of_the_marker(path, detector):
+def test_the_attack_replaces_the_marker_by_a_neighbour(path, detector):
     (result,) = attack_texts(EmbeddingNeighbours(vectors=path), detector, ["A moreover B"], [1])
     assert result.adversarial == "A besides B"
     assert result.status == "succeeded"
@@ -50,13 +50,13 @@ def test_blanks_at_the_end_of_a_line_and_within_a_word_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "a 1 2\nb 1\n", "a 1 x\n", "a\n"])
-def test_another_format_is_told(tmp_path, content):
+def test_another_format_raises_an_error(tmp_path, content):
     (tmp_path / "bad.txt").write_text(content)
     with pytest.raises(ValueError, match=r"bad\.txt"):
         WordVectors(str(tmp_path / "bad.txt"))
 
 
-def test_wrong_arguments_are_told(path):
+def test_wrong_arguments_raise_an_error(path):
     with pytest.raises(ValueError, match="neighbours=0"):
         EmbeddingNeighbours(vectors=path, neighbours=0)
     with pytest.raises(ValueError, match="min_cosine=2"):

@@ -1,4 +1,4 @@
-"""A masked language model of which the answers are known: its weights are set by hand."""
+"""A masked language model with known predictions, because its weights are set by hand."""
 
 import json
 
@@ -13,13 +13,13 @@ VOCABULARY = [
     *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
     *("besides", "also", "the", "##ly", "moreover", "river", "."),
 ]
-# What stands first is the most probable at every place.
+# The first word is the most probable one at every position.
 ORDER = ["the", "##ly", "moreover", "also", ".", "besides"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    """A model that always answers ``ORDER``: only the bias of its output is not zero."""
+    """A model that always predicts ``ORDER``, because only the bias of its output is not zero."""
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("masked_lm")
     (folder / "vocab.txt").write_text("\n".join(VOCABULARY))
@@ -39,7 +39,7 @@ def model(tmp_path_factory):
     return str(folder)
 
 
-def test_candidates_are_whole_words_by_falling_probability(model):
+def test_candidates_are_whole_words_by_decreasing_probability(model):
     filler = MaskFiller(model, max_length=16)
     words = Words.of("the river. moreover " * 20)
     found = filler.words(words, place=30, count=6, min_probability=0.0)
@@ -49,7 +49,7 @@ def test_candidates_are_whole_words_by_falling_probability(model):
     assert filler.words(words, 0, 6, min_probability=0.5) == ["the"]
 
 
-def test_the_attack_replaces_the_marker_and_leaves_stop_words(model, detector):
+def test_the_attack_replaces_the_marker_and_keeps_stop_words(model, detector):
     attack = MaskedLM(model=model, max_length=16)
     (result,) = attack_texts(attack, detector, ["The river: moreover the river"], [1])
     assert result.status == "succeeded"

@@ -1,4 +1,4 @@
-"""A killed run goes on where it stopped."""
+"""An interrupted attack continues where it stopped."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def dies_after(detector, calls):
     return victim
 
 
-def test_it_asks_only_for_what_is_missing_and_gives_the_same_results(tmp_path, detector):
+def test_only_missing_results_are_computed_and_all_are_the_same(tmp_path, detector):
     path = tmp_path / "deep" / "results.jsonl"
     whole = attack_texts(DeepWordBug(), detector, TEXTS, LABELS)
     with pytest.raises(KilledError):
@@ -54,7 +54,7 @@ def test_a_file_of_another_run_is_refused(tmp_path, detector, other):
         attack_texts(DeepWordBug(max_queries=9), detector, TEXTS, LABELS, path=path)
 
 
-def test_results_of_one_victim_are_not_taken_for_those_of_another(tmp_path, detector):
+def test_results_of_another_victim_are_refused(tmp_path, detector):
     path = tmp_path / "results.jsonl"
     mine = {"path": path, "victim_name": "last.ckpt"}
     first = attack_texts(DeepWordBug(), detector, TEXTS, LABELS, **mine)

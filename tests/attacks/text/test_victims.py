@@ -1,4 +1,4 @@
-"""Randomised detectors: a defence that only misleads the search is seen through."""
+"""Detectors with noise: a defence that only misleads the search is detected."""
 
 import random
 
@@ -11,7 +11,7 @@ TEXT = "moreover we delve into a large river and a winter garden of stones"
 
 @pytest.fixture
 def noisy(detector):
-    """The detector's answers with Gaussian noise that is a function of the seed and the text."""
+    """The detector's scores with Gaussian noise that is a function of the seed and the text."""
 
     def answers(texts, seed, size=0.5):
         pairs = zip(texts, detector(texts), strict=True)
@@ -20,7 +20,7 @@ def noisy(detector):
     return answers
 
 
-def test_each_call_draws_afresh_and_one_seed_gives_one_sequence(noisy):
+def test_each_call_draws_new_noise_and_one_seed_gives_one_sequence(noisy):
     victim, again = FreshNoise(noisy), FreshNoise(noisy)
     first, second = victim([TEXT]), victim([TEXT])
     assert first != second
@@ -32,7 +32,7 @@ def test_the_expectation_is_the_mean_of_its_draws(noisy):
     assert FreshNoise(noisy, samples=5, seed=3)([TEXT]) == pytest.approx([expected])
 
 
-def test_the_expectation_finds_what_a_single_draw_misses(noisy):
+def test_the_expectation_finds_texts_that_a_single_draw_misses(noisy):
     def misled(samples):
         texts = [f"{TEXT} {number}" for number in range(30)]
         victim = FreshNoise(noisy, samples)
@@ -41,11 +41,11 @@ def test_the_expectation_finds_what_a_single_draw_misses(noisy):
         shares = still_misled(kept, noisy, draws=30)
         return sum(shares) / len(shares)
 
-    # Without both markers the mean answer is 0.27: most fresh draws are misled.
+    # Without both markers the mean score is 0.27, so most new draws are misled.
     assert misled(samples=60) > misled(samples=1) + 0.1
 
 
-def test_what_was_called_a_success_is_asked_again(detector):
+def test_successes_are_scored_again_with_new_noise(detector):
     (result,) = attack_texts(DeepWordBug(), detector, [TEXT], [1])
     assert still_misled([result], lambda texts, seed: detector(texts), draws=3) == [1.0]
     right_again = [0.9, 0.1, 0.9, 0.9]

@@ -4,7 +4,7 @@ Attack, seeds and texts are the same, so all variants send the same queries and 
 the benchmark verifies this first. The variants differ in the number of queries per forward pass.
 ``one query per call`` scores the texts one by one, as a wrapper around a model's ``predict`` does.
 The detectors are untrained, because the cost of a query does not depend on the weights. ``small``
-has two layers of 64 features; a call costs more than its arithmetic, as with larger networks on a GPU.
+has two layers of 64 features; a call costs more than its arithmetic, like large networks on GPUs.
 ``minilm`` has two layers of 384 features, whose arithmetic dominates on a CPU.
 
 usage: python benchmarks/attacks.py [--texts 32] [--rounds 3] [--threads 1]

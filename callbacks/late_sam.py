@@ -69,8 +69,8 @@ class LateSAM(PhaseCallback):
             the run ends before ``start``, a ``fraction`` or ``epoch`` is given and the training
             loader has no length, or ``parameters`` matches no name.
         MisconfigurationException: The module uses manual optimization, LBFGS or a
-            ``dataloader_iter`` training step, the strategy shards the parameters, two of these
-            callbacks overlap, or ``momentum="reset"`` is set with simulated agents.
+            ``dataloader_iter`` training step, the strategy is FSDP (version 1) or DeepSpeed, two of
+            these callbacks overlap, or ``momentum="reset"`` is set with simulated agents.
 
     Example::
 

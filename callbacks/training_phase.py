@@ -117,7 +117,7 @@ class PhaseCallback(Callback):
     """The module to use instead in manual optimization."""
 
     supports_shards: ClassVar[tuple[Sharding, ...]] = ()
-    """What of ``ModelParallelStrategy`` the callback supports."""
+    """The kinds of sharding of ``ModelParallelStrategy`` that the callback supports."""
 
     def __init__(self, phase: Phase) -> None:
         self.phase = phase

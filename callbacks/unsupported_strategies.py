@@ -7,33 +7,32 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 Sharding = Literal["fsdp2", "tp"]
-"""The two ways in which ``ModelParallelStrategy`` shards: over data-parallel and tensor-parallel
-ranks."""
+"""The kinds of sharding of ``ModelParallelStrategy``: data-parallel (FSDP2) or tensor-parallel."""
 
 _REASONS = {
     "FSDPStrategy": "it requires a GPU and flattens parameters",
-    "DeepSpeedStrategy": "it keeps gradients and master weights in an engine of its own",
+    "DeepSpeedStrategy": "its engine keeps the gradients and master weights",
 }
 
 
 def refuse_sharded(
     trainer: Trainer, callback: Callback, supports: Collection[Sharding] = ()
 ) -> None:
-    """Refuse strategies whose shards of parameters and gradients the callback cannot work on.
+    """Refuse strategies that shard parameters in a way that the callback does not support.
 
     Args:
         trainer: The Trainer of the run.
         callback: The callback, whose class the error names.
-        supports: What of ``ModelParallelStrategy`` the callback supports.
+        supports: The kinds of sharding of ``ModelParallelStrategy`` that the callback supports.
 
     Raises:
-        MisconfigurationException: The strategy shards the parameters in another way.
+        MisconfigurationException: The strategy shards the parameters in an unsupported way.
     """
     strategy = type(trainer.strategy).__name__
     name = type(callback).__name__
     if strategy.startswith("ModelParallel"):
         sizes = _model_parallel_sizes(trainer)
-        if sizes is None:  # the processes have not met yet; setup checks again
+        if sizes is None:  # the process group does not exist yet; setup checks again
             sizes = {} if supports else {"fsdp2": 2}
         refused = [kind for kind, size in sizes.items() if size > 1 and kind not in supports]
         if refused:

@@ -83,6 +83,6 @@ def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("plugin", NEED_AGENTS)
 def test_strategies_without_agents_are_refused(plugin, strategy, accelerator):
-    said = f"{plugin} needs agents, and {STRATEGIES[strategy].__name__} has none"
+    said = f"{plugin} requires agents, but {STRATEGIES[strategy].__name__} has none"
     with pytest.raises(MisconfigurationException, match=said):
         check(NEED_AGENTS[plugin](), accelerator, strategy)

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import callbacks_of, optimizer_steps, steps_of_epochs
+from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import Sharding, refuse_sharded
 
 Unit = Literal["fraction", "epoch", "step"]
@@ -141,6 +142,7 @@ class PhaseCallback(Callback):
         if stage != "fit":
             return
         self.check(trainer)
+        add_replica_check(trainer)
         self.first_active_step = None
         name = type(self).__name__
         if not pl_module.automatic_optimization:

@@ -11,11 +11,14 @@ import warnings
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.distributed.tensor import DTensor
 
 from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.callbacks.replica_check import ReplicaCheck
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.nn.shards import local
 
 SIZES = {
     "hidden_size": 16,
@@ -52,6 +55,28 @@ CASES = {
     "sam, clipped by norm": case(sam={}, gradient_clip_val=0.3),
     "sam of some parameters": case(sam={"parameters": "q_proj|lm_head"}),
 }
+
+
+class Drifting(Callback):
+    """Changes one weight of rank 1 alone, before the given batch."""
+
+    def __init__(self, batch):
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if batch_idx == self.batch and trainer.global_rank == 1:
+            with torch.no_grad():
+                local(next(pl_module.parameters())).flatten()[0] += 1e-3
+
+
+class Unsharded(CausalLM):
+    """Ignores the device mesh, so that each rank trains a replica on batches of its own."""
+
+    def configure_model(self):
+        self.network = self.network or self._make_network()
+
+    def train_dataloader(self):
+        return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH)
 
 
 class Tokens(torch.utils.data.Dataset):
@@ -115,6 +140,38 @@ def whole(tensor):
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
 
 
+def refusal(strategy, model_class, *callbacks):
+    """The error that a training ends with, or None."""
+    torch.manual_seed(3)
+    model = model_class(
+        "llama", VOCABULARY, CONTEXT, SIZES, optimizer=lambda named: torch.optim.SGD(named, lr=0.5)
+    )
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=strategy,
+        max_epochs=1,
+        callbacks=[ReplicaCheck(), *callbacks],
+        **dict.fromkeys(quiet, False),
+    )
+    try:
+        trainer.fit(model)
+    except MisconfigurationException as error:
+        return str(error)
+    return None
+
+
+def refusals(model_parallel):
+    return {
+        "ddp": refusal("ddp", Model),
+        "ddp, changed before the second step": refusal("ddp", Model, Drifting(1)),
+        "ddp, changed before the third step": refusal("ddp", Model, Drifting(2)),
+        "sharded": refusal(model_parallel(), Model),
+        "not sharded": refusal(model_parallel(), Unsharded),
+    }
+
+
 def main(data_parallel, tensor_parallel, output):
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -131,9 +188,14 @@ def main(data_parallel, tensor_parallel, output):
         results[name], seen = train(
             chosen, strategy, data_parallel * tensor_parallel, seed=3 if rank == 0 else 50 + rank
         )
-    torch.save(seen, f"{output}.seen.{rank}")
-    if rank == 0:
-        torch.save(results, output)
+    messages = {}
+    if data_parallel * tensor_parallel == 2:
+        messages = refusals(
+            lambda: ModelParallelStrategy(
+                data_parallel, tensor_parallel, process_group_backend="gloo"
+            )
+        )
+    torch.save({"weights": results, "seen": seen, "refusals": messages}, f"{output}.{rank}")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def launch(data_parallel, tensor_parallel, output):
         text, _ = process.communicate()
         pytest.fail(f"the processes hang: {text[-3000:]}")
     assert process.returncode == 0, text[-3000:]
-    return torch.load(output, weights_only=True)
+    return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(processes)]
 
 
 @functools.cache
@@ -63,9 +63,36 @@ def several_processes(tmp_path_factory):
     return {layout: launch(*layout, folder / f"{layout[0]}x{layout[1]}.pt") for layout in LAYOUTS}
 
 
-@pytest.mark.parametrize(("layout", "name"), expected())
+@pytest.mark.parametrize(("layout", "name"), list(expected()))
 def test_a_sharded_training_equals_one_process(several_processes, layout, name):
-    sharded, whole = several_processes[layout][name], one_process(name)
+    sharded, whole = several_processes[layout][0]["weights"][name], one_process(name)
     assert sharded.keys() == whole.keys()
     difference = max((sharded[key] - whole[key]).abs().max().item() for key in whole)
     assert difference <= 1e-6
+
+
+def test_ranks_of_a_tensor_parallel_group_read_the_same_batches(several_processes):
+    first, second = (rank["seen"] for rank in several_processes[1, 2])
+    assert first
+    assert all(map(torch.equal, first, second))
+
+
+def test_ranks_of_fsdp2_read_different_batches(several_processes):
+    first, second = (rank["seen"] for rank in several_processes[2, 1])
+    assert not any(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=STRATEGY.get)
+def test_ranks_that_train_unsynchronized_replicas_end_with_an_error(
+    several_processes, layout, rank
+):
+    errors = several_processes[layout][rank]["refusals"]
+    assert errors["ddp"] is None
+    assert errors["sharded"] is None
+    assert (
+        "after optimizer step 2 the ranks 0 and 1" in errors["ddp, changed before the second step"]
+    )
+    assert errors["ddp, changed before the third step"] is None  # later steps are not checked
+    if layout == (2, 1):  # under tensor parallelism the replicas see the same batches
+        assert "Unsharded trains replicas" in errors["not sharded"]

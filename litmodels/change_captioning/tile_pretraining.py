@@ -1,4 +1,4 @@
-"""Pre-training of the tiny network on synthetic tiles ("stage 0"), without any changes."""
+"""Pre-training of the tiny network on synthetic tiles ("stage 0"), without change captioning."""
 
 import hashlib
 import json

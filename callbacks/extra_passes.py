@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import metrics_untouched
+from lightning_plugins._lightning_compat import preserved_metrics
 from lightning_plugins.nn.module_state import buffers_untouched, evaluation_mode
 from lightning_plugins.nn.random_state import seeded
 
@@ -35,7 +35,7 @@ def log_silenced(module: LightningModule) -> Iterator[None]:
 @contextmanager
 def no_side_effects(module: LightningModule) -> Iterator[None]:
     """Restore buffers and torchmetrics of ``module`` after the block, and log nothing inside it."""
-    with buffers_untouched(module), metrics_untouched(module), log_silenced(module):
+    with buffers_untouched(module), preserved_metrics(module), log_silenced(module):
         yield
 
 

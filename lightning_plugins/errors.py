@@ -1,4 +1,4 @@
-"""A user's mistake, told in one line."""
+"""User errors in one line."""
 
 import difflib
 import inspect
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 
-# What jsonargparse says of the types it tried, around what was wrong.
+# Lines of jsonargparse's messages about the types that it tried, without the actual error.
 _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|Subtypes: .*|Errors:|"
     r"Expected a <class 'NoneType'>.*|Expected a path but .*|Given value type: .*|"
@@ -22,7 +22,7 @@ _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
 
 class UserError(Exception):
-    """What the command line answers with one line and exit code 2; its cause is the error."""
+    """An error that the command line prints in one line with exit code 2."""
 
 
 @contextmanager
@@ -30,12 +30,13 @@ def user_errors_in_one_line(
     unless: Callable[[], bool] = lambda: False,
     known_names: Callable[[], Iterable[str]] = tuple,
 ) -> Iterator[None]:
-    """Turn errors that a user can mend into a :class:`UserError`.
+    """Convert errors that a user can correct into a :class:`UserError`.
 
     Args:
-        unless: asked when an error comes; the error stays as it is where this is true, as in a
-            run that has already trained, where the traceback is what helps.
-        known_names: asked when an error comes; options and classes to look for near names in.
+        unless: Called when an error is raised. If it returns True, the error is unchanged, for
+            example in a run that has already trained, where the traceback is useful.
+        known_names: Called when an error is raised. Returns the names of options and classes among
+            which similar names are suggested.
     """
     try:
         yield
@@ -43,25 +44,25 @@ def user_errors_in_one_line(
         if unless() or not _is_user_error(error):
             raise
         text = one_line(error)
-        raise UserError(text + _near_names(text, known_names)) from error
+        raise UserError(text + _similar_names(text, known_names)) from error
 
 
 def one_line(error: BaseException) -> str:
-    """What ``error`` says of its innermost cause, in one line."""
-    if isinstance(error, UnpicklingError):  # torch's own text recommends weights_only=False
+    """Return the message of ``error``, or of its innermost cause, in one line."""
+    if isinstance(error, UnpicklingError):  # torch's own message recommends weights_only=False
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = named[1] if named else "something"
-        return f"the checkpoint was not loaded: it holds {what}, more than tensors and plain data"
+        return f"the checkpoint was not loaded: it contains {what}, not only tensors and plain data"
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner
-    text = _told(str(error)) or " ".join(str(innermost).split()) or type(innermost).__name__
+    text = _parsed(str(error)) or " ".join(str(innermost).split()) or type(innermost).__name__
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
 
 
-def _told(message: str) -> str:
-    """The parser's tree of attempts as ``key: what was wrong``; other messages as they are."""
-    keys, told, given = [], [], ""
+def _parsed(message: str) -> str:
+    """Convert the parser's tree of attempts to ``key: error``; other messages stay unchanged."""
+    keys, messages, given = [], [], ""
     lines = message.splitlines()
     while lines:
         line = lines.pop(0)
@@ -71,17 +72,20 @@ def _told(message: str) -> str:
         elif value := _GIVEN.fullmatch(text):
             given = value[1]
         elif _CLASS.fullmatch(text):
-            # A class was found, so its own complaint is what matters, not the types tried after.
-            told, lines = [text], _below(line, lines)
+            # The class was found, so its own error is relevant and the types tried later are not.
+            messages, lines = [text], _below(line, lines)
         elif text and not _NOISE.fullmatch(text):
-            told.append(text)
-    if keys and told and told[-1].startswith("Expected a <class") and "Got value" not in told[-1]:
-        told.append(f"got {given}")
-    if len(keys) > 1:  # the key says where, so the class need not
-        told = [text for text in told if not _CLASS.fullmatch(text)]
+            messages.append(text)
+    incomplete = messages and messages[-1].startswith("Expected a <class")
+    if keys and incomplete and "Got value" not in messages[-1]:
+        messages.append(f"got {given}")
+    if len(keys) > 1:  # the key identifies the place, so the class is redundant
+        messages = [text for text in messages if not _CLASS.fullmatch(text)]
     where = f"{'.'.join(keys)}: " if keys else ""
     separator = ", " if keys else " "
-    return where + separator.join(dict.fromkeys(told)).replace("':, ", "': ") if told else ""
+    if not messages:
+        return ""
+    return where + separator.join(dict.fromkeys(messages)).replace("':, ", "': ")
 
 
 def _below(line: str, following: list[str]) -> list[str]:
@@ -95,7 +99,7 @@ def _indent(line: str) -> int:
 
 
 def _is_user_error(error: BaseException) -> bool:
-    # By name, because lightning and pytorch_lightning each have the class and importing is slow.
+    # By name, because lightning and pytorch_lightning both define the class and importing is slow.
     is_misconfiguration = any(
         c.__name__ == "MisconfigurationException" for c in type(error).__mro__
     )
@@ -103,7 +107,7 @@ def _is_user_error(error: BaseException) -> bool:
     return is_misconfiguration or isinstance(error, (*kinds, ArgumentError, UnpicklingError))
 
 
-def _near_names(text: str, known_names: Callable[[], Iterable[str]]) -> str:
+def _similar_names(text: str, known_names: Callable[[], Iterable[str]]) -> str:
     if "did you mean" in text:
         return ""
     if missing := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Every static check, on what a user would get: the wheel built from a clean copy of the tree.
+# Runs every static check on the wheel built from a clean copy of the tree.
 #
 # mypy and import-linter do not follow the mapping of the four top-level folders, so they read the
-# unpacked wheel. All checks run, even after one failed; the exit code says whether any did.
+# unpacked wheel. All checks run, also after a failure; the exit code is 1 if any check failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -41,7 +41,7 @@ main() {
     echo "make check: clean"
 }
 
-# Files that git tracks or would track, as they stand now; deleted ones are left out.
+# Files that git tracks or would track, with their current contents; without deleted files.
 export_tree() {
     mkdir "$export"
     git ls-files -co --exclude-standard -z | while IFS= read -r -d '' file; do
@@ -65,7 +65,7 @@ run_doctests() {
         -q --doctest-modules lightning_plugins
 }
 
-# -S leaves out the editable install's finder: what the wheel lacks must not be found in the tree.
+# -S disables the editable install's finder: files missing from the wheel must not be found.
 python_on_wheel() {
     local site_packages
     site_packages=$("$bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')

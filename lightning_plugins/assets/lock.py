@@ -1,4 +1,4 @@
-"""A lock between processes that its holder's death releases."""
+"""A lock between processes that is released when its holder exits or is killed."""
 
 import os
 import sys
@@ -11,14 +11,14 @@ from pathlib import Path
 def process_lock(path: Path, on_wait: Callable[[], None]) -> Iterator[bool]:
     """Hold the lock on the file ``path`` for the duration of the ``with`` block.
 
-    The kernel releases it when the holder ends, also by SIGKILL, so no lock is ever stale.
+    The kernel releases the lock when the holder exits, also after SIGKILL, so no lock is stale.
 
     Args:
-        path: The lock file; created, and left in place.
+        path: The lock file; it is created and not deleted.
         on_wait: Called once when another process holds the lock.
 
     Yields:
-        Whether the lock is held; ``False`` on file systems that have no locks.
+        Whether the lock is held; ``False`` on file systems without locks.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -55,6 +55,6 @@ else:
             on_wait()
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError:
-            # Lustre and some NFS mounts of clusters refuse flock.
+            # Lustre and some NFS mounts do not support flock.
             return False
         return True

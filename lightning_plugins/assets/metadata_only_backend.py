@@ -1,10 +1,9 @@
-"""A build backend that runs none of a source archive's code.
+"""A build backend that returns a source archive's metadata without running its code.
 
-pip asks a backend for the metadata of every source archive it downloads, and the usual backend
-runs the archive's ``setup.py`` for that. :mod:`lightning_plugins.assets.download` shows pip this
-file under the name ``setuptools.build_meta`` instead: it answers from ``PKG-INFO``, which every
-published source archive carries. Standard library only, and nothing of this package: pip runs it
-in a bare process.
+pip requests the metadata of every downloaded source archive from a build backend, and the default
+backend runs the archive's ``setup.py``. :mod:`lightning_plugins.assets.download` provides this file
+to pip under the name ``setuptools.build_meta``. It reads ``PKG-INFO``, which every published source
+archive contains. It uses only the standard library, because pip runs it in a bare process.
 """
 
 from email.parser import HeaderParser
@@ -12,16 +11,16 @@ from pathlib import Path
 
 
 class _MetadataOnlyBackend:
-    """The hooks of PEP 517 that ``pip download`` calls, in the source archive's folder."""
+    """The PEP 517 hooks that ``pip download`` calls in the source archive's folder."""
 
     def get_requires_for_build_wheel(self, config_settings: object = None) -> list[str]:
-        """Nothing is needed to copy a name and a version."""
+        """Return no requirements: copying name and version needs none."""
         return []
 
     def prepare_metadata_for_build_wheel(
         self, metadata_directory: str, config_settings: object = None
     ) -> str:
-        """Write a ``.dist-info`` folder with the name and version of ``PKG-INFO``."""
+        """Write a ``.dist-info`` folder with the name and version from ``PKG-INFO``."""
         with Path("PKG-INFO").open(encoding="utf-8", errors="replace") as file:
             headers = HeaderParser().parse(file, headersonly=True)
         name, version = headers["Name"], headers["Version"]

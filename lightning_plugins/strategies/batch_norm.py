@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import metrics_untouched, step_arguments
+from lightning_plugins._lightning_compat import preserved_metrics, step_arguments
 from lightning_plugins.nn.random_state import RandomState
 
 
@@ -57,7 +57,7 @@ def recalibrate(module: LightningModule, batches: Sequence[tuple[Any, int]]) -> 
             part.reset_running_stats()
             part.momentum = None  # the mean over all batches
             part.train()
-        with _nothing_logged(module), metrics_untouched(module):
+        with _nothing_logged(module), preserved_metrics(module):
             for batch, batch_idx in batches:
                 module.training_step(*step_arguments(module.training_step, batch, batch_idx))
     finally:

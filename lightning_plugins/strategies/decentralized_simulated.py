@@ -16,9 +16,9 @@ from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import (
     callbacks_of,
-    most_batches_a_step,
+    largest_accumulation_factor,
     optimizer_steps,
-    training_loader_anew,
+    rebuilt_training_loader,
 )
 from lightning_plugins.strategies.agent_dataloaders import AgentDataLoaders, Data, agent_dataloader
 from lightning_plugins.strategies.agent_switcher import AgentSwitcher
@@ -120,7 +120,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     def check(self, trainer: Trainer) -> None:
         """Refuse unsupported Trainer features before data is prepared."""
         check_trainer(trainer, self.buffers, None)
-        if (accumulated := most_batches_a_step(trainer)) != 1:
+        if (accumulated := largest_accumulation_factor(trainer)) != 1:
             raise MisconfigurationException(
                 f"accumulate_grad_batches={accumulated}: simulated agents require 1 in every "
                 "epoch; use larger batches instead"
@@ -169,7 +169,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             # The trainer reports these to a DataModule that divides the data by rank.
             self.global_rank, self.world_size = agent, self.num_agents
             try:
-                loader = training_loader_anew(trainer, dataloader)
+                loader = rebuilt_training_loader(trainer, dataloader)
             finally:
                 self.global_rank, self.world_size = 0, 1
             loaders.append(agent_dataloader(loader, self.data, agent, self.num_agents, self.seed))

@@ -11,7 +11,7 @@ from torch import Tensor
 from lightning_plugins._lightning_compat import (
     connect_processes,
     default_backend,
-    leave_samplers_alone,
+    disable_sampler_replacement,
     process_launcher,
 )
 from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, connect_to_store
@@ -121,7 +121,7 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         super().setup_environment()
         self.set_world_ranks()
         assert self.lightning_module is not None
-        leave_samplers_alone(self.lightning_module.trainer)
+        disable_sampler_replacement(self.lightning_module.trainer)
         if self._peers is not None:
             return
         if self.on_peer_failure == "drop":

@@ -15,7 +15,7 @@ def experiment(**scale):
     return Experiment("e", arms, {"cpu": Scale(seeds=(0,), **scale)}, run)
 
 
-def test_the_scales_overrides_join_the_arms_and_the_scales_word_on_one_arm_wins():
+def test_scale_overrides_extend_arm_overrides_and_per_arm_changes_take_precedence():
     built = experiment(
         overrides={"batch": 8, "epochs": 5},
         arms={"sgd": {"recipe": "b", "overrides": {"epochs": 7}}},
@@ -28,7 +28,7 @@ def test_the_scales_overrides_join_the_arms_and_the_scales_word_on_one_arm_wins(
     assert built.arms["sgd"]["overrides"] == {"epochs": 3, "lr": 0.1}
 
 
-def test_arm_and_scale_that_contradict_each_other_are_refused():
+def test_contradicting_overrides_of_arm_and_scale_are_refused():
     with pytest.raises(ValueError, match="arm 'sgd' sets 'epochs' to 3 and scale 'cpu' to 5"):
         experiment(overrides={"epochs": 5})
     experiment(overrides={"epochs": 3})
@@ -42,13 +42,13 @@ def test_arm_and_scale_that_contradict_each_other_are_refused():
         ({"overrides": {"x": object()}}, "plain finite JSON"),
     ],
 )
-def test_a_wrong_scale_is_refused_at_construction(change, named):
+def test_an_invalid_scale_is_refused_at_construction(change, named):
     with pytest.raises(ValueError, match=named):
         experiment(**change)
 
 
 @pytest.mark.parametrize("seeds", [(), (1, 1)])
-def test_seeds_must_be_distinct_and_some(seeds):
+def test_seeds_must_be_distinct_and_not_empty(seeds):
     with pytest.raises(ValueError, match="seeds"):
         Scale(seeds=seeds)
 
@@ -69,16 +69,16 @@ def test_a_columns_format_is_checked():
         Column("loss", "loss", "two digits")
 
 
-def test_a_misspelt_paper_is_answered_with_the_nearest():
+def test_a_misspelled_paper_name_raises_with_the_most_similar_name():
     with pytest.raises(ValueError, match="did you mean 'late-sam'"):
         load_paper("late_sam")
 
 
-def test_canonical_json_is_one_text_for_one_value():
+def test_equal_values_have_equal_canonical_json():
     assert canonical_json({"b": (1, 2), "a": None}) == canonical_json({"a": None, "b": [1, 2]})
 
 
-def test_a_scale_runs_its_own_experiments_arms_and_claims_only(synthetic):
+def test_a_scale_keeps_only_its_own_experiments_arms_and_claims(synthetic):
     whole = synthetic.paper()
     (experiment,) = whole.experiments
     small = replace(experiment.scales["smoke"], only=("sgd", "sam"))

@@ -16,7 +16,7 @@ def registered(synthetic, monkeypatch):
     return synthetic
 
 
-def test_the_command_prints_the_table_the_verdicts_and_where_the_report_is(
+def test_the_command_prints_the_table_the_verdicts_and_the_path_of_the_report(
     registered, tmp_path, capsys
 ):
     assert command.main(["synthetic", "--jobs", "1", "--output", str(tmp_path)]) == 0
@@ -30,7 +30,7 @@ def test_the_command_prints_the_table_the_verdicts_and_where_the_report_is(
     assert not [line for line in output.splitlines() if line != line.rstrip()]
 
 
-def test_the_last_words_are_where_the_report_is_and_what_to_try_next(
+def test_the_output_ends_with_the_path_of_the_report_and_the_next_steps(
     registered, tmp_path, monkeypatch, capsys
 ):
     failing = replace(registered.paper(registered.fail_for_seed_one), next_steps=("try this",))
@@ -42,7 +42,7 @@ def test_the_last_words_are_where_the_report_is_and_what_to_try_next(
     assert following == "Next: try this"
 
 
-def test_a_wide_table_continues_below_within_a_hundred_columns():
+def test_a_wide_table_is_split_into_parts_of_at_most_a_hundred_characters():
     names = [f"metric {place}" for place in range(9)]
     rows = tuple((f"arm {one}", *(f"{place}.123 ± 0.123" for place in range(9))) for one in "ab")
     lines = aligned(Table(("arm", *names), rows))
@@ -53,7 +53,7 @@ def test_a_wide_table_continues_below_within_a_hundred_columns():
     assert text.count("arm a") == text.count("8.123") == 2
 
 
-def test_a_failed_cell_gives_exit_code_one_and_still_a_report(
+def test_after_a_failed_cell_the_exit_code_is_one_and_the_report_is_written(
     registered, tmp_path, monkeypatch, capsys
 ):
     failing = registered.paper(registered.fail_for_seed_one)
@@ -74,7 +74,7 @@ def test_paper_scale_prints_the_commands_and_runs_nothing(registered, tmp_path, 
     assert not (tmp_path / "none").exists()
 
 
-def test_paper_scale_says_which_runs_cannot_be_built(registered, capsys):
+def test_paper_scale_lists_the_runs_that_cannot_be_built(registered, capsys):
     def problem_of(options):
         return "no such recipe" if "image/digits+late_sam" in options else None
 
@@ -85,7 +85,7 @@ def test_paper_scale_says_which_runs_cannot_be_built(registered, capsys):
     assert command.main(["--scale", "paper"], problem_of=lambda options: None) == 0
 
 
-def test_a_paper_without_settings_of_its_own_points_at_its_cpu_scale(
+def test_for_a_paper_without_published_settings_the_cpu_scale_is_suggested(
     registered, monkeypatch, capsys
 ):
     whole = registered.paper()
@@ -104,7 +104,7 @@ def test_list_names_papers_claims_and_scales(registered, capsys):
     assert "- recovers: The tail has it." in output
 
 
-def test_mistakes_reach_the_caller_as_one_line(registered, tmp_path):
+def test_user_errors_are_raised_as_value_errors_with_a_suggestion(registered, tmp_path):
     with pytest.raises(ValueError, match="did you mean 'synthetic'"):
         command.main(["synthetik"])
     with pytest.raises(ValueError, match="has no scale 'cpu'; it has smoke, paper"):
@@ -112,7 +112,7 @@ def test_mistakes_reach_the_caller_as_one_line(registered, tmp_path):
 
 
 @pytest.mark.parametrize("extra", ["scipy", "joblib", "matplotlib"])
-def test_a_missing_extra_is_answered_with_the_command_that_installs_it(
+def test_the_error_for_a_missing_package_contains_its_install_command(
     registered, tmp_path, monkeypatch, extra
 ):
     for name in [name for name in sys.modules if name.split(".")[0] == extra]:
@@ -123,7 +123,7 @@ def test_a_missing_extra_is_answered_with_the_command_that_installs_it(
         command.main(["--jobs", jobs, "--output", str(tmp_path)])
 
 
-def test_a_module_without_a_paper_is_refused(monkeypatch):
+def test_a_module_whose_paper_function_returns_no_paper_is_refused(monkeypatch):
     empty = ModuleType("empty_paper")
     empty.paper = lambda: None
     monkeypatch.setitem(sys.modules, "empty_paper", empty)
@@ -132,7 +132,7 @@ def test_a_module_without_a_paper_is_refused(monkeypatch):
         papers.load_paper("empty")
 
 
-def test_help_needs_neither_torch_nor_scipy(start_python):
+def test_help_imports_neither_torch_nor_scipy(start_python):
     code = (
         "import sys\n"
         "from lightning_plugins.claims.command import main\n"

@@ -9,7 +9,7 @@ from lightning_plugins.claims.papers import PAPERS, load_paper
 from lightning_plugins.claims.published_runs import has_published_runs, published_runs
 from lightning_plugins.recipes import load_recipe
 
-# Of the laser only an abstract is known, and the induction heads' own setting is their cpu scale.
+# We know only the abstract on the laser; the cpu scale of induction heads is the paper's setting.
 WITHOUT = {"fiber-laser", "induction-heads"}
 RUNS = [
     one
@@ -19,7 +19,7 @@ RUNS = [
 ]
 
 
-def test_all_papers_but_two_have_settings_beyond_their_cpu_scale():
+def test_all_papers_except_two_have_a_paper_scale():
     assert {one.name.split()[0] for one in RUNS} == set(PAPERS) - WITHOUT
 
 
@@ -32,7 +32,7 @@ def test_every_run_names_a_recipe_and_a_command(one):
     assert all(option.startswith("--") for option in options[::2])
 
 
-def test_influence_paths_are_predicted():
+def test_the_run_of_influence_paths_is_a_predict_command():
     (run,) = published_runs(load_paper("influence-paths"))
     assert run.lines()[1].startswith("lightning-plugins predict --config influence_paths/ml1m")
 
@@ -43,7 +43,7 @@ def test_the_command_builds_what_it_prints(capsys):
     assert last == "# late-sam: 3 of 3 runs can be built"
 
 
-def test_the_command_says_what_cannot_be_built():
+def test_the_error_of_a_run_that_cannot_be_built_is_one_line():
     problem = _problem_of(["--config", "image/digits", "--trainer.max_epochs", "many"])
     assert "max_epochs" in problem
     assert "\n" not in problem

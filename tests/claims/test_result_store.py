@@ -35,7 +35,7 @@ RECORD = CellRecord(
 )
 
 
-def test_a_record_comes_back_bit_for_bit_and_not_finite_as_nan(tmp_path):
+def test_a_record_is_loaded_bit_for_bit_with_non_finite_values_as_nan(tmp_path):
     store = ResultStore(tmp_path / "new")
     assert store.load(IDENTITY) is None
     store.save(RECORD)
@@ -66,7 +66,7 @@ def test_the_key_ignores_the_order_of_the_configuration():
     "content",
     ["", "{", "[]", "null", '{"format": 1}', "\udcff", "OTHER", "HALF"],
 )
-def test_an_unreadable_record_is_named_in_a_warning_and_absent(tmp_path, content):
+def test_an_unreadable_record_causes_a_warning_and_counts_as_missing(tmp_path, content):
     store = ResultStore(tmp_path)
     store.save(RECORD)
     path = store.path(IDENTITY)
@@ -85,7 +85,7 @@ def test_an_unreadable_record_is_named_in_a_warning_and_absent(tmp_path, content
 @pytest.mark.parametrize(
     "cell", [None, [], {}, {"metrics": [1]}, {"metrics": {"a": "x"}}, {"metrics": {"a": None}}]
 )
-def test_a_run_that_returns_no_cell_is_refused(cell):
+def test_a_run_that_returns_something_other_than_a_cell_is_refused(cell):
     with pytest.raises(ValueError, match="metrics"):
         checked_cell(cell)
 
@@ -100,7 +100,7 @@ def test_numpy_numbers_become_plain_floats():
     assert series == {"b": [1.0]}
 
 
-def test_our_sources_are_the_whole_package_but_reports_under_one_name_each():
+def test_the_hashed_sources_are_all_package_files_except_reports():
     names = fingerprints._package_files()
     assert {"__init__.py", "claims/rules.py", "callbacks/__init__.py"} <= names.keys()
     assert {"datamodules/__init__.py", "litmodels/__init__.py", "simulators/__init__.py"} <= set(
@@ -109,7 +109,7 @@ def test_our_sources_are_the_whole_package_but_reports_under_one_name_each():
     assert not [name for name in names if name.startswith(("reports", "tests"))]
 
 
-def test_a_changed_source_line_changes_the_hash_and_restoring_it_restores_the_hash(
+def test_changing_a_source_line_changes_the_hash_and_undoing_it_restores_the_hash(
     tmp_path, monkeypatch
 ):
     package = tmp_path / "package"
@@ -134,11 +134,11 @@ def test_a_changed_source_line_changes_the_hash_and_restoring_it_restores_the_ha
         assert fingerprints.source_sha256() == before
 
 
-def test_a_run_function_outside_the_package_counts_as_a_source(synthetic):
+def test_the_file_of_a_run_function_outside_the_package_is_hashed(synthetic):
     assert fingerprints.source_sha256(synthetic.draw) != fingerprints.source_sha256()
 
 
-def test_hashing_and_listing_load_neither_torch_nor_lightning_nor_scipy():
+def test_hashing_and_listing_import_neither_torch_nor_lightning_nor_scipy():
     code = (
         "import sys, lightning_plugins.claims, lightning_plugins.claims.command, "
         "lightning_plugins.claims.reporting\n"

@@ -26,7 +26,7 @@ A = [2.0, 2.2, 1.9, 2.1]
 B = [1.0, 1.1, 1.0, 1.1]
 
 
-def test_superiority_has_the_paired_t_test_of_the_improvement():
+def test_superiority_is_the_paired_t_test_of_the_improvement():
     judged = Superiority("loss", "sam", "sgd", "lower").judge(arms(sgd=A, sam=B))
     expected = stats.ttest_rel(A, B)
     assert judged.verdict == Verdict.SUPPORTED
@@ -40,7 +40,7 @@ def test_superiority_has_the_paired_t_test_of_the_improvement():
 @pytest.mark.parametrize(
     ("direction", "verdict"), [("lower", Verdict.SUPPORTED), ("higher", Verdict.NOT_SUPPORTED)]
 )
-def test_the_direction_decides_between_support_and_refutation(direction, verdict):
+def test_the_opposite_direction_turns_support_into_refutation(direction, verdict):
     judged = Superiority("loss", "sam", "sgd", direction).judge(arms(sgd=A, sam=B))
     assert judged.verdict == verdict
 
@@ -52,14 +52,14 @@ def test_outside_the_papers_regime_a_refutation_is_called_not_reproduced():
     assert supported.decided(in_paper_regime=False).verdict == "supported"
 
 
-def test_no_effect_is_inconclusive_unless_a_smallest_effect_was_stated():
+def test_no_effect_is_inconclusive_without_a_smallest_effect():
     values = arms(sgd=[1.0, 1.1, 0.9, 1.0], sam=[1.01, 1.08, 0.91, 1.0])
     rule = Superiority("loss", "sam", "sgd", "lower")
     assert rule.judge(values).verdict == Verdict.INCONCLUSIVE
     assert replace(rule, smallest_effect=0.5).judge(values).verdict == Verdict.NOT_SUPPORTED
 
 
-def test_a_rival_that_is_as_good_makes_superiority_inconclusive_and_is_named():
+def test_an_equally_good_rival_makes_superiority_inconclusive_and_is_named():
     values = arms(sgd=A, sam=B, ema=[1.05, 1.05, 1.02, 1.08])
     judged = Superiority("loss", "sam", "sgd", "lower", rivals=("ema",)).judge(values)
     assert judged.verdict == Verdict.INCONCLUSIVE
@@ -69,7 +69,7 @@ def test_a_rival_that_is_as_good_makes_superiority_inconclusive_and_is_named():
     )
 
 
-def test_a_rival_that_is_better_refutes_superiority():
+def test_a_better_rival_refutes_superiority():
     values = arms(sgd=A, sam=B, ema=[0.5, 0.61, 0.52, 0.6])
     judged = Superiority("loss", "sam", "sgd", "lower", rivals=("ema",)).judge(values)
     assert judged.verdict == Verdict.NOT_SUPPORTED
@@ -85,12 +85,12 @@ def test_equivalence_needs_the_ninety_percent_interval_inside_the_margin():
     assert replace(rule, margin=0.011).judge(values).verdict == Verdict.INCONCLUSIVE
 
 
-def test_equivalence_is_refuted_by_a_difference_shown_to_exceed_the_margin():
+def test_equivalence_is_refuted_if_the_difference_exceeds_the_margin():
     rule = Equivalence("loss", "sgd", "sam", margin=0.2)
     assert rule.judge(arms(sgd=A, sam=B)).verdict == Verdict.NOT_SUPPORTED
 
 
-def test_a_relative_margin_is_decided_by_fiellers_interval_of_the_ratio():
+def test_a_relative_margin_agrees_with_fiellers_interval_of_the_ratio():
     values = arms(sam=[1.02, 1.11, 1.0, 1.09], tail=B)
     for margin in np.linspace(0.005, 0.06, 12):
         judged = Equivalence("loss", "tail", "sam", float(margin), relative=True).judge(values)
@@ -119,13 +119,13 @@ def test_recovers_judges_the_linear_contrast_and_reports_the_share():
     assert 0.7 < low < judged.ratio < high
 
 
-def test_recovers_is_refuted_where_the_share_is_shown_to_be_smaller():
+def test_recovers_is_refuted_if_the_share_is_smaller():
     values = arms(sgd=A, sam=B, tail=[1.8, 1.99, 1.71, 1.92])
     rule = Recovers("loss", "tail", ("sgd", "sam"), 0.7)
     assert rule.judge(values).verdict == Verdict.NOT_SUPPORTED
 
 
-def test_recovers_a_rise_with_direction_higher():
+def test_recovers_judges_an_increase_with_direction_higher():
     values = arms(low=B, full=A, tail=[1.9, 2.1, 1.8, 2.0])
     rule = Recovers("loss", "tail", ("low", "full"), 0.5, direction="higher")
     assert rule.judge(values).verdict == Verdict.SUPPORTED
@@ -148,7 +148,7 @@ def test_without_a_change_there_is_nothing_to_recover():
     ],
     ids=lambda rule: type(rule).__name__,
 )
-def test_missing_and_nan_seeds_are_dropped_and_counted_never_imputed(rule):
+def test_missing_and_nan_seeds_are_dropped_and_counted(rule):
     values = arms(sgd=A, sam=B, tail=B)
     clean = rule.judge({arm: {s: values[arm][s] for s in (0, 1)} for arm in values})
     values["sam"][2] = {"loss": math.nan}
@@ -164,7 +164,7 @@ def test_missing_and_nan_seeds_are_dropped_and_counted_never_imputed(rule):
     assert rule.judge({}).verdict == Verdict.INCONCLUSIVE
 
 
-def test_a_best_value_on_the_grids_edge_makes_a_claim_inconclusive():
+def test_a_best_value_at_the_edge_of_its_grid_makes_a_claim_inconclusive():
     values = arms(sgd=A, sam=B)
     values["sgd"][0]["on_grid_edge"] = 1.0
     judged = Superiority("loss", "sam", "sgd", "lower").judge(values)
@@ -172,7 +172,7 @@ def test_a_best_value_on_the_grids_edge_makes_a_claim_inconclusive():
     assert "grid" in judged.note
 
 
-def test_holm_within_a_paper_can_take_a_verdict_back():
+def test_holm_within_a_paper_can_make_a_supported_claim_inconclusive():
     rule = Superiority("loss", "sam", "sgd", "lower")
     judged = rule.judge(arms(sgd=[1.0, 1.2, 1.1, 1.3], sam=[0.88, 0.95, 1.02, 0.99]))
     assert judged.verdict == Verdict.SUPPORTED
@@ -184,7 +184,7 @@ def test_holm_within_a_paper_can_take_a_verdict_back():
     assert math.isnan(blocked.p)
 
 
-def test_at_most_five_percent_of_aa_runs_are_supported():
+def test_at_most_five_percent_of_comparisons_without_effect_are_supported():
     generator = np.random.default_rng(20261123)
     rules = {
         "superiority": Superiority("loss", "c", "a", "lower"),
@@ -210,7 +210,7 @@ def test_a_planted_effect_of_twice_the_detectable_size_is_found():
     assert found >= 180
 
 
-def test_the_hash_depends_on_every_field_and_on_the_claims_name():
+def test_the_hash_of_a_rule_depends_on_every_field_and_on_the_claims_name():
     rule = Superiority("loss", "sam", "sgd", "lower")
     same = Superiority("loss", "sam", "sgd", "lower")
     assert rule.sha256("claim") == same.sha256("claim")
@@ -237,6 +237,6 @@ def test_the_hash_depends_on_every_field_and_on_the_claims_name():
         (lambda: Recovers("loss", "a", ("b",), 0.5), "between"),
     ],
 )
-def test_a_wrong_rule_is_refused_at_construction(build, named):
+def test_an_invalid_rule_is_refused_at_construction(build, named):
     with pytest.raises(ValueError, match=named):
         build()

@@ -12,8 +12,8 @@ from lightning_plugins.claims import runner as runner_module
 from lightning_plugins.claims.reporting import paper_evidence
 from lightning_plugins.claims.runner import run_paper
 
-# In a process of its own a test has the hash of the sources that the tests' process has, so that
-# somebody who edits the package while the tests run does not make them fail.
+# A child process uses the same fixed source hash as the test's process, so the tests do not fail if
+# the package is edited while they run.
 FIXED_SOURCES = (
     "from lightning_plugins.claims import runner\nrunner.source_sha256 = lambda run: 'f' * 64\n"
 )
@@ -67,7 +67,7 @@ def test_a_corrupt_cell_is_the_only_one_computed_again(tmp_path, synthetic):
         assert run_paper(synthetic.paper(), "smoke", tmp_path, jobs=1, echo=str).reused == 12
 
 
-def test_a_cell_that_raises_is_named_and_the_others_are_kept(tmp_path, synthetic):
+def test_a_cell_that_raises_is_reported_and_the_others_are_kept(tmp_path, synthetic):
     results = run_paper(
         synthetic.paper(synthetic.fail_for_seed_one), "smoke", tmp_path, jobs=1, echo=str
     )
@@ -82,7 +82,7 @@ def test_a_cell_that_raises_is_named_and_the_others_are_kept(tmp_path, synthetic
     assert (better.n, better.dropped) == (3, 1)
 
 
-def test_the_rules_hash_is_stored_with_each_cell_and_a_later_rule_is_shown(tmp_path, synthetic):
+def test_the_rules_hash_is_stored_with_each_cell_and_a_later_rule_is_reported(tmp_path, synthetic):
     before = synthetic.paper()
     results = run_paper(before, "smoke", tmp_path, jobs=1, echo=str)
     stored = json.loads((tmp_path / "cells" / finished_cells(tmp_path)[0]).read_text())
@@ -97,7 +97,7 @@ def test_the_rules_hash_is_stored_with_each_cell_and_a_later_rule_is_shown(tmp_p
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_a_rule_changed_in_our_sources_is_shown_though_every_cell_is_run_again(
+def test_a_changed_rule_is_reported_even_if_every_cell_is_run_again(
     tmp_path, synthetic, monkeypatch, fresh
 ):
     paper = synthetic.paper()
@@ -113,7 +113,7 @@ def test_a_rule_changed_in_our_sources_is_shown_though_every_cell_is_run_again(
     assert not any(one.rule_changed for one in elsewhere.judge())
 
 
-def test_a_claim_about_an_arm_that_was_never_run_is_written_before_its_run(tmp_path, synthetic):
+def test_a_claim_on_an_arm_without_results_counts_as_written_before_the_run(tmp_path, synthetic):
     whole = synthetic.paper()
     (experiment,) = whole.experiments
     without = {arm: config for arm, config in experiment.arms.items() if arm != "tail"}
@@ -125,7 +125,7 @@ def test_a_claim_about_an_arm_that_was_never_run_is_written_before_its_run(tmp_p
     assert [one.rule_changed for one in seen.judge()] == [False, False, False]
 
 
-def test_holm_and_the_regime_reach_the_verdicts(tmp_path, synthetic):
+def test_verdicts_use_holms_method_and_the_regime(tmp_path, synthetic):
     better, recovers, same = run_paper(
         synthetic.paper(), "smoke", tmp_path, jobs=1, echo=str
     ).judge()
@@ -140,7 +140,7 @@ def test_holm_and_the_regime_reach_the_verdicts(tmp_path, synthetic):
 
 
 @pytest.mark.usefixtures("fixed_sources")
-def test_two_processes_give_the_numbers_of_one(tmp_path, synthetic, start_python):
+def test_two_processes_give_the_same_numbers_as_one(tmp_path, synthetic, start_python):
     alone = run_paper(synthetic.paper(), "smoke", tmp_path / "one", jobs=1, echo=str)
     code = (
         "import sys, synthetic_claims\n"
@@ -158,7 +158,7 @@ def test_two_processes_give_the_numbers_of_one(tmp_path, synthetic, start_python
 
 
 @pytest.mark.usefixtures("fixed_sources")
-def test_a_killed_run_starts_again_with_its_finished_cells(tmp_path, synthetic, start_python):
+def test_a_killed_run_resumes_with_its_finished_cells(tmp_path, synthetic, start_python):
     code = (
         "import synthetic_claims\n"
         "from lightning_plugins.claims.runner import run_paper\n"
@@ -220,7 +220,7 @@ def test_a_run_cannot_change_its_stored_configuration(tmp_path, synthetic):
         ({"jobs": 0}, "jobs must be at least 1"),
     ],
 )
-def test_wrong_options_are_refused(tmp_path, synthetic, options, named):
+def test_invalid_options_are_refused(tmp_path, synthetic, options, named):
     with pytest.raises(ValueError, match=named):
         run_paper(synthetic.paper(), "smoke", tmp_path, **options)
     with pytest.raises(ValueError, match="did you mean 'smoke'"):
@@ -228,7 +228,7 @@ def test_wrong_options_are_refused(tmp_path, synthetic, options, named):
 
 
 @pytest.mark.parametrize("backend", ["dask", "ray"])
-def test_a_missing_backend_is_answered_with_what_to_install(
+def test_the_error_for_a_missing_backend_contains_its_install_command(
     tmp_path, synthetic, backend, monkeypatch
 ):
     import sys

@@ -1,4 +1,4 @@
-"""The papers' sizes of language models, counted on the meta device."""
+"""The language models have the papers' sizes; counted on the meta device."""
 
 import pytest
 import torch
@@ -12,9 +12,9 @@ NAMES = [
     if recipe.name.startswith("language_model/") and not recipe.name.endswith("/tiny")
 ]
 
-# Parameters in millions. Of the Blockwise LR paper the shapes are known, and the labels are rounded
-# (0.25B) or leave the vocabulary open (90M, 1.1B); of the GradPower paper only the sizes are known,
-# and the shapes are ours.
+# Parameters in millions. The Blockwise LR paper gives the shapes; its labels are rounded (0.25B) or
+# do not specify the vocabulary (90M, 1.1B). The GradPower paper gives only sizes; the shapes are
+# ours.
 MILLIONS = {
     "gpt2_openwebtext": 124,
     "llama_90m_openwebtext": 96,
@@ -37,12 +37,12 @@ MILLIONS = {
 }
 
 
-def test_every_size_is_stated():
+def test_every_recipe_has_an_expected_size():
     assert sorted(NAMES) == sorted(f"language_model/{name}" for name in MILLIONS)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_parameters_are_those_stated_within_two_percent(name):
+def test_the_number_of_parameters_is_within_two_percent_of_the_stated_one(name):
     settings = load_recipe(name)["model"]["init_args"]
     with torch.device("meta"):
         model = CausalLM(
@@ -56,7 +56,7 @@ def test_parameters_are_those_stated_within_two_percent(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_published_settings(name):
+def test_recipes_have_the_published_settings(name):
     recipe = load_recipe(name)
     trainer, model = recipe["trainer"], recipe["model"]["init_args"]
     data = recipe["data"]["init_args"]
@@ -71,12 +71,12 @@ def test_published_settings(name):
     corpus = name.rpartition("_")[2]
     warmup = model["lr_scheduler"]["init_args"]["warmup"] * trainer["max_steps"]
     assert {"openwebtext": 1024, "minipile": 512, "c4": 256}[corpus] == data["context_length"]
-    if corpus != "c4":  # the length of the runs on C4 was not found
+    if corpus != "c4":  # we did not find the length of the runs on C4
         assert (trainer["max_steps"], warmup) in ((50_000, 1000), (30_000, 600))
 
 
 def counted_by_hand(settings):
-    """Embedding and head, attention, feed-forward and norms, from the shape alone."""
+    """Parameters of embedding, head, attention, feed-forward and norms, computed from the shape."""
     config, vocabulary = settings["config"], settings["vocab_size"]
     if settings["architecture"] == "gpt2":
         d, layers = config["n_embd"], config["n_layer"]

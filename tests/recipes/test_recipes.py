@@ -18,8 +18,8 @@ from lightning_plugins.recipes.command import main as recipes_command
 
 BASES = [recipe.name for recipe in list_recipes() if not recipe.is_overlay]
 OVERLAYS = [recipe.name for recipe in list_recipes() if recipe.is_overlay]
-# A recipe of several processes would start this test's command again for each, and planners of
-# influence paths are not trained.
+# Recipes with several processes would start this test's command again for each process, and
+# planners of influence paths are not trained.
 RUNS_HERE = [
     name
     for name in BASES
@@ -37,7 +37,7 @@ CLASSES = {"subclass_mode_model": True, "subclass_mode_data": True, "save_config
 
 
 def instantiated(cls, name):
-    # On the meta device, so that the papers' sizes cost nothing.
+    # On the meta device, so that models of the papers' sizes use no memory.
     with torch.device("meta"):
         return cls(run=False, args=load_recipe(name), **CLASSES)
 
@@ -51,7 +51,7 @@ def test_every_recipe_instantiates(name, cls):
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_every_overlay_changes_a_recipe_that_still_instantiates(overlay):
+def test_every_overlay_changes_a_recipe_and_the_result_instantiates(overlay):
     base = BASE_OF_OVERLAY.get(overlay, "image/digits")
     instantiated(PluginCLI, base + overlay)
     assert load_recipe(base + overlay) != load_recipe(base)
@@ -61,18 +61,18 @@ def test_every_overlay_changes_a_recipe_that_still_instantiates(overlay):
 def test_small_recipes_train(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = load_recipe(name)
-    # Five steps are an epoch, so that what watches a validation has one.
+    # An epoch has five steps, so that a validation takes place.
     config["trainer"] |= {"max_steps": 5, "limit_train_batches": 5, "val_check_interval": 1.0}
     config["trainer"] |= {"log_every_n_steps": 1, "enable_progress_bar": False}
     if config["data"]["class_path"].endswith(".TokenDataModule"):
         config["data"]["init_args"]["data_dir"] = str(tmp_path / "tokens")
     if config["data"]["class_path"].endswith(".ChangeCaptionDataModule"):
-        # Without the minute of pre-training, which has a test of its own, and with few tiles.
+        # Without the pre-training of a minute, which has its own test, and with few tiles.
         config["model"]["init_args"]["pretrained"] = None
         sizes = {"num_train": 40, "num_val": 2, "num_test": 1, "batch_size": 8}
         config["data"]["init_args"] |= {**sizes, "data_dir": str(tmp_path / "tiles")}
     if config["data"]["class_path"].endswith(".AITextDataModule"):
-        # Instead of texts that a language model would write for minutes.
+        # Instead of texts that a language model takes minutes to write.
         write_marker_corpus(tmp_path / "texts.jsonl", count=200)
         config["data"]["init_args"] |= {"path": str(tmp_path / "texts.jsonl"), "min_words": 1}
     cli = PluginCLI(run=False, args=config, **CLASSES)
@@ -80,7 +80,7 @@ def test_small_recipes_train(name, tmp_path, monkeypatch):
         cli.model.configure_model()
         before = [parameter.clone() for parameter in cli.model.parameters()]
         cli.trainer.fit(cli.model, cli.datamodule)
-    except FileNotFoundError as error:  # an asset; the message is the command that installs it
+    except FileNotFoundError as error:  # a missing asset; the message contains its install command
         pytest.skip(str(error))
     assert cli.trainer.global_step == 5
     assert any(
@@ -108,7 +108,7 @@ def test_the_shown_yaml_trains_in_an_unmodified_lightning_cli(tmp_path, capsys):
     assert "sam/loss_gap" in next(tmp_path.rglob("metrics.csv")).read_text()
 
 
-def test_the_late_sam_recipe_begins_where_it_says(tmp_path):
+def test_the_late_sam_recipe_starts_sam_at_70_percent(tmp_path):
     callback = next(
         c
         for c in instantiated(PluginCLI, "late_sam/digits").trainer.callbacks
@@ -126,7 +126,7 @@ def test_list_names_every_recipe_with_a_summary(capsys):
         assert recipe.summary in listed
 
 
-def test_shown_recipes_hold_full_class_paths(capsys):
+def test_shown_recipes_contain_full_class_paths(capsys):
     for name in BASES:
         recipes_command(["show", name])
         config = yaml.safe_load(capsys.readouterr().out)

@@ -44,7 +44,7 @@ def test_the_permissions_of_a_report_follow_the_umask(evidence, tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
-def test_markdown_cells_cannot_leave_their_cell(evidence):
+def test_text_cannot_break_out_of_a_markdown_cell(evidence):
     name = "a | b\n# heading [link](x) `code` <b>"
     page = markdown_page(evidence.report(evidence.claim(name=name)))
     (row,) = [line for line in page.splitlines() if line.startswith("| late-sam")]

@@ -35,7 +35,7 @@ class Elements(HTMLParser):
 
 
 def hostile(value):
-    """The same evidence with every text in it replaced by markup."""
+    """The same evidence with every text replaced by markup."""
     if isinstance(value, str):
         return HOSTILE + value
     if isinstance(value, tuple | list):
@@ -58,7 +58,7 @@ def test_no_text_of_the_evidence_becomes_markup(evidence):
         assert not any(name.startswith("on") for name in attributes)
 
 
-def test_the_page_needs_nothing_from_elsewhere(evidence):
+def test_the_page_has_no_external_resources(evidence):
     page = html_page(evidence.report())
     for tag, attributes in Elements(page).found:
         assert tag not in ("script", "link", "iframe")
@@ -68,7 +68,7 @@ def test_the_page_needs_nothing_from_elsewhere(evidence):
     assert "@import" not in page
 
 
-def test_each_claim_has_a_figure_for_light_and_dark_with_words_for_it(evidence):
+def test_each_claim_has_a_light_and_a_dark_figure_with_alternative_text(evidence):
     found = Elements(html_page(evidence.report(evidence.claim(), evidence.claim(name="b")))).found
     images = [attributes for tag, attributes in found if tag == "img"]
     assert len(images) == len([tag for tag, _ in found if tag == "source"]) == 2
@@ -79,7 +79,7 @@ def test_each_claim_has_a_figure_for_light_and_dark_with_words_for_it(evidence):
         assert b"<script" not in svg
 
 
-def test_links_of_the_summary_lead_to_their_claims(evidence):
+def test_links_of_the_summary_point_to_their_claims(evidence):
     found = Elements(html_page(evidence.report(evidence.claim(), evidence.claim(name="b")))).found
     identifiers = {attributes["id"] for _, attributes in found if "id" in attributes}
     links = {a["href"][1:] for tag, a in found if tag == "a" and a["href"].startswith("#")}
@@ -87,13 +87,13 @@ def test_links_of_the_summary_lead_to_their_claims(evidence):
     assert len(links) == 2
 
 
-def test_raw_rows_can_be_taken_along(evidence):
+def test_raw_rows_can_be_downloaded(evidence):
     page = html_page(evidence.report(rows=({"arm": "SGD", "value": float("nan")},)))
     (link,) = re.findall(r'href="data:application/json;base64,([^"]+)"', page)
     assert json.loads(base64.b64decode(link)) == [{"arm": "SGD", "value": None}]
 
 
-def test_a_changed_rule_is_said_beside_the_verdict(evidence):
+def test_a_changed_rule_is_shown_next_to_the_verdict(evidence):
     assert RULE_CHANGED not in html_page(evidence.report())
     assert RULE_CHANGED in html_page(evidence.report(evidence.claim(rule_changed=True)))
 
@@ -103,7 +103,7 @@ def test_a_claim_without_values_has_no_figure(evidence):
     assert "<img" not in page
 
 
-def test_an_empty_report_is_a_page():
+def test_an_empty_report_is_a_valid_page():
     assert "<h1>" in html_page(Report("Claims", "command", "now", {}, ()))
 
 
@@ -117,7 +117,7 @@ def test_an_empty_report_is_a_page():
         lambda: Element("img", "child"),
     ],
 )
-def test_the_builder_refuses_what_cannot_be_escaped(make):
+def test_html_that_cannot_be_escaped_is_refused(make):
     with pytest.raises(ValueError, match=r"."):
         str(make())
 
@@ -154,7 +154,7 @@ def with_overview(evidence):
     return replace(found, papers=(replace(paper, overview=OVERVIEW),))
 
 
-def test_the_overview_is_the_first_figure_and_says_what_follows(with_overview):
+def test_the_overview_is_the_first_figure_and_lists_the_conclusions(with_overview):
     page = Elements(html_page(with_overview))
     first, second = [attributes for tag, attributes in page.found if tag == "img"]
     assert first["alt"] == "AUA %: noise on 25; one seed 40"
@@ -170,7 +170,7 @@ def test_no_text_of_the_overview_becomes_markup(with_overview):
     assert [tag for tag, _ in attacked.found] == [tag for tag, _ in clean.found]
 
 
-def test_the_markdown_has_the_numbers_of_the_overview(with_overview):
+def test_the_markdown_contains_the_numbers_of_the_overview(with_overview):
     lines = markdown_page(with_overview).splitlines()
     assert "| noise on | 25.0 | -38.5 | 88.5 | 2 |" in lines
     assert "| one seed | 40.0 | - | - | 1 |" in lines

@@ -1,4 +1,4 @@
-"""The claims on detectors of AI text measure what their arms' names say."""
+"""The arms of the claims on AI-text detectors measure what their names say."""
 
 import json
 from types import SimpleNamespace
@@ -21,7 +21,7 @@ def paper():
 
 @pytest.fixture
 def trained(monkeypatch):
-    """A detector from scratch in the place of the one that a recipe trains."""
+    """Replaces the detector that a recipe trains with an untrained one."""
     torch.manual_seed(0)
     model = tiny_detector("scrn")
     texts = [SimpleNamespace(**sample) for sample in marker_corpus(20)]
@@ -35,7 +35,7 @@ def cell(noise, texts=6):
     return ai_text_measurement.run_robustness(config, seed=1)["metrics"]
 
 
-def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
+def test_noise_sets_the_draws_of_the_detector_and_of_the_search(trained, monkeypatch):
     asked = []
     plain = trained.model.probabilities
     monkeypatch.setattr(
@@ -49,14 +49,14 @@ def test_noise_says_how_the_detector_answers_and_is_asked(trained, monkeypatch):
         metrics = cell(noise)
         assert set(asked) == draws, noise
         assert metrics["aua"] == (metrics["aua_deep_word_bug"] + metrics["aua_text_bugger"]) / 2
-        if noise in ("off", "expectation"):  # without noise, asking again changes nothing
+        if noise in ("off", "expectation"):  # without noise, scoring again changes nothing
             assert metrics["aua"] == metrics["fresh"]
         assert 0 <= metrics["aua_deep_word_bug"] <= 100
     assert trained.model.inference_noise == 0
 
 
-def test_the_threshold_accuses_few_people_and_decides(trained, monkeypatch):
-    assert cell("off")["fpr"] <= 5  # the same texts stand in both parts here
+def test_the_threshold_limits_false_positives_and_decides_the_scores(trained, monkeypatch):
+    assert cell("off")["fpr"] <= 5  # both sets contain the same texts here
     texts = [sample.text for sample in trained.datamodule.samples("test") if sample.label]
     threshold = ai_text_measurement._threshold(trained, seed=1)
     found = sum(score > threshold for score in trained.model.score(texts)) / len(texts)
@@ -69,7 +69,7 @@ def test_the_threshold_accuses_few_people_and_decides(trained, monkeypatch):
     assert cell("on")["aua"] == 100
 
 
-def test_masked_copies_are_averaged_before_they_vote_in_expectation(monkeypatch):
+def test_in_expectation_masked_copies_are_averaged_over_draws(monkeypatch):
     torch.manual_seed(0)
     model = tiny_detector("ranmask")
     texts = [SimpleNamespace(**sample) for sample in marker_corpus(8)]
@@ -85,7 +85,7 @@ def test_masked_copies_are_averaged_before_they_vote_in_expectation(monkeypatch)
     assert samples == [3, 3, 1, 1]
 
 
-def test_arms_differ_in_noise_alone_or_in_method_alone():
+def test_arms_differ_only_in_noise_or_only_in_method():
     experiment = paper().experiment("robustness")
     of_method = {}
     for arm in experiment.arms:
@@ -102,7 +102,7 @@ def test_arms_differ_in_noise_alone_or_in_method_alone():
     }
 
 
-def test_the_papers_settings_are_commands_with_a_path_of_yours():
+def test_the_papers_settings_are_commands_with_the_users_data_path():
     commands = [line for line in published_lines(paper()) if not line.startswith("#")]
     assert len(commands) == 4 * 5 * 3
     assert all("--data.path data/" in command for command in commands)

@@ -1,4 +1,4 @@
-"""The claims on change captioning measure what their arms' names say."""
+"""The arms of the claims on change captioning measure what their names say."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def stages(arm):
     return callback["init_args"]["stages"]
 
 
-def test_all_trained_arms_take_equally_many_steps():
+def test_all_trained_arms_take_the_same_number_of_steps():
     captions = {"flatten": 5, "random": 1}
     visits = {
         arm: sum(stage["epochs"] * captions[stage["data"]["caption_mode"]] for stage in stages(arm))
@@ -37,7 +37,7 @@ def test_all_trained_arms_take_equally_many_steps():
         assert config(arm)["overrides"]["trainer.max_epochs"] == epochs
 
 
-def test_arms_differ_in_what_they_are_named_for():
+def test_arms_differ_only_as_their_names_say():
     assert stages(MODULE) == stages(CONTROL) == stages(PLAIN)
     assert len(stages(DIRECT)) == 1
     difference = "model.init_args.difference"
@@ -45,7 +45,7 @@ def test_arms_differ_in_what_they_are_named_for():
     assert found == {MODULE: "integrate", CONTROL: "alone", PLAIN: "none", DIRECT: "integrate"}
 
 
-def test_the_control_has_the_module_s_parameters():
+def test_the_control_has_as_many_parameters_as_the_module():
     with torch.device("meta"):
         counts = {
             difference: sum(
@@ -56,14 +56,14 @@ def test_the_control_has_the_module_s_parameters():
     assert counts["integrate"] == counts["alone"] > counts["none"]
 
 
-def test_at_the_paper_s_scale_the_recipes_are_those_of_levir_cc():
+def test_the_paper_scale_uses_the_recipes_of_levir_cc():
     lines = published_lines(load_paper("change-captioning"))
     assert any("ccexpert/levir_cc_05b_baseline" in line for line in lines)
     for name in ("ccexpert/levir_cc_05b", "ccexpert/levir_cc_05b_baseline"):
         load_recipe(name)
 
 
-def test_a_run_measures_its_captions_beside_those_of_one_sentence(tmp_path, monkeypatch):
+def test_a_run_and_a_constant_sentence_are_scored_alike(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_PLUGINS_ASSETS", str(tmp_path / "assets"))
     arm = config(MODULE, "smoke")
     sizes = {"data.init_args.num_train": 8, "data.init_args.num_test": 20}

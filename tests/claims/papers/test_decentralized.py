@@ -1,4 +1,4 @@
-"""The claims on decentralized training run as their names say."""
+"""The arms of the claims on decentralized training run as their names say."""
 
 import math
 import re
@@ -23,7 +23,7 @@ def cells():
     return {arm: cell(arm) for arm in load_paper("decentralized").experiment("schedules").arms}
 
 
-def test_bytes_are_those_of_the_arms_name(cells):
+def test_the_bytes_of_each_arm_match_its_name(cells):
     parameters = 26122 * 4 / 1e6
     average = 2 * 3 / 4 * parameters
     megabytes = {arm: metrics["megabytes"] for arm, metrics in cells.items()}
@@ -35,17 +35,17 @@ def test_bytes_are_those_of_the_arms_name(cells):
     assert megabytes["local SGD, equal bytes"] == pytest.approx(4 * average)
 
 
-def test_agents_hold_the_mean_where_they_merged_and_their_own_elsewhere(cells):
+def test_agents_hold_the_mean_only_after_a_merge(cells):
     for arm, metrics in cells.items():
         held = "merged_accuracy" if arm == "gossip, merged" else "local_accuracy"
         assert metrics["held_accuracy"] == metrics[held]
-    # The merge changes what is held and nothing before it.
+    # The merge changes only the final models.
     merged, gossip = cells["gossip, merged"], cells["gossip"]
     assert merged["merged_accuracy"] == gossip["merged_accuracy"]
     assert merged["consensus_distance"] == gossip["consensus_distance"] > 0
 
 
-def test_a_server_learns_and_agents_alone_drift_apart(cells):
+def test_a_server_learns_and_agents_without_communication_drift_apart(cells):
     assert cells["server"]["held_accuracy"] > 60
     assert cells["server"]["consensus_distance"] == pytest.approx(0, abs=1e-6)
     assert math.isinf(cells["no communication"]["times_less_than_ddp"])
@@ -53,14 +53,14 @@ def test_a_server_learns_and_agents_alone_drift_apart(cells):
     assert distance["no communication"] > distance["gossip"] > distance["local SGD"]
 
 
-def test_a_cell_is_a_function_of_its_seed():
+def test_a_cell_depends_only_on_its_seed():
     cells = [cell("gossip", seed) for seed in (1, 1, 2)]
     for one in cells:
         del one["seconds"]
     assert cells[0] == cells[1] != cells[2]
 
 
-def test_the_commands_of_the_paper_scale_name_recipes_that_exist():
+def test_the_commands_of_the_paper_scale_use_existing_recipes():
     lines = published_lines(load_paper("decentralized"))
     commands = [line for line in lines if not line.startswith("#")]
     assert len(commands) == 10

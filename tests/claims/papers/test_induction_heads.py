@@ -1,4 +1,4 @@
-"""The claims on induction heads are made of the runs that their arms name."""
+"""The claims on induction heads use the runs that their arms name."""
 
 import math
 
@@ -20,7 +20,7 @@ def config(experiment, arm, max_steps=None):
 
 @pytest.fixture
 def runs(monkeypatch):
-    """The configurations that were really trained."""
+    """The configurations that were trained."""
     trained = []
     train = recipe_run.train_recipe
 
@@ -33,12 +33,12 @@ def runs(monkeypatch):
     return trained
 
 
-def test_the_flow_has_its_emergence_where_the_ode_says():
+def test_the_emergence_of_the_flow_is_that_of_the_ode():
     metrics = run_mixture(config("second layer", "its gradient flow"), seed=0)["metrics"]
     assert metrics == {"emergence": pytest.approx(2487, abs=1)}
 
 
-def test_two_arms_that_read_one_run_train_it_once(runs):
+def test_two_arms_that_read_the_same_run_train_it_once(runs):
     cells = [
         run_mixture(config("second layer", arm, 100), seed=1)
         for arm in ("4-gram", "induction head")
@@ -59,7 +59,7 @@ def test_two_arms_that_read_one_run_train_it_once(runs):
         ("α* = 0.5", {"data.init_args.alpha": 0.5}),
     ],
 )
-def test_an_arm_changes_one_thing_in_the_run_and_in_its_predicted_scale(arm, changed):
+def test_an_arm_changes_one_setting_of_the_run_and_of_its_predicted_scale(arm, changed):
     reference, chosen = config("second layer", "induction head"), config("second layer", arm)
     ignored = {"trainer.max_steps", "trainer.limit_val_batches"}
     assert {k: v for k, v in chosen["overrides"].items() if k not in ignored} == changed
@@ -67,7 +67,7 @@ def test_an_arm_changes_one_thing_in_the_run_and_in_its_predicted_scale(arm, cha
     assert chosen["setting"] == reference["setting"] | {key.split(".")[-1]: value}
 
 
-def test_joint_arms_train_all_six_numbers_and_adam_is_adam():
+def test_joint_arms_train_all_parameters_with_the_named_optimizer():
     for arm in ("4-gram", "induction head", "4-gram, Adam", "induction head, Adam"):
         overrides = config("joint", arm)["overrides"]
         assert overrides["model.init_args.stage"] == "joint"
@@ -75,7 +75,7 @@ def test_joint_arms_train_all_six_numbers_and_adam_is_adam():
         assert optimizer["class_path"].endswith("Adam" if "Adam" in arm else "SGD")
 
 
-def test_chains_give_the_nearest_point_and_no_crossing_before_there_is_one(runs):
+def test_chains_report_the_nearest_step_and_nan_without_a_crossing(runs):
     nearest, crossing = (
         run_markov(config("markov", arm, 60), seed=0)["metrics"]["moment"]
         for arm in ("nearest to the unigram", "nearer to the bigram")

@@ -1,4 +1,4 @@
-"""The claims on influence paths measure what their arms' names say."""
+"""The arms of the claims on influence paths measure what their names say."""
 
 import math
 
@@ -12,7 +12,7 @@ from lightning_plugins.litmodels.recommendation.planners import LanguageModelTri
 PAPER = load_paper("influence-paths")
 
 
-def test_every_arm_is_the_planner_of_its_name():
+def test_every_arm_uses_the_planner_of_its_name():
     kinds = {name: type(planner) for name, planner in default_planners().items()}
     kinds["SmolLM2, trie"] = LanguageModelTrie
     for experiment in PAPER.at("cpu").experiments:
@@ -26,7 +26,7 @@ def test_every_arm_is_the_planner_of_its_name():
     assert shortlists == [None, 200]
 
 
-def test_only_the_closed_loop_has_users_who_refuse():
+def test_users_refuse_items_only_in_the_experiment_chosen():
     ranks = {
         experiment.name: {
             getattr(_user_model(experiment.config(arm, "cpu")), "rank", None)
@@ -37,7 +37,7 @@ def test_only_the_closed_loop_has_users_who_refuse():
     assert ranks == {"followed": {None}, "chosen": {20}, "language model": {None}}
 
 
-def test_no_evaluator_of_a_claim_decides_what_is_taken():
+def test_no_claim_is_evaluated_by_the_network_that_decides_for_users():
     for claim in PAPER.claims:
         if claim.experiment == "chosen":
             assert claim.rule.metric in ("taken", "IoI sasrec")  # GRU4Rec decides there

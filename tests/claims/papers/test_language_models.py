@@ -1,4 +1,4 @@
-"""The claims on GradPower and Blockwise LR: their arms, and how rates are chosen."""
+"""The arms of the claims on GradPower and Blockwise LR, and the choice of learning rates."""
 
 import math
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def trained(val_loss, test_loss, step=100):
 
 @pytest.fixture
 def landscape(monkeypatch):
-    """Training replaced by a parabola in log2 of the rate; gives the rates that were asked for."""
+    """Replaces training with a parabola in log2 of the rate; returns the list of tried rates."""
     asked = []
 
     def use(optimum):
@@ -46,7 +46,7 @@ def tune(rates):
     return run_tuned({"recipe": "r", "overrides": {}, "learning_rates": rates}, 0)
 
 
-def test_the_rate_is_chosen_on_validation_and_judged_on_test(landscape):
+def test_the_rate_is_chosen_on_the_validation_set_and_scored_on_the_test_set(landscape):
     asked = landscape(optimum=2.0)
     cell = tune([1.0, 2.0, 4.0])
     assert asked == [1.0, 2.0, 4.0]
@@ -56,7 +56,7 @@ def test_the_rate_is_chosen_on_validation_and_judged_on_test(landscape):
     assert cell["metrics"]["on_grid_edge"] == 0
 
 
-def test_the_grid_widens_until_the_best_rate_is_inside(landscape):
+def test_the_grid_is_extended_until_the_best_rate_is_inside(landscape):
     asked = landscape(optimum=16.0)
     cell = tune([1.0, 2.0, 4.0])
     assert asked == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
@@ -64,19 +64,19 @@ def test_the_grid_widens_until_the_best_rate_is_inside(landscape):
     assert (cell["metrics"]["trials"], cell["metrics"]["on_grid_edge"]) == (6, 0)
 
 
-def test_it_widens_downwards_too_and_says_when_it_gives_up(landscape):
+def test_the_grid_is_extended_downwards_and_a_best_rate_at_its_edge_is_reported(landscape):
     landscape(optimum=2.0**-6)
     cell = tune([1.0, 2.0])
     assert cell["metrics"]["learning_rate"] == 2.0**-3
     assert cell["metrics"]["on_grid_edge"] == 1
 
 
-def test_one_rate_is_no_search(landscape):
+def test_a_single_rate_counts_as_the_edge_of_the_grid(landscape):
     landscape(optimum=1.0)
     assert tune([1.0])["metrics"]["on_grid_edge"] == 1
 
 
-def test_a_diverged_rate_is_never_the_best(landscape, monkeypatch):
+def test_a_diverged_rate_is_never_chosen(landscape, monkeypatch):
     def train(config, seed, callbacks=()):
         rate = config["overrides"][LR]
         return trained(math.nan if rate == 4.0 else rate, rate)
@@ -89,9 +89,9 @@ def test_a_diverged_rate_is_never_the_best(landscape, monkeypatch):
 @pytest.mark.parametrize(
     ("curve", "speedup"), [([3.0, 2.5, 2.0, 1.9], 1.5), ([3.0, 2.9, 2.8, 2.7], 2.0)]
 )
-def test_the_speed_up_is_where_the_longer_baseline_gets_as_low(monkeypatch, curve, speedup):
+def test_the_speed_up_is_where_the_baseline_reaches_the_loss(monkeypatch, curve, speedup):
     def train(config, seed, callbacks=()):
-        for watch in callbacks:  # the baseline: twice the steps, looked at four times
+        for watch in callbacks:  # the baseline: twice the steps, validated four times
             assert config["overrides"]["trainer.max_steps"] == 200
             assert config["overrides"]["name"] == "baseline"
             watch.steps, watch.values = [50, 100, 150, 200], curve
@@ -103,7 +103,7 @@ def test_the_speed_up_is_where_the_longer_baseline_gets_as_low(monkeypatch, curv
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_every_arm_is_a_configuration_that_lightning_takes(name):
+def test_every_arm_can_be_instantiated_with_the_named_size(name):
     for experiment in load_paper(name).at("cpu").experiments:
         for arm in experiment.arms:
             config = experiment.config(arm, "cpu")
@@ -126,7 +126,7 @@ def test_every_arm_is_a_configuration_that_lightning_takes(name):
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_all_arms_end_at_one_learning_rate_and_see_the_same_batches(name):
+def test_all_arms_end_at_the_same_learning_rate_and_use_the_same_batches(name):
     experiment = load_paper(name).experiment("terminal loss")
     seen = set()
     for arm in experiment.arms:

@@ -1,4 +1,4 @@
-"""The claims of the late-phase SAM paper run, and a killed reproduction goes on where it was."""
+"""The claims on late-phase SAM run, and an interrupted reproduction resumes."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from lightning_plugins.claims.published_runs import published_lines
 from lightning_plugins.recipes import load_recipe
 
 
-def test_each_arm_is_trained_as_its_name_says():
+def test_each_arm_takes_as_many_sam_steps_as_its_name_says():
     experiment = load_paper("late-sam").at("smoke").experiment("switch")
     steps = {}
     for arm in experiment.arms:
@@ -28,7 +28,7 @@ def test_each_arm_is_trained_as_its_name_says():
     assert steps == {"SGD": 0, "late SAM": 36, "SAM": 120}
 
 
-def test_a_cell_is_a_function_of_its_seed():
+def test_a_cell_depends_only_on_its_seed():
     config = load_paper("late-sam").experiment("switch").config("late SAM", "smoke")
     config["overrides"]["trainer.max_epochs"] = 2
     cells = [run_switch(config, seed)["metrics"] for seed in (1, 1, 2)]
@@ -37,7 +37,7 @@ def test_a_cell_is_a_function_of_its_seed():
     assert cells[0] == cells[1] != cells[2]
 
 
-def test_the_commands_of_the_paper_scale_name_recipes_that_exist():
+def test_the_commands_of_the_paper_scale_use_existing_recipes():
     commands = [c for c in published_lines(load_paper("late-sam")) if not c.startswith("#")]
     assert len(commands) == 15
     for command in commands:

@@ -1,4 +1,4 @@
-"""The claims on mixtures of experts measure what their arms' names say."""
+"""The arms of the claims on mixtures of experts measure what their names say."""
 
 import math
 import re
@@ -34,7 +34,7 @@ def parameters(experiment, arm):
     return sum(p.numel() for p in model.parameters()), model.network.num_active_parameters
 
 
-def test_every_arm_can_be_built_on_its_data():
+def test_every_arm_can_be_built_for_its_data():
     for experiment in paper().experiments:
         for arm, found in experiment.arms.items():
             if "model" in found:
@@ -44,7 +44,7 @@ def test_every_arm_can_be_built_on_its_data():
                 assert model(inputs).shape == targets.shape, (experiment.name, arm)
 
 
-def test_dense_controls_are_as_large_as_their_names_say():
+def test_dense_controls_have_the_size_in_their_names():
     neurons = 10 * 16 + 10 + 10 + 1
     assert parameters("circle", "dense, equal active") == (neurons, neurons)
     assert parameters("circle", "MoE, D=16") == (4 * neurons + 4 * 16, neurons + 4 * 16)
@@ -60,7 +60,7 @@ def test_dense_controls_are_as_large_as_their_names_say():
         assert 0.88 < ratio < 1.05, (dense, ratio)
 
 
-def test_arms_see_the_same_target_and_points():
+def test_arms_use_the_same_target_and_points():
     points = {}
     for dim in (8, 128):
         data = ManifoldDataModule(**config("dimension", f"circle, D={dim}")["data"], seed=3)
@@ -68,7 +68,7 @@ def test_arms_see_the_same_target_and_points():
     assert points[8].equal(points[128])
 
 
-def test_a_cell_is_a_function_of_its_seed():
+def test_a_cell_depends_only_on_its_seed():
     cells = [run_training(config("gates", "shells, mlp"), seed)["metrics"] for seed in (1, 1, 2)]
     for cell in cells:
         del cell["seconds"]
@@ -84,13 +84,13 @@ def test_training_lowers_the_error():
     assert errors[1] < errors[0] - 0.3
 
 
-def test_slopes_are_those_of_the_errors():
+def test_the_slope_is_computed_from_the_errors():
     cell = run_slope(config("rate", "d=1"), 0)
     low, high = cell["series"]["log10_mse"]
     assert cell["metrics"]["slope"] == pytest.approx((high - low) / math.log10(64 / 8))
 
 
-def test_the_construction_uses_every_path_and_the_trained_network_is_measured_alike():
+def test_the_construction_uses_every_path_and_the_trained_network_does_not():
     constructed = run_construction(config("construction", "constructed"), 0)["metrics"]
     assert constructed["path_share"] == 100
     assert constructed["slope"] < -0.5
@@ -100,7 +100,7 @@ def test_the_construction_uses_every_path_and_the_trained_network_is_measured_al
     assert trained["log10_sup_error"] > constructed["log10_sup_error"]
 
 
-def test_the_commands_of_the_paper_scale_name_recipes_and_arguments_that_exist():
+def test_the_commands_of_the_paper_scale_use_existing_recipes_and_arguments():
     commands = [c for c in published_lines(paper()) if not c.startswith("#")]
     assert len(commands) == 5 * (4 + 8)
     for name in {re.search(r"--config (\S+)", command)[1] for command in commands}:

@@ -46,7 +46,8 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
     batch_size, steps = settings["batch_size"], settings["rounds"] * steps_a_round
     data = DigitsDataModule(seed=seed)
     data.setup()
-    train, test = data.train_dataset, data.test_dataset
+    train: Any = data.train_dataset
+    test: Any = data.test_dataset
     partition = DirichletPartition(settings["alpha"], steps_a_round * batch_size, seed=seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -63,9 +64,9 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
         epoch, place = divmod(step, steps_a_round)
         if epoch not in drawn:
             drawn.clear()
-            drawn[epoch] = _shares(partition, train.labels, agents, epoch, seed)  # type: ignore[attr-defined]
+            drawn[epoch] = _shares(partition, train.labels, agents, epoch, seed)
         chosen = drawn[epoch][:, place * batch_size : (place + 1) * batch_size]
-        return train.images[chosen], train.labels[chosen]  # type: ignore[attr-defined]
+        return train.images[chosen], train.labels[chosen]
 
     started = time.perf_counter()
     end = simulate(
@@ -81,8 +82,8 @@ def run_schedules(config: dict[str, Any], seed: int) -> Cell:
 
     def accuracy(parameters: "dict[str, Tensor]") -> float:
         with torch.no_grad():
-            logits = functional_call(network, parameters, (test.images,))  # type: ignore[attr-defined]
-        return 100 * float((logits.argmax(1) == test.labels).float().mean())  # type: ignore[attr-defined]
+            logits = functional_call(network, parameters, (test.images,))
+        return 100 * float((logits.argmax(1) == test.labels).float().mean())
 
     local = [
         accuracy({name: stacked[k] for name, stacked in end.agents.items()}) for k in range(agents)

@@ -1,5 +1,7 @@
 """The claims on one final merge (Zhu et al., ICLR 2026, arXiv 2507.06542), on the digits."""
 
+from typing import Any
+
 from lightning_plugins.claims.claim import Claim, Column, Experiment, Paper, Scale, claims_on
 from lightning_plugins.claims.measurements.decentralized import run_schedules
 from lightning_plugins.claims.rules import Equivalence, Recovers, Superiority
@@ -41,7 +43,7 @@ def _schedules() -> Experiment:
     """Communication schedules, from no communication to averaging after each step."""
     gossip = {"topology": "pull", "rate": 1.0}
     window = {"shape": "window", "topology": "pull", "end_rate": 1.0, "width": 0.1}
-    arms = {
+    arms: dict[str, dict[str, Any]] = {
         "no communication": {"topology": "pull", "rate": 0.0},
         "gossip": gossip,
         "gossip, merged": {**gossip, "final_merge": True},

@@ -43,6 +43,9 @@ class DigitsDataModule(PartitionedDataModule):
     """
 
     num_classes = 10
+    train_dataset: "Digits"
+    val_dataset: "Digits"
+    test_dataset: "Digits"
 
     def __init__(
         self,

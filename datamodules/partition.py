@@ -251,7 +251,7 @@ class PartitionedDataModule(LightningDataModule):
     def _in_order(self, dataset: Dataset) -> DataLoader:
         # Lightning splits a sequential loader over the ranks, but keeps a DistributedSampler. With
         # a partition the ranks are agents with different models: each evaluates all samples.
-        every_sample = None
+        every_sample: DistributedSampler | None = None
         if self.partition is not None:
             every_sample = DistributedSampler(dataset, num_replicas=1, rank=0, shuffle=False)
         return DataLoader(

@@ -10,8 +10,10 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from lightning_plugins._lightning_compat import data_share
 from lightning_plugins.callbacks.measured_curves import (
     MeasuredCurves,
     log_measurement,
@@ -50,7 +52,7 @@ class BlockSharpness(MeasuredCurves):
     Raises:
         ValueError: ``every_n_steps`` is below 1, or at the start of the run, the block type of a
             parameter is unknown.
-        MisconfigurationException: The strategy shards the parameters.
+        MisconfigurationException: The strategy is FSDP (version 1) or DeepSpeed.
 
     Example::
 
@@ -74,7 +76,7 @@ class BlockSharpness(MeasuredCurves):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse unsupported configurations, and start new curves for a new run."""
@@ -92,7 +94,7 @@ class BlockSharpness(MeasuredCurves):
     ) -> None:
         """Compute the number of samples of the optimizer step."""
         if self._measures(trainer):
-            accumulated = trainer.accumulate_grad_batches * trainer.world_size
+            accumulated = trainer.accumulate_grad_batches * data_share(trainer)[1]
             self._batch_size = extract_batch_size(batch) * accumulated
 
     def on_before_optimizer_step(
@@ -153,8 +155,10 @@ def _mean_squares(parameters: list[BlockParameter]) -> dict[str, float]:
     squares: dict[str, list[Tensor]] = defaultdict(list)
     counts: dict[str, int] = defaultdict(int)
     for one in parameters:
-        if one.parameter.grad is not None:
-            for block, part in one.slices(one.parameter.grad):
+        if (gradient := one.parameter.grad) is not None:
+            if isinstance(gradient, DTensor):
+                gradient = gradient.full_tensor()  # one parameter at a time, at measured steps
+            for block, part in one.slices(gradient):
                 squares[block].append(torch.linalg.vector_norm(part, dtype=torch.float32) ** 2)
                 counts[block] += part.numel()
     found = [block for block in BLOCKS if counts[block]]

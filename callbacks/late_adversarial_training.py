@@ -66,7 +66,8 @@ class LateAdversarialTraining(PhaseCallback):
             loader has no length. At the first batch of the run: the images are missing, not
             floating point or outside ``clamp``.
         MisconfigurationException: The module uses manual optimization or a ``dataloader_iter``
-            training step, the strategy shards the parameters, or two of these callbacks overlap.
+            training step, the strategy is FSDP (version 1) or DeepSpeed, or two of these callbacks
+            overlap.
 
     Example::
 
@@ -75,6 +76,7 @@ class LateAdversarialTraining(PhaseCallback):
 
     acts = "attack the batches"
     by_hand = "lightning_plugins.attacks.image.pgd"
+    supports_shards = ("fsdp2", "tp")
 
     def __init__(
         self,

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import finds_unused_parameters
+from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import (
     refuse_sharded,
     refuse_simulated_agents,
@@ -59,8 +60,8 @@ class StagedTraining(Callback):
         MisconfigurationException: ``max_epochs`` differs; the module has several optimizers or a
             schedule; stages have ``data`` without ``reload_dataloaders_every_n_epochs=1`` or
             without such an attribute; a loader has no length; DDP does not look for unused
-            parameters; the strategy shards the parameters; or there are several stages with
-            simulated agents.
+            parameters; the strategy is FSDP (version 1) or DeepSpeed; or there are several stages
+            with simulated agents.
 
     Example::
 
@@ -89,7 +90,7 @@ class StagedTraining(Callback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
         if len(self.stages) > 1:
             refuse_simulated_agents(
                 trainer, f"StagedTraining of {len(self.stages)} stages", "train one stage per fit"
@@ -116,6 +117,7 @@ class StagedTraining(Callback):
         if stage != "fit":
             return
         self.check(trainer)
+        add_replica_check(trainer)
         # Reset after an earlier fit; a checkpoint is loaded after this hook.
         self._stage, self._data_stage = None, 0
         original = pl_module.configure_optimizers

@@ -43,7 +43,11 @@ NEED_WHOLE_PARAMETERS = {
     "SharpnessMonitor": SharpnessMonitor,
     "StagedTraining": lambda: StagedTraining([TrainingStage(3, {"network": 1.0})]),
 }
-SUPPORT_MODEL_PARALLEL = ("LateSAM",)  # tests/strategies/test_model_parallel.py
+SUPPORT_MODEL_PARALLEL = (
+    "LateSAM",
+    "LateAdversarialTraining",
+    "StagedTraining",
+)  # tests/strategies/test_model_parallel.py
 NEED_AGENTS = {
     "CommunicationSchedule": CommunicationSchedule,
     "MergedEvaluation": MergedEvaluation,

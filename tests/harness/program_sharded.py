@@ -3,18 +3,33 @@
 usage: program_sharded.py DATA_PARALLEL_SIZE TENSOR_PARALLEL_SIZE OUTPUT_FILE
 """
 
+import functools
 import logging
 import os
 import sys
 import warnings
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor.parallel import (
+    ColwiseParallel,
+    RowwiseParallel,
+    parallelize_module,
+)
+from torch.nn.functional import cross_entropy
 
-from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.callbacks import (
+    BlockSharpness,
+    LateAdversarialTraining,
+    LateSAM,
+    StagedTraining,
+    TrainingStage,
+)
 from lightning_plugins.callbacks.replica_check import ReplicaCheck
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
@@ -31,11 +46,31 @@ TIED = {**SIZES, "tie_word_embeddings": True}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2} | dict.fromkeys(
     ("resid_pdrop", "attn_pdrop", "embd_pdrop"), 0.0
 )
+QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
 VOCABULARY, CONTEXT, SAMPLES, BATCH = 32, 12, 16, 4
 
 
-def case(architecture="llama", config=SIZES, sam=None, **trainer):
-    return {"architecture": architecture, "config": config, "sam": sam, "trainer": trainer}
+def case(architecture="llama", config=SIZES, sam=None, callback=None, plugin=None, **trainer):
+    """Options of a training; ``callback`` makes the plugin that it is about."""
+    if sam is not None:
+        plugin, callback = "LateSAM", functools.partial(LateSAM, start=0, local=False, **sam)
+    return {
+        "architecture": architecture,
+        "config": config,
+        "plugin": plugin,
+        "callback": callback,
+        "trainer": trainer,
+    }
+
+
+def stages():
+    """The head alone, then everything but the embedding."""
+    second = {"lm_head": 0.5, "layers": 0.25}
+    return StagedTraining([TrainingStage(1, {"lm_head": 0.5}), TrainingStage(1, second)])
+
+
+def adversarial():
+    return LateAdversarialTraining(start=0, eps=0.1, steps=2, random_start=False)
 
 
 CASES = {
@@ -54,6 +89,11 @@ CASES = {
     ),
     "sam, clipped by norm": case(sam={}, gradient_clip_val=0.3),
     "sam of some parameters": case(sam={"parameters": "q_proj|lm_head"}),
+    "two stages": case(callback=stages, plugin="StagedTraining", max_epochs=2),
+    "block sharpness": case(
+        callback=functools.partial(BlockSharpness, every_n_steps=1), plugin="BlockSharpness"
+    ),
+    "adversarial": case("classifier", callback=adversarial, plugin="LateAdversarialTraining"),
 }
 
 
@@ -90,10 +130,7 @@ class Tokens(torch.utils.data.Dataset):
 
 class Model(CausalLM):
     def train_dataloader(self):
-        shares = 1
-        if self.device_mesh is not None:
-            shares = self.device_mesh["data_parallel"].size()
-        return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH // shares)
+        return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH // shares(self))
 
 
 class Batches(Callback):
@@ -103,36 +140,82 @@ class Batches(Callback):
         self.seen = []
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        self.seen.append(batch.clone())
+        if isinstance(batch, torch.Tensor):
+            self.seen.append(batch.clone())
 
 
-def train(case, strategy, devices, seed=3):
-    torch.manual_seed(seed)
-    model = Model(
+class Images(torch.utils.data.Dataset):
+    def __len__(self):
+        return SAMPLES
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return torch.rand(1, 4, 4, generator=generator), index % 3
+
+
+class Classifier(LightningModule):
+    """A small network, sharded or split as the device mesh says."""
+
+    def configure_model(self):
+        torch.manual_seed(3)
+        self.network = nn.Sequential(
+            nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3, bias=False)
+        )
+        if self.device_mesh is not None:
+            split = {"1": ColwiseParallel(), "3": RowwiseParallel()}
+            parallelize_module(self.network, self.device_mesh["tensor_parallel"], split)
+            if self.device_mesh["data_parallel"].size() > 1:
+                fully_shard(self.network, mesh=self.device_mesh["data_parallel"])
+
+    def forward(self, images):
+        return self.network(images)
+
+    def training_step(self, batch, batch_idx):
+        return cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.5)
+
+    def train_dataloader(self):
+        return ResumableDataLoader.for_trainer(self.trainer, Images(), BATCH // shares(self))
+
+
+def model_of(case):
+    if case["architecture"] == "classifier":
+        return Classifier()
+    return Model(
         case["architecture"],
         VOCABULARY,
         CONTEXT,
         case["config"],
         optimizer=lambda named: torch.optim.SGD(named, lr=0.5),
     )
+
+
+def shares(module):
+    return 1 if module.device_mesh is None else module.device_mesh["data_parallel"].size()
+
+
+def train(case, strategy, devices, seed=3):
+    """Weights, measured curves and the batches of this process."""
+    torch.manual_seed(seed)
+    model = model_of(case)
     batches = Batches()
     callbacks = [batches]
-    if case["sam"] is not None:
-        callbacks.append(LateSAM(start=0, local=False, **case["sam"]))
+    if case["callback"] is not None:
+        callbacks.append(case["callback"]())
     trainer = Trainer(
         accelerator="cpu",
         devices=devices,
         strategy=strategy,
-        max_epochs=1,
         callbacks=callbacks,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **case["trainer"],
+        **{**dict.fromkeys(QUIET, False), "max_epochs": 1, **case["trainer"]},
     )
     trainer.fit(model)
-    return {name: whole(value) for name, value in model.state_dict().items()}, batches.seen
+    found = {name: whole(value) for name, value in model.state_dict().items()}
+    for name, curve in getattr(callbacks[-1], "values", {}).items():
+        found[f"curve of {name}"] = torch.tensor(curve) / max(curve)
+    return found, batches.seen
 
 
 def whole(tensor):
@@ -146,14 +229,13 @@ def refusal(strategy, model_class, *callbacks):
     model = model_class(
         "llama", VOCABULARY, CONTEXT, SIZES, optimizer=lambda named: torch.optim.SGD(named, lr=0.5)
     )
-    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = Trainer(
         accelerator="cpu",
         devices=2,
         strategy=strategy,
         max_epochs=1,
         callbacks=[ReplicaCheck(), *callbacks],
-        **dict.fromkeys(quiet, False),
+        **dict.fromkeys(QUIET, False),
     )
     try:
         trainer.fit(model)
@@ -185,9 +267,10 @@ def main(data_parallel, tensor_parallel, output):
         )
         # Only rank 0's draw of the weights may count.
         rank = int(os.environ["RANK"])
-        results[name], seen = train(
+        results[name], batches = train(
             chosen, strategy, data_parallel * tensor_parallel, seed=3 if rank == 0 else 50 + rank
         )
+        seen = batches or seen
     messages = {}
     if data_parallel * tensor_parallel == 2:
         messages = refusals(

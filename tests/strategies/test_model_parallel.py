@@ -22,8 +22,8 @@ def expected():
         for name, case in program_sharded.CASES.items():
             if case["architecture"] == "gpt2" and layout[1] > 1:
                 continue  # transformers has no tensor-parallel plan for it
-            mark = pytest.mark.scale(plugin="LateSAM", strategy=STRATEGY[layout])
-            marks = [] if case["sam"] is None else [mark]
+            mark = pytest.mark.scale(plugin=case["plugin"], strategy=STRATEGY[layout])
+            marks = [] if case["plugin"] is None else [mark]
             yield pytest.param(layout, name, marks=marks, id=f"{STRATEGY[layout]}, {name}")
 
 

@@ -1,4 +1,4 @@
-"""``python -m lightning_plugins.simulators.fiber_laser`` is the command ``fiber-laser``."""
+"""``python -m fiber_laser`` runs the command ``fiber-laser``."""
 
 import sys
 

@@ -1,8 +1,6 @@
 """The command ``fiber-laser``, its files, and its imports."""
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -158,35 +156,3 @@ def test_the_simulator_loads_neither_torch_nor_lightning_nor_matplotlib():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root
     )
     assert json.loads(run.stdout) == []
-
-
-def test_numpy_scipy_and_yaml_are_the_only_requirements(tmp_path):
-    """Run like a wheel installed with --no-deps and these three: nothing else is importable."""
-    import scipy
-    import yaml
-
-    root, site = Path(__file__).parents[3], tmp_path / "site"
-    shutil.copytree(root / "simulators", site / "lightning_plugins" / "simulators")
-    shutil.copy(root / "lightning_plugins" / "__init__.py", site / "lightning_plugins")
-    for package in (np, scipy, yaml):
-        folder = Path(package.__file__).parent
-        for part in folder.parent.glob(f"{folder.name}*"):  # the package and its libraries
-            (site / part.name).symlink_to(part)
-    program = (
-        "import sys\n"
-        "from lightning_plugins.simulators.fiber_laser.command import main\n"
-        "for name in ('torch', 'lightning', 'matplotlib', 'joblib'):\n"
-        "    try:\n        __import__(name)\n"
-        "    except ImportError:\n        continue\n"
-        "    sys.exit(name + ' is there')\n"
-        "sys.exit(main(['run', 'reference_1018', '--no-plots', '--output', sys.argv[1]]))\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-S", "-c", program, str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(site)},
-    )
-    assert run.returncode == 0, run.stderr
-    assert "signal_out_w" in run.stdout

@@ -43,6 +43,7 @@ from .fiber import (
     ytterbium_from_cladding_absorption,
 )
 from .gradients import Leaving, gradient
+from .identification import Curve, Estimate, Identified, identify
 from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import (
     FrequencyNoise,
@@ -98,14 +99,17 @@ __all__ = [
     "Chain",
     "ChainResult",
     "ConvergenceError",
+    "Curve",
     "DbrLaser",
     "DbrResult",
     "Design",
     "DesignResult",
+    "Estimate",
     "Fiber",
     "FiberMount",
     "FrequencyNoise",
     "Grating",
+    "Identified",
     "InstabilityMargin",
     "Leaving",
     "McCumberFit",
@@ -138,6 +142,7 @@ __all__ = [
     "flicker_for_linewidth",
     "four_wave_mixing_share",
     "gradient",
+    "identify",
     "instability_margin",
     "inverse_design",
     "largest_share",

@@ -41,6 +41,7 @@ class Fiber:
         doped_inner_diameter_um: Inner diameter of the doped area in µm.
         mode_model: ``exact`` for LP modes, ``gaussian`` for the Gaussian approximation.
         bend_radius_m: Radius of the coil in m, which adds the bend loss of each mode; None: none.
+        overlap_scale: Factor on the overlap of modes with the doped area, a calibration.
 
     Raises:
         ValueError: A length, diameter, aperture or density is invalid.
@@ -58,6 +59,7 @@ class Fiber:
     doped_inner_diameter_um: float = 0.0
     mode_model: Literal["exact", "gaussian"] = "exact"
     bend_radius_m: float | None = None
+    overlap_scale: float = 1.0
 
     def __post_init__(self) -> None:
         require_positive("length_m", self.length_m, "m", 1e5)
@@ -80,6 +82,7 @@ class Fiber:
                 f"doped_inner_diameter_um = {self.doped_inner_diameter_um:g} µm: allowed is less "
                 f"than {outer:g} µm, the outer diameter of the doped area"
             )
+        require_positive("overlap_scale", self.overlap_scale, "", 2.0)
         if self.bend_radius_m is not None:
             require_positive("bend_radius_m", self.bend_radius_m, "m")
 
@@ -130,12 +133,13 @@ class Fiber:
         outer, inner = self._doped_radii
         if self.mode_model == "gaussian":
             ratio = self.core_diameter_um / 2 / self.mode_field_radius_um(wavelength_nm)
-            return np.exp(-2 * (inner * ratio) ** 2) - np.exp(-2 * (outer * ratio) ** 2)
+            shares = np.exp(-2 * (inner * ratio) ** 2) - np.exp(-2 * (outer * ratio) ** 2)
+            return self.overlap_scale * shares
         mode = self.mode(wavelength_nm, name)
         share = mode.power_within(outer)
         if inner:
             share = share - mode.power_within(inner)
-        return share.reshape(np.shape(wavelength_nm))
+        return self.overlap_scale * share.reshape(np.shape(wavelength_nm))
 
     def bend_loss_per_m(self, wavelength_nm: ArrayLike, name: str = "LP01") -> Array:
         """Return the bend loss of a mode in 1/m; 0 for a straight fiber."""

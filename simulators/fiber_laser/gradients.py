@@ -23,11 +23,13 @@ class Leaving:
         forward_w: Power of each line (signals, pumps, bins) that leaves at z = L, (K,).
         backward_w: Power of each line that leaves at z = 0, (K,).
         mean_excitation: Fraction of excited ions, averaged over the length.
+        power_length_w_m: ∫ P dz of each line, both directions, in W m, (K,).
     """
 
     forward_w: Array
     backward_w: Array
     mean_excitation: float
+    power_length_w_m: Array
 
 
 Output = Callable[[Leaving], float]
@@ -58,21 +60,26 @@ def gradient(
     """
     amplifier, state = result.amplifier, result.grid.solution.propagation
     forward, backward, mean = state.forward[-1], state.backward[0], _mean_excitation(result)
+    length = state.widths_m @ state.mean
     scales = _scales(amplifier)
 
-    def scaled(scales: tuple[Array, Array], change: Mapping[str, Array | float]) -> float:
+    def scaled(scales: tuple[Array, Array, Array], change: Mapping[str, Array | float]) -> float:
         leaving = Leaving(
             (forward + change.get("forward", 0.0)) * scales[0],
             (backward + change.get("backward", 0.0)) * scales[1],
             float(mean + change.get("mean", 0.0)),
+            (length + change.get("length", 0.0)) * scales[2],
         )
         return output(leaving)
 
     by_forward = _differenced(lambda change: scaled(scales, {"forward": change}), forward)
     by_backward = _differenced(lambda change: scaled(scales, {"backward": change}), backward)
     by_mean = _differenced(lambda change: scaled(scales, {"mean": change[0]}), np.array([mean]))[0]
+    by_length = _differenced(lambda change: scaled(scales, {"length": change}), length)
     shares = state.widths_m / state.widths_m.sum()
-    by_lines = adjoint_gradient(state, by_forward, by_backward, by_mean * shares).packed()
+    by_lines = adjoint_gradient(
+        state, by_forward, by_backward, by_mean * shares, by_length
+    ).packed()
 
     found = {}
     for path in inputs:
@@ -106,11 +113,24 @@ def packed_parameters(amplifier: Amplifier) -> Array:
     )
 
 
-def _scales(amplifier: Amplifier) -> tuple[Array, Array]:
-    """Return the ratio of leaving power to flux at both ends, for each line."""
+def leaving_of(result: AmplifierResult) -> Leaving:
+    """Return the light that leaves an amplifier."""
+    state = result.grid.solution.propagation
+    scales = _scales(result.amplifier)
+    return Leaving(
+        state.forward[-1] * scales[0],
+        state.backward[0] * scales[1],
+        _mean_excitation(result),
+        state.widths_m @ state.mean * scales[2],
+    )
+
+
+def _scales(amplifier: Amplifier) -> tuple[Array, Array, Array]:
+    """Return the ratio of leaving power to flux at both ends, and of power to flux, (K,) each."""
     lines = amplifier.lines()
     scale = amplifier.photon_energies_j * lines.saturation_per_m_s
-    return scale * (1 - lines.reflectivity_at_end), scale * (1 - lines.reflectivity_at_start)
+    at_end, at_start = lines.reflectivity_at_end, lines.reflectivity_at_start
+    return scale * (1 - at_end), scale * (1 - at_start), scale
 
 
 def _differenced(function: Callable[[Array], float], values: Array) -> Array:
@@ -164,7 +184,11 @@ class LineGradient:
 
 
 def adjoint_gradient(
-    state: Propagation, forward_out: Array, backward_out: Array, excitation: Array
+    state: Propagation,
+    forward_out: Array,
+    backward_out: Array,
+    excitation: Array,
+    power_length: Array | None = None,
 ) -> LineGradient:
     """Return the total derivative of an output O of a steady state.
 
@@ -176,9 +200,12 @@ def adjoint_gradient(
         forward_out: ∂O/∂(forward fluxes at z = L), (K,).
         backward_out: ∂O/∂(backward fluxes at z = 0), (K,).
         excitation: ∂O/∂(excitation of the cells), (M,).
+        power_length: ∂O/∂(∫ flux dz of each line), (K,); None for zeros.
     """
     cells, flux = state.excitation.size, state.circulating
-    by_excitation, plain = pulled_back(state, forward_out, backward_out, np.zeros(cells))
+    by_excitation, plain = pulled_back(
+        state, forward_out, backward_out, np.zeros(cells), None, power_length
+    )
     unknowns = by_excitation + excitation
     if flux is not None:
         unknowns = np.append(unknowns, plain.circulating[state.explicit] * flux)
@@ -186,7 +213,9 @@ def adjoint_gradient(
     closing = np.zeros(state.lines.count)
     if flux is not None:
         closing[state.explicit] = multiplier[cells:] / flux
-    _, gradient = pulled_back(state, forward_out, backward_out, multiplier[:cells], closing)
+    _, gradient = pulled_back(
+        state, forward_out, backward_out, multiplier[:cells], closing, power_length
+    )
     return gradient
 
 
@@ -196,6 +225,7 @@ def pulled_back(
     backward_out: Array,
     imbalance: Array,
     closing: Array | None = None,
+    power_length: Array | None = None,
 ) -> tuple[Array, LineGradient]:
     """Return the derivatives of O + λᵀR + μᵀC by excitation and by parameters.
 
@@ -207,11 +237,14 @@ def pulled_back(
         backward_out: ∂O/∂(backward fluxes at z = 0), (K,).
         imbalance: λ, (M,).
         closing: μ, (K,), zero for lines without a circulating flux; None for zeros.
+        power_length: ∂O/∂(∫ flux dz of each line), (K,); None for zeros.
     """
     lines, h, x = state.lines, state.widths_m[:, None], state.excitation[:, None]
     slope = lines.gain_slope_per_m
     weight = imbalance[:, None] * (lines.absorption_per_m - x * slope)
     closing = np.zeros(lines.count) if closing is None else closing
+    power_length = np.zeros(lines.count) if power_length is None else power_length
+    weight = weight + h * power_length
     backward_out = backward_out - closing * lines.reflectivity_at_start
     forward, backward, entering = _reverse_pass(state, forward_out, backward_out, weight)
     slope1, slope2 = step_derivatives(state.nepers, state.grown, state.phi1, state.phi2)
@@ -225,6 +258,7 @@ def pulled_back(
     by_excitation = (by_gain * slope + by_source * spontaneous * h).sum(1)
     by_excitation -= imbalance * state.rate()
     by_width = (by_nepers * state.gain + by_source * spontaneous * x).sum(1)
+    by_width += state.mean @ power_length
     read = imbalance[:, None] * state.mean
     by_slope = (by_gain * x - read * x).sum(0)
     return by_excitation, LineGradient(

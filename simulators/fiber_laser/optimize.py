@@ -14,6 +14,7 @@ from .gradients import (
     Output,
     first_signal_w,
     gradient,
+    leaving_of,
 )
 from .parameter_paths import value_at, with_value
 from .quantities import Array
@@ -114,7 +115,7 @@ def inverse_design(
         result = at(share).solve(guess=latest.get("result"))
         latest["result"] = result
         slopes = chain_gradient(result, paths, loss)
-        return loss(_leaving(result)), np.array([slopes[path] for path in paths]) * span
+        return loss(leaving_of(result.output)), np.array([slopes[path] for path in paths]) * span
 
     start = (np.array([float(value_at(chain, path)) for path in paths]) - lowest) / span
     with warnings.catch_warnings():
@@ -180,9 +181,3 @@ def _before(result: ChainResult, stage: int, by_entrance: Array) -> Output:
         return float(by_entrance @ (passed * powers))
 
     return output
-
-
-def _leaving(result: ChainResult) -> Leaving:
-    last = result.output
-    mean = float(np.average(last.excitation, weights=np.diff(last.edges_m)))
-    return Leaving(last.forward_w[-1], last.backward_w[0], mean)

@@ -61,6 +61,7 @@ def leaving_of(amplifier, shares, guess):
         state.forward[-1] * scale * (1 - lines.reflectivity_at_end),
         state.backward[0] * scale * (1 - lines.reflectivity_at_start),
         float(shares @ state.excitation),
+        shares * amplifier.fiber.length_m @ state.mean * scale,
     )
 
 
@@ -82,6 +83,7 @@ OUTPUTS = {
     "backward ASE": lambda leaving: leaving.backward_w[-12:].sum(),
     "suppression": lambda leaving: np.log(leaving.forward_w[0] / leaving.forward_w[-12:].max()),
     "excitation": lambda leaving: leaving.mean_excitation,
+    "power times length": lambda leaving: leaving.power_length_w_m[0],
 }
 
 

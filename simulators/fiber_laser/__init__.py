@@ -17,6 +17,7 @@ from .chain import (
     Stage,
     flat_seed_ase_w,
 )
+from .constrained_design import ConstrainedOptimum, Limits, constrained_design
 from .cross_section_files import load_spectroscopy
 from .dbr_cavity import Cavity, Grating, Mode
 from .dbr_laser import (
@@ -98,6 +99,7 @@ __all__ = [
     "Cavity",
     "Chain",
     "ChainResult",
+    "ConstrainedOptimum",
     "ConvergenceError",
     "Curve",
     "DbrLaser",
@@ -112,6 +114,7 @@ __all__ = [
     "Identified",
     "InstabilityMargin",
     "Leaving",
+    "Limits",
     "McCumberFit",
     "Mode",
     "Optimum",
@@ -136,6 +139,7 @@ __all__ = [
     "brillouin_stokes",
     "brillouin_threshold",
     "chain_gradient",
+    "constrained_design",
     "core_heating_k",
     "design_from",
     "flat_seed_ase_w",

@@ -1,11 +1,11 @@
-"""The command ``fiber-laser``: run, sweep, optimize and reproduce designs in YAML files."""
+"""The command ``fiber-laser``: run, sweep, optimize, identify and design from YAML files."""
 
 import argparse
 import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import astuple, fields, is_dataclass, replace
+from dataclasses import astuple, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from .design_file import (
 from .gradients import Leaving
 from .optimize import inverse_design
 from .parameter_paths import value_at
-from .quantities import parse_quantity, split_unit
 from .reproduction import Row, reproduce
 from .result_files import save_result
 from .steady_state import ConvergenceError
+from .study_files import full_path, quantity_of, run_design, run_identification
 from .sweep import SweepWarning, band_over_glasses, sweep
 
 REFERENCE = "reference_1018"
@@ -73,7 +73,7 @@ def _run(arguments: argparse.Namespace) -> None:
 def _sweep(arguments: argparse.Namespace) -> None:
     design = load_design(arguments.design)
     path = full_path(design, arguments.input)
-    low, high = (_value(path, text) for text in (arguments.first, arguments.last))
+    low, high = (quantity_of(path, text) for text in (arguments.first, arguments.last))
     if arguments.points < 2:
         raise ValueError(f"points = {arguments.points}: allowed is at least 2")
     values = np.linspace(low, high, arguments.points)
@@ -109,7 +109,7 @@ def _optimize(arguments: argparse.Namespace) -> None:
     bounds = {}
     for name, low, high in arguments.vary:
         path = full_path(design, name)
-        bounds[path.removeprefix("chain.")] = (_value(path, low), _value(path, high))
+        bounds[path.removeprefix("chain.")] = (quantity_of(path, low), quantity_of(path, high))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PhysicalWarning)
         chain = design.seeded_chain()
@@ -122,6 +122,37 @@ def _optimize(arguments: argparse.Namespace) -> None:
     for text in result.warnings:
         print(f"  warning: {text}")
     print(f"{found.evaluations} chains solved")
+
+
+def _identify(arguments: argparse.Namespace) -> None:
+    found, curves = run_identification(arguments.file)
+    for one in found.estimates:
+        print(f"  {one.name:<32} {one.value:.6g}   (95 %: {one.low:.6g} to {one.high:.6g})")
+    print(f"  {'chi squared':<32} {found.chi_squared:.4g} for {found.degrees_of_freedom} degrees")
+    for text in found.report:
+        print(f"  note: {text}")
+    if arguments.plots:
+        from .plots import plot_identification, save_figure
+
+        picture = Path(arguments.output) / "identification.png"
+        _print_saved([save_figure(plot_identification(found, curves), picture)])
+
+
+def _design(arguments: argparse.Namespace) -> None:
+    design, found = run_design(arguments.file)
+    if not found.is_feasible:
+        print(f"no design within the bounds meets all limits ({found.starts} starts); the nearest:")
+    for path, value in found.values.items():
+        print(f"  {path:<32} {value:.6g}   (was {value_at(design.chain, path):.6g})")
+    print(f"  {'output_w':<32} {found.output_w:.6g}")
+    for name, ratio in found.ratios.items():
+        print(f"  {name:<32} {100 * ratio:.1f} % of the limit")
+    print(f"{found.feasible_starts} of {found.starts} starts end at a design that meets all limits")
+    if arguments.plots:
+        from .plots import plot_constrained, save_figure
+
+        picture = Path(arguments.output) / "design.png"
+        _print_saved([save_figure(plot_constrained(found), picture)])
 
 
 def _reproduce(arguments: argparse.Namespace) -> None:
@@ -153,35 +184,6 @@ def table(rows: Sequence[Row], width: int = 48) -> str:
             lines.append("  ".join(padded).rstrip())
         lines.append("" if row is not cells[0] else "-" * (sum(widths) + 8))
     return "\n".join(lines).rstrip()
-
-
-def full_path(design: Design, name: str) -> str:
-    """Return the path of an input; a stage's name replaces its place, units may be omitted.
-
-    For example ``main.fiber.length`` is ``chain.stages[2].fiber.length_m``.
-    """
-    head, _, rest = name.partition(".")
-    for place, stage in enumerate(design.chain.stages):
-        if head == stage.name:
-            name = f"chain.stages[{place}].{rest}"
-    owner, _, last = name.rpartition(".")
-    part = value_at(design, owner) if owner else design
-    if is_dataclass(part):
-        for field in fields(part):
-            if split_unit(field.name)[0] == last:
-                name = f"{owner}.{field.name}" if owner else field.name
-    value = value_at(design, name)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError(f"input {name!r} is not a number")
-    return name
-
-
-def _value(path: str, text: str) -> float:
-    suffix = split_unit(path)[1]
-    try:
-        return float(text) if suffix is None else parse_quantity(path, text, suffix)
-    except ValueError as error:
-        raise ValueError(str(error)) from error
 
 
 def _loss(target: str, power_w: float | None, design: Design) -> Any:
@@ -246,6 +248,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     best.add_argument("--power", type=float, help="wanted output in W")
     best.set_defaults(run=_optimize)
+    fit = commands.add_parser("identify", help="fit parameters of a stage to measured curves")
+    fit.add_argument("file", help="YAML file with design, stage, unknowns and curves")
+    fit.set_defaults(run=_identify)
+    limited = commands.add_parser("design", help="maximise the output under limits")
+    limited.add_argument("file", help="YAML file with design, vary, limits and objective")
+    limited.set_defaults(run=_design)
+    for study in (fit, limited):
+        study.add_argument("--output", default="runs/fiber-laser", help="(default: %(default)s)")
+        study.add_argument("--no-plots", dest="plots", action="store_false")
     again = commands.add_parser("reproduce", help="print the published figures next to ours")
     again.add_argument("design", nargs="?", default=REFERENCE, help="YAML file or packaged name")
     again.add_argument("--output", help="folder for pictures of tuning and of output over pump")

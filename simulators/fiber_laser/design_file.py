@@ -122,38 +122,38 @@ def design_from(content: dict[str, Any]) -> Design:
         ValueError: The mapping is invalid; the message gives the place, the value and the remedy.
     """
     known = ("name", "note", "glass", "ase", "seed", "stages", "surroundings")
-    _refuse_unknown(content, known, "design")
+    refuse_unknown(content, known, "design")
     if "stages" not in content:
         raise ValueError("design: stages is missing")
     glass = _glass(content.get("glass", {}))
-    ase = _build(AseBand, content.get("ase", {}), "ase")
+    ase = build(AseBand, content.get("ase", {}), "ase")
     stages = tuple(
         _stage(stage, glass, f"stages[{place}]")
-        for place, stage in enumerate(_list(content["stages"], "stages"))
+        for place, stage in enumerate(as_list(content["stages"], "stages"))
     )
     if "seed" not in content and not (stages and stages[0].reflectors):
         raise ValueError("design: seed is missing; only an oscillator, with reflectors, needs none")
-    seed = _mapping(content.get("seed", {}), "seed")
+    seed = as_mapping(content.get("seed", {}), "seed")
     laser, signal = _seed(seed, glass) if "seed" in content else (None, None)
     carried = None
     if "suppression" in seed and signal is not None:
         suppression = parse_quantity("seed.suppression", seed["suppression"], "_db")
         resolution = parse_quantity("seed.resolution", seed.get("resolution", "0.02 nm"), "_nm")
         carried = flat_seed_ase_w(signal.power_w, suppression, resolution, ase)
-    noise = _build(FrequencyNoise, seed.get("noise", {}), "seed.noise")
+    noise = build(FrequencyNoise, seed.get("noise", {}), "seed.noise")
     return Design(
         name=str(content.get("name", "design")),
         chain=Chain(signal, stages, ase, glass, carried, noise),
         seed_laser=laser,
-        seed_mount=_build(FiberMount, seed.get("mount", {}), "seed.mount"),
-        surroundings=_build(Surroundings, content.get("surroundings", {}), "surroundings"),
+        seed_mount=build(FiberMount, seed.get("mount", {}), "seed.mount"),
+        surroundings=build(Surroundings, content.get("surroundings", {}), "surroundings"),
         note=str(content.get("note", "")),
     )
 
 
 def _seed(seed: dict[str, Any], glass: Spectroscopy) -> tuple[DbrLaser | None, Signal]:
     known = ("signal", "laser", "mount", "suppression", "resolution", "noise", "linewidth")
-    _refuse_unknown(seed, known, "seed")
+    refuse_unknown(seed, known, "seed")
     if ("signal" in seed) == ("laser" in seed):
         raise ValueError("seed: give either signal or laser")
     laser = _laser(seed["laser"], glass) if "laser" in seed else None
@@ -161,7 +161,7 @@ def _seed(seed: dict[str, Any], glass: Spectroscopy) -> tuple[DbrLaser | None, S
         solved = lasing(laser)
         signal = Signal(solved.mode.wavelength_nm, solved.output_w)
     else:
-        signal = _build(Signal, seed["signal"], "seed.signal")
+        signal = build(Signal, seed["signal"], "seed.signal")
     if "linewidth" in seed:
         if signal.linewidth_hz:
             raise ValueError("seed: give either linewidth or signal.linewidth")
@@ -171,9 +171,9 @@ def _seed(seed: dict[str, Any], glass: Spectroscopy) -> tuple[DbrLaser | None, S
 
 
 def _glass(content: Any) -> Spectroscopy:
-    content = _mapping(content, "glass")
+    content = as_mapping(content, "glass")
     known = ("name", "lifetime", "temperature", "absorption_file", "emission_file")
-    _refuse_unknown(content, known, "glass")
+    refuse_unknown(content, known, "glass")
     lifetime = LIFETIME_S
     if "lifetime" in content:
         lifetime = parse_quantity("glass.lifetime", content["lifetime"], "_s")
@@ -193,41 +193,41 @@ def _glass(content: Any) -> Spectroscopy:
 
 
 def _laser(content: Any, glass: Spectroscopy) -> DbrLaser:
-    rest = _mapping(content, "seed.laser")
-    cavity = _mapping(rest.pop("cavity", {}), "seed.laser.cavity")
+    rest = as_mapping(content, "seed.laser")
+    cavity = as_mapping(rest.pop("cavity", {}), "seed.laser.cavity")
     gratings = {
-        side: _build(Grating, cavity.pop(side, {}), f"seed.laser.cavity.{side}")
+        side: build(Grating, cavity.pop(side, {}), f"seed.laser.cavity.{side}")
         for side in ("back", "front")
     }
-    built = _build(Cavity, cavity, "seed.laser.cavity", **gratings)
-    return _build(DbrLaser, rest, "seed.laser", cavity=built, spectroscopy=glass)
+    built = build(Cavity, cavity, "seed.laser.cavity", **gratings)
+    return build(DbrLaser, rest, "seed.laser", cavity=built, spectroscopy=glass)
 
 
 def _stage(content: Any, glass: Spectroscopy, where: str) -> Stage:
-    rest = _mapping(content, where)
+    rest = as_mapping(content, where)
     parts: dict[str, Any] = {"fiber": _fiber(rest.pop("fiber", {}), glass, f"{where}.fiber")}
     parts["pumps"] = tuple(
-        _build(Pump, pump, f"{where}.pumps[{place}]")
-        for place, pump in enumerate(_list(rest.pop("pumps", []), f"{where}.pumps"))
+        build(Pump, pump, f"{where}.pumps[{place}]")
+        for place, pump in enumerate(as_list(rest.pop("pumps", []), f"{where}.pumps"))
     )
     if "reflectors" in rest:
         parts["reflectors"] = tuple(
-            _build(Reflector, mirror, f"{where}.reflectors[{place}]")
-            for place, mirror in enumerate(_list(rest.pop("reflectors"), f"{where}.reflectors"))
+            build(Reflector, mirror, f"{where}.reflectors[{place}]")
+            for place, mirror in enumerate(as_list(rest.pop("reflectors"), f"{where}.reflectors"))
         )
     if not parts["pumps"]:
         raise ValueError(f"{where}.pumps is missing: a stage needs at least one pump")
     for key, kind in (("input_filter", BandpassFilter), ("added_noise", FrequencyNoise)):
         if key in rest:
-            parts[key] = _build(kind, rest.pop(key), f"{where}.{key}")
-    return _build(Stage, rest, where, **parts)
+            parts[key] = build(kind, rest.pop(key), f"{where}.{key}")
+    return build(Stage, rest, where, **parts)
 
 
 def _fiber(content: Any, glass: Spectroscopy, where: str) -> Fiber:
     """Return a fiber from its ions per m³, or from the vendor's cladding absorption."""
-    rest = _mapping(content, where)
+    rest = as_mapping(content, where)
     if "cladding_absorption" not in rest:
-        return _build(Fiber, rest, where)
+        return build(Fiber, rest, where)
     absorption = parse_quantity(
         f"{where}.cladding_absorption", rest.pop("cladding_absorption"), "_db_per_m"
     )
@@ -241,22 +241,21 @@ def _fiber(content: Any, glass: Spectroscopy, where: str) -> Fiber:
     if "ytterbium" in rest:
         raise ValueError(f"{where}: give either ytterbium or cladding_absorption")
     density = ytterbium_from_cladding_absorption(absorption, at_nm, core, cladding, glass)
-    fiber = _build(Fiber, rest, where, ytterbium_per_m3=density)
+    fiber = build(Fiber, rest, where, ytterbium_per_m3=density)
     return replace(fiber, ytterbium_per_m3=density * fiber.core_area_m2 / fiber.doped_area_m2)
 
 
-def _build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
+def build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
     """Return a dataclass from a mapping whose keys are its fields without their units."""
-    content = _mapping(content, where)
+    content = as_mapping(content, where)
     by_key = {split_unit(field.name)[0]: field for field in fields(kind)}  # type: ignore[arg-type]
-    _refuse_unknown(content, [key for key in by_key if by_key[key].name not in parts], where)
+    refuse_unknown(content, [key for key in by_key if by_key[key].name not in parts], where)
     values = dict(parts)
     for key, value in content.items():
         field = by_key[key]
         suffix = split_unit(field.name)[1]
-        values[field.name] = (
-            value if suffix is None else parse_quantity(f"{where}.{key}", value, suffix)
-        )
+        has_unit = suffix is not None and value is not None
+        values[field.name] = parse_quantity(f"{where}.{key}", value, suffix) if has_unit else value
     for key, field in by_key.items():
         optional = field.default is not MISSING or field.default_factory is not MISSING
         if field.name not in values and not optional:
@@ -269,7 +268,8 @@ def _build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built
         raise ValueError(f"{where}: {error}") from error
 
 
-def _refuse_unknown(content: Any, known: Any, where: str) -> None:
+def refuse_unknown(content: Any, known: Any, where: str) -> None:
+    """Raise for a key that is not known; the message gives the nearest known key."""
     if not isinstance(content, dict):
         raise ValueError(f"{where} = {content!r}: expected a mapping")
     for key in content:
@@ -279,13 +279,15 @@ def _refuse_unknown(content: Any, known: Any, where: str) -> None:
             raise ValueError(f"{where}.{key} is unknown: allowed is {', '.join(known)}{hint}")
 
 
-def _mapping(content: Any, where: str) -> dict[str, Any]:
+def as_mapping(content: Any, where: str) -> dict[str, Any]:
+    """Return a copy of a mapping, or raise with its place."""
     if not isinstance(content, dict):
         raise ValueError(f"{where} = {content!r}: expected a mapping")
     return dict(content)
 
 
-def _list(content: Any, where: str) -> list[Any]:
+def as_list(content: Any, where: str) -> list[Any]:
+    """Return a list, or raise with its place."""
     if not isinstance(content, list):
         raise ValueError(f"{where} = {content!r}: expected a list")
     return content

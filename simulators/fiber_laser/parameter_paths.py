@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .quantities import split_unit
+
 _STEP = re.compile(r"\.?([A-Za-z_]\w*)|\[(\d+)\]")
 
 
@@ -18,6 +20,26 @@ def value_at(design: Any, path: str) -> Any:
     for step in _steps(path):
         design = _part(design, step, path)
     return design
+
+
+def completed(design: Any, path: str) -> str:
+    """Return a path with the unit of its last name, which may be omitted.
+
+    For example ``fiber.length`` is ``fiber.length_m``.
+
+    Raises:
+        ValueError: The path does not exist, or its value is not a number.
+    """
+    owner, _, last = path.rpartition(".")
+    part = value_at(design, owner) if owner else design
+    if is_dataclass(part):
+        for field in fields(part):
+            if split_unit(field.name)[0] == last:
+                path = f"{owner}.{field.name}" if owner else field.name
+    value = value_at(design, path)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"input {path!r} is not a number")
+    return path
 
 
 def with_value(design: Any, path: str, value: Any) -> Any:

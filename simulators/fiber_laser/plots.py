@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,9 @@ import numpy as np
 from .amplifier import PhysicalWarning
 from .amplifier_result import AmplifierResult
 from .chain import ChainResult
+from .constrained_design import ConstrainedOptimum
 from .design import Design
+from .identification import Curve, Identified
 from .light import Direction, Pump, Signal
 from .quantities import Array
 from .reproduction import (
@@ -42,6 +45,7 @@ def plot_stage(result: AmplifierResult, title: str = "") -> "Figure":
     axes[0, 1].set(xlabel="position (m)", ylabel="excited ions (%)")
     axes[1, 0].plot(middles, result.heat_w_per_m)
     axes[1, 0].set(xlabel="position (m)", ylabel="heat (W/m)")
+    axes[1, 1].set_visible(amplifier.ase_bins is not None)
     if amplifier.ase_bins is not None:
         directions: tuple[Direction, ...] = ("forward", "backward")
         for direction in directions:
@@ -78,9 +82,16 @@ def plot_power_curve(pump_w: Array, output_w: Array, slope: float) -> "Figure":
 
 
 def plot_sweep(values: Array, figures: list[dict[str, float]], label: str) -> "Figure":
-    """Plot each figure that varies over the swept input."""
-    names = [name for name in figures[0] if len({one[name] for one in figures}) > 1]
-    names = [name for name in names if name not in ("photon_balance", "grid_error")]
+    """Plot each figure that varies over the swept input; equal series are drawn once."""
+    names: list[str] = []
+    drawn: list[Array] = []
+    for name in figures[0]:
+        series = np.array([one[name] for one in figures])
+        changes = np.isfinite(series).any() and not np.allclose(series, series[0], rtol=1e-9)
+        known = any(np.array_equal(series, other, equal_nan=True) for other in drawn)
+        if changes and not known and name not in ("photon_balance", "grid_error"):
+            names.append(name)
+            drawn.append(series)
     columns = 3
     rows = max(1, -(-len(names) // columns))
     figure, axes = _figure(rows, columns, "")
@@ -89,6 +100,37 @@ def plot_sweep(values: Array, figures: list[dict[str, float]], label: str) -> "F
         axis.set(xlabel=label, ylabel=name)
     for axis in axes.flat[len(names) :]:
         axis.set_visible(False)
+    return figure
+
+
+def plot_identification(found: Identified, curves: Sequence[Curve]) -> "Figure":
+    """Plot measured and modelled values of each curve; a spectrum is drawn as its sum."""
+    figure, axes = _figure(1, len(curves), "")
+    for curve, model, axis in zip(curves, found.modelled, axes.flat, strict=True):
+        count = len(curve.inputs)
+        measured, modelled = (one.reshape(count, -1).sum(1) for one in (curve.measured, model))
+        error = curve.relative_error * measured
+        axis.errorbar(curve.inputs, measured, error, fmt=".", label="measured")
+        axis.plot(curve.inputs, modelled, "-", lw=0.8, label="model")
+        axis.set(xlabel=curve.path, ylabel=curve.quantity)
+        axis.legend(fontsize="small")
+    return figure
+
+
+def plot_constrained(found: ConstrainedOptimum) -> "Figure":
+    """Plot the powers along the last stage and the ratio of each limit."""
+    figure, axes = _figure(1, 2, f"{found.output_w:.1f} W")
+    output = found.result.output
+    axes[0, 0].plot(output.edges_m, output.main_power_w, label="signal")
+    pump = len(output.amplifier.signals)
+    backward = output.amplifier.pumps[0].direction == "backward"
+    powers = output.backward_w if backward else output.forward_w
+    axes[0, 0].plot(output.edges_m, powers[:, pump], label="pump")
+    axes[0, 0].set(xlabel="position (m)", ylabel="power (W)")
+    axes[0, 0].legend(fontsize="small")
+    axes[0, 1].barh(list(found.ratios), [100 * ratio for ratio in found.ratios.values()])
+    axes[0, 1].axvline(100, color="k", lw=0.8)
+    axes[0, 1].set(xlabel="of the limit (%)")
     return figure
 
 

@@ -39,10 +39,14 @@ _UNITS: dict[str, dict[str, float]] = {
     "white": {"Hz^2/Hz": 1},
     "walk": {"Hz^3": 1},
     "convection": {"W/m^2/K": 1},
+    "heat": {"W/m": 1, "mW/m": 1e-3, "kW/m": 1e3},
+    "scattering gain": {"m/W": 1},
 }
 # Suffix of a name -> dimension and unit, the longest suffix first.
 SUFFIXES: dict[str, tuple[str, str]] = {
     "_w_per_m2_k": ("convection", "W/m^2/K"),
+    "_w_per_m": ("heat", "W/m"),
+    "_m_per_w": ("scattering gain", "m/W"),
     "_hz2_per_hz": ("white", "Hz^2/Hz"),
     "_db_per_m": ("attenuation", "dB/m"),
     "_per_m3": ("density", "1/m^3"),

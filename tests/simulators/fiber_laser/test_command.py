@@ -14,7 +14,8 @@ from lightning_plugins.simulators.fiber_laser import (
     load_result,
     save_result,
 )
-from lightning_plugins.simulators.fiber_laser.command import full_path, main
+from lightning_plugins.simulators.fiber_laser.command import main
+from lightning_plugins.simulators.fiber_laser.study_files import full_path
 
 SMALL = """
 glass: {name: liekki}

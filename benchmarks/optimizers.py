@@ -1,21 +1,21 @@
-"""What the steps of our optimizers cost, as ratios of process CPU time to PyTorch's, in one run.
+"""Costs of the optimizer steps, as ratios of process CPU time to PyTorch's, in one run.
 
-A step of the optimizer alone, transform and update, is compared with ``AdamW(fused=True)``, which
-moves 28 bytes a parameter in single precision: it reads weight, gradient and both moments, and
-writes all but the gradient. On a CPU the memory is not what the power costs:
+The optimizer step alone (transform and update) is compared with ``AdamW(fused=True)``, which moves
+28 bytes per parameter in single precision: it reads weight, gradient and both moments, and writes
+all but the gradient. On a CPU, memory does not determine the cost of the power:
 
-- A transform that is a pass of its own adds 8 bytes, to 36, so it could cost no less than 1.3 if
-  nothing were computed.
-- Computed it must be, a logarithm and an exponential for each element, which is what the eager
-  figure shows (``aten::pow`` is slower still). ``compile=True`` takes them from the bits of the
-  number with polynomials of degree 6 and 5.
-- Below that is one kernel for transform and update, with nothing read twice. A probe of ours came
-  to 1.5, by writing AdamW again; ``torch.compile`` over PyTorch's own step with the transform
-  inside came to 6. We keep PyTorch's update as it is, every optimizer's, and pay the second pass.
+- A separate pass for the transform adds 8 bytes, which gives 36. Without any computation, the ratio
+  would be at least 1.3.
+- The transform computes a logarithm and an exponential per element, which dominate the eager figure
+  (``aten::pow`` is even slower). ``compile=True`` computes them from the bits of the number with
+  polynomials of degree 6 and 5.
+- A single kernel for transform and update would read nothing twice. An experimental kernel that
+  reimplements AdamW reached 1.5; ``torch.compile`` over PyTorch's own step with the transform
+  inside reached 6. We keep PyTorch's update of every optimizer and accept the second pass.
 
 usage: python benchmarks/optimizers.py [--pairs 32] [--steps 5] [--threads 1]
 
-The peers are optional: pip install --no-deps pytorch_optimizer heavyball
+The other libraries are optional: pip install --no-deps pytorch_optimizer heavyball
 """
 
 import argparse
@@ -50,7 +50,7 @@ MakeOptimizer = Callable[[Named], Optimizer]
 
 
 def llama(dtype: torch.dtype = torch.float32, hidden: int = HIDDEN) -> Named:
-    """Parameters of a LLaMA's shapes and names."""
+    """Return parameters with the shapes and names of a LLaMA."""
     shapes = {"model.embed_tokens": (VOCABULARY, hidden), "lm_head": (VOCABULARY, hidden)}
     for layer in (f"model.layers.{index}" for index in range(LAYERS)):
         shapes |= {f"{layer}.self_attn.{name}_proj": (hidden, hidden) for name in "qkvo"}
@@ -61,7 +61,7 @@ def llama(dtype: torch.dtype = torch.float32, hidden: int = HIDDEN) -> Named:
 
 
 def gpt2() -> Named:
-    """As many in Hugging Face's GPT-2, whose queries, keys and values are one tensor."""
+    """Return as many parameters of Hugging Face's GPT-2, with fused queries, keys and values."""
     shapes = {"transformer.wte": (VOCABULARY, HIDDEN), "transformer.wpe": (1024, HIDDEN)}
     for layer in (f"transformer.h.{index}" for index in range(LAYERS)):
         shapes |= {
@@ -84,7 +84,7 @@ def _parameters(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> Named
 
 
 class Paper:
-    """The transform as the authors' code has it, a line for each parameter, then AdamW."""
+    """The authors' transform, one expression per parameter, followed by AdamW."""
 
     def __init__(self, named: Named) -> None:
         self.parameters = [parameter for _, parameter in named]
@@ -96,7 +96,7 @@ class Paper:
 
 
 def in_pytorch_optimizer(named: Named) -> Any:
-    """A wrapper of the library's kind, its ``OrthoGrad`` with the power as the projection."""
+    """A wrapper like the library's ``OrthoGrad``, with the power as the projection."""
     from pytorch_optimizer import OrthoGrad
 
     class PowerGrad(OrthoGrad):
@@ -108,7 +108,7 @@ def in_pytorch_optimizer(named: Named) -> Any:
 
 
 def in_heavyball(named: Named, compile_step: bool = False) -> Any:
-    """A transform without state in its chain, before its own Adam, which it compiles."""
+    """A stateless transform in the library's chain, before its own compiled Adam."""
     import heavyball
     from heavyball import chainable
 
@@ -122,12 +122,12 @@ def in_heavyball(named: Named, compile_step: bool = False) -> Any:
             functions = (sign_power, chainable.update_by_adam)
             super().__init__(params, defaults, fns=functions, compile_step=compile_step)
 
-    heavyball.utils.compile_mode = "default"  # its own, max-autotune, is for GPUs
+    heavyball.utils.compile_mode = "default"  # its default, max-autotune, is for GPUs
     return Powered([parameter for _, parameter in named])
 
 
 def steps_of(make: Callable[[Named], Any], named: Named, steps: int) -> Callable[[], float]:
-    """A block of ``steps``: CPU seconds of ``step`` alone, the gradients restored before each."""
+    """Return a block that times ``steps`` calls of ``step``; gradients are restored before each."""
     generator = torch.Generator().manual_seed(1)
     originals = [1e-3 * torch.randn(p.shape, generator=generator).to(p.dtype) for _, p in named]
     optimizer = make(named)
@@ -148,7 +148,7 @@ def steps_of(make: Callable[[Named], Any], named: Named, steps: int) -> Callable
 
 
 def tiny_language_model(make: MakeOptimizer, steps: int) -> Callable[[], float]:
-    """A block of whole training steps of the recipe ``language_model/tiny``, 2048 tokens each."""
+    """Return a block of training steps of the recipe ``language_model/tiny``, 2048 tokens each."""
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2}
     config = {**shape, "num_attention_heads": 2, "tie_word_embeddings": True}
@@ -174,7 +174,7 @@ def tiny_language_model(make: MakeOptimizer, steps: int) -> Callable[[], float]:
 
 
 def authors_line(parameters: list[nn.Parameter]) -> None:
-    """The transform as the authors' code has it."""
+    """The transform of the authors' code."""
     for p in parameters:
         assert p.grad is not None
         p.grad = torch.sign(p.grad) * torch.pow(torch.abs(p.grad) + 1e-8, P)
@@ -216,7 +216,7 @@ def main() -> None:
         try:
             blocks = steps_of(base, make_named(), steps), steps_of(arm, make_named(), steps)
         except ImportError as error:
-            print(f"{what:<62} absent: pip install --no-deps {error.name}")
+            print(f"{what:<62} not installed: pip install --no-deps {error.name}")
             return
         show(what, paired_ratio(*blocks, pairs))
 
@@ -225,7 +225,7 @@ def main() -> None:
         print(f"\nstep of the optimizer, transform and update / AdamW(fused=True), {dtype}")
         for name, arm in ARMS.items():
             compare(name, fused, arm, partial(llama, dtype))
-    print("\nstep by blocks / the same optimizer without")
+    print("\nblockwise step / the same optimizer without blocks")
     blockwise = partial(BlockwiseAdamW, fused=True)
     compare("BlockwiseAdamW, LLaMA", fused, blockwise, llama)
     compare("BlockwiseAdamW, GPT-2 with fused projections", fused, blockwise, gpt2)

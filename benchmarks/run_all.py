@@ -1,12 +1,12 @@
-"""Every benchmark, one after the other, each with its peers in an environment of their own.
+"""Runs every benchmark, each with the libraries that it compares in a separate environment.
 
 usage: python benchmarks/run_all.py [NAME ...] [--output runs/bench]
 
-An environment sees this one's packages and adds the peers, which may shadow some of them; it is
-made once, in ``OUTPUT/environments``, and again when the list of peers changes. A peer that cannot
-be installed is told in the table, and its benchmark runs without it. What a benchmark prints is in
-``OUTPUT/NAME.txt``; all ratios, with the versions of the peers, are in ``table.json``, and with
-what was printed in ``table.md``. The exit code is 1 if a benchmark ended with an error.
+An environment uses the packages of the current one and adds the other libraries, which may shadow
+some of them. It is created once, in ``OUTPUT/environments``, and again when the list changes. The
+table names a library that cannot be installed, and the benchmark runs without it. The output of a
+benchmark is in ``OUTPUT/NAME.txt``; all ratios and the versions of the libraries are in
+``table.json``, and with the output in ``table.md``. The exit code is 1 if a benchmark failed.
 """
 
 import argparse
@@ -64,7 +64,7 @@ BENCHMARKS = (
 
 @dataclass
 class Outcome:
-    """What came of a benchmark."""
+    """The result of a benchmark."""
 
     name: str
     exit_code: int
@@ -93,7 +93,7 @@ def main() -> int:
 
 
 def run(benchmark: Benchmark, output: Path) -> Outcome:
-    """Run one, with what it prints in a file and its ratios in the outcome."""
+    """Run one benchmark; write its output to a file and return its ratios."""
     print(f"bench: {benchmark.name}", flush=True)
     python, remark = environment(benchmark, output)
     asks_for_python = "{python}" in benchmark.arguments
@@ -122,7 +122,7 @@ def run(benchmark: Benchmark, output: Path) -> Outcome:
 
 
 def ratios_of(text: str) -> list[tuple[str, str]]:
-    """What is compared, with the heading that it stands under, and its ratio."""
+    """Return the compared items, with their headings, and the ratios."""
     ratios, section, heading, before = [], "", "", ""
     for line in text.splitlines():
         found, is_indented = RATIO.match(line), line.startswith(" ")
@@ -140,7 +140,7 @@ def ratios_of(text: str) -> list[tuple[str, str]]:
 
 
 def environment(benchmark: Benchmark, output: Path) -> tuple[Path, str]:
-    """An interpreter that sees our packages and the peers, and what could not be installed."""
+    """Return an interpreter with all libraries, and a remark on missing ones."""
     if not benchmark.peers:
         return Path(sys.executable), ""
     wanted = json.dumps([sys.version, sys.prefix, *benchmark.peers])
@@ -156,7 +156,7 @@ def environment(benchmark: Benchmark, output: Path) -> tuple[Path, str]:
         failed = [peer for peer in benchmark.peers if not install(python, peer)]
         write_text_atomically(missing, ", ".join(failed))
     absent = missing.read_text("utf-8")
-    return python, f"not to be installed here: {absent}" if absent else ""
+    return python, f"could not be installed: {absent}" if absent else ""
 
 
 def install(python: Path, peer: str) -> bool:
@@ -166,7 +166,7 @@ def install(python: Path, peer: str) -> bool:
 
 
 def versions(python: Path, peers: tuple[str, ...]) -> dict[str, str]:
-    """The peers that ``python`` sees, and torch."""
+    """Return the versions of the other libraries and torch in ``python``."""
     program = (
         "import importlib.metadata as m, json, sys\n"
         "found = {}\n"
@@ -183,7 +183,7 @@ def versions(python: Path, peers: tuple[str, ...]) -> dict[str, str]:
 
 
 def write_table(outcomes: list[Outcome], output: Path) -> None:
-    """``table.json`` and ``table.md`` of the benchmarks that ended so far."""
+    """Write ``table.json`` and ``table.md`` of the finished benchmarks."""
     rows = [asdict(outcome) for outcome in outcomes]
     write_text_atomically(output / "table.json", json.dumps(rows, indent=1) + "\n")
     lines = ["| benchmark | what | ratio of CPU time [95 %] |", "|---|---|---|"]
@@ -191,7 +191,7 @@ def write_table(outcomes: list[Outcome], output: Path) -> None:
         lines += [f"| {outcome.name} | {what} | {ratio} |" for what, ratio in outcome.ratios]
     lines += ["", "| benchmark | minutes | ended | versions | remark |", "|---|---|---|---|---|"]
     for outcome in outcomes:
-        ended = "well" if outcome.exit_code == 0 else f"with exit code {outcome.exit_code}"
+        ended = "successfully" if outcome.exit_code == 0 else f"with exit code {outcome.exit_code}"
         peers = ", ".join(f"{name} {version}" for name, version in outcome.peers.items())
         lines.append(
             f"| {outcome.name} | {outcome.minutes:.1f} | {ended} | {peers} | {outcome.remark} |"

@@ -1,4 +1,4 @@
-"""Writes the tables of docs/scale.md from docs/scale.json; with --check it only compares.
+"""Writes the tables of docs/scale.md from docs/scale.json; with --check, only compares them.
 
 usage: scale_table.py [--check]
 """
@@ -49,7 +49,7 @@ PLUGINS = (
     "DecentralizedStrategy",
     "SimulatedDecentralizedStrategy",
 )
-# A strategy is beside no other one.
+# A strategy cannot be combined with another strategy.
 ITSELF = {
     "DecentralizedStrategy": "decentralized",
     "SimulatedDecentralizedStrategy": "decentralized_simulated",
@@ -60,7 +60,7 @@ PART = re.compile(
 
 
 def main(arguments: list[str]) -> int:
-    """Write the page, or compare with it; the exit code of the program."""
+    """Write the page, or compare with it; return the exit code."""
     page = DOCS / "scale.md"
     before = page.read_text("utf-8")
     entries = json.loads((DOCS / "scale.json").read_text("utf-8"))
@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
 
 
 def tables(entries: list[dict[str, str]]) -> str:
-    """A table for each device; plugins with equal cells share a row."""
+    """Return one table per device; plugins with equal cells share a row."""
     cells = {(e["plugin"], e["strategy"], e["device"]): e for e in entries}
     known = {(p, s, d) for p in PLUGINS for s in STRATEGIES for d in DEVICES}
     if unknown := cells.keys() - known:
@@ -81,7 +81,7 @@ def tables(entries: list[dict[str, str]]) -> str:
 
 
 def table(cells: dict[tuple[str, str, str], dict[str, str]], device: str) -> str:
-    """Heading and rows of one device."""
+    """Return heading and rows of one device."""
     rows: dict[tuple[str, ...], list[str]] = {}
     for plugin in PLUGINS:
         own = tuple(said(cells.get((plugin, s, device)), plugin, s) for s in STRATEGIES)
@@ -96,7 +96,7 @@ def table(cells: dict[tuple[str, str, str], dict[str, str]], device: str) -> str
 
 
 def said(entry: dict[str, str] | None, plugin: str, strategy: str) -> str:
-    """What a cell says."""
+    """Return the text of a cell."""
     if ITSELF.get(plugin, strategy) != strategy:
         return "-"
     if entry is None:

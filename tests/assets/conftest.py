@@ -1,4 +1,4 @@
-"""Small artefacts in a folder, which pip takes for a package index."""
+"""Small artefacts in a folder that pip uses as a package index."""
 
 import hashlib
 import io
@@ -23,7 +23,7 @@ PATTERNS = ("poems/data/*",)
 
 @dataclass(frozen=True)
 class LocalIndex:
-    """A folder of artefacts, and what makes pip look nowhere else."""
+    """A folder of artefacts, and the options that restrict pip to it."""
 
     folder: Path
 
@@ -75,7 +75,7 @@ class LocalIndex:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LocalIndex:
-    """An empty index; pip's own configuration is out of sight."""
+    """An empty index; pip's own configuration is not used."""
     for name in [name for name in os.environ if name.startswith("PIP_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)

@@ -1,4 +1,4 @@
-"""``lightning-plugins assets``: what it prints and how it ends."""
+"""Output and exit code of ``lightning-plugins assets``."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ def _own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTNING_PLUGINS_ASSETS", str(cache))
 
 
-def test_the_cache_folder_is_the_variable_else_the_users_cache(
+def test_the_cache_folder_is_the_variable_or_the_users_cache(
     cache: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     assert cache_folder() == cache
@@ -35,7 +35,7 @@ def test_list_names_every_asset_with_licence_and_state(
         assert asset.licence in printed
 
 
-def test_path_of_a_missing_asset_ends_with_2_and_one_line(
+def test_path_of_a_missing_asset_exits_with_2_and_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert command.main(["path", "shakespeare"]) == 2
@@ -43,7 +43,7 @@ def test_path_of_a_missing_asset_ends_with_2_and_one_line(
     assert "`lightning-plugins assets install shakespeare`" in line
 
 
-def test_install_goes_on_after_one_asset_failed_and_ends_with_2(
+def test_install_continues_after_one_asset_failed_and_exits_with_2(
     index: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tried = []

@@ -1,4 +1,4 @@
-"""An asset is installed whole, from the pinned bytes, or not at all."""
+"""An asset is installed completely, from the pinned bytes, or not at all."""
 
 import json
 import sys
@@ -24,7 +24,7 @@ def files_below(folder: Path) -> set[str]:
 
 @pytest.fixture
 def unpack_only(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
-    """Spares the second that pip takes: ``install`` then finds this artefact downloaded."""
+    """Skip pip, which takes a second: ``install`` finds this artefact already downloaded."""
 
     def use(artefact: Path) -> None:
         monkeypatch.setattr(install_module, "download", lambda *args, **kwargs: artefact)
@@ -84,7 +84,7 @@ def test_an_installed_asset_is_not_downloaded_again(
     assert lines == ["poems 1.0: installed"]
 
 
-def test_a_whole_asset_in_a_read_only_cache_counts_as_installed(
+def test_a_complete_asset_in_a_read_only_cache_counts_as_installed(
     index: Any,
     cache: Path,
     unpack_only: Callable[[Path], None],
@@ -97,12 +97,12 @@ def test_a_whole_asset_in_a_read_only_cache_counts_as_installed(
     def refuse(*args: object) -> None:
         raise PermissionError("read-only file system")
 
-    # Root may write anywhere, so the file's mode alone would prove nothing.
+    # Root can write anywhere, so the file's mode alone is not sufficient.
     monkeypatch.setattr(install_module, "process_lock", refuse)
     assert install(asset, cache=cache) == cache / "poems-1.0"
 
 
-def test_other_bytes_than_the_pinned_are_refused_after_three_tries(
+def test_bytes_other_than_the_pinned_ones_are_refused_after_three_tries(
     index: Any, cache: Path, with_other_hash: Callable[..., Any]
 ) -> None:
     asset = with_other_hash(index.add_wheel())
@@ -155,7 +155,7 @@ def test_an_absolute_member_is_refused(
     assert not (tmp_path / "outside.txt").exists()
 
 
-def test_an_artefact_without_a_promised_file_is_refused(
+def test_an_artefact_without_a_file_of_the_catalogue_is_refused(
     index: Any, cache: Path, unpack_only: Callable[[Path], None]
 ) -> None:
     asset = replace(index.add_wheel(), files=("poems/data/*", "poems/music/*"))
@@ -176,7 +176,7 @@ def cut_short(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [change_a_byte, cut_short, Path.unlink])
-def test_a_damaged_file_is_named_and_a_new_install_heals_it(
+def test_a_damaged_file_is_named_and_a_new_install_repairs_it(
     index: Any,
     cache: Path,
     unpack_only: Callable[[Path], None],
@@ -218,11 +218,11 @@ def test_an_unreadable_manifest_counts_as_damage(
         asset_path("poems", cache=cache, catalogue=(asset,))
 
 
-def test_a_missing_asset_is_answered_with_the_command_that_installs_it(cache: Path) -> None:
+def test_the_error_for_a_missing_asset_contains_the_install_command(cache: Path) -> None:
     with pytest.raises(FileNotFoundError, match="`lightning-plugins assets install shakespeare`"):
         asset_path("shakespeare", cache=cache)
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(cache: Path) -> None:
+def test_the_error_for_an_unknown_name_suggests_the_nearest(cache: Path) -> None:
     with pytest.raises(ValueError, match=r"did you mean 'shakespeare'\?"):
         asset_path("shakespear", cache=cache)

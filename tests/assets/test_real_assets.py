@@ -1,4 +1,4 @@
-"""The four assets, where they are installed: the files that the tasks read are there."""
+"""The installed assets contain the files that the tasks read."""
 
 import pytest
 

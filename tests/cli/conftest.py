@@ -32,7 +32,7 @@ class FailsInTraining(Callback):
 
 @pytest.fixture
 def users_folder(tmp_path, monkeypatch):
-    """The current directory, with a module ``my_pkg`` of the user's."""
+    """The current directory, with a user's module ``my_pkg``."""
     (tmp_path / "my_pkg.py").write_text(MY_PACKAGE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -42,7 +42,7 @@ def users_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def command(users_folder, capsys):
-    """Run the command line here; what it answered."""
+    """Run the command line in this process and return its output."""
 
     def run(*arguments):
         code = main(list(arguments))
@@ -54,7 +54,7 @@ def command(users_folder, capsys):
 
 @pytest.fixture
 def fit(command):
-    """``fit`` for three batches, without output."""
+    """Run ``fit`` for three batches, without output."""
 
     def run(*options):
         quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

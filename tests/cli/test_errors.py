@@ -1,4 +1,4 @@
-"""Each mistake is one line with exit code 2."""
+"""Each user error is reported in one line with exit code 2."""
 
 import sys
 
@@ -36,7 +36,7 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         ),
     ],
 )
-def test_a_mistake_is_one_line(fit, options, told):
+def test_a_user_error_is_reported_in_one_line(fit, options, told):
     answer = fit(*options)
     assert told in answer.err
     assert answer.err.count("\n") == 1
@@ -44,7 +44,7 @@ def test_a_mistake_is_one_line(fit, options, told):
     assert answer.code == 2
 
 
-def test_a_missing_extra_is_one_line_with_the_command(fit, monkeypatch):
+def test_a_missing_package_is_one_line_with_the_install_command(fit, monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     answer = fit("--config", "image/digits", "--model.init_args.network=vit_tiny_patch16_224")
     assert answer.code == 2
@@ -59,7 +59,7 @@ def test_broken_yaml_is_one_line(fit, users_folder):
     assert answer.err.count("\n") == 1
 
 
-def test_a_run_that_cannot_be_is_refused_before_data_is_prepared(fit):
+def test_an_invalid_configuration_is_refused_before_data_is_prepared(fit):
     answer = fit(
         *MINE,
         "--trainer.callbacks+=LateSAM",
@@ -90,7 +90,7 @@ def test_an_unknown_command_is_one_line(command, word):
     assert f"no command named '{word}'" in answer.err
 
 
-def test_without_a_command_the_usage_is_shown(command):
+def test_without_a_command_the_usage_is_printed(command):
     answer = command()
     assert answer.code == 2
     assert "usage: lightning-plugins" in answer.out

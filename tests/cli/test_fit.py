@@ -12,7 +12,7 @@ from lightning_plugins.cli import PluginCLIMixin
 MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
 
 
-def test_it_trains_a_recipe_as_a_module_of_python(users_folder):
+def test_a_recipe_trains_with_python_dash_m(users_folder):
     run = subprocess.run(
         [
             *(sys.executable, "-m", "lightning_plugins", "fit", "--config", "late_sam/digits"),
@@ -27,7 +27,7 @@ def test_it_trains_a_recipe_as_a_module_of_python(users_folder):
     assert "sam/loss_gap" in log.read_text()
 
 
-def test_it_trains_classes_of_the_users_own_folder(fit):
+def test_classes_in_the_current_directory_are_found(fit):
     answer = fit(*MINE, "--trainer.logger=false", "--trainer.callbacks+=LateSAM")
     assert answer.code == 0, answer.err
     assert "prepared" in answer.out
@@ -75,20 +75,20 @@ def test_a_schedule_on_the_command_line_advances_every_step(tmp_path):
 
 
 @pytest.mark.parametrize("optimizer", [[], ["--optimizer=Adam"]])
-def test_without_a_schedule_it_is_what_lightning_makes(optimizer):
+def test_without_a_schedule_the_optimizer_is_configured_as_by_lightning(optimizer):
     cli = parsed(*optimizer)
     configured = cli.model.configure_optimizers()
     expected = torch.optim.Adam if optimizer else tuple  # BoringModel's own
     assert isinstance(configured, expected)
 
 
-def test_a_file_of_the_users_is_taken_where_a_recipe_is(fit, users_folder):
+def test_a_users_file_is_accepted_in_place_of_a_recipe(fit, users_folder):
     (users_folder / "mine.yaml").write_text("model: my_pkg.MyModel\ndata: my_pkg.MyData\n")
     answer = fit("--config", "mine.yaml", "--trainer.logger=false")
     assert answer.code == 0, answer.err
 
 
-def test_validate_test_and_predict_take_recipes_and_checkpoints(command, fit):
+def test_validate_test_and_predict_accept_recipes_and_checkpoints(command, fit):
     options = ["--config", "image/digits", "--trainer.enable_progress_bar=false"]
     assert fit("--config", "image/digits").code == 0
     for subcommand in ("validate", "test", "predict"):

@@ -1,4 +1,4 @@
-"""A recipe with a random mistake in it trains, or is told in one line with exit code 2."""
+"""A recipe with a random error trains, or the error is reported in one line with exit code 2."""
 
 import random
 
@@ -35,12 +35,12 @@ JUNK = (
 
 
 class Began(BaseException):
-    """The mutated recipe was a good one."""
+    """The mutated recipe is valid: training would begin."""
 
 
 @pytest.fixture
 def told(tmp_path, monkeypatch, capsys):
-    """Exit code and lines of ``fit`` for a configuration, 0 where training would begin."""
+    """Return exit code and output lines of ``fit``; the code is 0 if training would begin."""
 
     def begin(*_, **__):
         raise Began
@@ -62,7 +62,7 @@ def told(tmp_path, monkeypatch, capsys):
 
 
 def places(node, path=()):
-    """The path of every value below."""
+    """Return the path of every nested value."""
     items = node.items() if isinstance(node, dict) else enumerate(node)
     for key, value in list(items):
         yield (*path, key)
@@ -71,7 +71,7 @@ def places(node, path=()):
 
 
 def mutated(recipe, chance):
-    """A value replaced, dropped or put elsewhere, or a key misspelt."""
+    """Replace, drop or move a value, or misspell a key."""
     *way, last = chance.choice(list(places(recipe)))
     node = recipe
     for key in way:
@@ -100,14 +100,14 @@ def check(told, text):
 
 
 @pytest.mark.parametrize("seed", range(16))
-def test_a_value_gone_wrong(told, seed):
+def test_one_invalid_value(told, seed):
     chance = random.Random(seed)
     check(told, yaml.safe_dump(mutated(load_recipe(chance.choice(RECIPES)), chance)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(16, 300))
-def test_many_values_gone_wrong(told, seed):
+def test_several_invalid_values(told, seed):
     chance = random.Random(seed)
     recipe = load_recipe(chance.choice(RECIPES))
     for _ in range(chance.randint(1, 3)):
@@ -116,7 +116,7 @@ def test_many_values_gone_wrong(told, seed):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_a_file_gone_wrong(told, seed):
+def test_a_corrupted_file(told, seed):
     chance = random.Random(seed)
     text = list(yaml.safe_dump(load_recipe(chance.choice(RECIPES))))
     for _ in range(chance.randint(1, 8)):

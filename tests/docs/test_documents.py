@@ -1,4 +1,4 @@
-"""What the documents show runs, and what they point at is there."""
+"""Code in the documents runs, and their links and names resolve."""
 
 import argparse
 import doctest
@@ -37,7 +37,7 @@ def command_lines(path):
 
 
 def over_documents(parts):
-    """One test parameter for each part of each document."""
+    """Return one test parameter per part of each document."""
     return [
         pytest.param(path, part, id=f"{path.relative_to(ROOT)} {place}")
         for path in DOCUMENTS
@@ -46,12 +46,12 @@ def over_documents(parts):
 
 
 class Parsed(BaseException):
-    """Ends a command once its arguments are known to be right."""
+    """Raised when the arguments of a command are valid."""
 
 
 @pytest.fixture
 def parse_only(monkeypatch):
-    """Let every command stop where it would begin; the parsed arguments are in the exception."""
+    """Stop every command before it starts; the exception contains the parsed arguments."""
     from lightning_plugins.cli import PluginCLI
 
     parse = argparse.ArgumentParser.parse_args
@@ -68,7 +68,7 @@ def parse_only(monkeypatch):
 
 @pytest.fixture
 def readers_folder(tmp_path, monkeypatch):
-    """A folder with the files and the package that the documents take for the reader's own."""
+    """A folder with the user's files and package to which the documents refer."""
     (tmp_path / "my_package.py").write_text(
         "from lightning.pytorch import LightningDataModule, LightningModule\n"
         "class MyModel(LightningModule): ...\n"
@@ -83,7 +83,7 @@ def readers_folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "code"), over_documents(lambda path: list(blocks(path, "python")))
 )
-def test_python_runs_as_it_stands(path, code, tmp_path, monkeypatch):
+def test_python_blocks_run_unchanged(path, code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(code, path.name, "exec"), {"__name__": "document"})
 
@@ -91,7 +91,7 @@ def test_python_runs_as_it_stands(path, code, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "code"), over_documents(lambda path: list(blocks(path, r"\{doctest\}")))
 )
-def test_examples_give_what_they_say(path, code):
+def test_doctests_give_the_stated_results(path, code):
     test = doctest.DocTestParser().get_doctest(code, {}, path.name, str(path), 0)
     assert test.examples
     assert doctest.DocTestRunner().run(test).failed == 0
@@ -124,7 +124,7 @@ def test_commands_parse_and_name_what_exists(path, line, parse_only):
         assert command in TRAINING
 
 
-def test_a_wrong_option_of_a_document_would_be_seen(readers_folder, parse_only):
+def test_a_wrong_option_in_a_document_is_detected(readers_folder, parse_only):
     for line in ("fit --config image/digitz", "fit --config image/digits --trainer.max_epoch 1"):
         assert main(line.split()) == 2
     with pytest.raises(SystemExit, match="2"):
@@ -139,7 +139,7 @@ def test_yaml_parses_and_links_resolve(path):
         assert (path.parent / target).exists(), f"{path.name} links to {target}"
 
 
-def test_targets_of_make_that_the_documents_name_exist():
+def test_make_targets_in_the_documents_exist():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, re.M))
     for path in DOCUMENTS:
@@ -154,7 +154,7 @@ def test_targets_of_make_that_the_documents_name_exist():
         assert named <= targets, f"{path.name} names {named - targets}"
 
 
-def test_every_page_is_reached_from_the_contents():
+def test_every_page_is_in_the_table_of_contents():
     listed = {
         (index.parent.relative_to(ROOT / "docs") / line.strip()).as_posix()
         for index in (ROOT / "docs").rglob("index.md")
@@ -182,12 +182,12 @@ def named_tests(path):
 
 
 @pytest.mark.parametrize(("path", "named"), over_documents(named_tests))
-def test_the_test_that_a_document_names_is_there(path, named):
+def test_tests_named_in_documents_exist(path, named):
     file, function = named
     assert f"\ndef {function}(" in (ROOT / file).read_text("utf-8")
 
 
-def test_the_errors_that_are_explained_are_those_of_the_sources():
+def test_the_explained_errors_occur_in_the_sources():
     sources = " ".join(
         path.read_text("utf-8")
         for folder in ("lightning_plugins", "callbacks", "datamodules", "litmodels")

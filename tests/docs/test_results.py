@@ -16,7 +16,7 @@ spec.loader.exec_module(results_index)
 PAGES = results_index.pages()
 
 
-def test_the_front_table_is_computed_from_the_pages():
+def test_the_summary_table_is_computed_from_the_pages():
     assert results_index.main(["--check"]) == 0, "run: python scripts/results_index.py"
 
 
@@ -48,7 +48,7 @@ def test_a_page_states_each_claim_and_rule_as_the_code_does(page):
         assert f"- regime: {_escaped(claim.regime)} (scale cpu" in section
 
 
-def test_a_page_without_a_front_table_is_refused(tmp_path):
+def test_a_page_without_a_summary_table_raises_an_error(tmp_path):
     page = tmp_path / "typed.md"
     page.write_text("# Results\n\nall is well\n")
     with pytest.raises(ValueError, match=r"typed\.md has no front table"):

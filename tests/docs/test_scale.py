@@ -1,4 +1,4 @@
-"""The table of docs/scale.md says what the tests showed."""
+"""The table of docs/scale.md agrees with the recorded tests."""
 
 import json
 import os
@@ -29,12 +29,12 @@ def script():
     return runpy.run_path(str(SCRIPT))
 
 
-def test_the_table_is_that_of_the_file():
+def test_the_table_agrees_with_the_file():
     command = [sys.executable, SCRIPT, "--check"]
     assert subprocess.run(command, check=False).returncode == 0, "run scripts/scale_table.py"
 
 
-def test_every_test_of_the_file_is_there():
+def test_every_test_named_in_the_file_exists():
     tests = [test for entry in ENTRIES for test in entry["tests"]]
     assert tests
     assert [test for test in tests if not is_existing_test(test, ROOT)] == []
@@ -70,30 +70,30 @@ def test_a_cell_says_run_refused_and_why_or_not_yet_run(script):
     }
 
 
-def test_a_name_that_the_table_does_not_know_is_told(script):
+def test_an_unknown_name_raises_an_error(script):
     with pytest.raises(ValueError, match="LateSAN"):
         script["tables"]([{**RUN, "plugin": "LateSAN"}])
 
 
-def test_a_session_adds_to_what_is_held():
+def test_a_session_adds_to_the_recorded_tests():
     held = [{**RUN, **NEW, "tests": ["a"]}]
     found = merged(held, {"c": [RUN], "b": [REFUSED, RUN]}, {}, NEW)
     assert found == [{**RUN, **NEW, "tests": ["a", "b", "c"]}, {**REFUSED, **NEW, "tests": ["b"]}]
     assert merged(found, {}, {}, OLD) == found
 
 
-def test_tests_of_other_versions_are_not_counted_to_these():
+def test_tests_of_other_versions_are_not_counted():
     assert merged([{**RUN, **OLD, "tests": ["a"]}], {"b": [RUN]}, {}, NEW) == [
         {**RUN, **NEW, "tests": ["b"]}
     ]
 
 
-def test_a_cell_of_which_a_test_failed_is_empty():
+def test_a_cell_with_a_failed_test_is_empty():
     held = [{**RUN, **NEW, "tests": ["a", "b"]}, {**REFUSED, **NEW, "tests": ["c"]}]
     assert merged(held, {"b": [RUN]}, {"a": [RUN]}, NEW) == held[1:]
 
 
-def test_a_test_that_shows_something_else_now_leaves_its_old_cell():
+def test_a_test_that_moves_to_another_cell_leaves_the_old_one():
     held = [{**RUN, **NEW, "tests": ["a"]}]
     assert merged(held, {"a": [REFUSED]}, {}, NEW) == [{**REFUSED, **NEW, "tests": ["a"]}]
 
@@ -131,7 +131,7 @@ def test_it_shows_nothing():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_passed_tests_alone_are_written_down_with_and_without_workers(tmp_path, workers):
+def test_only_passed_tests_are_recorded_with_and_without_workers(tmp_path, workers):
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n  scale\n  cuda\n")
     (tmp_path / "conftest.py").write_text('pytest_plugins = ("scale_record",)\n')
     (tmp_path / "test_suite.py").write_text(SUITE)

@@ -1,4 +1,4 @@
-"""People's own scripts take the plugins in at most three changed lines, and run."""
+"""User scripts add the plugins with at most three changed lines, and run."""
 
 import difflib
 import importlib.util
@@ -52,7 +52,7 @@ def test_every_script_is_listed():
     assert all(f"`{name}.py`" in table for name in scripts)
 
 
-def test_the_tutorial_learns_and_with_late_sam_too(quiet):
+def test_the_tutorial_learns_with_and_without_late_sam(quiet):
     plain = script("digits").main(2, **quiet)
     late_sam = script("digits_late_sam").main(2, **quiet)
     for trainer in (plain, late_sam):
@@ -60,7 +60,7 @@ def test_the_tutorial_learns_and_with_late_sam_too(quiet):
     assert late_sam.callback_metrics["val_loss"] != plain.callback_metrics["val_loss"]
 
 
-def test_agents_train_apart_and_merge(tmp_path):
+def test_agents_train_separately_and_merge(tmp_path):
     command = [sys.executable, FOLDER / "digits_decentralized.py", "2"]
     ended = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False

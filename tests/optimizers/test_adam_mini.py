@@ -1,4 +1,4 @@
-"""Adam-mini against the published rule written out tensor by tensor, and its memory."""
+"""Adam-mini against the published rule, implemented per tensor, and its memory."""
 
 import math
 
@@ -14,7 +14,7 @@ LR, BETAS, EPS, DECAY = 1e-2, (0.9, 0.95), 1e-8, 0.1
 
 
 def mean_square_of_its_block(name, gradient, head_dim):
-    """The rule by the parameter's name; Hugging Face's Conv1D weights are (inputs, outputs)."""
+    """Choose the block by name; Hugging Face's Conv1D weights are (inputs, outputs)."""
     square = gradient**2
     is_norm = any(part.startswith("ln_") or "norm" in part for part in name.split("."))
     if is_norm:
@@ -72,7 +72,7 @@ class Published:
 
 @pytest.mark.scale(plugin="AdamMini", strategy="one device")
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2_moe"])
-def test_it_is_the_published_rule(architecture):
+def test_the_update_equals_the_published_rule(architecture):
     head_dim = HEAD_DIM[architecture]
     by_hand = transformer(architecture, torch.float64)
     ours = transformer(architecture, torch.float64)
@@ -86,7 +86,7 @@ def state_bytes(optimizer):
     return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
 
 
-def test_the_state_takes_half_of_adams():
+def test_the_state_takes_half_the_memory_of_adam():
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -108,7 +108,7 @@ def test_the_state_takes_half_of_adams():
     assert sizes[AdamW] > 8
 
 
-def test_it_resumes_exactly_and_as_saved():
+def test_a_checkpoint_resumes_exactly():
     straight, resumed = transformer("gpt2"), transformer("gpt2")
     train(straight, AdamMini(straight.named_parameters(), head_dim=8, lr=LR), 6)
     before = AdamMini(resumed.named_parameters(), head_dim=8, lr=LR)
@@ -119,7 +119,7 @@ def test_it_resumes_exactly_and_as_saved():
     assert largest_difference(straight, resumed) == 0
 
 
-def test_groups_are_real_groups():
+def test_each_parameter_group_uses_its_own_settings():
     weight = nn.Linear(4, 4, bias=False)
     optimizer = AdamMini([("q_proj.weight", weight.weight)], head_dim=2, patterns={"q_proj": "qk"})
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.999)
@@ -140,6 +140,6 @@ def test_groups_are_real_groups():
         ({"head_dim": 4, "betas": (0.9, 1.0)}, "betas="),
     ],
 )
-def test_arguments_that_are_refused(arguments, message):
+def test_invalid_arguments_raise_an_error_that_names_them(arguments, message):
     with pytest.raises(ValueError, match=message):
         AdamMini(transformer("llama").named_parameters(), **arguments)

@@ -15,7 +15,7 @@ def blocks(model, **arguments):
 
 
 def expected_of(name):
-    """Independent of the package's patterns: the parts of the name, one rule a word."""
+    """Return the expected blocks, by rules that are independent of the package."""
     parts = set(name.replace("_weight", "").replace("_bias", "").split("."))
     rules = (
         ({"c_attn", "qkv", "in_proj"}, ("qk", "qk", "vo")),
@@ -54,14 +54,14 @@ def vision_transformer(source):
 
 @pytest.mark.parametrize("preset", ["auto", "own"])
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2_moe"])
-def test_language_models(architecture, preset):
+def test_every_parameter_of_language_models_gets_its_block(architecture, preset):
     model = transformer(architecture)
     found = blocks(model, preset=architecture if preset == "own" else "auto")
     assert found == {name: expected_of(name) for name in found}
 
 
 @pytest.mark.parametrize("source", ["timm", "torchvision", "transformers"])
-def test_vision_transformers(source):
+def test_every_parameter_of_vision_transformers_gets_its_block(source):
     model = vision_transformer(source)
     for preset in ("auto", "vit"):
         found = blocks(model, preset=preset)
@@ -69,7 +69,7 @@ def test_vision_transformers(source):
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2_moe"])
-def test_names_alone_are_enough(architecture):
+def test_blocks_are_found_by_name_without_the_module(architecture):
     model = transformer(architecture)
     by_name = blocks_of(list(model.named_parameters()), "Test")
     assert {one.name: one.blocks for one in by_name} == blocks(model)
@@ -81,7 +81,7 @@ def test_a_tied_head_counts_once_as_embedding():
     assert blocks(untied)["lm_head.weight"] == ("head",)
 
 
-def test_the_slices_of_a_fused_projection_are_its_thirds():
+def test_a_fused_projection_has_three_equal_slices():
     model = transformer("gpt2")
     attention = model.transformer.h[0].attn.c_attn
     found = {one.name: one for one in blocks_of(model.named_parameters(), "Test")}
@@ -92,7 +92,7 @@ def test_the_slices_of_a_fused_projection_are_its_thirds():
         assert torch.equal(part, attention.weight[:, 16 * index : 16 * (index + 1)])
 
 
-def test_the_module_decides_before_the_name_and_patterns_before_both():
+def test_patterns_precede_the_module_type_which_precedes_the_name():
     class Odd(nn.Module):
         def __init__(self):
             super().__init__()
@@ -110,12 +110,12 @@ def test_the_module_decides_before_the_name_and_patterns_before_both():
         ({"preset": "bert"}, "preset='bert'.*llama"),
     ],
 )
-def test_patterns_and_presets_that_are_refused(arguments, message):
+def test_invalid_patterns_and_presets_raise_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
         blocks(transformer("llama"), **arguments)
 
 
-def test_a_parameter_without_a_block_is_named_with_the_pattern_to_add():
+def test_the_error_for_an_unknown_block_suggests_a_pattern():
     model = nn.ModuleDict({"norm": nn.LayerNorm(2), "extra": nn.Linear(2, 2)})
     with pytest.raises(ValueError, match=r"2 parameters: extra.weight, extra.bias.*patterns="):
         blocks(model)

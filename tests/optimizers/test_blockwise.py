@@ -1,4 +1,4 @@
-"""Blockwise optimizers against the plain one, and against one optimizer for each block."""
+"""Blockwise optimizers against the plain optimizer, and against one optimizer per block."""
 
 import logging
 
@@ -41,7 +41,7 @@ def arguments_of(cls, architecture):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("classes", CLASSES.values(), ids=CLASSES)
-def test_multipliers_of_one_are_the_optimizer_alone_bit_for_bit(classes, architecture, dtype):
+def test_multipliers_of_one_equal_the_plain_optimizer_bit_for_bit(classes, architecture, dtype):
     steps = 50 if architecture == "llama" else 10
     plain, ours = transformer(architecture, dtype), transformer(architecture, dtype)
     arguments = arguments_of(classes[0], architecture)
@@ -53,7 +53,7 @@ def test_multipliers_of_one_are_the_optimizer_alone_bit_for_bit(classes, archite
 
 
 class SeparateSlices:
-    """An AdamW for every block, and for every slice of a fused tensor, each a tensor of its own."""
+    """An AdamW for every block and every slice of a fused tensor, each a separate tensor."""
 
     def __init__(self, model, lr):
         self.model, self.parts, self.optimizers = model, [], []
@@ -77,7 +77,7 @@ class SeparateSlices:
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_every_block_and_slice_moves_as_under_an_optimizer_of_its_own(architecture):
+def test_every_block_and_slice_is_updated_as_by_a_separate_optimizer(architecture):
     apart = transformer(architecture, torch.float64)
     ours = transformer(architecture, torch.float64)
     train(apart, SeparateSlices(apart, 1e-3), 20)
@@ -85,7 +85,7 @@ def test_every_block_and_slice_moves_as_under_an_optimizer_of_its_own(architectu
     assert largest_difference(apart, ours) < 1e-12
 
 
-def test_rates_stand_in_the_groups_by_name():
+def test_the_groups_are_named_and_have_the_rates_of_their_blocks():
     optimizer = BlockwiseAdamW(transformer("qwen2_moe").named_parameters(), lr=1e-3)
     rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
     assert rates == pytest.approx({block: 1e-3 * m for block, m in MULTIPLIERS.items()})
@@ -106,7 +106,7 @@ def test_the_grouping_is_logged_as_a_table(caplog):
     assert (rows["qk"], rows["vo"]) == (2 * 2 * (16 * 16 + 16), 2 * 2 * (16 * 16 + 16))
 
 
-def test_weight_decay_acts_on_all_blocks_but_those_taken_out():
+def test_weight_decay_applies_to_all_blocks_except_the_excluded_ones():
     model = transformer("llama")
     optimizer = BlockwiseAdamW(model.named_parameters(), weight_decay=0.1, no_decay_blocks=["norm"])
     decays = {group["name"]: group["weight_decay"] for group in optimizer.param_groups}
@@ -114,7 +114,7 @@ def test_weight_decay_acts_on_all_blocks_but_those_taken_out():
     assert set(decays.values()) == {0.1}
 
 
-def test_frozen_parameters_stay_where_they_are():
+def test_frozen_parameters_are_not_updated():
     model = transformer("llama")
     frozen = model.model.embed_tokens.weight.requires_grad_(False)
     before = frozen.clone()
@@ -123,7 +123,7 @@ def test_frozen_parameters_stay_where_they_are():
 
 
 @pytest.mark.scale(plugin="GradPower", strategy="one device")
-def test_grad_power_of_a_blockwise_optimizer_both_ways():
+def test_grad_power_and_blockwise_combine_in_both_orders():
     one, other = transformer("gpt2"), transformer("gpt2")
     train(one, gradpower(BlockwiseAdamW, 1.2)(one.named_parameters(), lr=1e-3), 5)
     form = GradPower(
@@ -135,13 +135,13 @@ def test_grad_power_of_a_blockwise_optimizer_both_ways():
 
 
 @pytest.mark.parametrize("rate", [0.0, torch.tensor(0.0)], ids=["float", "tensor"])
-def test_a_rate_of_zero_moves_nothing(rate):
+def test_a_learning_rate_of_zero_changes_nothing(rate):
     model, untouched = transformer("gpt2"), transformer("gpt2")
     train(model, BlockwiseAdamW(model.named_parameters(), lr=rate), 2)
     assert same_weights(model, untouched)
 
 
-def test_rates_that_are_tensors_move_fused_projections_alike():
+def test_tensor_rates_give_the_same_update_of_fused_projections():
     by_float, by_tensor = (transformer("gpt2", torch.float64) for _ in range(2))
     rate = torch.tensor(1e-3, dtype=torch.float64)
     train(by_float, BlockwiseAdamW(by_float.named_parameters(), lr=1e-3), 10)
@@ -166,6 +166,6 @@ def test_rates_that_are_tensors_move_fused_projections_alike():
         ({"lr": -1.0}, "learning rate"),
     ],
 )
-def test_arguments_that_are_refused(arguments, message):
+def test_invalid_arguments_raise_an_error_that_names_them(arguments, message):
     with pytest.raises(ValueError, match=message):
         BlockwiseAdamW(transformer("llama").named_parameters(), **arguments)

@@ -26,8 +26,8 @@ ONES = dict.fromkeys(("embedding", "qk", "vo", "ffn", "norm", "head"), 1.0)
 
 
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
-def test_a_checkpoint_goes_to_adamw_and_back(architecture):
-    """With multipliers of one all three runs are the same run."""
+def test_a_checkpoint_loads_into_adamw_and_back(architecture):
+    """With multipliers of one, all three runs are identical."""
     ones = {block: 1.0 for block in ONES if block != "head" or architecture == "llama"}
     plain, ours = transformer(architecture), transformer(architecture)
     reference = AdamW(plain.parameters(), lr=1e-2)
@@ -44,7 +44,7 @@ def test_a_checkpoint_goes_to_adamw_and_back(architecture):
     assert same_weights(plain, ours)
 
 
-def test_a_block_without_decay_does_not_take_it_from_the_plain_optimizer():
+def test_a_block_without_decay_does_not_disable_it_in_the_plain_optimizer():
     model = transformer("llama")
     settings = {"lr": 1e-2, "weight_decay": 0.1}
     ours = BlockwiseAdamW(model.named_parameters(), no_decay_blocks=["norm"], **settings)
@@ -58,8 +58,8 @@ def test_a_block_without_decay_does_not_take_it_from_the_plain_optimizer():
     assert found == {name: 0.0 if name == "norm" else 0.1 for name in found}
 
 
-def test_a_checkpoint_goes_to_adam_mini_and_back():
-    """With multipliers of one all three runs are the same run."""
+def test_a_checkpoint_loads_into_adam_mini_and_back():
+    """With multipliers of one, all three runs are identical."""
     straight, ours = transformer("llama"), transformer("llama")
     heads = {"head_dim": 4}
     train(straight, AdamMini(straight.named_parameters(), lr=1e-2, **heads), 9)
@@ -74,7 +74,7 @@ def test_a_checkpoint_goes_to_adam_mini_and_back():
     assert same_weights(straight, ours)
 
 
-def test_it_resumes_its_own_rates_exactly():
+def test_the_rates_of_the_blocks_resume_exactly():
     straight, resumed = transformer("gpt2"), transformer("gpt2")
     optimizer = BlockwiseAdamW(straight.named_parameters(), lr=1e-2)
     train(straight, optimizer, 6)
@@ -87,7 +87,7 @@ def test_it_resumes_its_own_rates_exactly():
     assert same_weights(straight, resumed)
 
 
-def test_the_state_dicts_of_torch_distributed_resume_its_own_rates_exactly():
+def test_the_rates_resume_exactly_from_state_dicts_of_torch_distributed():
     straight, resumed = transformer("llama"), transformer("llama")
     optimizer = BlockwiseAdamW(straight.named_parameters(), lr=1e-2)
     train(straight, optimizer, 6)
@@ -100,7 +100,7 @@ def test_the_state_dicts_of_torch_distributed_resume_its_own_rates_exactly():
     assert same_weights(straight, resumed)
 
 
-def test_names_count_and_not_the_order():
+def test_parameters_of_a_checkpoint_are_matched_by_name():
     model = transformer("llama")
     reversed_order = AdamW(list(reversed(list(model.named_parameters()))), lr=1e-2)
     train(model, reversed_order, 2)
@@ -111,7 +111,7 @@ def test_names_count_and_not_the_order():
         assert torch.equal(ours.state[parameter]["exp_avg"], wanted)
 
 
-def test_checkpoints_of_other_models_are_refused():
+def test_checkpoints_of_other_models_raise_an_error():
     ours = BlockwiseAdamW(transformer("llama").named_parameters())
     other = AdamW(transformer("gpt2").named_parameters())
     with pytest.raises(ValueError, match="28 parameters and the optimizer has 21"):

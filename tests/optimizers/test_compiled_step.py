@@ -1,4 +1,4 @@
-"""What a step costs beside its arithmetic: breaks, recompilations, waiting for the device."""
+"""Overhead of a step: graph breaks, recompilations and device synchronization."""
 
 import functools
 
@@ -43,7 +43,9 @@ def graphs():
     ],
     ids=["AdamW", "AdamWPower", "compile=True", "Blockwise", "fused projections", "Lion", "Muon"],
 )
-def test_a_compiled_step(make, architecture, wanted_graphs, tolerance, monkeypatch):
+def test_a_compiled_step_adds_no_graph_breaks_and_agrees_with_eager(
+    make, architecture, wanted_graphs, tolerance, monkeypatch
+):
     monkeypatch.setattr("lightning_plugins.optimizers.sign_power._SMALLEST_COMPILED", 2)
     torch._dynamo.reset()
     torch._dynamo.utils.counters.clear()
@@ -86,12 +88,12 @@ def synchronizations(make, architecture):
     ],
     ids=["AdamWPower", "floor", "BlockwiseAdamW", "BlockwiseLion"],
 )
-def test_a_step_waits_for_nothing(make, architecture):
+def test_a_step_does_not_synchronize_with_the_device(make, architecture):
     assert synchronizations(make, architecture) == 0
 
 
-def test_what_pytorch_reads_back_is_all_that_is_read():
-    """Unfused, it asks for the count of steps, which it keeps on the CPU."""
+def test_only_pytorchs_own_step_counter_is_read_back():
+    """The unfused optimizer reads its step counter, which is on the CPU."""
     of_pytorch = synchronizations(AdamW, "gpt2")
     assert of_pytorch == len(list(transformer("gpt2").parameters()))
     assert synchronizations(AdamWPower, "gpt2") == of_pytorch

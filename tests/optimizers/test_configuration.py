@@ -41,12 +41,12 @@ def fit(module, tmp_path, **arguments):
     return trainer
 
 
-def test_the_optimizer_gets_the_names_of_its_parameters():
+def test_the_optimizer_receives_parameter_names():
     optimizer = build_optimizer(SGD, BoringModel())
     assert optimizer.param_groups[0]["param_names"] == ["layer.weight", "layer.bias"]
 
 
-def test_an_optimizer_that_refuses_names_gets_bare_parameters():
+def test_an_optimizer_without_support_for_names_receives_bare_parameters():
     class Bare(torch.optim.SGD):
         def __init__(self, params, lr):
             super().__init__([p for p in params if p.requires_grad], lr)
@@ -55,7 +55,7 @@ def test_an_optimizer_that_refuses_names_gets_bare_parameters():
     assert len(optimizer.param_groups[0]["params"]) == 2
 
 
-def test_a_mistake_in_the_optimizer_is_not_hidden():
+def test_an_error_in_the_optimizer_is_not_hidden():
     with pytest.raises(TypeError, match="momentun"):
         build_optimizer(partial(torch.optim.SGD, momentun=0.9), BoringModel())
 
@@ -64,14 +64,14 @@ def test_a_mistake_in_the_optimizer_is_not_hidden():
 @pytest.mark.parametrize(
     "schedule", [WarmupStableDecay, partial(OneCycleLR, max_lr=1.0)], ids=["ours", "torch"]
 )
-def test_a_schedule_is_told_the_optimizer_steps_of_the_run(tmp_path, schedule, accumulate):
+def test_a_schedule_receives_the_optimizer_steps_of_the_run(tmp_path, schedule, accumulate):
     module = Configured(lr_scheduler=schedule)
     trainer = fit(module, tmp_path, accumulate_grad_batches=accumulate)
     built = trainer.lr_scheduler_configs[0].scheduler
     assert built.total_steps == built.last_epoch == trainer.global_step == -(-6 // accumulate) * 2
 
 
-def test_given_total_steps_are_kept(tmp_path):
+def test_explicit_total_steps_are_not_replaced(tmp_path):
     module = Configured(lr_scheduler=partial(WarmupStableDecay, total_steps=77))
     assert fit(module, tmp_path).lr_scheduler_configs[0].scheduler.total_steps == 77
 
@@ -84,12 +84,12 @@ def test_given_total_steps_are_kept(tmp_path):
     ],
     ids=["epochs", "steps"],
 )
-def test_a_schedule_advances_in_the_unit_it_counts_in(tmp_path, schedule, advances):
+def test_a_schedule_advances_per_step_or_per_epoch_as_it_requires(tmp_path, schedule, advances):
     trainer = fit(Configured(lr_scheduler=schedule), tmp_path)
     assert trainer.lr_scheduler_configs[0].scheduler.last_epoch == advances
 
 
-def test_a_plateau_schedule_watches_its_metric(tmp_path):
+def test_a_plateau_schedule_monitors_its_metric(tmp_path):
     class Logs(Configured):
         def validation_step(self, batch, batch_idx):
             self.log("watched", self.step(batch))
@@ -98,7 +98,7 @@ def test_a_plateau_schedule_watches_its_metric(tmp_path):
     assert fit(module, tmp_path).lr_scheduler_configs[0].monitor == "watched"
 
 
-def test_a_run_without_an_end_is_refused(tmp_path):
+def test_a_run_without_an_end_raises_an_error(tmp_path):
     module = Configured(lr_scheduler=WarmupStableDecay)
     with pytest.raises(ValueError, match=r"set trainer\.max_steps, or trainer\.max_epochs"):
         fit(module, tmp_path, max_epochs=-1)
@@ -114,7 +114,7 @@ class Streamed(Configured):
         return DataLoader(Stream())
 
 
-def test_a_loader_without_a_length_needs_max_steps_or_total_steps(tmp_path):
+def test_a_loader_without_a_length_requires_max_steps_or_total_steps(tmp_path):
     everything = {"limit_train_batches": 1.0}
     with pytest.raises(ValueError, match=r"has no known end: set trainer\.max_steps"):
         fit(Streamed(lr_scheduler=WarmupStableDecay), tmp_path, **everything)
@@ -123,7 +123,7 @@ def test_a_loader_without_a_length_needs_max_steps_or_total_steps(tmp_path):
     assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == 8
 
 
-def test_a_schedule_is_told_of_accumulation_that_changes(tmp_path):
+def test_total_steps_include_changes_of_the_accumulation(tmp_path):
     module = Configured(lr_scheduler=WarmupStableDecay)
     trainer = fit(module, tmp_path, callbacks=[GradientAccumulationScheduler({1: 4})])
     assert trainer.lr_scheduler_configs[0].scheduler.total_steps == trainer.global_step == 8

@@ -113,7 +113,7 @@ def under_fsdp(make, mesh):
 
 
 def resumed_under_fsdp(make, mesh, folder):
-    """Half the run, a checkpoint of it, and the other half by a model that never saw the first."""
+    """Train half the run, save a checkpoint, and train the other half with a new model."""
     rows = slice(dist.get_rank(), None, WORKERS)
     first = sharded("llama", mesh)
     optimizer = make(first.named_parameters())
@@ -219,7 +219,7 @@ def in_one_process(name):
 
 
 def difference(one, other):
-    """Of the ways that two runs went from the same start, as a share of the way."""
+    """Return the difference of two runs from the same start, relative to the distance covered."""
     start = dict(transformer("llama").named_parameters())
     apart = sum((one[name] - other[name]).square().sum() for name in other)
     way = sum((start[name].detach() - other[name]).square().sum() for name in other)
@@ -234,7 +234,7 @@ TOLERANCES = {"MuonPower": 5e-2}
 @pytest.mark.scale(plugin="{name}", strategy="{strategy}")
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_processes_train_as_one(trained, strategy, name):
+def test_two_processes_give_the_result_of_one(trained, strategy, name):
     one, other = trained(f"{strategy}-{name}")
     expected = in_one_process(name)
     assert all(torch.equal(one[key], other[key]) for key in expected)
@@ -248,8 +248,8 @@ def test_a_distributed_checkpoint_resumes_bit_for_bit(trained, name):
         assert all(torch.equal(straight[key], resumed[key]) for key in straight)
 
 
-def test_powers_of_the_processes_gradients_would_not_train_as_one():
-    """The mistake that the first test is to find: the power before the average over processes."""
+def test_transforming_before_the_reduction_would_give_another_result():
+    """The error that the first test must detect: the power before the average over processes."""
     model = transformer("llama")
     parameters = list(model.parameters())
     optimizer = AdamW(parameters, lr=RATE)
@@ -267,7 +267,7 @@ def test_powers_of_the_processes_gradients_would_not_train_as_one():
 
 
 @pytest.mark.scale(plugin="AdamMini", strategy="fsdp2", refused="a block could lie on two ranks")
-def test_what_cannot_be_sharded_is_refused(folder):
+def test_optimizers_without_support_for_shards_raise_an_error(folder):
     for rank in range(WORKERS):
         said = json.loads((folder / f"refusals-{rank}.json").read_text())
         assert said["AdamMini"].startswith("TypeError: AdamMini takes no sharded parameters")

@@ -1,4 +1,4 @@
-"""GradPower classes against the optimizer they are made of."""
+"""GradPower classes against their base optimizers."""
 
 import copy
 import functools
@@ -29,7 +29,7 @@ def powered(base, p, **arguments):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
-def test_power_one_is_the_optimizer_alone_bit_for_bit(base, dtype):
+def test_with_power_one_the_steps_equal_the_plain_optimizers_bit_for_bit(base, dtype):
     plain, ours = transformer("llama", dtype), transformer("llama", dtype)
     train(plain, base(plain.parameters()), 50)
     train(ours, powered(base, 1)(ours.parameters()), 50)
@@ -37,7 +37,7 @@ def test_power_one_is_the_optimizer_alone_bit_for_bit(base, dtype):
 
 
 class ByHand:
-    """Transforms the gradients, then lets the plain optimizer step."""
+    """Transforms the gradients, then steps with the plain optimizer."""
 
     def __init__(self, optimizer, p):
         self.optimizer, self.p = optimizer, p
@@ -51,7 +51,7 @@ class ByHand:
 
 
 @pytest.mark.parametrize("base", BASES.values(), ids=BASES)
-def test_it_is_the_transform_and_then_the_optimizer(base):
+def test_a_step_is_the_transform_followed_by_the_optimizers_step(base):
     by_hand, ours = transformer("llama"), transformer("llama")
     train(by_hand, ByHand(base(by_hand.parameters()), 1.2), 10)
     train(ours, powered(base, 1.2)(ours.parameters()), 10)
@@ -70,7 +70,7 @@ def test_compiled_and_eager_agree(monkeypatch):
     assert largest_difference(eager, compiled) < 1e-4
 
 
-def test_each_group_has_its_exponent():
+def test_each_group_uses_its_own_exponent():
     one, two = nn.Parameter(torch.tensor([4.0])), nn.Parameter(torch.tensor([4.0]))
     optimizer = SGDPower([{"params": [one], "p": 2.0}, {"params": [two]}], p=0.5, lr=1.0)
     one.grad, two.grad = torch.tensor([3.0]), torch.tensor([9.0])
@@ -78,7 +78,7 @@ def test_each_group_has_its_exponent():
     assert (one.item(), two.item()) == pytest.approx((4 - 9, 4 - 3), rel=1e-6)
 
 
-def test_empty_groups_and_frozen_parameters_are_left_alone():
+def test_empty_groups_and_frozen_parameters_are_unchanged():
     frozen, moving = nn.Parameter(torch.ones(1), requires_grad=False), nn.Parameter(torch.ones(1))
     optimizer = SGDPower([{"params": []}, {"params": [frozen, moving]}], p=2.0, lr=1.0)
     moving.grad = torch.tensor([3.0])
@@ -88,7 +88,7 @@ def test_empty_groups_and_frozen_parameters_are_left_alone():
         SGDPower([], p=2.0)
 
 
-def test_adam_ignores_the_scale_of_a_coordinate():
+def test_adam_is_invariant_to_the_scale_of_a_coordinate():
     scale = torch.tensor([1e-3, 1.0, 50.0], dtype=torch.float64)
     ends = []
     for factor in (torch.ones_like(scale), scale):
@@ -102,7 +102,7 @@ def test_adam_ignores_the_scale_of_a_coordinate():
     torch.testing.assert_close(ends[0], ends[1], rtol=1e-9, atol=1e-9)
 
 
-def test_the_yaml_form_is_the_class():
+def test_the_yaml_form_returns_the_grad_power_class():
     by_class, by_form = transformer("llama"), transformer("llama")
     train(by_class, gradpower(NAdam, 1.3)(by_class.parameters(), lr=1e-2), 5)
     form = GradPower(by_form.parameters(), base=functools.partial(NAdam, lr=1e-2), p=1.3)
@@ -111,7 +111,7 @@ def test_the_yaml_form_is_the_class():
     assert same_weights(by_class, by_form)
 
 
-def test_hooks_run_once_also_where_the_plain_class_was_used_before():
+def test_hooks_run_once_even_if_the_plain_class_was_used_before():
     weight = nn.Parameter(torch.ones(2))
     AdamW([nn.Parameter(torch.ones(1))])
     optimizer = AdamWPower([weight])
@@ -123,7 +123,7 @@ def test_hooks_run_once_also_where_the_plain_class_was_used_before():
     assert calls == ["before", "after"]
 
 
-def test_a_checkpoint_of_adamw_goes_on_here_and_back():
+def test_checkpoints_are_exchangeable_with_adamw():
     model = transformer("llama")
     plain = AdamW(model.parameters(), lr=1e-2)
     train(model, plain, 3)
@@ -158,7 +158,7 @@ def _name_of(cls):
 
 
 @pytest.mark.slow
-def test_a_class_made_here_is_known_in_a_spawned_process():
+def test_a_generated_class_can_be_unpickled_in_a_spawned_process():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert pool.apply(_name_of, [gradpower(NAdam, 1.3)]) == ("NAdamPower", 1.3)
 
@@ -185,14 +185,14 @@ def test_fused_optimizers_leave_unscaling_to_the_scaler():
 
 
 @pytest.mark.parametrize("p", [0, -1.0, float("nan"), float("inf"), "1.2", None])
-def test_exponents_that_are_refused(p):
+def test_invalid_exponents_raise_an_error(p):
     with pytest.raises(ValueError, match="p="):
         AdamWPower([nn.Parameter(torch.ones(1))], p=p)
     with pytest.raises(ValueError, match="p="):
         AdamWPower([{"params": [nn.Parameter(torch.ones(1))], "p": p}])
 
 
-def test_what_cannot_be_a_base():
+def test_unsupported_base_classes_raise_an_error():
     for base in (torch.optim.LBFGS, torch.optim.SparseAdam):
         with pytest.raises(ValueError, match=base.__name__):
             gradpower(base, 1.2)
@@ -208,7 +208,7 @@ def test_muon_and_sgd_have_no_default_exponent():
             cls([nn.Parameter(torch.ones(1))])
 
 
-def test_a_sparse_gradient_is_refused_with_the_remedy():
+def test_a_sparse_gradient_raises_an_error_with_the_remedy():
     embedding = nn.Embedding(5, 2, sparse=True)
     optimizer = SGDPower(embedding.parameters(), p=1.2, lr=0.1)
     embedding(torch.tensor([1])).sum().backward()

@@ -1,4 +1,4 @@
-"""Inside a Lightning fit the power acts on this step's gradient: reduced, unscaled and clipped."""
+"""In a Lightning fit, the power applies to the current reduced, unscaled, clipped gradient."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def fitted(folder, module=None, **arguments):
 
 
 def by_hand(*, accumulate=1, clip=None, autocast=False, p=P):
-    """What a training loop without Lightning and without a class of ours does."""
+    """A training loop without Lightning and without classes of this package."""
     net = network()
     optimizer = AdamW(net.parameters(), lr=RATE)
     for _ in range(EPOCHS):
@@ -92,7 +92,7 @@ CLIPPING = {
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 @pytest.mark.parametrize("clip", CLIPPING)
-def test_it_is_the_power_of_this_steps_clipped_gradient(tmp_path, clip, accumulate):
+def test_the_power_applies_to_the_current_clipped_gradient(tmp_path, clip, accumulate):
     ours = fitted(tmp_path, accumulate_grad_batches=accumulate, **CLIPPING[clip])
     assert same_bits(ours, by_hand(accumulate=accumulate, clip=clip))
     if clip:
@@ -100,7 +100,7 @@ def test_it_is_the_power_of_this_steps_clipped_gradient(tmp_path, clip, accumula
 
 
 class InAHook(AdamW):
-    """The obvious way, which is wrong: Lightning runs the closure inside ``step``."""
+    """The obvious but wrong way: Lightning runs the closure inside ``step``."""
 
     def __init__(self, params, lr):
         super().__init__(params, lr=lr)
@@ -112,7 +112,7 @@ class InAHook(AdamW):
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_a_hook_before_the_step_would_not_be(tmp_path, accumulate):
+def test_a_hook_before_the_step_would_use_the_previous_gradient(tmp_path, accumulate):
     hooked = fitted(
         tmp_path,
         Classifier(InAHook),
@@ -125,7 +125,7 @@ def test_a_hook_before_the_step_would_not_be(tmp_path, accumulate):
 
 
 class ScalerAlone(MixedPrecision):
-    """Scales the loss, and computes in single precision so that the loop by hand is exact.
+    """Scales the loss and computes in single precision, so that the manual loop is exact.
 
     Lightning turns 16-mixed on a CPU into bf16-mixed; a plugin made by hand does not.
     """
@@ -155,7 +155,7 @@ def test_the_gradient_is_unscaled_before_the_power(tmp_path, fused):
         torch.testing.assert_close(ours[name], value, **tolerance)
 
 
-def test_a_step_that_overflows_in_half_precision_is_left_out(tmp_path):
+def test_a_step_that_overflows_in_half_precision_is_skipped(tmp_path):
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
     plugin = MixedPrecision("16-mixed", "cpu", scaler=scaler)
     ours = fitted(tmp_path, plugins=[plugin], max_epochs=8)
@@ -170,7 +170,7 @@ def test_mixed_precision_with_bfloat16(tmp_path):
 
 
 class TwoOptimizers(Classifier):
-    """Manual optimization: a power of its own for each layer."""
+    """Manual optimization with a separate power for each layer."""
 
     def __init__(self):
         super().__init__()
@@ -224,7 +224,7 @@ class PowerThenAdamW:
         self.optimizer.step()
 
 
-def test_beside_late_sam_only_the_second_gradient_is_raised(tmp_path):
+def test_with_late_sam_only_the_second_gradient_is_transformed(tmp_path):
     ours = fitted(tmp_path, callbacks=[LateSAM(start=0.5, rho=0.1)], gradient_clip_val=0.1)
     net = network()
     half = EPOCHS * BATCHES // 2

@@ -38,7 +38,7 @@ class Two:
 
 @pytest.mark.scale(plugin="MuonAdamW", strategy="one device")
 @pytest.mark.parametrize("architecture", ["llama", "gpt2", "qwen2_moe"])
-def test_each_parameter_moves_as_under_its_own_optimizer(architecture):
+def test_each_parameter_is_updated_as_by_its_own_optimizer(architecture):
     apart, ours = transformer(architecture), transformer(architecture)
     train(apart, Two(apart, 1e-2), 5)
     train(ours, MuonAdamW(ours.named_parameters(), lr=1e-2), 5)
@@ -53,7 +53,7 @@ def test_muon_power_transforms_all_gradients_first():
     assert same_weights(apart, ours)
 
 
-def test_power_one_is_muon_bit_for_bit():
+def test_with_power_one_the_steps_equal_muons_bit_for_bit():
     plain, ours = transformer("llama"), transformer("llama")
     train(plain, MuonAdamW(plain.named_parameters(), lr=1e-2), 50)
     train(ours, MuonPower(ours.named_parameters(), lr=1e-2, p=1), 50)
@@ -72,7 +72,7 @@ def test_it_resumes():
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-def test_copies_work_on_their_own_parameters_and_state(steps):
+def test_copies_use_their_own_parameters_and_state(steps):
     model = transformer("llama")
     optimizer = MuonAdamW(model.named_parameters(), lr=1e-2)
     train(model, optimizer, steps)
@@ -88,7 +88,7 @@ def test_copies_work_on_their_own_parameters_and_state(steps):
     assert len(optimizer.state) == (len(list(model.parameters())) if steps else 0)
 
 
-def test_a_state_put_in_its_place_is_used():
+def test_a_replaced_state_is_used():
     model = transformer("llama")
     optimizer = MuonAdamW(model.named_parameters(), lr=1e-2)
     train(model, optimizer, 2)
@@ -97,7 +97,7 @@ def test_a_state_put_in_its_place_is_used():
     assert {float(state["step"]) for state in optimizer.state.values() if "step" in state} == {1}
 
 
-def test_schedules_move_both_rates():
+def test_schedules_change_both_rates():
     optimizer = MuonAdamW(transformer("llama").named_parameters(), lr=1e-2)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
     optimizer.step()
@@ -105,7 +105,7 @@ def test_schedules_move_both_rates():
     assert [group["lr"] for group in optimizer.param_groups] == [5e-3, 5e-3]
 
 
-def test_arguments_reach_the_two():
+def test_arguments_reach_both_optimizers():
     model = transformer("llama")
     with pytest.raises(ValueError, match="Learning rate"):
         MuonAdamW(model.named_parameters(), lr=-1)

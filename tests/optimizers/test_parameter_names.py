@@ -1,4 +1,4 @@
-"""Names of parameters, however they are handed over."""
+"""Names of parameters for every way of passing them to an optimizer."""
 
 import gc
 
@@ -41,7 +41,7 @@ def test_owners_are_found_with_the_module():
         assert owners == [net["norm"]] * 2 + [net["lm_head"]] * 2
 
 
-def test_bare_parameters_are_known_once_their_module_is_registered():
+def test_names_of_bare_parameters_are_found_after_registering_their_module():
     net = model()
     with pytest.raises(ValueError, match=r"named_parameters\(\).*ParameterNames"):
         named_parameters_of(list(net.parameters()), "Test")
@@ -64,7 +64,7 @@ def test_bare_parameters_are_known_once_their_module_is_registered():
         ("network.module_list.0", "network.module_list.0"),
     ],
 )
-def test_prefixes_of_wrappers_are_left_out(wrapped, plain):
+def test_prefixes_of_wrappers_are_removed(wrapped, plain):
     assert plain_name(wrapped) == plain
 
 
@@ -81,19 +81,19 @@ def test_compiled_modules_keep_their_names():
         ([("a", nn.Parameter(torch.ones(1))), ("a", nn.Parameter(torch.ones(1)))], "named 'a'"),
     ],
 )
-def test_lists_that_are_refused(params, message):
+def test_invalid_lists_raise_an_error(params, message):
     with pytest.raises(ValueError, match=message):
         named_parameters_of(params, "Test")
 
 
-def test_a_parameter_given_twice_is_refused():
+def test_a_parameter_given_twice_raises_an_error():
     weight = nn.Parameter(torch.ones(1))
     with pytest.raises(ValueError, match=r"'b' twice.*tied"):
         named_parameters_of([("a", weight), ("b", weight)], "Test")
 
 
 class Listed(LightningModule):
-    """Hands over a list, which tells no names."""
+    """Passes a list, which has no names."""
 
     def configure_model(self):
         if not hasattr(self, "net"):
@@ -115,7 +115,7 @@ def fit(callbacks, tmp_path):
     return trainer.optimizers[0]
 
 
-def test_the_callback_tells_the_names_of_what_configure_model_makes(tmp_path):
+def test_the_callback_registers_parameters_created_by_configure_model(tmp_path):
     with pytest.raises(ValueError, match="ParameterNames"):
         fit([], tmp_path)
     optimizer = fit([ParameterNames()], tmp_path)

@@ -25,7 +25,7 @@ def optimizer():
 
 
 def released(shape, iteration, multiplier, stretch):
-    """The released code's ``get_lr`` at its iteration, which counts from 0."""
+    """``get_lr`` of the released code at its iteration, counted from 0."""
     peak = BASE * multiplier
     warmup = WARMUP * STEPS * (multiplier if stretch else 1)
     if iteration <= warmup:
@@ -43,7 +43,7 @@ def released(shape, iteration, multiplier, stretch):
 
 @pytest.mark.parametrize("stretch", [False, True])
 @pytest.mark.parametrize("shape", ["cosine", "wsd_thirds"])
-def test_the_trajectory_is_that_of_the_released_code(shape, stretch):
+def test_the_trajectory_equals_the_released_codes(shape, stretch):
     ours = optimizer()
     schedule = BlockwiseSchedule(
         ours, STEPS, shape=shape, warmup=WARMUP, floor=FLOOR, stretch_warmup=stretch
@@ -58,7 +58,7 @@ def test_the_trajectory_is_that_of_the_released_code(shape, stretch):
         assert group["lr"] == pytest.approx(FLOOR, rel=1e-12)
 
 
-def test_without_blocks_it_is_the_baseline_with_the_same_floor():
+def test_without_blocks_the_schedule_is_the_baseline_with_the_same_floor():
     plain = torch.optim.AdamW([nn.Parameter(torch.ones(1))], lr=BASE)
     schedule = BlockwiseSchedule(plain, STEPS, warmup=WARMUP, floor=FLOOR)
     for step in range(STEPS):
@@ -69,7 +69,7 @@ def test_without_blocks_it_is_the_baseline_with_the_same_floor():
         schedule.step()
 
 
-def test_warmup_cosine_is_its_formula():
+def test_warmup_cosine_equals_its_formula():
     plain = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=2.0)
     schedule = WarmupCosine(plain, 40, warmup=0.1, floor=0.25)
     for step in range(41):
@@ -81,7 +81,7 @@ def test_warmup_cosine_is_its_formula():
 
 
 @pytest.mark.parametrize("make", [BlockwiseSchedule, WarmupCosine])
-def test_a_resumed_schedule_goes_on(make):
+def test_a_resumed_schedule_continues(make):
     first, second = optimizer(), optimizer()
     straight, before = make(first, STEPS, warmup=WARMUP), make(second, STEPS, warmup=WARMUP)
     for _ in range(20):
@@ -149,13 +149,13 @@ def test_in_a_fit_the_rate_changes_every_optimizer_step(tmp_path):
         ({"warmup": 0.4, "shape": "wsd_thirds"}, "must end before 0.333"),
     ],
 )
-def test_arguments_that_are_refused(arguments, message):
+def test_invalid_arguments_raise_an_error_that_names_them(arguments, message):
     with pytest.raises(ValueError, match=message):
         BlockwiseSchedule(optimizer(), **{"total_steps": STEPS, **arguments})
 
 
 @pytest.mark.parametrize("arguments", [{"total_steps": 0}, {"warmup": 1.5}, {"floor": 2.0}])
-def test_arguments_that_warmup_cosine_refuses(arguments):
+def test_invalid_arguments_of_warmup_cosine_raise_an_error(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         WarmupCosine(optimizer(), **{"total_steps": STEPS, **arguments})
 
@@ -177,7 +177,7 @@ def test_the_rate_rises_stays_and_falls_linearly():
     assert end == 0
 
 
-def test_the_floor_is_a_share_of_the_initial_rate():
+def test_the_floor_is_a_fraction_of_the_initial_rate():
     _, end = rates(10, decay=0.5, floor=0.1)
     assert end == pytest.approx(0.2)
 
@@ -204,13 +204,13 @@ def test_beyond_the_end_the_rate_stays_at_the_floor():
         ({"floor": 2.0}, r"floor=2\.0"),
     ],
 )
-def test_bad_arguments_are_named(arguments, named):
+def test_invalid_arguments_of_warmup_stable_decay_are_named(arguments, named):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     with pytest.raises(ValueError, match=named):
         WarmupStableDecay(optimizer, **{"total_steps": 10, **arguments})
 
 
-def test_a_longer_run_that_resumes_decays_at_its_own_end():
+def test_a_resumed_longer_run_decays_at_its_own_end():
     def schedule(total_steps):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         return optimizer, WarmupStableDecay(optimizer, total_steps=total_steps, decay=0.5)

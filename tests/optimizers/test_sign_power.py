@@ -27,7 +27,7 @@ def exact(gradient, p, floor=0.0):
 
 @pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("p", EXPONENTS)
-def test_the_power_of_every_magnitude(p, compiled):
+def test_every_magnitude_agrees_with_double_precision(p, compiled):
     gradient = magnitudes()
     wanted = exact(gradient, p)
     sign_power_([gradient], p, compile=compiled)
@@ -49,7 +49,7 @@ def test_zeros_keep_their_sign_infinities_and_nan_stay(p, compiled):
 
 
 @pytest.mark.parametrize("compiled", COMPILED)
-def test_the_floor_is_that_of_the_released_code(compiled):
+def test_the_floor_agrees_with_the_released_code(compiled):
     gradient = torch.cat([magnitudes(), torch.zeros(3)])
     wanted = exact(gradient, 1.2, floor=1e-8)
     sign_power_([gradient], 1.2, floor=1e-8, compile=compiled)
@@ -72,7 +72,7 @@ def test_other_precisions_round_the_single_precision_power(dtype):
     [torch.randn(0), torch.randn(()), torch.randn(3, 5).t(), torch.randn(200_000)],
     ids=["empty", "scalar", "transposed", "several chunks"],
 )
-def test_every_shape(gradient):
+def test_every_shape_and_layout_is_transformed(gradient):
     wanted = exact(gradient, 1.2).to(gradient.dtype)
     sign_power_([gradient], 1.2)
     torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=0)
@@ -80,7 +80,7 @@ def test_every_shape(gradient):
 
 @pytest.mark.parametrize("floor", [0.0, 1e-8])
 @pytest.mark.parametrize("p", [0.7, 1.2])
-def test_small_gradients_are_taken_together(p, floor):
+def test_small_gradients_are_transformed_together(p, floor):
     sizes = [0, 1, 10, 5000, 16_384] * 5  # more than one chunk
     dtypes = [torch.float32, torch.bfloat16, torch.float64]
     generator = torch.Generator().manual_seed(2)
@@ -92,7 +92,7 @@ def test_small_gradients_are_taken_together(p, floor):
         torch.testing.assert_close(gradient.double(), one, rtol=rtol, atol=0)
 
 
-def test_channels_last_is_done_in_place():
+def test_channels_last_gradients_are_transformed_in_place():
     gradient = torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last)
     wanted = exact(gradient, 1.2).float()
     sign_power_([gradient], 1.2)
@@ -112,7 +112,7 @@ class LargestNew(TorchDispatchMode):
         return out
 
 
-def test_no_more_memory_than_one_chunk():
+def test_the_extra_memory_is_one_chunk():
     gradients = [torch.randn(n) for n in (300_000, *[10_000] * 10, 10)]
     with LargestNew() as new:
         sign_power_(gradients, 1.2)
@@ -129,13 +129,13 @@ def test_no_more_memory_than_one_chunk():
         (torch.ones(1).expand(5), "contiguous"),
     ],
 )
-def test_gradients_that_it_cannot_take(gradient, message):
+def test_unsupported_gradients_raise_an_error(gradient, message):
     with pytest.raises(TypeError, match=message):
         sign_power_([gradient], 1.2)
 
 
 @pytest.mark.slow
-def test_neither_exponent_nor_shape_recompiles():
+def test_new_exponents_and_shapes_do_not_recompile():
     import torch._dynamo
 
     torch._dynamo.reset()

@@ -1,4 +1,4 @@
-"""What the theory of both papers says of models that can be solved."""
+"""Predictions of both papers' theory for solvable models."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def best_exponent(mean, spread):
 
 @pytest.mark.parametrize("p", [0.5, 1.0, 1.2, 2.0])
 @pytest.mark.parametrize(("mean", "spread"), [(1.0, 0.5), (0.2, 1.0)])
-def test_the_closed_form_is_what_the_transform_averages(mean, spread, p):
+def test_the_closed_form_equals_the_average_of_the_transform(mean, spread, p):
     generator = torch.Generator().manual_seed(0)
     gradient = mean + spread * (2 * torch.rand(10**6, generator=generator).double() - 1)
     sign_power_([gradient], p)
@@ -40,13 +40,13 @@ def test_the_closed_form_is_what_the_transform_averages(mean, spread, p):
     assert sampled == pytest.approx(moments(mean, spread, p), rel=5e-3)
 
 
-def test_noise_wants_an_exponent_above_one_and_signal_below():
+def test_the_best_exponent_is_above_one_for_noise_and_below_one_for_signal():
     assert best_exponent(mean=0.05, spread=1.0) > 1.2
     assert best_exponent(mean=1.0, spread=0.5) < 1.0
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.05, 1.0), (1.0, 0.5)])
-def test_adam_drifts_as_the_closed_form_says(mean, spread):
+def test_the_drift_of_adam_equals_the_closed_form(mean, spread):
     generator = torch.Generator().manual_seed(1)
     distances = {}
     for p in (0.7, 1.4):
@@ -64,8 +64,8 @@ def test_adam_drifts_as_the_closed_form_says(mean, spread):
     assert (distances[1.4] > distances[0.7]) == (best_exponent(mean, spread) > 1)
 
 
-def test_the_flat_block_is_as_much_faster_as_its_multiplier():
-    """On a quadratic of two curvatures, near the sharp one's limit of stability."""
+def test_the_flat_block_is_faster_by_its_multiplier():
+    """A quadratic with two curvatures, near the stability limit of the sharp one."""
     sharp, flat, factor = 100.0, 0.01, 10.0
 
     def steps_until_small(multiplier):

@@ -1,4 +1,4 @@
-"""Optimizers named in YAML reach every common way of configuring a LightningModule."""
+"""Optimizers in YAML work with every common way of configuring a LightningModule."""
 
 import functools
 import sys
@@ -91,14 +91,14 @@ OPTIMIZERS = {"blockwise": BLOCKWISE, "gradpower of blockwise": BOTH}
 
 
 def factory_of(config):
-    """What the YAML means, in Python."""
+    """The Python equivalent of the YAML."""
     blockwise = functools.partial(BlockwiseAdamW, **BLOCKWISE["init_args"])
     return functools.partial(GradPower, base=blockwise, p=1.3) if config is BOTH else blockwise
 
 
 @pytest.fixture
 def stranger(tmp_path, monkeypatch):
-    """The current directory, with a module ``stranger`` in it."""
+    """The current directory, with a module ``stranger``."""
     (tmp_path / "stranger.py").write_text(STRANGER)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
@@ -113,7 +113,7 @@ class OurCLI(PluginCLIMixin, LightningCLI):
 
 
 def fitted(cli_class, config, **trainer):
-    """The module that ``fit --config`` trained, and its optimizer."""
+    """Return the module trained by ``fit --config``, and its optimizer."""
     with open("config.yaml", "w") as file:
         yaml.safe_dump({**config, "data": "stranger.Data", "trainer": {**QUIET, **trainer}}, file)
     cli = cli_class(
@@ -128,7 +128,7 @@ def fitted(cli_class, config, **trainer):
 
 
 def is_as_written_in_python(model, optimizer, stranger, config):
-    """Whether groups, rates and all weights are those of a loop without Lightning."""
+    """Check that groups, rates and all weights equal those of a loop without Lightning."""
     reference = stranger.Model()
     by_hand = factory_of(config)(reference.named_parameters())
     for tokens in stranger.Data().train_dataloader():
@@ -151,13 +151,13 @@ def test_the_optimizer_of_a_command_line(stranger, cli_class, config):
 
 @pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("cli_class", [OurCLI, LightningCLI])
-def test_an_optimizer_callable_of_a_strangers_module(stranger, cli_class, config):
+def test_an_optimizer_callable_of_a_third_party_module(stranger, cli_class, config):
     model = {"class_path": "stranger.TakesOptimizer", "init_args": {"optimizer": config}}
     assert is_as_written_in_python(*fitted(cli_class, {"model": model}), stranger, config)
 
 
 @pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_a_partial_as_hydra_makes(stranger, tmp_path, config):
+def test_a_partial_created_by_hydra(stranger, tmp_path, config):
     model = stranger.TakesPartial(factory_of(config))
     trainer = Trainer(default_root_dir=tmp_path, **QUIET)
     trainer.fit(model, stranger.Data())
@@ -166,7 +166,7 @@ def test_a_partial_as_hydra_makes(stranger, tmp_path, config):
 
 @pytest.mark.scale(plugin="ParameterNames", strategy="one device")
 @pytest.mark.parametrize("config", OPTIMIZERS.values(), ids=OPTIMIZERS)
-def test_one_line_is_enough_where_a_module_makes_a_list(stranger, config):
+def test_one_callback_is_enough_for_a_module_that_passes_a_list(stranger, config):
     model = {"class_path": "stranger.MakesList", "init_args": {"optimizer": config}}
     with pytest.raises(ValueError, match=ParameterNames.__name__):
         fitted(LightningCLI, {"model": model})
@@ -219,7 +219,7 @@ BLOCKS = ["--optimizer=BlockwiseAdamW"]
         ),
     ],
 )
-def test_a_mistake_is_one_line(stranger, capsys, options, told):
+def test_a_user_error_is_reported_in_one_line(stranger, capsys, options, told):
     quiet = [f"--trainer.{name}={str(value).lower()}" for name, value in QUIET.items()]
     code = main(["fit", "--model=stranger.Model", "--data=stranger.Data", *options, *quiet])
     said = capsys.readouterr().err
@@ -229,7 +229,7 @@ def test_a_mistake_is_one_line(stranger, capsys, options, told):
     assert code == 2
 
 
-def test_the_pattern_that_a_mistake_suggests_mends_it(stranger):
+def test_the_pattern_suggested_by_an_error_works(stranger):
     model = stranger.Model(unusual=True)
     with pytest.raises(ValueError, match=r"patterns=\{'unusual\\\\.weight': 'ffn'\}"):
         BlockwiseAdamW(model.parameters())

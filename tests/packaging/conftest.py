@@ -1,4 +1,4 @@
-"""The wheel that a user would get, and bare Python processes to use it in."""
+"""The built wheel, and bare Python processes that use it."""
 
 import importlib.metadata
 import json
@@ -27,7 +27,7 @@ def checkout() -> Path:
 
 @pytest.fixture(scope="session")
 def project_files() -> list[Path]:
-    """Files that git tracks or would track, relative to the checkout, as they stand now."""
+    """Files that git tracks or would track, relative to the checkout."""
     listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -41,7 +41,7 @@ def project_files() -> list[Path]:
 
 @pytest.fixture(scope="session")
 def export_checkout(project_files: list[Path]) -> Callable[[Path], Path]:
-    """Copies the project's files into a folder, without what else lies about in the checkout."""
+    """Copies the project's files into a folder, without other files of the checkout."""
 
     def export(folder: Path) -> Path:
         for path in project_files:
@@ -84,7 +84,7 @@ def wheel(
 
 @pytest.fixture(scope="session")
 def unpacked_wheel(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what pip would put into site-packages."""
+    """A folder with the files that pip would install into site-packages."""
     folder = tmp_path_factory.mktemp("unpacked")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
@@ -109,7 +109,7 @@ def core_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def run_python() -> Callable[..., Any]:
-    """Runs Python in a process of its own and returns what it printed last, as JSON.
+    """Runs Python in a separate process and returns its last output line, parsed as JSON.
 
     Arguments are Python's own; ``path`` becomes PYTHONPATH, ``cwd`` the current folder.
     """

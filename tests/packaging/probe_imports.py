@@ -1,6 +1,6 @@
-"""Run by test_import_situations.py in a process of its own; prints what it found as JSON.
+"""Run by test_import_situations.py in a separate process; prints its findings as JSON.
 
-usage: probe_imports.py FOLDER …    of lightning_plugins, of which public classes are imported
+usage: probe_imports.py FOLDER …    of lightning_plugins, whose public classes are imported
 """
 
 import importlib
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def describe_in_child(pickled: bytes, connection: Any) -> None:
-    """What :func:`_report` says in the spawned process, and the classes, pickled back."""
+    """Send the :func:`_report` of the spawned process, and the pickled classes."""
     classes = pickle.loads(pickled)  # noqa: S301 - written by this program
     connection.send((_report(classes), pickle.dumps(classes)))
 
@@ -75,7 +75,7 @@ def _in_a_spawned_process(classes: dict[str, type]) -> dict[str, Any]:
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=describe_in_child, args=(pickle.dumps(classes), sender))
     process.start()
-    # Ours closed, the child's death ends recv with EOFError instead of leaving it waiting.
+    # With our end closed, recv raises EOFError if the child exits, instead of waiting forever.
     sender.close()
     report, pickled = receiver.recv()
     process.join()

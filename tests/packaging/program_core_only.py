@@ -1,4 +1,4 @@
-"""Run by test_core_only.py where only the core dependencies are there; prints JSON.
+"""Run by test_core_only.py with only the core dependencies installed; prints JSON.
 
 Imports every module of the plugins, then trains two epochs with LateSAM from the first step.
 """

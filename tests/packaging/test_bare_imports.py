@@ -1,4 +1,4 @@
-"""A test run that imported one of our folders by its bare name does not pass."""
+"""A test run fails if it imports one of our folders by its bare name."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ def test_a_bare_import_fails_the_session_and_is_named(
     module.parent.mkdir(exist_ok=True)
     module.touch()
     (tmp_path / "test_passes.py").write_text(f"def test_passes():\n    import {imported}\n")
-    harness = str(checkout / "tests" / "harness")  # of which conftest.py loads a plugin
+    harness = str(checkout / "tests" / "harness")  # conftest.py loads a plugin from it
     command = [sys.executable, "-m", "pytest", "-c", os.devnull, "-p", "no:cacheprovider"]
     result = subprocess.run(
         [*command, "--rootdir", str(tmp_path), str(tmp_path)],

@@ -1,4 +1,4 @@
-"""What is only looked at stays light: torch and Lightning load when they are used."""
+"""torch and Lightning are loaded only when they are used."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +40,7 @@ print(json.dumps([name for name in {HEAVY} if name in sys.modules]))
     ],
     ids=" ".join,
 )
-def test_commands_that_only_look_do_not_load_torch(
+def test_commands_without_training_do_not_load_torch(
     run_python: Callable[..., Any], tmp_path: Path, arguments: list[str]
 ) -> None:
     program = f"""
@@ -62,7 +62,7 @@ def test_no_plugin_or_task_module_imports_an_extra_at_module_level(
 ) -> None:
     program = """
 import importlib, json, pkgutil, sys
-# Lightning and torchmetrics may use what they find; only our modules are judged.
+# Lightning and torchmetrics may import extras; only our modules are tested.
 import lightning.pytorch, torchmetrics
 for extra in ("transformers", "timm", "torchvision", "datasets", "sklearn"):
     for name in [name for name in sys.modules if name.partition(".")[0] == extra]:

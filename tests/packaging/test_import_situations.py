@@ -1,4 +1,4 @@
-"""However the package is on the path, each class is there once, with one name, from one place."""
+"""For every way of installing the package, each class exists once, under one name and file."""
 
 import shutil
 from collections.abc import Callable
@@ -18,7 +18,7 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_clean(report: dict[str, Any], package: Path, folders_in: Path) -> None:
-    """All of it, also in the spawned process, comes from the expected folders, and once."""
+    """Check that all modules come once from the expected folders, also in the spawned process."""
     for where, found in (("here", report), ("in a spawned process", report["spawned"])):
         assert found["package"] == str(package / "__init__.py"), where
         expected = {name: str(folders_in / name / "__init__.py") for name in FOLDERS}
@@ -59,14 +59,14 @@ def test_wheel_while_the_current_folder_is_the_checkout_imports_from_the_wheel(
     core_packages: Path,
     checkout: Path,
 ) -> None:
-    # As `lightning-plugins` does: a program elsewhere, the user's folder last on the path.
+    # As with `lightning-plugins`: a program elsewhere, the user's folder last on the path.
     path = [unpacked_wheel, core_packages, checkout]
     report = run_python(["-S", probe, "simulators"], cwd=checkout, path=path)
     package = unpacked_wheel / "lightning_plugins"
     assert_clean(report, package, folders_in=package)
 
 
-def test_checkout_as_current_folder_wins_over_the_wheel_as_a_whole(
+def test_the_checkout_as_current_folder_takes_precedence_over_the_wheel(
     run_python: Callable[..., Any],
     probe: Path,
     unpacked_wheel: Path,
@@ -74,7 +74,7 @@ def test_checkout_as_current_folder_wins_over_the_wheel_as_a_whole(
     checkout: Path,
     tmp_path: Path,
 ) -> None:
-    # As `python -m` does: the current folder first on the path. Nothing may come from the wheel.
+    # As with `python -m`: the current folder is first on the path; nothing may come from the wheel.
     path = [checkout, unpacked_wheel, core_packages]
     report = run_python(["-S", probe, "simulators"], cwd=checkout, path=path)
     assert_clean(report, checkout / "lightning_plugins", folders_in=checkout)
@@ -92,7 +92,7 @@ def test_checkout_on_the_path_without_an_install_imports_from_the_checkout(
     assert_clean(report, checkout / "lightning_plugins", folders_in=checkout)
 
 
-def test_folders_of_that_name_in_another_project_stay_importable(
+def test_folders_with_the_same_names_in_another_project_stay_importable(
     run_python: Callable[..., Any], checkout: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "callbacks").mkdir()

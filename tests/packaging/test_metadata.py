@@ -1,4 +1,4 @@
-"""What pyproject.toml tells the package index and pip."""
+"""The metadata in pyproject.toml."""
 
 import tomllib
 from pathlib import Path
@@ -17,7 +17,7 @@ def project(checkout: Path) -> dict[str, Any]:
         return tomllib.load(file)["project"]
 
 
-def test_description_says_for_whom_and_that_we_are_independent(project: dict[str, Any]) -> None:
+def test_the_description_names_lightning_and_the_independence(project: dict[str, Any]) -> None:
     assert project["description"].startswith("for PyTorch Lightning")
     assert "independent" in project["description"]
     assert "not affiliated with Lightning AI" in project["description"]
@@ -40,7 +40,7 @@ def test_malicious_lightning_releases_are_excluded_by_name(
         assert Version(malicious) not in requirement.specifier
 
 
-def test_core_needs_only_four_packages(project: dict[str, Any]) -> None:
+def test_the_core_has_only_four_requirements(project: dict[str, Any]) -> None:
     core = {Requirement(line).name for line in project["dependencies"]}
     assert core == {"torch", "lightning", "torchmetrics", "jsonargparse"}
 

@@ -1,4 +1,4 @@
-"""No file of the project names a place on somebody's machine, or a host that serves packages.
+"""No file of the project contains a path of a machine or the host of a package index.
 
 Run by `make check` too. A failure shows file, line and kind, never the text itself: an index's
 address can carry a password.
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-# Written so that no pattern matches itself: this file is searched like all others.
+# No pattern matches itself, because this file is searched like all others.
 _NOT_AFTER = r"(?<![\w.~$})-])"
 FORBIDDEN = {
     "a path of a machine": re.compile(
@@ -30,7 +30,7 @@ FORBIDDEN = {
 
 
 def places_of(text: str) -> list[tuple[int, str]]:
-    """Line number and kind of every forbidden text."""
+    """Return line number and kind of every forbidden text."""
     patterns = FORBIDDEN | _of_this_machine()
     return [
         (number, kind)
@@ -93,7 +93,7 @@ def test_relative_and_public_places_are_allowed(allowed: str) -> None:
 def _of_this_machine() -> dict[str, re.Pattern[str]]:
     """The folders of this checkout, Python and user, and the index that this pip asks."""
     folders = {Path(__file__).resolve().parents[2], Path(sys.prefix), Path.home()}
-    # A short folder (a container's root, say) would be found in innocent text.
+    # A short folder name, such as a container's root, would occur in unrelated text.
     long = [re.escape(str(folder)) for folder in folders if len(folder.parts) > 2]
     texts = {"a folder of this very machine": long, "the index that this pip asks": _index_hosts()}
     return {kind: re.compile("|".join(of_kind)) for kind, of_kind in texts.items() if of_kind}

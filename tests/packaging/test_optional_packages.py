@@ -1,4 +1,4 @@
-"""The answer to a missing optional package is a command that works."""
+"""The error for a missing optional package contains a valid install command."""
 
 import importlib.metadata
 import re

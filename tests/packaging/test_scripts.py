@@ -32,7 +32,7 @@ def test_a_failing_download_is_tried_three_times_and_then_explained(checkout: Pa
     assert "Check the network" in result.stderr
 
 
-def test_a_download_that_works_at_the_second_try_is_not_explained(
+def test_a_download_that_succeeds_at_the_second_try_is_not_explained(
     checkout: Path, tmp_path: Path
 ) -> None:
     mark = tmp_path / "tried"

@@ -1,4 +1,4 @@
-"""The wheel holds every source file of the tree, and nothing else."""
+"""The wheel contains every source file of the tree, and nothing else."""
 
 import zipfile
 from collections.abc import Callable, Iterable
@@ -8,7 +8,7 @@ MAPPED_FOLDERS = ("callbacks", "datamodules", "litmodels", "simulators")
 
 
 def sources_of(paths: Iterable[Path]) -> set[str]:
-    """The names in the wheel that the tree's files should have."""
+    """Return the expected names of the tree's files in the wheel."""
     names = set()
     for path in map(PurePosixPath, paths):
         is_source = path.suffix in (".py", ".yaml") or path.name == "py.typed"
@@ -24,7 +24,9 @@ def files_in(wheel: Path) -> set[str]:
         return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
-def test_wheel_holds_the_tree_and_nothing_else(wheel: Path, project_files: list[Path]) -> None:
+def test_the_wheel_contains_the_tree_and_nothing_else(
+    wheel: Path, project_files: list[Path]
+) -> None:
     expected, found = sources_of(project_files), files_in(wheel)
     assert {"lightning_plugins/py.typed", "lightning_plugins/callbacks/late_sam.py"} <= expected
     missing = sorted(expected - found)
@@ -32,7 +34,7 @@ def test_wheel_holds_the_tree_and_nothing_else(wheel: Path, project_files: list[
     assert not sorted(found - expected)
 
 
-def test_a_package_folder_that_pyproject_does_not_name_is_noticed(
+def test_a_package_folder_missing_from_pyproject_is_detected(
     export_checkout: Callable[[Path], Path],
     build_wheel: Callable[[Path, Path], Path],
     project_files: list[Path],
@@ -47,7 +49,7 @@ def test_a_package_folder_that_pyproject_does_not_name_is_noticed(
     assert sources_of([*project_files, *forgotten]) - found >= sources_of(forgotten)
 
 
-def test_wheel_carries_the_licence_and_two_commands(wheel: Path) -> None:
+def test_the_wheel_contains_the_licence_and_two_commands(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         (entry_points,) = (name for name in names if name.endswith("entry_points.txt"))

@@ -179,3 +179,19 @@ def test_errors_name_the_mismatch_between_model_and_data(tmp_path, module, data,
 def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         InContextMarkov(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("module", "data"),
+    [
+        (InContextMarkov(), MarkovChainDataModule()),
+        (InContextRepeats(), RepeatedSequenceDataModule()),
+        (InductionRegression(1), InductionMixtureDataModule()),
+    ],
+)
+def test_the_logged_training_loss_is_the_minimized_one(tmp_path, module, data):
+    minimized = []
+    step = module.training_step
+    module.training_step = lambda *args: minimized.append(step(*args)) or minimized[-1]
+    trainer = fit(tmp_path, module, data, steps=1, limit_val_batches=0)
+    assert trainer.callback_metrics["train/loss"] == minimized[0].detach()

@@ -1,0 +1,81 @@
+"""Arrays of bounded size."""
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning_plugins.inputs.limits import require
+from lightning_plugins.inputs.messages import quoted
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
+    import numpy as np
+
+
+def check_array_bytes(sizes: Sequence[int], what: str) -> None:
+    """Check the total size of arrays that are to be read.
+
+    Args:
+        sizes: Bytes of each array, decompressed.
+        what: Origin of the arrays, for the message.
+
+    Raises:
+        LimitError: They are too large.
+    """
+    require("array_bytes", sum(sizes), what)
+
+
+def read_npz(path: str | os.PathLike[str]) -> dict[str, "np.ndarray"]:
+    """Return the arrays of an ``.npz`` file; objects are refused, since they would be unpickled.
+
+    Raises:
+        LimitError: The arrays are too large; none was read.
+        ValueError: The file is not an npz file of plain arrays.
+        FileNotFoundError: The file does not exist.
+    """
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_array_bytes([_array_bytes(archive, e) for e in archive.infolist()], str(path))
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError) as error:
+        raise ValueError(f"{path} is not a readable npz file: {error}") from error
+
+
+def _array_bytes(archive: "ZipFile", entry: "ZipInfo") -> int:
+    """Return the larger of the sizes that the archive and the array's own header state."""
+    import math
+
+    from numpy.lib import format as npy
+
+    with archive.open(entry) as file:
+        version = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+        shape, _, dtype = read(file)
+    return max(entry.file_size, math.prod(shape) * dtype.itemsize)
+
+
+def text_array(values: Sequence[str], what: str) -> "np.ndarray":
+    """Return ids as a NumPy array of strings, ``(len(values),)``.
+
+    NumPy gives every element the width of the longest, so one long id would multiply the memory.
+
+    Args:
+        values: Ids of users, items or rows.
+        what: Origin of the ids, for the message.
+
+    Raises:
+        LimitError: An id is too long, or the array is too large.
+    """
+    import numpy as np
+
+    longest = max(values, key=len, default="")
+    require("id_characters", len(longest), f"{what}: the id {quoted(longest)}")
+    check_array_bytes([4 * len(longest) * len(values)], f"{what}: ids as long as {quoted(longest)}")
+    return np.array(values, dtype=np.str_)

@@ -1,0 +1,76 @@
+"""Checks for tables before they are decoded."""
+
+import io
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from lightning_plugins.inputs.limits import LimitError, is_raised, limit, require
+from lightning_plugins.inputs.messages import quoted
+
+
+def check_rows(rows: int, path: str | os.PathLike[str]) -> None:
+    """Check the number of rows of a table.
+
+    By default a table can have 2 million rows, and more if its file has at least one byte per row:
+    a small file with many rows repeats itself, as a decompression bomb does. If the environment
+    variable of the limit is set, its value is the limit.
+
+    Args:
+        rows: Rows, known from the file's metadata or counted while reading.
+        path: The file.
+
+    Raises:
+        LimitError: The table has too many rows.
+    """
+    if rows <= limit("table_rows"):
+        return
+    if is_raised("table_rows") or rows > os.stat(path).st_size:
+        raise LimitError("table_rows", rows, str(path))
+
+
+def check_cells(lengths: Iterable[int], path: str | os.PathLike[str]) -> None:
+    """Check the lengths of cells in characters, and their sum.
+
+    Args:
+        lengths: Length of each cell, or of each distinct cell.
+        path: The file.
+
+    Raises:
+        LimitError: A cell, or all cells together, are too long.
+    """
+    lengths = list(lengths)
+    require("cell_characters", max(lengths, default=0), str(path))
+    require("table_bytes", sum(lengths), str(path))
+
+
+def decompressed(stream: IO[bytes], path: Path, name: str = "table_bytes") -> IO[bytes]:
+    """Return a decompressing stream that raises when more than a limit was read from it.
+
+    Args:
+        stream: For example an open ``gzip`` or ``zstd`` file.
+        path: The file, for the message.
+        name: Name of the limit.
+    """
+    return io.BufferedReader(_Bounded(stream, path, name))
+
+
+class _Bounded(io.RawIOBase):
+    def __init__(self, stream: IO[bytes], path: Path, name: str) -> None:
+        self._stream, self._path, self._name = stream, path, name
+        self._read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        content = self._stream.read(len(buffer))
+        self._read += len(content)
+        require(self._name, self._read, quoted(str(self._path)))
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

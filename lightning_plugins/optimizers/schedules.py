@@ -35,7 +35,7 @@ class WholeRunSchedule(LRScheduler):
         self.warmup = warmup
         super().__init__(optimizer, last_epoch)
 
-    def rate(self, step: int, peak: float) -> float:
+    def rate(self, step: int, peak: float | Tensor) -> float | Tensor:
         """Return the learning rate at optimizer step ``step`` (from 0) for an initial rate."""
         raise NotImplementedError
 
@@ -90,7 +90,7 @@ class WarmupCosine(WholeRunSchedule):
         share = min(1.0, (step - warmup_steps) / (self.total_steps - warmup_steps))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * share)) / 2
 
-    def rate(self, step: int, peak: float) -> float:
+    def rate(self, step: int, peak: float | Tensor) -> float | Tensor:
         """Return the learning rate at optimizer step ``step`` (from 0) for an initial rate."""
         return peak * self.multiplier(step)
 
@@ -143,7 +143,7 @@ class WarmupStableDecay(WholeRunSchedule):
             return 1.0
         return self.floor + (1 - self.floor) * max(steps_left, 0) / decay_steps
 
-    def rate(self, step: int, peak: float) -> float:
+    def rate(self, step: int, peak: float | Tensor) -> float | Tensor:
         """Return the learning rate at optimizer step ``step`` (from 0) for an initial rate."""
         return peak * self.multiplier(step)
 
@@ -218,7 +218,7 @@ class BlockwiseSchedule(WholeRunSchedule):
             )
         super().__init__(optimizer, total_steps, warmup, last_epoch)
 
-    def rate(self, step: int, peak: float) -> float:
+    def rate(self, step: int, peak: float | Tensor) -> float:
         """Return the learning rate at optimizer step ``step`` (from 0) of a group with a peak."""
         peak = float(peak)
         total = self.total_steps

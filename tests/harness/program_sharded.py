@@ -11,6 +11,7 @@ import warnings
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
@@ -25,6 +26,7 @@ from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import (
     BlockSharpness,
+    ExactResume,
     LateAdversarialTraining,
     LateSAM,
     StagedTraining,
@@ -50,7 +52,15 @@ QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_
 VOCABULARY, CONTEXT, SAMPLES, BATCH = 32, 12, 16, 4
 
 
-def case(architecture="llama", config=SIZES, sam=None, callback=None, plugin=None, **trainer):
+def case(
+    architecture="llama",
+    config=SIZES,
+    sam=None,
+    callback=None,
+    plugin=None,
+    momentum=0.0,
+    **trainer,
+):
     """Options of a training; ``callback`` makes the plugin that it is about."""
     if sam is not None:
         plugin, callback = "LateSAM", functools.partial(LateSAM, start=0, local=False, **sam)
@@ -59,6 +69,7 @@ def case(architecture="llama", config=SIZES, sam=None, callback=None, plugin=Non
         "config": config,
         "plugin": plugin,
         "callback": callback,
+        "momentum": momentum,
         "trainer": trainer,
     }
 
@@ -95,6 +106,9 @@ CASES = {
     ),
     "adversarial": case("classifier", callback=adversarial, plugin="LateAdversarialTraining"),
 }
+
+
+FOUR_PROCESSES = ("clipped by norm", "tied", "sam")
 
 
 class Drifting(Callback):
@@ -188,7 +202,7 @@ def model_of(case):
         VOCABULARY,
         CONTEXT,
         case["config"],
-        optimizer=lambda named: torch.optim.SGD(named, lr=0.5),
+        optimizer=lambda named: torch.optim.SGD(named, lr=0.5, momentum=case["momentum"]),
     )
 
 
@@ -221,6 +235,40 @@ def train(case, strategy, devices, seed=3):
 def whole(tensor):
     tensor = tensor.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+
+
+class WeightsAt(Callback):
+    """Keeps the weights after an optimizer step."""
+
+    def __init__(self, step):
+        self.step, self.weights = step, {}
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            self.weights = {key: whole(value) for key, value in pl_module.state_dict().items()}
+
+
+def resumed(strategy, folder):
+    """Weights of a run, and of one that goes on from its checkpoint of step 3, within an epoch."""
+    found = {}
+    for name, source in (("uninterrupted", None), ("resumed", f"{folder}/step=3.ckpt")):
+        torch.manual_seed(3 if source is None else 11)
+        # Lightning cannot load a consolidated checkpoint of an optimizer without state.
+        model = model_of(case(momentum=0.5))
+        at_checkpoint = WeightsAt(3)
+        keep = ModelCheckpoint(folder, "{step}", every_n_train_steps=3, save_top_k=-1)
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=2,
+            strategy=strategy(),
+            callbacks=[ExactResume(), LateSAM(start=0, local=False), at_checkpoint, keep],
+            **{**dict.fromkeys(QUIET, False), "max_epochs": 2, "enable_checkpointing": True},
+        )
+        trainer.fit(model, ckpt_path=source, weights_only=True)
+        found[name] = {key: whole(value) for key, value in model.state_dict().items()}
+        if source is None:
+            found["at the checkpoint"] = at_checkpoint.weights
+    return found
 
 
 def refusal(strategy, model_class, *callbacks):
@@ -258,27 +306,33 @@ def main(data_parallel, tensor_parallel, output):
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
+    parallel = functools.partial(
+        ModelParallelStrategy, data_parallel, tensor_parallel, process_group_backend="gloo"
+    )
     results, seen = {}, []
     for name, chosen in CASES.items():
         if tensor_parallel > 1 and chosen["architecture"] == "gpt2":
             continue
-        strategy = ModelParallelStrategy(
-            data_parallel, tensor_parallel, process_group_backend="gloo"
-        )
+        if data_parallel * tensor_parallel > 2 and name not in FOUR_PROCESSES:
+            continue
+        strategy = parallel()
         # Only rank 0's draw of the weights may count.
         rank = int(os.environ["RANK"])
         results[name], batches = train(
             chosen, strategy, data_parallel * tensor_parallel, seed=3 if rank == 0 else 50 + rank
         )
         seen = batches or seen
-    messages = {}
+    found = {"weights": results, "seen": seen}
     if data_parallel * tensor_parallel == 2:
-        messages = refusals(
-            lambda: ModelParallelStrategy(
-                data_parallel, tensor_parallel, process_group_backend="gloo"
+        found["refusals"] = refusals(parallel)
+        for form in ("distributed", "consolidated"):
+            folder = f"{output}.{form}"
+            os.makedirs(folder, exist_ok=True)
+            found[form] = resumed(
+                functools.partial(parallel, save_distributed_checkpoint=form == "distributed"),
+                folder,
             )
-        )
-    torch.save({"weights": results, "seen": seen, "refusals": messages}, f"{output}.{rank}")
+    torch.save(found, f"{output}.{rank}")
 
 
 if __name__ == "__main__":

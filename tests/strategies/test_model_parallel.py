@@ -12,8 +12,9 @@ import pytest
 import torch
 
 PROGRAM = Path(program_sharded.__file__)
-LAYOUTS = [(2, 1), (1, 2)]
-STRATEGY = {(2, 1): "fsdp2", (1, 2): "tp"}  # as docs/scale.md names them
+LAYOUTS = [(2, 1), (1, 2), (2, 2)]
+TWO_PROCESSES = LAYOUTS[:2]
+STRATEGY = {(2, 1): "fsdp2", (1, 2): "tp", (2, 2): "fsdp2 and tp"}  # as docs/scale.md names them
 
 
 def expected():
@@ -22,8 +23,10 @@ def expected():
         for name, case in program_sharded.CASES.items():
             if case["architecture"] == "gpt2" and layout[1] > 1:
                 continue  # transformers has no tensor-parallel plan for it
+            if layout == (2, 2) and name not in program_sharded.FOUR_PROCESSES:
+                continue
             mark = pytest.mark.scale(plugin=case["plugin"], strategy=STRATEGY[layout])
-            marks = [] if case["plugin"] is None else [mark]
+            marks = [mark] if case["plugin"] and layout != (2, 2) else []
             yield pytest.param(layout, name, marks=marks, id=f"{STRATEGY[layout]}, {name}")
 
 
@@ -58,9 +61,15 @@ def one_process(name):
 
 
 @pytest.fixture(scope="module")
-def several_processes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sharded")
-    return {layout: launch(*layout, folder / f"{layout[0]}x{layout[1]}.pt") for layout in LAYOUTS}
+def checkpoints(tmp_path_factory):
+    return tmp_path_factory.mktemp("sharded")
+
+
+@pytest.fixture(scope="module")
+def several_processes(checkpoints):
+    return {
+        layout: launch(*layout, checkpoints / f"{layout[0]}x{layout[1]}.pt") for layout in LAYOUTS
+    }
 
 
 @pytest.mark.parametrize(("layout", "name"), list(expected()))
@@ -83,7 +92,7 @@ def test_ranks_of_fsdp2_read_different_batches(several_processes):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=STRATEGY.get)
+@pytest.mark.parametrize("layout", TWO_PROCESSES, ids=STRATEGY.get)
 def test_ranks_that_train_unsynchronized_replicas_end_with_an_error(
     several_processes, layout, rank
 ):
@@ -96,3 +105,26 @@ def test_ranks_that_train_unsynchronized_replicas_end_with_an_error(
     assert errors["ddp, changed before the third step"] is None  # later steps are not checked
     if layout == (2, 1):  # under tensor parallelism the replicas see the same batches
         assert "Unsharded trains replicas" in errors["not sharded"]
+
+
+@pytest.mark.parametrize("form", ["distributed", "consolidated"])
+@pytest.mark.parametrize("layout", TWO_PROCESSES, ids=STRATEGY.get)
+def test_a_run_resumes_bit_for_bit_from_a_checkpoint_within_an_epoch(
+    several_processes, layout, form
+):
+    runs = several_processes[layout][0][form]
+    for name, value in runs["uninterrupted"].items():
+        assert not torch.equal(value, runs["at the checkpoint"][name])
+        assert torch.equal(value, runs["resumed"][name]), name
+
+
+@pytest.mark.parametrize("layout", TWO_PROCESSES, ids=STRATEGY.get)
+def test_a_consolidated_checkpoint_loads_into_a_module_of_one_process(
+    several_processes, checkpoints, layout
+):
+    file = checkpoints / f"{layout[0]}x{layout[1]}.pt.consolidated" / "step=3.ckpt"
+    model = program_sharded.model_of(program_sharded.case())
+    model.configure_model()
+    model.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
+    expected = several_processes[layout][0]["consolidated"]["at the checkpoint"]
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())

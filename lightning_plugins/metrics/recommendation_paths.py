@@ -24,8 +24,13 @@ def increase_of_interest(log_prob_before: Tensor, log_prob_after: Tensor) -> Ten
 def increment_of_rank(rank_before: Tensor, rank_after: Tensor) -> Tensor:
     r"""Compute IoR in ranks: :math:`R(t \mid h) - R(t \mid h \oplus p)`; more is better.
 
+    Both ranks have to be among the same items. In
+    :func:`lightning_plugins.nn.recommendation.path_scores.path_scores`, the items of the history
+    and of the path are left out of both rankings, so a path gains no ranks merely because it
+    recommends the items that were ranked before the target.
+
     Source: Zhu et al., arXiv 2211.10002, section IV-B, with the sign reversed so that more is
-    better.
+    better. The released code also leaves out the items of history and path.
 
     Args:
         rank_before: Rank of the target after the history, 1 is best, ``(paths,)``.

@@ -6,6 +6,7 @@ from typing import Any, get_args
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -111,8 +112,8 @@ class SequentialRecommender(LightningModule):
     def forward(self, items: Tensor) -> Tensor:
         """Return logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.
 
-        Histories have at most ``max_length`` items and are padded with zeros at the end. Column 0
-        is padding and has minus infinity.
+        Histories are padded with zeros at the end; of longer histories, the latest ``max_length``
+        items are used. Column 0 is padding and has minus infinity.
         """
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         return self.network(items)
@@ -133,9 +134,21 @@ class SequentialRecommender(LightningModule):
         self._evaluate("test", self.test_metrics, batch)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the ``max(top_k)`` unseen items with the highest scores, int64 ``(batch, k)``."""
+        """Return the ``max(top_k)`` unseen items with the highest scores, int64 ``(batch, k)``.
+
+        If a user has fewer unseen items, 0 fills up the row, and a warning gives the number of such
+        users.
+        """
         k = min(max(self.hparams["top_k"]), self.hparams["num_items"])
-        return self.scores_of_unseen(batch).topk(k).indices
+        best = self.scores_of_unseen(batch).topk(k)
+        is_left = best.values > -torch.inf
+        short = int((~is_left).any(dim=1).sum())
+        if short:
+            rank_zero_warn(
+                f"{short} of {len(is_left)} users of a batch have fewer than {k} unseen items: "
+                "their lists are shorter, filled up with item number 0"
+            )
+        return best.indices.masked_fill(~is_left, 0)
 
     def scores_of_unseen(self, batch: Batch) -> Tensor:
         """Return logits ``(batch, num_items + 1)``, with minus infinity for ``seen`` items."""

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.nn.recommendation.item_network import last_states
+from lightning_plugins.nn.recommendation.item_network import check_length, last_states, latest
 from lightning_plugins.nn.recommendation.sasrec import SASRec
 
 _MIN_WINDOW = 20  # the released code uses windows of 20 items and more
@@ -54,7 +54,8 @@ class InfluentialNetwork(SASRec):
         return self.norm(states[:, 1:])
 
     def state(self, items: Tensor, objectives: Tensor | None = None) -> Tensor:
-        """Return the state ``(batch, dim)`` after the last item of each sequence."""
+        """Return the state ``(batch, dim)`` after the latest ``max_length`` items of sequences."""
+        items = latest(items, self.max_length)
         return last_states(self.encode(items, objectives), items)
 
     def loss(self, sequences: Tensor) -> Tensor:
@@ -64,7 +65,11 @@ class InfluentialNetwork(SASRec):
 
         Args:
             sequences: Item numbers ``(batch, length + 1)``, with ``length`` at most ``max_length``.
+
+        Raises:
+            ValueError: The sequences are longer.
         """
+        check_length(sequences, self.max_length)
         sequences, objectives = _with_objectives(sequences)
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         return self._cross_entropy(self.encode(inputs, objectives), targets)

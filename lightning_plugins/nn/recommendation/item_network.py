@@ -49,7 +49,11 @@ class ItemNetwork(nn.Module):
         raise NotImplementedError
 
     def state(self, items: Tensor) -> Tensor:
-        """Return the state ``(batch, dim)`` after the last item of each sequence."""
+        """Return the state ``(batch, dim)`` after the last item of each sequence.
+
+        Of longer sequences, only the latest ``max_length`` items are used.
+        """
+        items = latest(items, self.max_length)
         return last_states(self.encode(items), items)
 
     def logits(self, states: Tensor) -> Tensor:
@@ -57,7 +61,7 @@ class ItemNetwork(nn.Module):
         return pad(states @ self.item_embedding.weight[1:].T, (1, 0), value=-torch.inf)
 
     def forward(self, items: Tensor) -> Tensor:
-        """Return logits ``(batch, num_items + 1)`` of the next item."""
+        """Return logits ``(batch, num_items + 1)`` of the item after the latest ``max_length``."""
         return self.logits(self.state(items))
 
     def loss(self, sequences: Tensor) -> Tensor:
@@ -65,7 +69,11 @@ class ItemNetwork(nn.Module):
 
         Args:
             sequences: Item numbers ``(batch, length + 1)``, with ``length`` at most ``max_length``.
+
+        Raises:
+            ValueError: The sequences are longer.
         """
+        check_length(sequences, self.max_length)
         inputs, targets = sequences[:, :-1], sequences[:, 1:]
         return self._cross_entropy(self.encode(inputs), targets)
 
@@ -74,6 +82,34 @@ class ItemNetwork(nn.Module):
         # Padding is removed before the product with all items, which dominates the cost.
         logits = states[is_target] @ self.item_embedding.weight[1:].T
         return cross_entropy(logits, targets[is_target] - 1)
+
+
+def check_length(sequences: Tensor, max_length: int) -> None:
+    """Check that windows ``(batch, length + 1)`` predict at most ``max_length`` items.
+
+    Raises:
+        ValueError: The windows are longer.
+    """
+    length = sequences.shape[1] - 1
+    if length > max_length:
+        raise ValueError(
+            f"windows of {length + 1} items: the network has max_length={max_length}, so a window "
+            f"has at most {max_length + 1} items; use the same max_length for the data"
+        )
+
+
+def latest(items: Tensor, max_length: int) -> Tensor:
+    """Return the latest ``max_length`` items of each row, int64 ``(batch, at most max_length)``.
+
+    Args:
+        items: Item numbers ``(batch, length)``, padded with 0 at the end.
+        max_length: Maximum number of items of a row.
+    """
+    if items.shape[1] <= max_length:
+        return items
+    lengths = (items > 0).sum(dim=1, keepdim=True)
+    places = torch.arange(max_length, device=items.device) + (lengths - max_length).clamp(min=0)
+    return items.gather(1, places).masked_fill(places >= lengths, 0)
 
 
 def last_states(states: Tensor, items: Tensor) -> Tensor:

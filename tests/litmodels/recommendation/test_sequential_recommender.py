@@ -45,6 +45,16 @@ def test_seen_items_are_neither_ranked_nor_recommended(walking_data, quiet_train
     assert (module.scores_of_unseen(batch).isneginf().sum(1) == 1 + 14).all()
 
 
+@pytest.mark.parametrize(("seen", "left"), [([1, 2, 3, 4, 5], [6, 7]), ([1, 3, 4, 5, 6, 7, 2], [])])
+def test_a_list_never_contains_seen_items_and_a_warning_reports_shorter_lists(seen, left):
+    module = model(num_items=7, top_k=(4,)).eval()
+    module.configure_model()
+    batch = {"history": torch.tensor([seen]), "seen": torch.tensor([seen])}
+    with pytest.warns(UserWarning, match="1 of 1 users of a batch have fewer than 4 unseen items"):
+        (listed,) = module.predict_step(batch, 0).tolist()
+    assert sorted(listed) == [0] * (4 - len(left)) + left
+
+
 def test_the_number_of_items_is_read_from_the_data_and_saved_in_the_checkpoint(
     walking_data, quiet_trainer, tmp_path
 ):

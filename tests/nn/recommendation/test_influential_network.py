@@ -27,6 +27,16 @@ def test_states_do_not_depend_on_later_items(network):
         assert not torch.allclose(other[:, place:], states[:, place:])
 
 
+def test_of_a_long_history_only_the_latest_items_count(network):
+    items, objective = torch.tensor([[7, 8, 3, 1, 4, 1, 5, 9, 0]]), torch.tensor([2])
+    latest = torch.tensor([[3, 1, 4, 1, 5, 9]])
+    torch.testing.assert_close(
+        network.state(items, objective), network.encode(latest, objective)[:, -1]
+    )
+    with pytest.raises(ValueError, match="windows of 9 items: the network has max_length=6"):
+        network.loss(items)
+
+
 def test_every_state_depends_on_the_objective_unless_its_weight_is_low(network):
     items = torch.tensor([[3, 1, 4]])
     states = [network.encode(items, torch.tensor([objective])) for objective in (2, 7)]

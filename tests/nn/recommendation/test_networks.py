@@ -29,6 +29,17 @@ def test_padding_changes_no_score(network):
     torch.testing.assert_close(network(padded), network(short))
 
 
+def test_of_a_long_history_only_the_latest_items_count(network):
+    rows = torch.tensor([[7, 8, 2, 6, 3, 1, 4, 1, 5, 9], [7, 8, 2, 3, 1, 4, 0, 0, 0, 0]])
+    expected = torch.cat([network(row[row > 0][-6:][None]) for row in rows])
+    torch.testing.assert_close(network(rows), expected)
+
+
+def test_windows_beyond_max_length_are_refused(network):
+    with pytest.raises(ValueError, match="windows of 8 items: the network has max_length=6"):
+        network.loss(torch.ones(2, 8, dtype=torch.int64))
+
+
 def test_padding_is_never_recommended_and_gets_no_gradient(network):
     assert network(HISTORY)[0, 0] == -torch.inf
     network.loss(torch.tensor([[3, 1, 4, 0, 0, 0, 0]])).backward()

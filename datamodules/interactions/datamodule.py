@@ -19,6 +19,7 @@ from lightning_plugins.datamodules.interactions.splits import (
 )
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.nn.recommendation import Catalogue, Item
+from lightning_plugins.nn.recommendation.catalogue import ItemId
 
 SplitName = Literal["leave_last_out", "time"]
 
@@ -62,7 +63,9 @@ class InteractionDataModule(LightningDataModule):
 
     Attributes:
         num_items: Number of items.
-        catalogue: Titles, years and genres by item number.
+        catalogue: Titles, years, genres and identifiers by item number.
+        user_ids: The identifiers of the data by user number.
+        profiles: What the data states about each user, such as age and occupation; ``""`` without.
         parts: Training sequences and evaluation questions.
         item_counts: Training interactions of each item, int64 ``(num_items + 1,)``.
 
@@ -73,6 +76,8 @@ class InteractionDataModule(LightningDataModule):
 
     num_items: int
     catalogue: Catalogue
+    user_ids: tuple[ItemId, ...]
+    profiles: tuple[str, ...]
     parts: Split
     item_counts: Tensor
 
@@ -128,7 +133,10 @@ class InteractionDataModule(LightningDataModule):
             return
         table = self._filtered(read_interactions(self.source, self.columns))
         names, numbers = np.unique(table.items, return_inverse=True)
-        self.catalogue = Catalogue([table.facts.get(name, Item(str(name))) for name in names])
+        ids = names.tolist()
+        self.catalogue = Catalogue([table.facts.get(name, Item(str(name))) for name in ids], ids)
+        self.user_ids = tuple(np.unique(table.users).tolist())
+        self.profiles = tuple(table.profiles.get(name, "") for name in self.user_ids)
         self.num_items = len(names)
         sequences, timestamps = _by_user(table, numbers + 1)
         self.parts = (

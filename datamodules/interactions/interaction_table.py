@@ -1,11 +1,12 @@
 """The table of interactions that every reader returns, and the k-core filter on it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lightning_plugins.nn.recommendation import Item
+from lightning_plugins.nn.recommendation.catalogue import ItemId
 
 
 @dataclass(frozen=True)
@@ -13,27 +14,32 @@ class InteractionTable:
     """Interactions as read from a file, one per row, before any filter.
 
     Args:
-        users: User names, ``(rows,)`` strings.
-        items: Item names, ``(rows,)`` strings.
+        users: User identifiers, ``(rows,)`` strings or integers.
+        items: Item identifiers, ``(rows,)`` strings or integers.
         timestamps: Times of the interactions in any unit, float64 ``(rows,)``.
         ratings: Ratings, float64 ``(rows,)``, or None if the data has none.
-        facts: Title, year and genres of items by item name. Items without an entry are allowed.
+        facts: Title, year and genres of items by identifier. Items without an entry are allowed.
+        profiles: What is known about users, as text, by identifier.
     """
 
     users: np.ndarray
     items: np.ndarray
     timestamps: np.ndarray
     ratings: np.ndarray | None = None
-    facts: Mapping[str, Item] = field(default_factory=dict)
+    facts: Mapping[ItemId, Item] = field(default_factory=dict)
+    profiles: Mapping[ItemId, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.users)
 
     def rows(self, chosen: np.ndarray) -> "InteractionTable":
         """Return the rows selected by a mask, or by indices in their order."""
-        ratings = None if self.ratings is None else self.ratings[chosen]
-        return InteractionTable(
-            self.users[chosen], self.items[chosen], self.timestamps[chosen], ratings, self.facts
+        return replace(
+            self,
+            users=self.users[chosen],
+            items=self.items[chosen],
+            timestamps=self.timestamps[chosen],
+            ratings=None if self.ratings is None else self.ratings[chosen],
         )
 
 

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def read_column_file(path: Path, columns: Mapping[str, str]) -> InteractionTable
         empty = [""] * len(found["item"])
         facts = {
             item: Item(
-                title or item,
+                title or str(item),
                 int(float(year)) if year else None,
                 tuple(genre for genre in genres.split("|") if genre),
             )
@@ -151,14 +152,19 @@ def _csv_columns(path: Path) -> dict[str, list[str]]:
     return _columns(path, rows[0], rows[1:])
 
 
-def _parquet_columns(path: Path) -> dict[str, list[str]]:
+def _parquet_columns(path: Path) -> dict[str, list[Any]]:
     with requires("pyarrow", by="reading Parquet", extra="recsys"):
         from pyarrow import parquet
     table = parquet.read_table(path)
     return {
-        name: ["" if value is None else str(value) for value in table[name].to_pylist()]
+        name: [_as_in_text(value) for value in table[name].to_pylist()]
         for name in table.column_names
     }
+
+
+def _as_in_text(value: Any) -> Any:
+    """Return an integer unchanged, because it may be an identifier, and other values as text."""
+    return value if type(value) is int else "" if value is None else str(value)
 
 
 def _recbole_columns(path: Path, *required: str) -> dict[str, list[str]]:

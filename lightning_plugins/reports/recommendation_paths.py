@@ -24,12 +24,14 @@ class GuidedStep:
         genres: Genres of the item.
         is_taken: Whether the user took the item.
         target_probability: Probability of the target after this recommendation.
+        identifier: Identifier of the item in the user's data.
     """
 
     title: str
     genres: tuple[str, ...]
     is_taken: bool
     target_probability: float
+    identifier: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class GuidedPath:
         history: Titles of the latest items before the path.
         probability_before: Probability of the target before the path.
         steps: The recommendations in order.
+        problem: Why the path is shorter or not the planner's own, or ``""``.
     """
 
     planner: str
@@ -53,6 +56,7 @@ class GuidedPath:
     history: tuple[str, ...]
     probability_before: float
     steps: tuple[GuidedStep, ...]
+    problem: str = ""
 
     @property
     def heading(self) -> str:
@@ -150,9 +154,10 @@ def frontier_picture(
 
 
 def _section(path: GuidedPath, highest: float) -> Element:
-    rows = [_row("before the path", "", "", path.probability_before, highest)]
+    rows = [_row("", "before the path", "", "", path.probability_before, highest)]
     rows += [
         _row(
+            step.identifier,
             step.title,
             ", ".join(step.genres),
             "taken" if step.is_taken else "rejected",
@@ -161,23 +166,26 @@ def _section(path: GuidedPath, highest: float) -> Element:
         )
         for step in path.steps
     ]
-    names = ("recommended", "genres", "", "P(target) after it", "")
+    names = ("item", "recommended", "genres", "", "P(target) after it", "")
     header = Element("tr", *(Element("th", name) for name in names))
     return Element(
         "section",
         Element("h3", path.heading),
         Element("p", f"Last taken: {'; '.join(path.history)}", class_="soft"),
+        *([Element("p", f"Problem: {path.problem}", class_="soft")] if path.problem else []),
         Element("table", Element("thead", header), Element("tbody", *rows)),
         class_="claim",
     )
 
 
-def _row(title: str, genres: str, taken: str, chance: float, highest: float) -> Element:
+def _row(
+    identifier: str, title: str, genres: str, taken: str, chance: float, highest: float
+) -> Element:
     width = 100 * chance / highest if highest > 0 else 0
     bar = Element("div", class_="bar", style=f"width: {width:.1f}%")
     return Element(
         "tr",
-        *(Element("td", text) for text in (title, genres, taken)),
+        *(Element("td", text) for text in (identifier, title, genres, taken)),
         Element("td", f"{chance:.2g}" if math.isfinite(chance) else "?"),
         Element("td", bar, class_="chance"),
     )

@@ -1,14 +1,18 @@
 """Plans and measures recommendation paths towards an item that a user would not take now."""
 
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 from torch import Tensor
 
+from lightning_plugins.litmodels.recommendation.influence_path import (
+    InfluencePath,
+    planning_requests,
+)
 from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
 from lightning_plugins.litmodels.recommendation.model_cache import (
     fitted_checkpoint,
@@ -35,27 +39,9 @@ from lightning_plugins.metrics.recommendation_paths import (
     vector_cosine,
 )
 from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
-from lightning_plugins.nn.recommendation.catalogue import text_vectors
+from lightning_plugins.nn.recommendation.catalogue import ItemId, text_vectors
 from lightning_plugins.nn.recommendation.item_network import unpadded
 from lightning_plugins.nn.recommendation.path_scores import path_scores
-
-
-class InfluencePath(NamedTuple):  # Lightning refuses frozen dataclasses as predictions
-    """A path of recommendations for one user towards a target.
-
-    Args:
-        planner: Label of the planner.
-        user: Number of the user.
-        target: Item number of the target.
-        items: Item numbers in the order of recommendation, without the target.
-        is_accepted: Whether the user took each item.
-    """
-
-    planner: str
-    user: int
-    target: int
-    items: tuple[int, ...]
-    is_accepted: tuple[bool, ...]
 
 
 class InfluencePathPlanner(LightningModule):
@@ -63,10 +49,13 @@ class InfluencePathPlanner(LightningModule):
 
     For ``trainer.predict`` with an ``InteractionDataModule``; its prediction batches contain users
     and targets. Every recommended item is a catalogue item that is neither in the history nor the
-    target, and no item occurs twice on a path. This holds for any output of a planner.
+    target, and no item occurs twice on a path. This holds for any output of a planner. If fewer
+    items are left for a user, the path is shorter, and ``InfluencePath.problem`` states it.
+    :meth:`plan` plans for histories and targets without a Trainer.
 
-    Prediction returns :class:`InfluencePath` objects and prints a table with standard errors over
-    users. Loggers receive the means as ``PLANNER/MEASURE``. Measures by each evaluator E:
+    Prediction returns :class:`InfluencePath` objects, with the identifiers of the data, and prints
+    a table with standard errors over users. Loggers receive the means as ``PLANNER/MEASURE``.
+    Measures by each evaluator E:
 
     - ``IoI E``, ``IoR E``: increase of interest in nats, and increment of rank;
     - ``logP E``: mean log-probability of the items of the path that the user took (acceptability).
@@ -145,16 +134,37 @@ class InfluencePathPlanner(LightningModule):
 
     def prepare_data(self) -> None:
         """Train the networks that have no checkpoint and are not in the user's cache."""
-        self._checkpoints()
+        datamodule = self._datamodule()
+        self._planning_checkpoints(datamodule)
+        self._evaluator_checkpoints(datamodule)
 
     def setup(self, stage: str) -> None:
         """Load the networks, and collect the knowledge about the items from the data."""
-        datamodule, backbone, evaluators, of_planners = self._checkpoints()
+        datamodule = self._datamodule()
+        self.load(datamodule)
+        if not self._evaluators:
+            self._load_evaluators(datamodule)
+        self._genres = datamodule.catalogue.genre_indicators()
+        self._together = co_consumption_vectors(datamodule.parts.train, datamodule.num_items)
+        self._user_ids, self._profiles = datamodule.user_ids, datamodule.profiles
+
+    def load(self, datamodule: Any) -> "InfluencePathPlanner":
+        """Prepare :meth:`plan`: read the data, and load or train the networks that plan.
+
+        Args:
+            datamodule: An ``InteractionDataModule`` with the settings of the networks' training.
+
+        Returns:
+            This module.
+
+        Raises:
+            ValueError: A network was trained on another number of items.
+        """
+        datamodule.setup("predict")  # no effect on later calls
+        backbone, of_planners = self._planning_checkpoints(datamodule)
         num_items = datamodule.num_items
         # Not as submodules, so that this module's checkpoint does not contain the networks.
-        self._evaluators = {
-            label: load_network(path, num_items) for label, path in evaluators.items()
-        }
+        self._evaluators: dict[str, ItemNetwork] = {}
         self._knowledge = Knowledge(
             backbone=load_network(backbone, num_items),
             catalogue=datamodule.catalogue,
@@ -164,8 +174,9 @@ class InfluencePathPlanner(LightningModule):
         )
         for label, path in of_planners.items():
             self.planners[label].network = load_network(path, num_items)
-        self._genres = datamodule.catalogue.genre_indicators()
-        self._together = co_consumption_vectors(datamodule.parts.train, num_items)
+        if not isinstance(self.user_model, TakesEverything):
+            self._load_evaluators(datamodule)
+        return self
 
     def on_predict_start(self) -> None:
         """Move the networks to this module's device, and reset the table."""
@@ -180,20 +191,69 @@ class InfluencePathPlanner(LightningModule):
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> list[InfluencePath]:
         """Plan paths for the users of a batch with every planner."""
         histories, targets = unpadded(batch["seen"]), batch["target"].tolist()
+        users = batch["user"].tolist()
+        profiles = [self._profiles[user] for user in users]
         found = []
         for label, planner in self.planners.items():
             planner.begin(self.hparams["seed"] + batch_idx)
             self.user_model.begin(self.hparams["seed"] + batch_idx)
-            sessions = self.plan(planner, histories, targets)
+            sessions = self._sessions(planner, histories, targets, profiles=profiles)
             self.table.add(label, self._measures(histories, targets, sessions))
-            rows = zip(
-                batch["user"].tolist(), targets, sessions.paths, sessions.accepted, strict=True
-            )
-            found += [
-                InfluencePath(label, user, target, tuple(path), tuple(is_accepted))
-                for user, target, path, is_accepted in rows
-            ]
+            found += self._paths(label, [self._user_ids[user] for user in users], sessions)
         return found
+
+    @torch.no_grad()
+    def plan(
+        self,
+        history: Sequence[Any],
+        target: Any,
+        candidates: Sequence[Any] | None = None,
+        users: Sequence[ItemId] | None = None,
+    ) -> list[InfluencePath]:
+        """Plan paths for one user or several, without a Trainer; call :meth:`load` before.
+
+        Example::
+
+            model = InfluencePathPlanner(planners={"ipg": InfluentialGreedy()}, path_length=5)
+            model.load(InteractionDataModule("interactions.csv"))
+            (path,) = model.plan(["B501", "B507"], target="B512", candidates=in_stock)
+
+        Args:
+            history: Item identifiers in chronological order, or one such sequence per user. A
+                history may be empty. Items that are not in the catalogue are ignored with a
+                warning.
+            target: An item identifier, or a list with one per user.
+            candidates: Identifiers of the items that may be recommended, for all users or a
+                sequence per user; None allows all items.
+            users: Names of the users in the results; None numbers them from 0.
+
+        Returns:
+            A path per user and planner, ordered by user.
+
+        Raises:
+            RuntimeError: :meth:`load` was not called.
+            ValueError: The arguments have different lengths, a target is not in the catalogue, or
+                no candidate is.
+        """
+        if not hasattr(self, "_knowledge"):
+            raise RuntimeError("plan() has no data: call load(InteractionDataModule(...)) first")
+        requests = planning_requests(self.catalogue, history, target, candidates, users)
+        planned = []
+        for label, planner in self.planners.items():
+            planner.begin(self.hparams["seed"])
+            self.user_model.begin(self.hparams["seed"])
+            sessions = self._sessions(
+                planner, requests.histories, requests.targets, requests.candidates
+            )
+            planned.append(self._paths(label, requests.users, sessions))
+        paths = [path for of_user in zip(*planned, strict=True) for path in of_user]
+        short = sum(len(path.items) < self.hparams["path_length"] for path in paths)
+        if short:
+            rank_zero_warn(
+                f"{short} of {len(paths)} paths have fewer than "
+                f"path_length={self.hparams['path_length']} items; their problem states why"
+            )
+        return paths
 
     def on_predict_epoch_end(self) -> None:
         """Print and log the table, and print the reports of planners and judge."""
@@ -204,15 +264,54 @@ class InfluencePathPlanner(LightningModule):
         for label, report in self._reports().items():
             _print(f"\n{label}:\n{report}")
 
-    def plan(self, planner: Planner, histories: list[list[int]], targets: list[int]) -> Sessions:
+    def _sessions(
+        self,
+        planner: Planner,
+        histories: list[list[int]],
+        targets: list[int],
+        candidates: list[list[int]] | None = None,
+        profiles: list[str] | None = None,
+    ) -> Sessions:
         """Plan the paths of one planner; the result includes the items that each user took."""
         knowledge, length = self._knowledge, self.hparams["path_length"]
-        sessions = Sessions(histories, targets, knowledge.catalogue.num_items, length)
-        for _ in range(length):
+        num_items = knowledge.catalogue.num_items
+        sessions = Sessions(histories, targets, num_items, length, candidates)
+        sessions.profiles = profiles or sessions.profiles
+        simulated = not isinstance(self.user_model, TakesEverything)
+        for _ in range(planner.longest(length)):
             items = planner.next_items(sessions, knowledge)
             sessions.recommend(items)
-            sessions.take(self.user_model.accepts(sessions, items, self.first_evaluator))
+            network = self.first_evaluator if simulated else knowledge.backbone
+            sessions.take(self.user_model.accepts(sessions, items, network))
         return sessions
+
+    def _paths(
+        self, label: str, users: Sequence[ItemId], sessions: Sessions
+    ) -> list[InfluencePath]:
+        catalogue, length = self.catalogue, self.hparams["path_length"]
+        return [
+            InfluencePath(
+                planner=label,
+                user=user,
+                target=catalogue.id_of(target),
+                items=tuple(map(catalogue.id_of, path)),
+                is_accepted=tuple(accepted),
+                titles=tuple(str(catalogue[item]) for item in path),
+                target_title=str(catalogue[target]),
+                problem=problem
+                or (f"only {len(path)} of {length} items are left" if len(path) < length else ""),
+                usage=usage,
+            )
+            for user, target, path, accepted, problem, usage in zip(
+                users,
+                sessions.targets.tolist(),
+                sessions.paths,
+                sessions.accepted,
+                sessions.problems,
+                sessions.usage,
+                strict=True,
+            )
+        ]
 
     @property
     def first_evaluator(self) -> ItemNetwork:
@@ -229,7 +328,7 @@ class InfluencePathPlanner(LightningModule):
         """The items; available after ``setup``."""
         return self._knowledge.catalogue
 
-    def _checkpoints(self) -> tuple[Any, str, dict[str, str], dict[str, str]]:
+    def _datamodule(self) -> Any:
         datamodule = getattr(self.trainer, "datamodule", None)
         if datamodule is None or not hasattr(datamodule, "path_questions"):
             raise ValueError(
@@ -237,20 +336,34 @@ class InfluencePathPlanner(LightningModule):
                 "trainer.predict(datamodule=InteractionDataModule(...))"
             )
         datamodule.setup("predict")  # no effect on later calls
-        backbone, evaluators = self.hparams["backbone"], self.hparams["evaluators"]
+        return datamodule
+
+    def _planning_checkpoints(self, datamodule: Any) -> tuple[str, dict[str, str]]:
+        """Return the checkpoints of the backbone and of the planners' own networks."""
+        backbone = self.hparams["backbone"]
         if backbone is None:
             backbone = str(fitted_checkpoint(datamodule, "sasrec", seed=1))
-        if evaluators is None:
-            evaluators = {
-                "sasrec": str(fitted_checkpoint(datamodule, "sasrec", seed=2)),
-                "gru4rec": str(fitted_checkpoint(datamodule, "gru4rec", seed=3)),
-            }
         of_planners = {
             label: planner.checkpoint or str(fitted_checkpoint(datamodule, planner.needs, seed=4))
             for label, planner in self.planners.items()
             if planner.needs is not None
         }
-        return datamodule, backbone, evaluators, of_planners
+        return backbone, of_planners
+
+    def _evaluator_checkpoints(self, datamodule: Any) -> dict[str, str]:
+        evaluators = self.hparams["evaluators"]
+        if evaluators is not None:
+            return evaluators
+        return {
+            "sasrec": str(fitted_checkpoint(datamodule, "sasrec", seed=2)),
+            "gru4rec": str(fitted_checkpoint(datamodule, "gru4rec", seed=3)),
+        }
+
+    def _load_evaluators(self, datamodule: Any) -> None:
+        self._evaluators = {
+            label: load_network(path, datamodule.num_items)
+            for label, path in self._evaluator_checkpoints(datamodule).items()
+        }
 
     def _reports(self) -> dict[str, Counter[str]]:
         found = {label: planner.report for label, planner in self.planners.items()}
@@ -275,7 +388,8 @@ class InfluencePathPlanner(LightningModule):
         values["together"] = vector_cosine(self._together, whole)
         values["variety"] = genre_variety(self._genres, sessions.paths)
         values["new genres"] = new_genre_share(self._genres, histories, sessions.paths)
-        values["taken"] = torch.tensor(sessions.accepted).float().mean(dim=1)
+        shares = [sum(taken) / len(taken) if taken else torch.nan for taken in sessions.accepted]
+        values["taken"] = torch.tensor(shares)
         values["reached"] = sessions.is_reached.float()
         if not isinstance(self.user_model, TakesEverything):
             at_end = self.user_model.accepts(sessions, sessions.targets, self.first_evaluator)

@@ -109,7 +109,7 @@ class ItemTextModel(LightningModule):
             eos_token_id=self.tokenizer.eos_token_id,
             pad_token_id=self.tokenizer.eos_token_id,
         )
-        self.network = LlamaForCausalLM(config)
+        self.network = LlamaForCausalLM(config).train(self.training)
 
     @property
     def tokenizer(self) -> Any:

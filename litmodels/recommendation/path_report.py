@@ -8,10 +8,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from lightning_plugins.litmodels.recommendation.influence_paths import (
-    InfluencePath,
-    InfluencePathPlanner,
-)
+from lightning_plugins.litmodels.recommendation.influence_path import InfluencePath
+from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.path_files import paths_as_csv, paths_as_jsonl
+from lightning_plugins.litmodels.recommendation.path_table import gathered
 from lightning_plugins.nn.recommendation.item_network import padded, unpadded
 from lightning_plugins.reports.recommendation_paths import (
     GuidedPath,
@@ -29,11 +29,15 @@ _SHOWN_OF_HISTORY = 5
 class InfluencePathReport(Callback):
     """Reports the paths of the first users, with titles, genres and the interest in the target.
 
-    For ``trainer.predict`` with an ``InfluencePathPlanner``. The callback writes ``paths.html`` to
-    the log folder. It also sends two pictures to the loggers that accept images, or writes them to
-    the same folder: the same paths, and the increase of interest against acceptability and
-    coherence, over all users and planners, with standard errors. Without matplotlib, only the page
-    is written.
+    For ``trainer.predict`` with an ``InfluencePathPlanner``. The callback writes to the log folder:
+
+    - ``paths.html``, the paths of the first users;
+    - ``paths.jsonl`` (one object per path) and ``paths.csv`` (one row per recommendation), the
+      paths of all users and planners with the identifiers of the data.
+
+    It also sends two pictures to the loggers that accept images, or writes them to the same folder:
+    the paths of the first users, and the increase of interest against acceptability and coherence,
+    over all users and planners, with standard errors. Without matplotlib, no picture is written.
 
     Args:
         users: Number of users to show.
@@ -49,6 +53,7 @@ class InfluencePathReport(Callback):
         self.users = users
         self.planners = planners
         self._paths: list[GuidedPath] = []
+        self._all: list[InfluencePath] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the model, and reset the collected paths."""
@@ -63,7 +68,7 @@ class InfluencePathReport(Callback):
                     f"planners={self.planners}: {label!r} is not one of "
                     f"{', '.join(pl_module.planners)}"
                 )
-        self._paths = []
+        self._paths, self._all = [], []
 
     def on_predict_batch_end(
         self,
@@ -74,19 +79,20 @@ class InfluencePathReport(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect the paths of the first users of the first batch."""
+        """Collect all paths, and the measures of the first users of the first batch."""
+        self._all += outputs
         if batch_idx or trainer.global_rank:
             return
         assert isinstance(pl_module, InfluencePathPlanner)
-        shown = sorted({path.user for path in outputs})[: self.users]
-        chosen = [
-            path
-            for user in shown
-            for path in outputs
-            if path.user == user and (self.planners is None or path.planner in self.planners)
+        histories = unpadded(batch["seen"])
+        # The paths of one planner are in the order of the batch's users.
+        numbers = [place % len(histories) for place in range(len(outputs))]
+        self._paths = [
+            _guided(path, histories[user], pl_module)
+            for shown in range(min(self.users, len(histories)))
+            for user, path in zip(numbers, outputs, strict=True)
+            if user == shown and (self.planners is None or path.planner in self.planners)
         ]
-        known = dict(zip(batch["user"].tolist(), unpadded(batch["seen"]), strict=True))
-        self._paths = [_guided(path, known[path.user], pl_module) for path in chosen]
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the page and the pictures."""
@@ -94,8 +100,11 @@ class InfluencePathReport(Callback):
             trainer.log_dir or trainer.default_root_dir
         )  # a collective call, needed on every rank
         assert isinstance(pl_module, InfluencePathPlanner)
+        paths = gathered(self._all)
         if not self._paths:
             return
+        for name, text in (("jsonl", paths_as_jsonl(paths)), ("csv", paths_as_csv(paths))):
+            write_text_atomically(folder / f"paths.{name}", text)
         page = folder / "paths.html"
         write_text_atomically(page, guided_paths_page("Paths towards a target", self._paths))
         judge = pl_module.first_evaluator_label
@@ -114,18 +123,21 @@ class InfluencePathReport(Callback):
             for name, picture in pictures.items()
             for place in send_picture(name, picture, trainer.loggers, folder)
         ]
-        rank_zero_info(f"wrote {page}; sent the pictures to {', '.join(sent)}")
+        rank_zero_info(
+            f"wrote {page}, paths.jsonl and paths.csv; sent the pictures to {', '.join(sent)}"
+        )
 
 
 @torch.no_grad()
 def _guided(path: InfluencePath, history: list[int], module: InfluencePathPlanner) -> GuidedPath:
     network, catalogue = module.first_evaluator, module.catalogue
+    numbers = [catalogue.number_of(item) or 0 for item in (*path.items, path.target)]
     prefixes = [list(history)]
-    for item, is_accepted in zip(path.items, path.is_accepted, strict=True):
+    for item, is_accepted in zip(numbers, path.is_accepted, strict=False):
         prefixes.append(prefixes[-1] + ([item] if is_accepted else []))
     items = padded(prefixes, network.max_length, module.device)
-    before, *after = network(items).softmax(dim=1)[:, path.target].tolist()
-    target = catalogue[path.target]
+    before, *after = network(items).softmax(dim=1)[:, numbers[-1]].tolist()
+    target = catalogue[numbers[-1]]
     return GuidedPath(
         planner=path.planner,
         user=f"user {path.user}",
@@ -133,8 +145,15 @@ def _guided(path: InfluencePath, history: list[int], module: InfluencePathPlanne
         target_genres=target.genres,
         history=tuple(str(catalogue[item]) for item in history[-_SHOWN_OF_HISTORY:]),
         probability_before=before,
+        problem=path.problem,
         steps=tuple(
-            GuidedStep(str(catalogue[item]), catalogue[item].genres, is_accepted, chance)
-            for item, is_accepted, chance in zip(path.items, path.is_accepted, after, strict=True)
+            GuidedStep(
+                str(catalogue[item]),
+                catalogue[item].genres,
+                is_accepted,
+                chance,
+                str(catalogue.id_of(item)),
+            )
+            for item, is_accepted, chance in zip(numbers, path.is_accepted, after, strict=False)
         ),
     )

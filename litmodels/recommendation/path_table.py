@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from statistics import fmean, stdev
+from typing import TypeVar
 
 from torch import Tensor, distributed
 
 Row = dict[str, list[float]]
+T = TypeVar("T")
 
 
 class PathTable:
@@ -31,10 +33,7 @@ class PathTable:
 
     def gather(self) -> None:
         """Gather the values of all processes. Every process must call it."""
-        if not (distributed.is_available() and distributed.is_initialized()):
-            return
-        parts: list[dict[str, Row]] = [{} for _ in range(distributed.get_world_size())]
-        distributed.all_gather_object(parts, self.rows)
+        parts = gathered([self.rows])
         self.rows = {}
         for part in parts:
             for planner, row in part.items():
@@ -61,6 +60,15 @@ class PathTable:
             "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
             for line in lines
         )
+
+
+def gathered(values: list[T]) -> list[T]:
+    """Return the values of all processes, by rank. Every process must call it."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return list(values)
+    parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(parts, values)
+    return [value for part in parts for value in part]
 
 
 def _mean(numbers: list[float]) -> float:

@@ -107,7 +107,8 @@ class SequentialRecommender(LightningModule):
             raise ValueError(
                 "num_items=None: the DataModule has no num_items attribute; set num_items"
             )
-        self.network = self._build(self.hparams["num_items"])
+        # In this module's mode: after eval(), the network must not apply dropout.
+        self.network = self._build(self.hparams["num_items"]).train(self.training)
 
     def forward(self, items: Tensor) -> Tensor:
         """Return logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.

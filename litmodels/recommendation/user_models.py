@@ -107,7 +107,7 @@ class ClicksWhatItLikes:
         vectors = normalize(network.item_embedding.weight.detach().cpu(), dim=1)
         tastes, boredoms = [], []
         for user in range(len(items)):
-            taste = normalize(vectors[sessions.history(user)].mean(dim=0), dim=0)
+            taste = normalize(vectors[sessions.history(user)].sum(dim=0), dim=0)
             boredom = 0.0
             path = zip(sessions.paths[user], sessions.accepted[user], strict=False)
             for item, is_click in path:  # all but the current item

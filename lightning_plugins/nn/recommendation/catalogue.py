@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+ItemId = str | int
+"""An identifier of the user's own data: a string, or an integer where the file stores integers."""
+
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
@@ -36,10 +39,25 @@ class Catalogue(Sequence[Item]):
 
     Args:
         items: Items in the order of their numbers, starting with item 1.
+        ids: The items' own identifiers in the same order; None means their numbers.
+
+    Attributes:
+        ids: The identifiers in the order of the numbers, starting with item 1.
+
+    Raises:
+        ValueError: There are not as many different identifiers as items.
     """
 
-    def __init__(self, items: Sequence[Item]) -> None:
+    def __init__(self, items: Sequence[Item], ids: Sequence[ItemId] | None = None) -> None:
         self._items = (Item(""), *items)
+        self.ids = tuple(range(1, len(self._items)) if ids is None else ids)
+        self._numbers = {name: number for number, name in enumerate(self.ids, 1)}
+        if not len(self.ids) == len(self._numbers) == len(items):
+            raise ValueError(
+                f"ids: {len(self._numbers)} different identifiers of {len(items)} items"
+            )
+        # A file of text stores the identifier 7 as "7". If one form is unknown, the other is meant.
+        self._numbers_by_text = {str(name): number for name, number in self._numbers.items()}
         self.genres = tuple(sorted({genre for item in items for genre in item.genres}))
 
     @property
@@ -52,6 +70,18 @@ class Catalogue(Sequence[Item]):
 
     def __getitem__(self, number: int) -> Item:  # type: ignore[override]
         return self._items[number]
+
+    def id_of(self, number: int) -> ItemId:
+        """Return the identifier of item ``number``, from 1."""
+        return self.ids[number - 1]
+
+    def number_of(self, name: ItemId) -> int | None:
+        """Return the number of the item with this identifier, or None if there is none.
+
+        An integer also finds the string of its digits, and the reverse.
+        """
+        number = self._numbers.get(name)
+        return self._numbers_by_text.get(str(name)) if number is None else number
 
     def genre_indicators(self) -> Tensor:
         """Return which genres each item has: bool ``(num_items + 1, genres)``."""

@@ -1,26 +1,35 @@
 """A client for servers with OpenAI's chat completions API, with a cache of replies."""
 
-import hashlib
 import http.client
 import json
 import os
 import random
+import re
+import socket
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
-from lightning_plugins.litmodels.recommendation.language.chat_model import Messages, Reply
-from lightning_plugins.reports.writer import write_text_atomically
+from lightning_plugins.litmodels.recommendation.language.chat_model import Messages, Reply, Usage
+from lightning_plugins.litmodels.recommendation.language.chat_protocol import (
+    error_message,
+    one_line,
+    parsed_reply,
+)
+from lightning_plugins.litmodels.recommendation.language.reply_cache import ReplyCache
 
 ReplyFormat = Literal["json_schema", "json_object", "text"]
 _FORMATS = get_args(ReplyFormat)
-_REFUSES_A_FORMAT = {400, 404, 415, 422, 501}
+_MAY_REFUSE_A_FORMAT = {400, 404, 415, 422, 501}
 _TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
+# These concern every request: the address, the key, the account or the model is wrong.
+_FATAL = {401, 402, 403, 404, 405, 407}
+_IS_FILTERED = re.compile(r"content.?(filter|policy)|moderation|flagged|safety", re.IGNORECASE)
 _MAX_REPLY_BYTES = 4 * 2**20
 _MAX_PAUSE_SECONDS = 60.0
 
@@ -31,11 +40,17 @@ class ServerError(RuntimeError):
     Args:
         message: The error message.
         status: The HTTP status if the server refused the request.
+        reason: The reason without the address.
     """
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    def __init__(self, message: str, status: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason or message
+
+
+class _UnreachableError(ServerError):
+    """No connection to the server was possible."""
 
 
 class ChatServer:
@@ -43,27 +58,47 @@ class ChatServer:
 
     A request is retried after a transient status (408, 409, 425, 429, 5xx), a timeout, a broken
     connection or an invalid body. The pauses grow exponentially with jitter, and ``Retry-After`` is
-    respected. Other failures raise an error immediately. Redirects are not followed, so the key is
-    not sent to another server.
+    respected.
+
+    Each request stands for itself. A conversation that has no reply in the end (400, 413, 422, a
+    content filter, a call of a tool, an overloaded server) gives a reply with ``failure``, and the
+    others are answered. An error is raised only for what concerns every request: 401, 402,
+    403 (unless it names a content filter), 404, 405, a redirect, or a server that cannot be reached
+    for any conversation of the call. Redirects are not followed, so the key is not sent to another
+    server.
 
     If JSON is requested, the server is first asked to enforce a schema. If it refuses, any JSON
-    object is requested from then on, and if it refuses that too, plain text.
+    object is requested, and if it refuses that too, plain text. The format that the server accepts
+    is kept for later requests. If the server requires ``max_completion_tokens``, it is sent instead
+    of ``max_tokens``.
 
     Args:
         base_url: URL up to the version, for example ``http://localhost:8000/v1``.
         model: Name of the model on the server.
         api_key_variable: Environment variable that contains the key. If it is not set, no key is
             sent.
-        temperature: Sampling temperature, at least 0.
+        temperature: Sampling temperature, at least 0; None sends none, as some reasoning models
+            require.
         max_tokens: Maximum number of tokens of a reply.
         timeout_seconds: Timeout of one request, from the connection to the end of the body.
         max_tries: Maximum number of requests per reply.
         max_concurrency: Maximum number of concurrent requests.
         pause_seconds: Mean pause before the first retry; it doubles for each further retry.
         cache_folder: Folder in which replies are stored and looked up; None disables the cache.
+            Failures are stored for ``offline``, but requested again otherwise.
         offline: Use only the cache, without a network.
         reply_format: The format that is tried first if JSON is requested: ``json_schema``,
             ``json_object`` or ``text``.
+        extra_body: Further fields of every request, such as ``{"top_p": 0.9}`` or a server's own.
+            They replace fields of the same name.
+        stream: Request the reply as a stream, for servers that close slow connections.
+        max_total_tokens: Budget of tokens of all replies, as counted by the server. Once it is used
+            up, further requests are not sent and have a ``failure``. None means no budget.
+        prompt_price: Price of a million tokens of the conversations, for the cost in ``usage``.
+        completion_price: Price of a million tokens of the replies.
+
+    Attributes:
+        usage: Requests, tokens and cost of all replies from the server, without cached ones.
 
     Raises:
         ValueError: An argument is out of range.
@@ -74,7 +109,7 @@ class ChatServer:
         base_url: str,
         model: str,
         api_key_variable: str = "OPENAI_API_KEY",
-        temperature: float = 1.0,
+        temperature: float | None = 1.0,
         max_tokens: int = 1024,
         timeout_seconds: float = 120.0,
         max_tries: int = 5,
@@ -83,6 +118,11 @@ class ChatServer:
         cache_folder: str | None = None,
         offline: bool = False,
         reply_format: ReplyFormat = "json_schema",
+        extra_body: dict[str, Any] | None = None,
+        stream: bool = False,
+        max_total_tokens: int | None = None,
+        prompt_price: float = 0.0,
+        completion_price: float = 0.0,
     ) -> None:
         if reply_format not in _FORMATS:
             raise ValueError(
@@ -94,13 +134,19 @@ class ChatServer:
             "max_tokens": max_tokens,
             "max_tries": max_tries,
             "max_concurrency": max_concurrency,
+            "max_total_tokens": 1 if max_total_tokens is None else max_total_tokens,
         }
         for name, count in counts.items():
             if count < 1:
                 raise ValueError(f"{name}={count}: expected at least 1")
         if not timeout_seconds > 0:
             raise ValueError(f"timeout_seconds={timeout_seconds}: expected more than 0")
-        for name, value in {"temperature": temperature, "pause_seconds": pause_seconds}.items():
+        for name, value in {
+            "temperature": temperature or 0.0,
+            "pause_seconds": pause_seconds,
+            "prompt_price": prompt_price,
+            "completion_price": completion_price,
+        }.items():
             if not value >= 0:
                 raise ValueError(f"{name}={value}: expected 0 or more")
         if offline and cache_folder is None:
@@ -117,6 +163,14 @@ class ChatServer:
         self.cache = None if cache_folder is None else ReplyCache(cache_folder)
         self.offline = offline
         self.reply_format = reply_format
+        self.extra_body = extra_body or {}
+        self.stream = stream
+        self.max_total_tokens = max_total_tokens
+        self.prompt_price = prompt_price
+        self.completion_price = completion_price
+        self.usage = Usage()
+        self._token_limit = "max_tokens"
+        self._lock = threading.Lock()
 
     def complete(
         self, conversations: Sequence[Messages], seed: int = 0, schema: dict[str, Any] | None = None
@@ -129,26 +183,40 @@ class ChatServer:
             schema: Schema of the requested JSON, or None. The reply may still be plain text.
 
         Raises:
-            ServerError: A conversation has no reply.
+            ServerError: The server refuses every request, or cannot be reached; or ``offline`` and
+                a conversation has no stored reply.
         """
         with ThreadPoolExecutor(self.max_concurrency) as pool:
-            return list(
+            answers = list(
                 pool.map(lambda messages: self._reply(messages, seed, schema), conversations)
             )
+        unreachable = [answer for answer in answers if isinstance(answer, _UnreachableError)]
+        if answers and len(unreachable) == len(answers):
+            raise unreachable[0]
+        return [
+            Reply("", failure=answer.reason) if isinstance(answer, ServerError) else answer
+            for answer in answers
+        ]
 
-    def _reply(self, messages: Messages, seed: int, schema: dict[str, Any] | None) -> Reply:
-        body = {
+    def _reply(
+        self, messages: Messages, seed: int, schema: dict[str, Any] | None
+    ) -> Reply | _UnreachableError:
+        body: dict[str, Any] = {
             "model": self.model,
             "messages": messages,
-            "temperature": self.temperature,
             "max_tokens": self.max_tokens,
             "seed": seed,
         }
+        if self.temperature is not None:
+            body["temperature"] = self.temperature
+        body |= self.extra_body
+        if "max_completion_tokens" in self.extra_body:
+            del body["max_tokens"]
         # The key contains the requested schema, not the format that the server accepted, so that
         # an offline run finds the reply.
         request = {"base_url": self.base_url, **body} | ({"schema": schema} if schema else {})
         reply = self.cache.get(request) if self.cache else None
-        if reply is not None:
+        if reply is not None and (self.offline or not reply.failure):
             return reply
         if self.offline:
             assert self.cache is not None
@@ -156,50 +224,110 @@ class ChatServer:
                 f"offline=True: {self.cache.folder} has no reply of {self.model} to this request; "
                 "run it once with offline=False"
             )
-        reply = self._in_best_format(body, schema)
+        if self._is_used_up():
+            return Reply(
+                "", failure=f"the budget max_total_tokens={self.max_total_tokens} is used up"
+            )
+        try:
+            reply = self._priced(self._in_best_format(body, schema))
+        except _UnreachableError as error:
+            return error
+        except ServerError as error:
+            if error.status in _FATAL and not _IS_FILTERED.search(error.reason):
+                raise
+            if error.status is not None and 300 <= error.status < 400:
+                raise
+            reply = Reply("", failure=error.reason)
         if self.cache:
             self.cache.put(request, reply)
         return reply
 
+    def _is_used_up(self) -> bool:
+        used = self.usage.prompt_tokens + self.usage.completion_tokens
+        return self.max_total_tokens is not None and used >= self.max_total_tokens
+
+    def _priced(self, reply: Reply) -> Reply:
+        """Return the reply with its cost, and add its usage to the total."""
+        usage = reply.usage
+        cost = self.prompt_price * usage.prompt_tokens
+        cost += self.completion_price * usage.completion_tokens
+        usage = usage._replace(cost=cost / 1e6)
+        with self._lock:
+            self.usage = self.usage.plus(usage)
+        return replace(reply, usage=usage)
+
     def _in_best_format(self, body: dict[str, Any], schema: dict[str, Any] | None) -> Reply:
-        while schema and self.reply_format != "text":
-            tried = self.reply_format
+        if schema is None:
+            return self._sent(body)
+        is_about_format = True
+        for tried in _FORMATS[_FORMATS.index(self.reply_format) :]:
             wanted: dict[str, Any] = {"type": tried}
             if tried == "json_schema":
                 wanted["json_schema"] = {"name": "reply", "strict": True, "schema": schema}
             try:
-                return self._with_retries(json.dumps(body | {"response_format": wanted}).encode())
+                reply = self._sent(body if tried == "text" else body | {"response_format": wanted})
             except ServerError as error:
-                if error.status not in _REFUSES_A_FORMAT:
+                may_refuse = error.status in _MAY_REFUSE_A_FORMAT
+                if tried == "text" or not may_refuse or _IS_FILTERED.search(error.reason):
                     raise
-            # A concurrent request may already have changed the format. It must not change back.
-            self.reply_format = max(
-                self.reply_format, _FORMATS[_FORMATS.index(tried) + 1], key=_FORMATS.index
-            )
-        return self._with_retries(json.dumps(body).encode())
+                is_about_format &= _is_about_format(error.reason)
+                continue
+            if is_about_format:
+                # A concurrent request may already have changed it. It must not change back.
+                with self._lock:
+                    self.reply_format = max(self.reply_format, tried, key=_FORMATS.index)
+            return reply
+        raise AssertionError("the last format is text")
+
+    def _sent(self, body: dict[str, Any]) -> Reply:
+        """Send a request with the token limit that the server knows."""
+        if self.stream:
+            body = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        limit = self._token_limit
+        try:
+            return self._with_retries(_limited(body, limit))
+        except ServerError as error:
+            if error.status != 400 or "max_completion_tokens" not in error.reason:
+                raise
+            if limit != "max_tokens":
+                raise
+            self._token_limit = "max_completion_tokens"
+        return self._with_retries(_limited(body, self._token_limit))
 
     def _with_retries(self, body: bytes) -> Reply:
-        reason = ""
+        reason, is_reached = "", False
         for attempt in range(self.max_tries):
             retry_after: float | None = None
             try:
-                return _parsed(self._post(body))
+                return parsed_reply(self._post(body))
             except urllib.error.HTTPError as error:
-                reason = f"status {error.code}"
+                is_reached = True
+                reason = self._described(error)
                 retry_after = _seconds(error.headers.get("Retry-After"))
                 error.close()
                 if error.code not in _TRANSIENT:
-                    raise ServerError(
-                        f"{self.base_url} refused the request: {reason}", error.code
-                    ) from None
+                    text = f"{self.base_url} refused the request: {reason}"
+                    raise ServerError(text, error.code, reason) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
-                reason = f"{type(error).__name__}: {error}"
+                reason = f"{type(error).__name__}: {one_line(str(error))}"
+                is_reached |= not _is_no_connection(error)
             if attempt + 1 < self.max_tries:
                 jittered = self.pause_seconds * 2**attempt * random.uniform(0.5, 1.5)
                 time.sleep(min(_MAX_PAUSE_SECONDS, max(jittered, retry_after or 0.0)))
-        raise ServerError(
-            f"{self.base_url} sent no valid reply in {self.max_tries} tries: {reason}"
-        )
+        reason = f"no valid reply in {self.max_tries} tries: {reason}"
+        kind = ServerError if is_reached else _UnreachableError
+        raise kind(f"{self.base_url} sent {reason}", reason=reason)
+
+    def _described(self, error: urllib.error.HTTPError) -> str:
+        """Return status, code and message of a refused request, without the key."""
+        try:
+            code, message = error_message(error.read(2**16))
+        except (OSError, http.client.HTTPException):
+            code, message = "", ""
+        text = ": ".join(filter(None, [f"status {error.code}", message]))
+        text += f" ({code})" if code and code not in text else ""
+        key = os.environ.get(self.api_key_variable)
+        return text.replace(key, "[key]") if key else text
 
     def _post(self, body: bytes) -> bytes:
         deadline = time.monotonic() + self.timeout_seconds
@@ -221,51 +349,28 @@ class ChatServer:
         return b"".join(chunks)
 
 
-class ReplyCache:
-    """Stores replies as JSON files, one per request, named by the request's SHA-256.
-
-    Files are written atomically. A file that cannot be read counts as absent.
-
-    Args:
-        folder: The folder of the files.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
-
-    def get(self, request: dict[str, Any]) -> Reply | None:
-        """Return the stored reply to ``request``, or None."""
-        try:
-            stored = json.loads(self._path(request).read_text("utf-8"))
-            return Reply(str(stored["reply"]["text"]), bool(stored["reply"]["is_truncated"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def put(self, request: dict[str, Any], reply: Reply) -> None:
-        """Store the reply, together with its request so that the file can be inspected."""
-        content = json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False)
-        write_text_atomically(self._path(request), content)
-
-    def _path(self, request: dict[str, Any]) -> Path:
-        key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
-        return self.folder / key[:2] / f"{key}.json"
-
-
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
 
 
-def _parsed(body: bytes) -> Reply:
-    try:
-        choice = json.loads(body)["choices"][0]
-        text = choice["message"].get("content") or ""
-        is_truncated = choice.get("finish_reason") == "length"
-    except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError("the body has no choices[0].message") from error
-    if not isinstance(text, str):
-        raise ValueError("the message is not text")
-    return Reply(text, is_truncated)
+def _limited(body: dict[str, Any], limit: str) -> bytes:
+    body = dict(body)
+    if limit != "max_tokens" and "max_tokens" in body:
+        body[limit] = body.pop("max_tokens")
+    return json.dumps(body).encode()
+
+
+def _is_about_format(reason: str) -> bool:
+    """Whether a refusal names the format, or gives no message at all."""
+    words = ("response_format", "json", "schema", "grammar", "guided", "structured")
+    return ": " not in reason or any(word in reason.lower() for word in words)
+
+
+def _is_no_connection(error: Exception) -> bool:
+    """Whether a connection was refused, or the address does not exist."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return isinstance(reason, ConnectionRefusedError | socket.gaierror)
 
 
 def _seconds(header: str | None) -> float | None:

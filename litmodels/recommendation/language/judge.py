@@ -29,8 +29,8 @@ _MEAN = "Reply with the mean of these probabilities, one number from 0 to 1, and
 class PathJudge:
     """Requests reasons in a first turn and a number in a second, like the evaluation of LLM-IPP.
 
-    If a reply has no valid number, the second turn is repeated. Paths that still have no number are
-    left out and counted in ``report``.
+    If a reply has no valid number, the second turn is repeated. Paths that still have no number, or
+    whose request fails at the server, are left out and counted in ``report``.
 
     Source: Wang et al., arXiv 2409.04827, with the structure of the authors' prompts.
 
@@ -66,12 +66,16 @@ class PathJudge:
         return self._numbers([_conversation(_RELATED, "", catalogue, path) for path in paths])
 
     def _numbers(self, conversations: list[Messages]) -> list[float | None]:
-        self._continue(conversations, seed=0)
+        failed = self._continue(conversations, seed=0)
         for conversation in conversations:
             conversation.append({"role": "user", "content": _MEAN})
         numbers: list[float | None] = [None] * len(conversations)
         for attempt in range(self.max_tries):
-            pending = [place for place, number in enumerate(numbers) if number is None]
+            pending = [
+                place
+                for place, number in enumerate(numbers)
+                if number is None and place not in failed
+            ]
             if not pending:
                 break
             replies = self.model.complete([conversations[place] for place in pending], seed=attempt)
@@ -79,12 +83,16 @@ class PathJudge:
                 numbers[place] = probability(reply.text)
         self.report.note("judged", len(conversations))
         self.report.note("no number", numbers.count(None))
+        if failed:
+            self.report.note("request failed", len(failed))
         return numbers
 
-    def _continue(self, conversations: list[Messages], seed: int) -> None:
+    def _continue(self, conversations: list[Messages], seed: int) -> set[int]:
+        """Append the replies, and return the places of the conversations without one."""
         replies = self.model.complete(conversations, seed=seed)
         for conversation, reply in zip(conversations, replies, strict=True):
             conversation.append({"role": "assistant", "content": without_thoughts(reply.text)})
+        return {place for place, reply in enumerate(replies) if reply.failure}
 
 
 def _conversation(task: str, before: str, catalogue: Catalogue, path: Sequence[int]) -> Messages:

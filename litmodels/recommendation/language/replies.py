@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,6 +30,7 @@ _PROBABILITY = re.compile(
 
 _EVENTS = {
     "plans": "paths requested",
+    "request failed": "requests without a reply from the server",
     "corrections": "corrections requested",
     "empty": "empty replies",
     "refused": "replies that refuse the request",
@@ -40,8 +42,10 @@ _EVENTS = {
     "in history": "titles already in the user's history",
     "repeated": "titles already on the path",
     "target named": "plans that name the target",
+    "target last": "plans that end with the target",
     "beyond length": "titles beyond the end of the path",
     "refilled": "items chosen by the fallback planner",
+    "left empty": "paths left empty because their plan is invalid",
     "choices": "items requested by their number in a list",
     "no choice": "replies with no valid list number, or with several",
     "judged": "paths judged by a language model",
@@ -161,7 +165,7 @@ def _strings(value: object) -> tuple[str, ...]:
     if not isinstance(value, list):
         return ()
     titles = (entry.get("title") if isinstance(entry, dict) else entry for entry in value)
-    return tuple(_clean(title) for title in titles if isinstance(title, str) and title.strip())
+    return _cleaned(title for title in titles if isinstance(title, str))
 
 
 def _one_per_line(text: str, is_truncated: bool) -> tuple[str, ...]:
@@ -169,7 +173,12 @@ def _one_per_line(text: str, is_truncated: bool) -> tuple[str, ...]:
     if is_truncated:
         lines = lines[:-1]  # the last one may be incomplete
     found = (_ENTRY.match(line) for line in lines)
-    return tuple(_clean(match["title"]) for match in found if match)
+    return _cleaned(match["title"] for match in found if match)
+
+
+def _cleaned(titles: Iterable[str]) -> tuple[str, ...]:
+    """Clean the titles, and leave out those of punctuation that is not part of a title."""
+    return tuple(title for title in map(_clean, titles) if title)
 
 
 def _clean(title: str) -> str:

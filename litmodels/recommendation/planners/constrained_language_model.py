@@ -73,23 +73,27 @@ class LanguageModelChoice(Planner):
             items[values > -torch.inf].tolist()
             for items, values in zip(best.indices, best.values, strict=True)
         ]
+        asked = [user for user, listed in enumerate(lists) if listed]
+        targets = sessions.targets.tolist()
         conversations = [
-            choice_request(knowledge.catalogue, history, target, listed)
-            for history, target, listed in zip(
-                sessions.taken, sessions.targets.tolist(), lists, strict=True
-            )
+            choice_request(knowledge.catalogue, sessions.taken[user], targets[user], lists[user])
+            for user in asked
         ]
         replies = self.model.complete(conversations, seed=self._seed + sessions.step)
-        for user, (reply, listed) in enumerate(zip(replies, lists, strict=True)):
+        for user, reply in zip(asked, replies, strict=True):
+            listed = lists[user]
             number = chosen_number(reply.text, len(listed))
             self.report.note("choices")
+            sessions.usage[user] = sessions.usage[user].plus(reply.usage)
             if number is None:
                 if self.on_invalid == "raise":
                     raise ValueError(
                         f"the reply for user {user} of this batch has no valid list number: "
-                        f"{reply.text[:80]!r}; on_invalid='fallback' takes number 1 instead"
+                        f"{reply.failure or repr(reply.text[:80])}; on_invalid='fallback' takes "
+                        "number 1 instead"
                     )
-                self.report.note("no choice")
+                self.report.note("request failed" if reply.failure else "no choice")
+                sessions.problems[user] = reply.failure or sessions.problems[user]
             logits[user, listed[(number or 1) - 1]] = torch.inf
         return logits
 
@@ -122,7 +126,9 @@ class LanguageModelScore(Planner):
         logits = network.logits(sessions.states(network)).cpu()
         listed = best_allowed(logits, sessions.allowed, self.shortlist)
         prompts, titles, numbers = [], [], []
-        for user, target in enumerate(sessions.targets.tolist()):
+        users = listed.any(dim=1).nonzero()[:, 0].tolist()
+        for user in users:
+            target = int(sessions.targets[user])
             history, path = sessions.history(user), sessions.paths[user]
             messages = path_request(catalogue, history, target, sessions.length)
             written = "".join(self.model.line(one_line(catalogue[item])) for item in path)
@@ -131,8 +137,8 @@ class LanguageModelScore(Planner):
             titles.append([one_line(catalogue[int(item)]) for item in numbers[-1]])
         preferences = torch.full(sessions.allowed.shape, -torch.inf)
         scores = self.model.title_log_probs(prompts, titles)
-        for row, items, of_items in zip(preferences, numbers, scores, strict=True):
-            row[items] = of_items
+        for user, items, of_items in zip(users, numbers, scores, strict=True):
+            preferences[user, items] = of_items
         return preferences
 
 

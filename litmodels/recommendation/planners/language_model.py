@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.language.chat_model import (
@@ -12,10 +13,10 @@ from lightning_plugins.litmodels.recommendation.language.chat_model import (
     Reply,
 )
 from lightning_plugins.litmodels.recommendation.language.prompts import (
-    CORRECTION,
-    LIST_REQUEST,
     LIST_SCHEMA,
+    PathForm,
     PromptStyle,
+    list_request,
     plan_request,
 )
 from lightning_plugins.litmodels.recommendation.language.replies import PlanReport, listed_titles
@@ -27,7 +28,7 @@ from lightning_plugins.litmodels.recommendation.planners.planner import (
 )
 from lightning_plugins.litmodels.recommendation.planners.target_directed import TextBridge
 
-OnInvalid = Literal["repair", "retry", "fallback", "raise"]
+OnInvalid = Literal["repair", "retry", "fallback", "omit", "raise"]
 _MAX_QUOTED_CHARACTERS = 20_000
 _PROBLEM_TEXTS = {
     "empty": "the reply is empty",
@@ -46,6 +47,9 @@ class LanguageModel(Planner):
     not. The whole path is planned at the first step; rejections in a closed loop do not change it.
     ``report`` counts the outcome for each title.
 
+    A user whose request is refused or fails at the server is handled like a user with an empty
+    plan, and the other users keep their plans. ``InfluencePath.problem`` gives the reason.
+
     Source: Wang et al., Leveraging LLMs for Influence Path Planning in Proactive Recommendation,
     arXiv 2409.04827, with the structure of the authors' prompts.
 
@@ -54,10 +58,15 @@ class LanguageModel(Planner):
         style: ``plain``, ``chain_of_thought`` or ``tree_of_thought``.
         on_invalid: How to handle a plan with too few valid items. ``repair`` keeps the valid items,
             and ``fallback`` chooses the others. ``retry`` first requests a correction, with the
-            reason, up to ``max_corrections`` times. ``fallback`` discards the plan. ``raise``
-            raises an error.
+            reason, up to ``max_corrections`` times. ``fallback`` discards the plan, and the
+            fallback planner chooses all items. ``omit`` leaves the path empty. ``raise`` raises an
+            error.
         max_corrections: Maximum number of corrections per plan, for ``retry``.
         fallback: Planner that chooses the missing items; None means ``TextBridge``.
+        form: ``exact`` requests exactly as many items as the path has, without the target.
+            ``published`` requests at least as many items and the target at the end, and shows the
+            user's profile if the data has one, as the authors' prompts do. Its paths have up to
+            twice as many items, and ``reached`` is the share of plans that end with the target.
 
     Raises:
         ValueError: An argument is out of range; with ``raise``, a plan is invalid.
@@ -72,10 +81,12 @@ class LanguageModel(Planner):
         on_invalid: OnInvalid = "repair",
         max_corrections: int = 2,
         fallback: Planner | None = None,
+        form: PathForm = "exact",
     ) -> None:
         for name, value, allowed in (
             ("style", style, get_args(PromptStyle)),
             ("on_invalid", on_invalid, get_args(OnInvalid)),
+            ("form", form, get_args(PathForm)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")
@@ -86,6 +97,7 @@ class LanguageModel(Planner):
         self.on_invalid = on_invalid
         self.max_corrections = max_corrections if on_invalid == "retry" else 0
         self.fallback = TextBridge() if fallback is None else fallback
+        self.form = form
         self.report = PlanReport()
         self._titles: TitleIndex | None = None
 
@@ -94,76 +106,115 @@ class LanguageModel(Planner):
         self._seed = seed
         self.fallback.begin(seed)
 
+    def longest(self, length: int) -> int:
+        """Return the maximum length of a path: twice ``length`` for ``form="published"``."""
+        return length if self.form == "exact" else 2 * length
+
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
         """Return 0 for the next item of each plan; after its end, the fallback planner's scores."""
         if sessions.step == 0:
             self._plans = self._planned(sessions, knowledge)
-        scores = self.fallback.preferences(sessions, knowledge).cpu().clone()
+        scores = torch.zeros(sessions.allowed.shape)
+        if sessions.step < sessions.length:
+            scores = self.fallback.preferences(sessions, knowledge).cpu().clone()
         for user, plan in enumerate(self._plans):
             if sessions.step < len(plan):
                 scores[user] = -torch.inf
                 scores[user, plan[sessions.step]] = 0
-            else:
+            elif sessions.step >= sessions.length:
+                sessions.end(user)
+            elif sessions.allowed[user].any():
                 self.report.note("refilled")
         return scores
 
     def _planned(self, sessions: Sessions, knowledge: Knowledge) -> list[list[int]]:
         if self._titles is None or self._titles.catalogue is not knowledge.catalogue:
             self._titles = TitleIndex(knowledge.catalogue)
-        targets = sessions.targets.tolist()
+        targets, profiles = sessions.targets.tolist(), sessions.profiles
         conversations = [
-            plan_request(knowledge.catalogue, history, target, sessions.length, self.style)
-            for history, target in zip(sessions.taken, targets, strict=True)
-        ]
-        self.report.note("plans", len(conversations))
-        self._continue(conversations, range(len(conversations)))
-        request = LIST_REQUEST.format(length=sessions.length)
-        for conversation in conversations:
-            conversation.append({"role": "user", "content": request})
+            plan_request(
+                knowledge.catalogue, history, target, sessions.length, self.style,
+                form=self.form, profile=profile,
+            )
+            for history, target, profile in zip(sessions.taken, targets, profiles, strict=True)
+        ]  # fmt: skip
         plans: list[list[int]] = [[] for _ in conversations]
+        problems: dict[int, str] = {}
+        asked = [user for user in range(len(plans)) if sessions.allowed[user].any()]
+        self.report.note("plans", len(asked))
+        replies = self._continue(conversations, asked, sessions)
+        failed = {user: reply.failure for user, reply in replies.items() if reply.failure}
+        asked = [user for user in asked if user not in failed]
+        for user in asked:
+            request = list_request(sessions.length, self.form)
+            conversations[user].append({"role": "user", "content": request})
         events = [PlanReport() for _ in conversations]
-        asked = list(range(len(conversations)))
         for correction in range(self.max_corrections + 1):
-            replies = self._continue(conversations, asked, LIST_SCHEMA)
             problems = {}
-            for user, reply in zip(asked, replies, strict=True):
+            for user, reply in self._continue(conversations, asked, sessions, LIST_SCHEMA).items():
+                if reply.failure:
+                    failed[user] = reply.failure
+                    continue
                 events[user] = PlanReport()  # only the titles of the last reply are counted
                 plans[user], problem = self._grounded(user, reply, sessions, events[user])
                 if problem:
                     problems[user] = problem
-            if self.on_invalid == "raise" and problems:
-                user, problem = next(iter(problems.items()))
+            asked = list(problems)
+            if self.on_invalid == "raise" and (problems or failed):
+                user, problem = next(iter((failed | problems).items()))
                 raise ValueError(
                     f"the plan for user {user} of this batch is invalid: {problem}; "
                     "on_invalid='repair' lets the fallback planner complete it"
                 )
-            asked = list(problems)
             if correction == self.max_corrections or not asked:
                 break
             for user, problem in problems.items():
-                text = CORRECTION.format(problem=problem, length=sessions.length)
+                text = list_request(sessions.length, self.form, problem)
                 conversations[user].append({"role": "user", "content": text})
             self.report.note("corrections", len(asked))
         for counted in events:
             self.report.update(counted)
-        if self.on_invalid == "fallback":
-            for user in asked:
-                plans[user] = []
+        self._resolve(sessions, plans, problems, failed)
         return plans
+
+    def _resolve(
+        self,
+        sessions: Sessions,
+        plans: list[list[int]],
+        problems: dict[int, str],
+        failed: dict[int, str],
+    ) -> None:
+        """Record the problems of the plans, and discard the plans if ``on_invalid`` requires it."""
+        if failed:
+            self.report.note("request failed", len(failed))
+            user, reason = next(iter(failed.items()))
+            rank_zero_warn(
+                f"{len(failed)} of {len(plans)} plans of a batch have no reply; "
+                f"user {user} of the batch: {reason}"
+            )
+        for user, problem in (problems | failed).items():
+            sessions.problems[user] = problem
+            if self.on_invalid in ("fallback", "omit"):
+                plans[user] = []
+            if self.on_invalid == "omit":
+                sessions.end(user)
+                self.report.note("left empty")
 
     def _continue(
         self,
         conversations: list[Messages],
         users: Sequence[int],
+        sessions: Sessions,
         schema: dict[str, Any] | None = None,
-    ) -> list[Reply]:
+    ) -> dict[int, Reply]:
         """Request replies to the conversations of ``users``, and append them."""
         asked = [conversations[user] for user in users]
-        replies = self.model.complete(asked, seed=self._seed, schema=schema)
+        replies = self.model.complete(asked, seed=self._seed, schema=schema) if asked else []
         for user, reply in zip(users, replies, strict=True):
             quoted = reply.text[:_MAX_QUOTED_CHARACTERS]
             conversations[user].append({"role": "assistant", "content": quoted})
-        return replies
+            sessions.usage[user] = sessions.usage[user].plus(reply.usage)
+        return dict(zip(users, replies, strict=True))
 
     def _grounded(
         self, user: int, reply: Reply, sessions: Sessions, events: PlanReport
@@ -175,22 +226,29 @@ class LanguageModel(Planner):
             events.note(listed.problem)
         events.note("titles", len(listed.titles))
         items: list[int] = []
+        longest, is_ended = self.longest(sessions.length), False
         for title in listed.titles:
             item = self._titles.find(title)
-            if item is None:
+            if is_ended:
+                events.note("beyond length")
+            elif item is None:
                 events.note("unknown")
             elif item == int(sessions.targets[user]):
                 events.note("target named")
+                is_ended = self.form == "published"
             elif item in items:
                 events.note("repeated")
             elif not sessions.allowed[user, item]:
                 events.note("in history")
-            elif len(items) == sessions.length:
+            elif len(items) == longest:
                 events.note("beyond length")
             else:
                 events.note("grounded")
                 items.append(item)
-        if len(items) == sessions.length:
+        if is_ended and not events["beyond length"]:
+            events.note("target last")
+            sessions.is_reached[user] = True
+        if len(items) >= sessions.length:
             return items, ""
         if listed.problem:
             return items, _PROBLEM_TEXTS[listed.problem]

@@ -1,12 +1,17 @@
 """InfluencePathPlanner in trainer.predict: paths, measures, table and errors."""
 
+import csv
+import json
+import uuid
+
+import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
 
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.litmodels import SequentialRecommender
-from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation import InfluencePathPlanner, InfluencePathReport
 from lightning_plugins.litmodels.recommendation.language.chat_model import Reply
 from lightning_plugins.litmodels.recommendation.language.judge import PathJudge
 from lightning_plugins.litmodels.recommendation.path_table import PathTable
@@ -50,13 +55,14 @@ def test_every_planner_plans_for_every_user_and_is_measured(
 ):
     data, module = walking_data(evaluation_batch_size=5), make()
     paths = predicted(quiet_trainer(), module, data)
-    questions = {question.user: question for question in data.path_questions()}
+    questions = {data.user_ids[question.user]: question for question in data.path_questions()}
     assert len(paths) == 3 * len(questions) == 3 * 12
     for path in paths:
-        question = questions[path.user]
-        assert path.target == question.target
+        question, id_of = questions[path.user], data.catalogue.id_of
+        assert path.target == id_of(question.target)
         assert len(set(path.items)) == 3
-        assert not {*path.items} & {*question.history.tolist(), question.target, 0}
+        assert set(path.items) <= set(data.catalogue.ids)
+        assert not {*path.items} & {path.target, *map(id_of, question.history.tolist())}
         assert path.is_accepted == (True, True, True)
     shown = capsys.readouterr().out
     measures = {f"{m} {e}" for e in ("sasrec", "gru") for m in ("IoI", "IoR", "logP")}
@@ -67,6 +73,106 @@ def test_every_planner_plans_for_every_user_and_is_measured(
         assert all(len(numbers) == 12 for numbers in row.values())
         assert label in shown
     assert shown.count("±") == 3 * len(measures)
+
+
+IDS = {
+    "integers": lambda number: 900 + number,
+    "strings": lambda number: f"B{number:02d}/é",
+    "uuids": lambda number: str(uuid.UUID(int=number * 2**99 + 7)),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_identifiers_come_out_as_they_went_in(kind, make, quiet_trainer, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    name = IDS[kind]
+    generator = np.random.default_rng(0)
+    rows = [
+        (name(100 + user), name(int(item)), time, f"Film {item}")
+        for user in range(40)
+        for time, item in enumerate(generator.permutation(24)[:14])
+    ]
+    header = ("user", "item", "timestamp", "title")
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    data = InteractionDataModule(
+        str(tmp_path / "x.parquet"), max_length=8, predict_users=None, min_target_count=1
+    )
+    trainer = quiet_trainer(callbacks=[InfluencePathReport()], default_root_dir=tmp_path)
+    paths = predicted(trainer, make(planners={"next item": NextItem()}), data)
+    taken = {user: {item for u, item, *_ in rows if u == user} for user, *_ in rows}
+    assert {path.user for path in paths} == set(taken)
+    for path in paths:
+        assert type(path.user) is type(path.target) is type(path.items[0]) is type(name(0))
+        assert not taken[path.user] & {path.target, *path.items}
+        films = [f"Film {number}" for number in range(24) if name(number) in path.items]
+        assert sorted(path.titles) == sorted(films)
+    lines = (tmp_path / "paths.jsonl").read_text("utf-8").splitlines()
+    stored = [json.loads(line) for line in lines]
+    assert [(row["user"], tuple(row["items"])) for row in stored] == [
+        (p.user, p.items) for p in paths
+    ]
+    with (tmp_path / "paths.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["user"], row["item"]) for row in table] == [
+        (str(path.user), str(item)) for path in paths for item in path.items
+    ]
+    page = (tmp_path / "paths.html").read_text("utf-8")
+    assert f"user {paths[0].user} to {paths[0].target_title}" in page
+    assert f"<td>{paths[0].items[0]}</td>" in page
+
+
+def test_a_plan_without_a_trainer_equals_the_prediction(make, walking_data, quiet_trainer):
+    data, module = walking_data(), make()
+    expected = predicted(quiet_trainer(), module, data)
+    module = make().load(walking_data())
+    questions = data.path_questions()
+    name = data.catalogue.id_of
+    histories = [[*map(name, question.history.tolist())] for question in questions]
+    targets = [name(question.target) for question in questions]
+    users = [data.user_ids[question.user] for question in questions]
+    found = module.plan(histories, targets, users=users)
+    assert sorted(found, key=lambda p: p.planner) == sorted(expected, key=lambda p: p.planner)
+    assert [path.user for path in found[:3]] == [users[0]] * 3
+    one = module.plan(histories[0], targets[0])
+    assert [path.items for path in one[1:]] == [path.items for path in found[1:3]]
+
+
+def test_a_plan_contains_only_candidates_and_states_if_fewer_are_left(make, walking_data):
+    module = make(planners={"next item": NextItem()}).load(walking_data())
+    with pytest.warns(UserWarning, match="1 of 1 paths have fewer than path_length=3 items"):
+        (path,) = module.plan(["00", "01"], "09", candidates=["01", "09", "05", "06"])
+    assert sorted(path.items) == ["05", "06"]
+    assert path.problem == "only 2 of 3 items are left"
+    with pytest.warns(UserWarning, match="history: 1 items are not in the catalogue .* 'x'"):
+        first, second = module.plan(
+            [["x"], []], ["09", "10"], candidates=[["01", "02", "03"], ["04", "05", "06"]]
+        )
+    assert sorted(first.items) == ["01", "02", "03"]
+    assert sorted(second.items) == ["04", "05", "06"]
+    assert (first.user, second.user) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((["00"], "99"), "target='99' is not in the catalogue of 24 items"),
+        ((["00"], ["01"]), "history: expected one list of items per user"),
+        (([["00"]], ["01", "02"]), "history has 1 users, but target has 2"),
+        ((["00"], "01", ["99"]), "none of a user's candidates is in the catalogue"),
+        ((["00"], "01", [["02"], ["03"]]), "candidates has 2 users, but target has 1"),
+        ((["00"], "01", None, ["a", "b"]), "users has 2 users, but target has 1"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:candidates")
+def test_requests_that_cannot_be_planned_are_refused(arguments, message, make, walking_data):
+    module = make(planners={"next item": NextItem()})
+    with pytest.raises(RuntimeError, match="call load"):
+        module.plan(*arguments)
+    with pytest.raises(ValueError, match=message):
+        module.load(walking_data()).plan(*arguments)
 
 
 def test_the_evaluator_computes_the_measures_of_a_path(make, walking_data, quiet_trainer):
@@ -80,8 +186,9 @@ def test_the_evaluator_computes_the_measures_of_a_path(make, walking_data, quiet
     gains = []
     for path, question in zip(paths, data.path_questions(), strict=True):
         history = question.history.tolist()
-        after = log_prob([*history, *path.items], path.target)
-        gains.append(after - log_prob(history, path.target))
+        items = [data.catalogue.number_of(item) for item in path.items]
+        after = log_prob([*history, *items], question.target)
+        gains.append(after - log_prob(history, question.target))
     assert module.table.rows["next item"]["IoI gru"] == pytest.approx(gains, abs=1e-5)
 
 

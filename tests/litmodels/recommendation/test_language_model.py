@@ -1,11 +1,12 @@
 """LanguageModel: every title of any reply is either used or counted."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
-from lightning_plugins.litmodels.recommendation.language.chat_model import Reply
+from lightning_plugins.litmodels.recommendation.language.chat_model import Reply, Usage
 from lightning_plugins.litmodels.recommendation.language.prompts import plan_request
 from lightning_plugins.litmodels.recommendation.planners import (
     Knowledge,
@@ -123,6 +124,77 @@ def test_retry_reports_the_problem_and_uses_the_last_reply(knowledge):
     assert endless.report["corrections"] == 2
 
 
+class Refuses(Scripted):
+    """Fails in one turn for the conversations that show a certain item, and answers the others."""
+
+    def __init__(self, title, turn, *texts):
+        super().__init__(*texts)
+        self.title, self.failing_turn = title, turn
+
+    def complete(self, conversations, seed=0, schema=None):
+        turn = len(self.turns)
+        replies = super().complete(conversations, seed, schema)
+        return [
+            Reply("", failure="status 400: filtered")
+            if turn == self.failing_turn and self.title in talk[1]["content"]
+            else replace(reply, usage=Usage(1, 10, 5, 0.5))
+            for talk, reply in zip(conversations, replies, strict=True)
+        ]
+
+
+def sessions_after(planner, knowledge):
+    sessions = Sessions([[1, 2], [1]], [8, 8], 9, 3)
+    planner.begin(0)
+    for _ in range(planner.longest(3)):
+        sessions.recommend(planner.next_items(sessions, knowledge))
+        sessions.take(torch.ones(2, dtype=torch.bool))
+    return sessions
+
+
+@pytest.mark.parametrize("turn", [0, 1])
+@pytest.mark.parametrize(
+    ("on_invalid", "first_path"), [("repair", [9, 7, 6]), ("fallback", [9, 7, 6]), ("omit", [])]
+)
+def test_a_failed_request_concerns_only_its_user(turn, on_invalid, first_path, knowledge):
+    model = Refuses("Beta", turn, "", listed("Gamma", "Zeta", "Eta"))
+    planner = LanguageModel(model, on_invalid=on_invalid, fallback=Popular())
+    with pytest.warns(UserWarning, match="1 of 2 plans of a batch have no reply; user 0"):
+        sessions = sessions_after(planner, knowledge)
+    assert sessions.paths == [first_path, [3, 6, 7]]
+    assert sessions.problems == ["status 400: filtered", ""]
+    assert planner.report["request failed"] == 1
+    assert planner.report["left empty"] == (on_invalid == "omit")
+    assert sessions.usage[1] == (2, 20, 10, 1.0)
+    assert sessions.usage[0] == (1 + turn, 10 * turn, 5 * turn, 0.5 * turn)
+    with pytest.raises(ValueError, match="user 0 of this batch is invalid: status 400: filtered"):
+        sessions_after(LanguageModel(Refuses("Beta", turn, ""), on_invalid="raise"), knowledge)
+
+
+def test_the_published_form_asks_for_at_least_n_items_and_the_target_at_the_end(knowledge):
+    long = listed("Gamma", "Delta", "Epsilon", "Zeta", "Theta", "Eta")
+    model = Scripted("", long)
+    planner = LanguageModel(model, form="published", fallback=Popular())
+    sessions = Sessions([[1, 2]], [8], 9, 3)
+    sessions.profiles = ["Gender: F, Age: 25-34"]
+    planner.begin(0)
+    for _ in range(planner.longest(3)):
+        sessions.recommend(planner.next_items(sessions, knowledge))
+        sessions.take(torch.tensor([True]))
+    assert sessions.paths == [[3, 4, 5, 6]]
+    assert sessions.is_reached.tolist() == [False]  # another title follows the target
+    system, user, _, request = model.turns[1][0]
+    assert "at least 3 items" in system["content"]
+    assert "to the target item\nand ends with it" in system["content"]
+    assert user["content"].startswith("Gender: F, Age: 25-34\nHistory")
+    assert "the target as the last one" in request["content"]
+    ends = LanguageModel(Scripted("", listed("Gamma", "Theta")), form="published")
+    ends.fallback = Popular()
+    found = sessions_after(ends, knowledge)
+    assert found.paths == [[3, 9, 7], [3, 9, 7]]
+    assert found.is_reached.tolist() == [True, True]
+    assert ends.report["target last"] == 2
+
+
 def test_fallback_discards_an_incomplete_plan(knowledge):
     planner = LanguageModel(
         Scripted("", listed("Gamma", "Delta")), on_invalid="fallback", fallback=Popular()
@@ -160,6 +232,7 @@ def test_only_the_latest_items_are_shown():
     [
         ({"style": "poem"}, "style='poem': expected one of plain, chain_of_thought"),
         ({"on_invalid": "ignore"}, "on_invalid='ignore': expected one of repair, retry"),
+        ({"form": "free"}, "form='free': expected one of exact, published"),
         ({"max_corrections": -1}, "max_corrections=-1: expected at least 0"),
     ],
 )

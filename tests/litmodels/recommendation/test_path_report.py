@@ -100,7 +100,7 @@ def run(quiet_trainer, walking_data, tmp_path):
 def test_predict_writes_page_and_pictures_of_the_first_users(run, tmp_path):
     _, paths = run(InfluencePathReport(users=2, planners=["next", "random"]))
     page = (tmp_path / "paths.html").read_text("utf-8")
-    users = sorted({one.user for one in paths})[:2]
+    users = list(dict.fromkeys(one.user for one in paths))[:2]
     assert page.count("<h3>") == 2 * 2
     for one in paths:
         heading = f"<h3>{one.planner}: user {one.user} to "
@@ -116,13 +116,16 @@ def test_the_reported_probability_follows_the_accepted_items(run, walking_data):
     data.setup()
     question = data.path_questions()[0]
     for shown in report._paths:
-        (one,) = [p for p in paths if p.user == question.user and p.planner == shown.planner]
+        user = data.user_ids[question.user]
+        (one,) = [p for p in paths if p.user == user and p.planner == shown.planner]
         taken = question.history.tolist()
-        for step, item, is_accepted in zip(shown.steps, one.items, one.is_accepted, strict=True):
+        for step, name, is_accepted in zip(shown.steps, one.items, one.is_accepted, strict=True):
+            item = data.catalogue.number_of(name)
             taken += [item] if is_accepted else []
-            logits = module.first_evaluator(torch.tensor([taken[-8:]]))[0]
-            assert step.target_probability == pytest.approx(float(logits.softmax(0)[one.target]))
+            chances = module.first_evaluator(torch.tensor([taken[-8:]]))[0].softmax(0)
+            assert step.target_probability == pytest.approx(float(chances[question.target]))
             assert (step.title, step.is_taken) == (str(data.catalogue[item]), is_accepted)
+            assert step.identifier == name
 
 
 def test_wrong_arguments_are_refused(run, quiet_trainer):

@@ -155,8 +155,24 @@ def test_forbidden_items_are_refused():
     with pytest.raises(ValueError, match="item 4 is not allowed"):
         sessions.recommend(torch.tensor([4]))
     sessions.recommend(torch.tensor([5]))
-    with pytest.raises(ValueError, match="so none is left to recommend"):
-        Popular().next_items(sessions, knowledge(5))
+    assert Popular().next_items(sessions, knowledge(5)).tolist() == [0]
+
+
+@pytest.mark.parametrize("name", default_planners())
+def test_every_planner_supports_empty_histories_and_ends_a_path_without_items_left(name):
+    known, planner = knowledge(), default_planners()[name]
+    if planner.needs == "irn":
+        planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
+    sessions = Sessions([[], [1, 2]], [7, 7], 12, length=4, candidates=[[3, 4], [1, 2, 7, 9]])
+    planner.begin(0)
+    for _ in range(4):
+        items = planner.next_items(sessions, known)
+        sessions.recommend(items)
+        sessions.take(torch.ones(2, dtype=torch.bool))
+    assert sorted(sessions.paths[0]) == [3, 4]
+    assert sessions.paths[1] == [9]
+    assert sessions.taken == [sessions.paths[0], [1, 2, 9]]
+    assert sessions.accepted == [[True, True], [True]]
 
 
 def test_only_accepted_items_join_the_history():

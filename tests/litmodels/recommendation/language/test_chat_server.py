@@ -1,6 +1,7 @@
 """ChatServer against a local server that fails as scripted."""
 
 import json
+import re
 import threading
 import time
 from contextlib import suppress
@@ -144,19 +145,149 @@ def test_transient_failures_are_retried_a_limited_number_of_times(serve, bad):
     assert client(server, timeout_seconds=1).complete([QUESTION])[0].text == "fine"
     assert len(server.requests) == 2
     broken = serve(bad)
-    with pytest.raises(ServerError, match=r"sent no valid reply in 3 tries"):
-        client(broken, timeout_seconds=1).complete([QUESTION])
+    (reply,) = client(broken, timeout_seconds=1).complete([QUESTION])
+    assert reply.failure.startswith("no valid reply in 3 tries: ")
     assert len(broken.requests) == 3
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422])
-def test_a_refusal_is_not_retried_and_its_error_contains_no_key(serve, status, monkeypatch):
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 422])
+def test_a_refusal_is_not_retried_and_its_reason_contains_no_key(serve, status, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
-    server = serve((status, {}, b"secret"))
-    with pytest.raises(ServerError, match=f"refused the request: status {status}") as caught:
-        client(server).complete([QUESTION])
+    server = serve((status, {}, b"the key secret\nis odd"))
+    if status in (401, 403, 404):  # these concern every request
+        with pytest.raises(ServerError, match=f"refused the request: status {status}") as caught:
+            client(server).complete([QUESTION])
+        reason = caught.value.reason
+    else:
+        (reply,) = client(server).complete([QUESTION])
+        reason = reply.failure
     assert len(server.requests) == 1
-    assert "secret" not in str(caught.value)
+    assert reason == f"status {status}: the key [key] is odd"
+
+
+def test_a_server_that_cannot_be_reached_is_an_error(serve):
+    server = serve(good())
+    server.shutdown()
+    server.server_close()
+    with pytest.raises(ServerError, match="no valid reply in 2 tries: URLError"):
+        client(server, max_tries=2).complete([QUESTION])
+
+
+def mixed(handler):
+    """Answers by the content of the question, so that concurrency cannot change the outcome."""
+    question = handler.body["messages"][0]["content"]
+    if question == "timeout":
+        time.sleep(0.9)
+    message = {"content": None}
+    finish = "stop"
+    if question == "parts":
+        message["content"] = [{"type": "text", "text": "two "}, {"type": "text", "text": "parts"}]
+    elif question == "reasoning":
+        message["reasoning_content"] = "only thoughts"
+    elif question == "tool":
+        message["tool_calls"] = [{"type": "function", "function": {"name": "f"}}]
+    elif question == "refusal":
+        message["refusal"] = "not this"
+    elif question == "filter":
+        finish = "content_filter"
+    elif question == "good":
+        message["content"] = "fine"
+    elif question == "junk":
+        return handler.send(200, {}, b"<html>")
+    elif question.isdecimal():
+        error = {"error": {"message": f"message of {question}", "code": f"code_{question}"}}
+        return handler.send(int(question), {}, json.dumps(error).encode())
+    choice = {"message": message, "finish_reason": finish}
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    handler.send(200, {}, json.dumps({"choices": [choice], "usage": usage}).encode())
+
+
+OUTCOMES = {
+    "good": "fine",
+    "400": "status 400: message of 400 (code_400)",
+    "413": "status 413: message of 413 (code_413)",
+    "422": "status 422: message of 422 (code_422)",
+    "429": "no valid reply in 2 tries: status 429: message of 429 (code_429)",
+    "500": "no valid reply in 2 tries: status 500: message of 500 (code_500)",
+    "parts": "two parts",
+    "timeout": "no valid reply in 2 tries: TimeoutError",
+    "junk": "no valid reply in 2 tries: JSONDecodeError",
+    "tool": "the model called a tool instead of replying",
+    "filter": "the reply was blocked by a content filter",
+    "refusal": "the model refused: not this",
+    "reasoning": "only thoughts",
+}
+
+
+def test_each_request_stands_for_itself_and_offline_replays_the_failures(serve, tmp_path):
+    server = serve(mixed)
+    settings = {"max_tries": 2, "timeout_seconds": 0.3, "cache_folder": str(tmp_path)}
+    questions = [[{"role": "user", "content": kind}] for kind in OUTCOMES]
+    asked = client(server, **settings, prompt_price=2.0, completion_price=4.0, max_concurrency=8)
+    replies = asked.complete(questions)
+    for reply, expected in zip(replies, OUTCOMES.values(), strict=True):
+        assert (reply.text + reply.failure).startswith(expected)
+    texts = [reply.text for reply in replies if not reply.failure]
+    assert texts == ["fine", "two parts", "only thoughts"]
+    assert replies[0].usage == (1, 10, 5, pytest.approx(40e-6))
+    assert asked.usage[:3] == (6, 60, 30)
+    sent = len(server.requests)
+    assert client(server, **settings, offline=True).complete(questions) == replies
+    assert len(server.requests) == sent
+    again = client(server, **settings).complete(questions[:2])
+    assert [reply.failure != "" for reply in again] == [False, True]
+    assert len(server.requests) == sent + 1  # only the refused request
+
+
+def test_a_refused_conversation_does_not_change_the_format_of_the_others(serve):
+    def answer(handler):
+        is_long = handler.body["messages"][0]["content"] == "long"
+        reply = (400, {}, b'{"error": "too many tokens"}') if is_long else good("{}")
+        handler.send(*reply)
+
+    server = serve(answer)
+    asked = client(server, max_concurrency=1)
+    long = [{"role": "user", "content": "long"}]
+    replies = asked.complete([long, QUESTION], schema={"type": "object"})
+    assert [reply.failure for reply in replies] == ["status 400: too many tokens", ""]
+    assert server.requests[-1][-1]["response_format"]["type"] == "json_schema"
+
+
+def test_max_completion_tokens_are_sent_where_the_server_requires_them(serve):
+    message = b'{"error": {"message": "use \'max_completion_tokens\' instead"}}'
+    server = serve((400, {}, message), good())
+    asked = client(server, max_tokens=7, temperature=None, extra_body={"top_p": 0.5})
+    for _ in range(2):
+        assert asked.complete([QUESTION])[0].text == "fine"
+    *_, last = (body for *_, body in server.requests)
+    assert len(server.requests) == 3
+    assert (last["max_completion_tokens"], last["top_p"]) == (7, 0.5)
+    assert not {"max_tokens", "temperature"} & set(last)
+
+
+def test_a_stream_is_joined_to_one_reply(serve):
+    deltas = [
+        {"role": "assistant", "content": "a "},
+        {"reasoning_content": "x"},
+        {"content": "path"},
+    ]
+    events = [{"choices": [{"delta": delta}]} for delta in deltas]
+    events += [{"choices": [{"delta": {}, "finish_reason": "length"}]}]
+    events += [{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}]
+    lines = [f"data: {json.dumps(event)}\n\n" for event in events]
+    server = serve((200, {}, "".join([": ping\n\n", *lines, "data: [DONE]\n\n"]).encode()))
+    (reply,) = client(server, stream=True).complete([QUESTION])
+    assert (reply.text, reply.is_truncated, reply.usage) == ("a path", True, (1, 3, 2, 0.0))
+    assert server.requests[0][-1]["stream"] is True
+
+
+def test_no_request_is_sent_once_the_budget_is_used_up(serve):
+    server = serve(mixed)
+    asked = client(server, max_total_tokens=20, max_concurrency=1)
+    replies = asked.complete([[{"role": "user", "content": "good"}]] * 4)
+    assert [reply.text for reply in replies] == ["fine", "fine", "", ""]
+    assert replies[2].failure == "the budget max_total_tokens=20 is used up"
+    assert len(server.requests) == 2
 
 
 def test_a_redirect_is_not_followed(serve):
@@ -168,17 +299,17 @@ def test_a_redirect_is_not_followed(serve):
 
 
 @pytest.mark.parametrize("slow", [drip, silence])
-def test_a_slow_server_raises_an_error_after_the_timeout(serve, slow):
+def test_a_slow_server_fails_after_the_timeout(serve, slow):
     server = serve(slow)
     start = time.monotonic()
-    with pytest.raises(ServerError, match=r"in 1 tries: (?:TimeoutError|URLError)"):
-        client(server, timeout_seconds=0.3, max_tries=1).complete([QUESTION])
+    (reply,) = client(server, timeout_seconds=0.3, max_tries=1).complete([QUESTION])
+    assert re.match(r"no valid reply in 1 tries: (TimeoutError|URLError)", reply.failure)
     assert time.monotonic() - start < 3
 
 
-def test_a_reply_beyond_the_size_limit_is_an_error(serve):
-    with pytest.raises(ServerError, match="the reply exceeds 4194304 bytes"):
-        client(serve(flood), max_tries=1).complete([QUESTION])
+def test_a_reply_beyond_the_size_limit_fails(serve):
+    (reply,) = client(serve(flood), max_tries=1).complete([QUESTION])
+    assert "the reply exceeds 4194304 bytes" in reply.failure
 
 
 def test_retry_after_is_respected(serve):

@@ -1,0 +1,173 @@
+"""Reads CSV and its relatives: the delimiter and the use of quotes are detected."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+_USUAL = (",", "\t", ";", "|")
+_NO_DELIMITER = "\x1f"
+_IN_NAMES = frozenset("\"'_-. \r\n")
+_HEAD_CHARACTERS = 1 << 18
+_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_EXCEL_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+
+
+class _Parsed(NamedTuple):
+    table: "pyarrow.Table"
+    bad: list[tuple[int, int, int]]  # row, expected columns, columns
+
+
+def read_delimited(
+    text: str,
+    path: Path,
+    suffix: str,
+    delimiter: str | None,
+    names: Sequence[str] | None,
+) -> "pandas.DataFrame":
+    """Return the rows of a delimited table; all values are strings.
+
+    Args:
+        text: Content of the file.
+        path: Name of the file, for messages.
+        suffix: ``.tsv``, ``.tab`` and RecBole's suffixes name a table with tabs.
+        delimiter: Character between columns; None to detect it.
+        names: Names of the columns if the first row is data.
+
+    Raises:
+        ValueError: The file is empty, the delimiter is ambiguous, column names repeat, or a row has
+            too few or too many values.
+    """
+    if not text.strip():
+        raise ValueError(f"{path} is empty: expected a header and rows")
+    if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii()):
+        raise ValueError(f"delimiter={delimiter!r}: expected one ASCII character")
+    if delimiter is None and (line := _EXCEL_LINE.match(text)):
+        delimiter, text = line[1], text[line.end() :]
+    if delimiter is None:
+        delimiter = _sniffed(text, path, suffix)
+    # A row has to fit into one block, and rows are numbered by one thread only.
+    data = text.encode()
+    parsed = None
+    if delimiter == "\t":
+        parsed = _parsed(data, delimiter, quotes=False, names=names)
+        if parsed.bad or not _has_bare_quotes(parsed.table):
+            parsed = None
+    if parsed is None:
+        parsed = _parsed(data, delimiter, quotes=True, names=names)
+    if parsed.bad:
+        row, expected, seen = parsed.bad[0]
+        number = row if names else row - 1
+        raise ValueError(
+            f"{path}: row {number} has {seen} values in {expected} columns, with the delimiter "
+            f"{delimiter!r} ({len(parsed.bad)} such rows; the row after the header is row 1)"
+        )
+    repeated = [name for name, count in Counter(parsed.table.column_names).items() if count > 1]
+    if repeated:
+        raise ValueError(f"{path} has several columns named {repeated[0]!r}")
+    return parsed.table.to_pandas()
+
+
+def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | None) -> _Parsed:
+    import pyarrow
+    from pyarrow import csv
+
+    bad: list[tuple[int, int, int]] = []
+
+    def keep(row: "csv.InvalidRow") -> str:
+        bad.append((row.number or 0, row.expected_columns, row.actual_columns))
+        return "skip"
+
+    def read(columns: Sequence[str]) -> "pyarrow.Table":
+        bad.clear()
+        return csv.read_csv(
+            pyarrow.BufferReader(data),
+            read_options=csv.ReadOptions(
+                use_threads=False,
+                block_size=min(max(len(data) + 1, 1 << 16), 2**31 - 1),
+                column_names=None if names is None else list(names),
+            ),
+            parse_options=csv.ParseOptions(
+                delimiter=delimiter,
+                quote_char='"' if quotes else False,
+                newlines_in_values=quotes,
+                invalid_row_handler=keep,
+            ),
+            convert_options=csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.large_string()),
+                strings_can_be_null=False,
+            ),
+        )
+
+    columns = names if names is not None else _header(data, delimiter, quotes)
+    return _Parsed(read(columns), bad)
+
+
+def _header(data: bytes, delimiter: str, quotes: bool) -> list[str]:
+    """Return the names of the first row, read as a row without a header."""
+    import csv
+    import io
+
+    first = _first_record(data.decode())
+    if not quotes:
+        return first.rstrip("\r\n").split(delimiter)
+    return next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
+
+
+def _first_record(text: str) -> str:
+    """Return the text up to the first line end outside quotes."""
+    inside = False
+    for place, letter in enumerate(text.lstrip("\r\n")):
+        if letter == '"':
+            inside = not inside
+        elif letter in "\r\n" and not inside:
+            return text.lstrip("\r\n")[:place]
+    return text
+
+
+def _has_bare_quotes(table: "pyarrow.Table") -> bool:
+    """Return whether a field contains quotes that do not enclose it: the file does not quote."""
+    for name in table.column_names:
+        for field in table[name].to_pylist():
+            if field.startswith('"') and not _QUOTED.fullmatch(field):
+                return True
+    return False
+
+
+def _sniffed(text: str, path: Path, suffix: str) -> str:
+    header = re.sub(r'"[^"]*"', "", _first_record(text))
+    if "\t" in header and suffix not in (".csv",):
+        return "\t"
+    found = {letter for letter in header if not letter.isalnum() and letter.isascii()} - _IN_NAMES
+    usual = [letter for letter in _USUAL if letter in found]
+    others = sorted(found - set(_USUAL))
+    for group in (usual, others, [" "] if " " in header else []):
+        fitting = [letter for letter in group if _fits(text, letter)]
+        if len(fitting) > 1:
+            raise ValueError(
+                f"{path}: the delimiter is ambiguous: expected delimiter=CHARACTER; it could be "
+                f"{' or '.join(map(repr, fitting))}"
+            )
+        if fitting:
+            return fitting[0]
+    # A table of one column, or rows of unequal length, which the full parse reports.
+    return usual[0] if usual else _NO_DELIMITER
+
+
+def _fits(text: str, delimiter: str) -> bool:
+    """Return whether the first rows have equally many columns, at least two."""
+    size = _HEAD_CHARACTERS
+    while True:
+        cut = size < len(text)
+        parsed = _parsed(text[:size].encode(), delimiter, quotes=True, names=None)
+        if cut and parsed.table.num_rows + len(parsed.bad) < 2:
+            size *= 8
+            continue
+        last = parsed.table.num_rows + len(parsed.bad) + 1
+        bad = [row for row, _, _ in parsed.bad if not (cut and row == last)]
+        return parsed.table.num_columns > 1 and not bad

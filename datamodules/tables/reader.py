@@ -1,0 +1,107 @@
+"""Reads a table from a file in any of the usual formats, encodings and compressions."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
+
+from lightning_plugins.datamodules.file_error_context import file_error_context
+from lightning_plugins.datamodules.tables.compression import PACKED_SUFFIXES, read_unpacked
+from lightning_plugins.datamodules.tables.delimited import read_delimited
+from lightning_plugins.datamodules.tables.encodings import decoded
+from lightning_plugins.datamodules.tables.records import read_records
+from lightning_plugins.optional_packages import requires
+
+if TYPE_CHECKING:
+    import pandas
+
+_DELIMITED = (".csv", ".tsv", ".tab", ".inter", ".item", ".user")
+_RECORDS = (".json", ".jsonl", ".ndjson")
+_PARQUET = (".parquet", ".pq")
+TABLE_SUFFIXES = (*_DELIMITED, *_RECORDS, *_PARQUET)
+"""File name suffixes that name a table, before the suffix of a compression."""
+
+
+def read_table(
+    path: str | Path,
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    names: Sequence[str] | None = None,
+) -> "pandas.DataFrame":
+    """Read a table; what the arguments do not give is detected from the content of the file.
+
+    - CSV, TSV and tables with any other delimiter of one character. All values are strings exactly
+      as they stand in the file: ``007`` stays ``"007"``, ``NA`` stays ``"NA"``, an empty field is
+      ``""``. Fields may be quoted with ``"``, contain line ends, and have any length.
+    - JSON (a list of records, a dictionary of columns, or one list of records in a dictionary) and
+      JSON lines. Strings and whole numbers are unchanged; a missing key is NaN.
+    - Parquet, with the types of the file.
+
+    The file may be packed with gzip, zstandard, bzip2 or xz, or be the only file of a zip archive.
+    Text may be UTF-8 or UTF-16, with or without byte order mark. Other encodings that look like
+    Western European text are read as latin-1 or cp1252, with a warning that names the encoding;
+    any other encoding has to be given.
+
+    Args:
+        path: The file.
+        encoding: Encoding of a text format; None to detect it.
+        delimiter: Character between the columns of a delimited table; None to detect it.
+        names: Names of the columns of a delimited table whose first row is data; None if the first
+            row contains the names.
+
+    Returns:
+        One row per record, numbered from 0.
+
+    Raises:
+        FileNotFoundError: The file does not exist.
+        ImportError: pandas or pyarrow is not installed.
+        ValueError: The encoding or the delimiter is ambiguous, or the content is not a table. The
+            message names the file, and the row where one is concerned.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise FileNotFoundError(f"path={str(path)!r}: no such file")
+    with requires("pandas", "pyarrow", by="reading a table", extra="text"):
+        import pandas  # noqa: F401
+        import pyarrow
+    with file_error_context(file):
+        data, inner = read_unpacked(file)
+        if data[:4] == b"PAR1":
+            return _read_parquet(data)
+        if data[:6] == b"ARROW1" or PurePath(inner).suffix.lower() in _PARQUET:
+            raise ValueError(f"{file} is not a Parquet file: save it as Parquet, CSV or JSON")
+        try:
+            if _is_json(inner, data, delimiter, names):
+                return read_records(decoded(data, file, encoding))
+            suffix = PurePath(inner).suffix.lower()
+            return read_delimited(decoded(data, file, encoding), file, suffix, delimiter, names)
+        except pyarrow.ArrowException as error:
+            raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def is_table(path: str | Path) -> bool:
+    """Return whether the name of a file is the name of a table, packed or not."""
+    suffixes = [suffix.lower() for suffix in PurePath(path).suffixes]
+    while suffixes and suffixes[-1] in PACKED_SUFFIXES:
+        suffixes.pop()
+    return bool(suffixes) and suffixes[-1] in TABLE_SUFFIXES
+
+
+def _is_json(name: str, data: bytes, delimiter: str | None, names: Sequence[str] | None) -> bool:
+    suffix = PurePath(name).suffix.lower()
+    if suffix in _RECORDS:
+        return True
+    if suffix in _DELIMITED or delimiter is not None or names is not None:
+        return False
+    start = data[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n")
+    return start[:1] in (b"{", b"[")
+
+
+def _read_parquet(data: bytes) -> "pandas.DataFrame":
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.read_table(pyarrow.BufferReader(data))
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"not a complete Parquet file: {error}") from error
+    return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)

@@ -1,0 +1,164 @@
+"""Finds which column of a table has which role, by name and by content."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lightning_plugins.datamodules.tables.values import is_missing
+
+if TYPE_CHECKING:
+    import pandas
+
+_NOT_IN_NAMES = re.compile(r"[\W_]+")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a column may mean.
+
+    Attributes:
+        name: Name of the role, which is also the first column name that is looked for.
+        known_as: Other column names for it; upper case and punctuation do not matter.
+        fits: Whether the values of a column can have this role; None accepts every column.
+        required: Whether a table without this role is refused.
+        by_content: Whether the only column that ``fits`` is taken if no name matches.
+    """
+
+    name: str
+    known_as: tuple[str, ...] = ()
+    fits: Callable[["pandas.Series"], bool] | None = None
+    required: bool = False
+    by_content: bool = False
+
+    def accepts(self, column: "pandas.Series") -> bool:
+        """Return whether the values of ``column`` can have this role."""
+        return self.fits is None or self.fits(column)
+
+
+def find_columns(
+    table: "pandas.DataFrame",
+    roles: Sequence[Role],
+    columns: Mapping[str, str] | None = None,
+    source: str = "the table",
+) -> dict[str, str]:
+    """Return the column of each role that the table has.
+
+    A column in ``columns`` is taken unchecked. Otherwise a role gets the column of its own name, or
+    the one column with another known name, if the values fit. Nothing is guessed: two columns for
+    one role, or two roles for one column, are an error that shows ``columns``.
+
+    Args:
+        table: The table.
+        roles: Roles to look for; earlier roles are served first.
+        columns: Column names by role, which the user stated.
+        source: Name of the file, for messages.
+
+    Returns:
+        Column name by role name, in the order of ``roles``.
+
+    Raises:
+        ValueError: A required role has no column, a role or column is ambiguous, or ``columns``
+            names a role or column that does not exist.
+    """
+    given = dict(columns or {})
+    known = {role.name: role for role in roles}
+    available = [str(name) for name in table.columns]
+    for name, column in given.items():
+        if name not in known:
+            raise ValueError(f"columns has {name!r}: expected some of {', '.join(known)}")
+        if column not in available:
+            raise ValueError(
+                f"columns={{{name!r}: {column!r}}}: {source} has no such column, it has "
+                f"{', '.join(available)}"
+            )
+    free = [name for name in available if name not in given.values()]
+    claims = {role.name: _named(table, role, free) for role in roles if role.name not in given}
+    for column in free:
+        _refuse_two_roles(column, claims, known, given, source)
+    found = dict(given)
+    for role in roles:
+        if role.name in given:
+            continue
+        candidates = [name for name in claims[role.name] if name not in found.values()]
+        if not candidates and role.required:
+            candidates = _by_content(table, role, free, found, source)
+        if len(candidates) > 1:
+            raise ValueError(f"{source}: {_options(role.name, candidates, 'several columns')}")
+        if candidates:
+            found[role.name] = candidates[0]
+    return {role.name: found[role.name] for role in roles if role.name in found}
+
+
+def describe_columns(table: "pandas.DataFrame", found: Mapping[str, str]) -> str:
+    """Return the roles as ``text ← document, domain ← source (5 values)``, and unused columns."""
+    parts = []
+    for role, column in found.items():
+        values = table[column].astype(str).nunique()
+        few = f" ({values} value{'s' * (values != 1)})" if values <= 20 < len(table) else ""
+        parts.append(f"{role} ← {column}{few}")
+    unused = [str(name) for name in table.columns if name not in found.values()]
+    if unused:
+        parts.append(f"not used: {' '.join(unused)}")
+    return ", ".join(parts)
+
+
+def _named(table: "pandas.DataFrame", role: Role, free: Sequence[str]) -> list[str]:
+    """Return the columns whose name and values fit; the role's own name excludes the others."""
+    own = [name for name in free if _plain(name) == _plain(role.name)]
+    others = [name for name in free if _plain(name) in map(_plain, role.known_as)]
+    for group in (own, others):
+        fitting = [
+            name
+            for name in group
+            if not is_missing(table[name]).all() and role.accepts(table[name])
+        ]
+        if fitting:
+            return fitting
+    return []
+
+
+def _refuse_two_roles(
+    column: str,
+    claims: Mapping[str, list[str]],
+    known: Mapping[str, Role],
+    given: Mapping[str, str],
+    source: str,
+) -> None:
+    plain = _plain(column)
+    if any(plain == _plain(name) for name in known):
+        names = [name for name in claims if _plain(name) == plain]
+    else:
+        names = [name for name in claims if plain in map(_plain, known[name].known_as)]
+    if len(names) < 2 or any(plain in map(_plain, known[name].known_as) for name in given):
+        return
+    if sum(column in claims[name] for name in names) != 1:
+        options = " or ".join(f"columns={{{name!r}: {column!r}}}" for name in names)
+        raise ValueError(
+            f"{source}: column {column!r} can be the {' or the '.join(names)}: expected {options}"
+        )
+
+
+def _by_content(
+    table: "pandas.DataFrame",
+    role: Role,
+    free: Sequence[str],
+    found: Mapping[str, str],
+    source: str,
+) -> list[str]:
+    unused = [name for name in free if name not in found.values()]
+    fitting = [
+        name for name in unused if role.accepts(table[name]) and not is_missing(table[name]).all()
+    ]
+    if role.by_content and len(fitting) == 1:
+        return fitting
+    raise ValueError(f"{source}: {_options(role.name, fitting or unused, 'no column is named as')}")
+
+
+def _options(role: str, candidates: Sequence[str], why: str) -> str:
+    options = " or ".join(f"columns={{{role!r}: {name!r}}}" for name in candidates[:5])
+    return f"{why} the {role}: expected {options or 'a column for it'}"
+
+
+def _plain(name: str) -> str:
+    return _NOT_IN_NAMES.sub("", str(name).casefold())

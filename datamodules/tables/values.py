@@ -1,0 +1,84 @@
+"""Converts columns of any type to numbers and times, and finds missing values."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas
+
+_UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
+"""Epoch times above the first number are in nanoseconds, microseconds, milliseconds."""
+_BOOLEANS = {"true": 1.0, "false": 0.0}
+
+
+def is_missing(column: "pandas.Series") -> np.ndarray:
+    """Return the mask ``(rows,)`` of values that are NaN, None, or a string of white space."""
+    missing = column.isna().to_numpy(dtype=bool)
+    if column.dtype == object or str(column.dtype).startswith(("str", "category")):
+        blank = [isinstance(value, str) and not value.strip() for value in column]
+        missing = missing | np.array(blank, dtype=bool)
+    return missing
+
+
+def missing_rows(column: "pandas.Series") -> list[int]:
+    """Return the numbers of the rows without a value; the first row after the header is row 1."""
+    return [int(row) + 1 for row in np.flatnonzero(is_missing(column))]
+
+
+def numbers(column: "pandas.Series") -> np.ndarray:
+    """Return a column as float64 ``(rows,)``; missing values are NaN, ``True`` is 1.
+
+    Raises:
+        ValueError: A value is not a number; the message gives its row.
+    """
+    import pandas
+
+    given = column.mask(is_missing(column))
+    if column.dtype == object or str(column.dtype).startswith(("str", "category")):
+        given = given.map(
+            lambda value: (
+                _BOOLEANS.get(value.strip().lower(), value) if isinstance(value, str) else value
+            ),
+            na_action="ignore",
+        )
+    found = pandas.to_numeric(given.astype(object), errors="coerce").astype(np.float64).to_numpy()
+    wrong = np.flatnonzero(np.isnan(found) & ~given.isna().to_numpy(dtype=bool))
+    if len(wrong):
+        raise _error(column, int(wrong[0]), "a number")
+    return found
+
+
+def timestamps(column: "pandas.Series") -> np.ndarray:
+    """Return times as seconds since 1970 in UTC, float64 ``(rows,)``; missing values are NaN.
+
+    Accepts datetime columns, ISO 8601 strings (without a time zone they are in UTC), and numbers.
+    Numbers are seconds, or by their size (median) milliseconds, microseconds or nanoseconds.
+
+    Raises:
+        ValueError: A value is neither; the message gives its row.
+    """
+    import pandas
+
+    missing = is_missing(column)
+    if not pandas.api.types.is_datetime64_any_dtype(column.dtype):
+        try:
+            found = numbers(column)
+        except ValueError:
+            pass
+        else:
+            size = float(np.nanmedian(np.abs(found))) if not missing.all() else 0.0
+            return found / next((per for least, per in _UNITS if size > least), 1.0)
+    times = pandas.to_datetime(column.mask(missing), format="ISO8601", utc=True, errors="coerce")
+    wrong = np.flatnonzero(times.isna().to_numpy() & ~missing)
+    if len(wrong):
+        raise _error(column, int(wrong[0]), "an ISO 8601 date such as 2024-05-31, or epoch seconds")
+    seconds = (times - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(seconds=1)
+    return seconds.to_numpy(dtype=np.float64)
+
+
+def _error(column: "pandas.Series", row: int, expected: str) -> ValueError:
+    value: Any = column.iloc[row]
+    return ValueError(
+        f"column {column.name!r}, row {row + 1}: {str(value)[:80]!r}: expected {expected}"
+    )

@@ -1,8 +1,8 @@
-"""What a converged fiber amplifier costs, beside PyFiberAmp and scipy's solve_bvp, in CPU seconds.
+"""CPU time of a converged fiber amplifier, compared with PyFiberAmp and scipy's solve_bvp.
 
 usage: python benchmarks/fiber_laser.py [--pyfiberamp FOLDER] [--repeats 7] [--bins 20 50 100]
 
-PyFiberAmp is on no package index: clone `Jomiri/pyfiberamp` and name its folder. It is not a part
+PyFiberAmp is on no package index: clone `Jomiri/pyfiberamp` and give its folder. It is not a part
 of this project. All three solve the same channels: PyFiberAmp's own cross-sections, overlaps and
 bins where its folder is given, else ours.
 """
@@ -89,7 +89,7 @@ def powers_of(solution: GridSolution, photon_j: np.ndarray) -> Powers:
 
 
 def solve_by_collocation(lines: Lines, photon_j: np.ndarray, near: GridSolution) -> Powers:
-    """scipy's solve_bvp with an analytic Jacobian, helped by starting at our coarse solution."""
+    """Solve by scipy's solve_bvp with an analytic Jacobian, from our coarse solution."""
     spontaneous = lines.spontaneous_per_m_s / lines.saturation_per_m_s
     channels = np.concatenate([np.arange(lines.count), np.arange(2, lines.count)])
     sign = np.concatenate([np.ones(lines.count), -np.ones(lines.count - 2)])[:, None]
@@ -133,7 +133,7 @@ def solve_by_collocation(lines: Lines, photon_j: np.ndarray, near: GridSolution)
 
 
 class PyFiberAmp:
-    """PyFiberAmp's two fibers and its way to say the same channels."""
+    """The two fibers of PyFiberAmp, with the same channels."""
 
     def __init__(self, folder: str) -> None:
         sys.path.insert(0, folder)
@@ -186,7 +186,7 @@ class PyFiberAmp:
         )
 
     def lines(self, case: str, bins: int) -> tuple[Lines, np.ndarray]:
-        """Its channels, as our solver takes them."""
+        """Return its channels as spectral lines of our solver."""
         simulation = self.set_up(case, bins)
         model = self.model(simulation.channels, simulation.fiber)
         count = bins + 2
@@ -244,13 +244,13 @@ def pump_sweep() -> None:
         sweep(amplifier, "pumps[0].power_w", values, lambda r: {"w": r.signal_out_w})
 
     seconds = cpu_seconds(run, 3)
-    print(f"sweep of 200 pump powers, 82 channels: {200 / seconds:.0f} points a CPU second")
+    print(f"sweep of 200 pump powers, 82 channels: {200 / seconds:.0f} points per CPU second")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pyfiberamp", metavar="FOLDER", help="clone of Jomiri/pyfiberamp")
-    parser.add_argument("--repeats", type=int, default=7, help="median of so many runs")
+    parser.add_argument("--repeats", type=int, default=7, help="number of runs per median")
     parser.add_argument("--bins", type=int, nargs="+", default=[20, 50, 100])
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -254,8 +254,9 @@ def build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
     for key, value in content.items():
         field = by_key[key]
         suffix = split_unit(field.name)[1]
-        has_unit = suffix is not None and value is not None
-        values[field.name] = parse_quantity(f"{where}.{key}", value, suffix) if has_unit else value
+        if suffix is not None and value is not None:
+            value = parse_quantity(f"{where}.{key}", value, suffix)
+        values[field.name] = value
     for key, field in by_key.items():
         optional = field.default is not MISSING or field.default_factory is not MISSING
         if field.name not in values and not optional:

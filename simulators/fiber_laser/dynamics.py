@@ -190,7 +190,8 @@ def _integrated(
 
 
 def _input_powers_w(amplifier: Amplifier) -> Array:
-    return np.array([light.power_w for light in (*amplifier.signals, *amplifier.pumps)])
+    signals = [signal.power_w for signal in amplifier.signals]
+    return np.array(signals + [pump.power_w for pump in amplifier.pumps])
 
 
 def noise_transfer(

@@ -1,6 +1,7 @@
 """Identification: fit parameters of an amplifier to measured curves, with confidence intervals.
 
-The intervals are those of nonlinear least squares, from the Jacobian at the fit and Student's t.
+The intervals are those of nonlinear least squares: normal, with the stated standard errors and the
+Jacobian at the fit. If the residuals exceed the stated errors, the intervals widen in proportion.
 Where the data cannot tell parameters apart, the report names the pair.
 """
 
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import least_squares  # type: ignore[import-untyped]
-from scipy.stats import t as student  # type: ignore[import-untyped]
+from scipy.stats import norm  # type: ignore[import-untyped]
 
 from .amplifier import Amplifier, PhysicalWarning
 from .amplifier_result import AmplifierResult
@@ -36,6 +37,7 @@ _CORRELATED = 0.98
 _STEP = 1e-4
 _MOST_TRIALS = 40
 _CONFIDENCE = 0.95
+_USUAL_SCATTER = 2.0  # squared residuals per degree of freedom that are still due to chance
 
 
 @dataclass(frozen=True, eq=False)
@@ -271,7 +273,8 @@ def _identified(
     covariance = np.linalg.pinv(fit.jac.T @ fit.jac, rcond=1e-14)
     errors = np.sqrt(np.diag(covariance))
     correlation = covariance / np.maximum(np.outer(errors, errors), 1e-300)
-    half = student.ppf((1 + _CONFIDENCE) / 2, degrees_of_freedom) * errors * (high - low)
+    excess = np.sqrt(max(1.0, 2 * fit.cost / degrees_of_freedom / _USUAL_SCATTER))
+    half = norm.ppf((1 + _CONFIDENCE) / 2) * excess * errors * (high - low)
     values = low + (high - low) * fit.x
     estimates = tuple(
         Estimate(name, float(value), float(value - h), float(value + h), bool(2 * h < b - a))

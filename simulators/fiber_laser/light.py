@@ -156,7 +156,8 @@ class AseBins:
     def merged(self, band: AseBand, power_w: Array) -> Array:
         """Return powers per bin as powers per bin of the undivided band in W, (band.bins,)."""
         parent = np.clip(np.searchsorted(band.edges_nm, self.centres_nm) - 1, 0, band.bins - 1)
-        return np.bincount(parent, weights=power_w, minlength=band.bins)
+        merged = np.bincount(parent, weights=power_w, minlength=band.bins)
+        return np.asarray(merged, dtype=np.float64)
 
     def spread(self, band: AseBand, power_w: Array) -> Array:
         """Return powers per bin of the band in W as powers per bin, (bins,), at equal density."""

@@ -7,6 +7,7 @@ F_out = ln[1 + (e^{(a+e) F_in} - 1) e^y] / (a + e), and its excitation falls by 
 Between pulses the pump acts as in a steady state of the instantaneous excitation.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -194,9 +195,11 @@ def _pumped(dark: Amplifier, start: AmplifierResult, excitation: Array, duration
     return np.asarray(found.y[:, -1])
 
 
-def _periodic(period, start: Array) -> tuple[Array, int]:  # type: ignore[no-untyped-def]
+def _periodic(period: Callable[[Array], Array], start: Array) -> tuple[Array, int]:
     """Return the excitation that a period reproduces, by Anderson acceleration."""
-    state, states, changes = start, [], []
+    state = start
+    states: list[Array] = []
+    changes: list[Array] = []
     for count in range(1, _MOST_PERIODS + 1):
         change = period(state) - state
         if np.abs(change).max() < _TOLERANCE * np.abs(state).max() * 1e-2:

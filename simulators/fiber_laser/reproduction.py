@@ -117,7 +117,7 @@ def _power(design: Design, result: DesignResult) -> list[Row]:
     free = slope_efficiency(chain)[2]
     pump, stage = chain.stages[-1].pumps[0], result.chain.output
     entering_w = stage.amplifier.signals[0].power_w
-    bound = quantum_limit_w(entering_w, launched[-1], pump.wavelength_nm, chain.seed.wavelength_nm)
+    bound = quantum_limit_w(entering_w, launched[-1], pump.wavelength_nm, stage.main_wavelength_nm)
     return [
         Row(
             "output power",

@@ -168,7 +168,7 @@ class Spectroscopy:
         found = _sums(wavelength, *self._without_hot_bands(wavelength))
         wanted = _sums(wavelength, self.absorption(wavelength), self.emission(wavelength))
         bands = [_sums(wavelength, *band) for band in self._hot_bands(wavelength)]
-        return np.linalg.solve(np.array(bands).T, wanted - found)
+        return np.asarray(np.linalg.solve(np.array(bands).T, wanted - found), dtype=np.float64)
 
     def _hot_bands(self, wavelength_nm: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Return absorption and emission of both hot bands at unit strength."""

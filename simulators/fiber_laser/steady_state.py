@@ -25,6 +25,7 @@ _LARGEST_DROP, _LARGEST_RISE = 0.9, 9.0  # relative change of a circulating flux
 _DIMMING, _SLOWEST, _FAINTEST = 0.1, 0.95, 1e-12  # reduction of the injected flux, its last share
 _FIRST_CELLS = 32
 _MOST_CELLS = 2048
+_SLOW, _MOST_MOVES = 0.45, 6  # reduction of the error by a refinement that moves the cells
 _NEGLIGIBLE = 1e-6  # share of the input below which an output's relative error does not count
 
 
@@ -244,9 +245,10 @@ def solve_on_adapted_grid(
 ) -> GridSolution:
     """Solve on refined grids until the estimated error of every output is below ``tolerance``.
 
-    Cells are short where the excitation changes. Each refinement halves every cell, which divides
-    the error by four; a third of the change estimates the remaining error. The outputs are the
-    power of each signal and pump, and the sum of the spontaneous emission, at both ends.
+    Cells are short where the excitation changes; they are moved again if the error falls slowly.
+    Each refinement halves every cell, which divides the error by four; a third of the change
+    estimates the remaining error. The outputs are the power of each signal and pump, and the sum of
+    the spontaneous emission, at both ends.
 
     Args:
         lines: The K lines.
@@ -263,15 +265,23 @@ def solve_on_adapted_grid(
         edges, excitation = _adapted(edges, coarse.propagation.excitation)
     else:
         edges = guess.edges_m[::2] * (length_m / guess.edges_m[-1])
-        excitation = guess.solution.propagation.excitation.reshape(-1, 2).mean(1)
+        excitation = _pairs(guess.solution.propagation.excitation)
     start = guess.solution if guess is not None else coarse
     coarse = solve(lines, np.diff(edges), excitation, _circulating(start, lines))
+    before, moved = np.inf, 0
     while True:
         edges, excitation = _halved(edges, coarse.propagation.excitation)
         fine = solve(lines, np.diff(edges), excitation, _circulating(coarse, lines))
         error = _largest_change(coarse.propagation, fine.propagation) / 3
         if error <= tolerance:
             return GridSolution(fine, edges, error)
+        if error > _SLOW * before and moved < _MOST_MOVES and edges.size > 2 * _FIRST_CELLS:
+            # The error falls too slowly: a part of the fiber is still unresolved.
+            edges, excitation = _adapted(edges[::2], _pairs(fine.propagation.excitation))
+            coarse = solve(lines, np.diff(edges), excitation, _circulating(fine, lines))
+            before, moved = np.inf, moved + 1
+            continue
+        before = error
         if 2 * edges.size > _MOST_CELLS:
             raise ConvergenceError(
                 f"the grid's error is still {error:.2g} (at most {tolerance:g}) with "
@@ -290,6 +300,11 @@ def outputs(propagation: Propagation) -> Array:
     spontaneous = propagation.lines.spontaneous_per_m_s > 0
     ends = np.stack([propagation.forward[-1], propagation.backward[0]])
     return np.concatenate([ends[:, ~spontaneous].ravel(), ends[:, spontaneous].sum(1)])
+
+
+def _pairs(excitation: Array) -> Array:
+    """Return the means of neighbouring pairs."""
+    return excitation.reshape(-1, 2).mean(1)
 
 
 def _largest_change(coarse: Propagation, fine: Propagation) -> float:

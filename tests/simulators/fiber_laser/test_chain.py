@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_plugins.simulators.fiber_laser import (
+    YTTERBIUM_GLASSES,
     Amplifier,
     AseBand,
     BandpassFilter,
@@ -56,6 +57,55 @@ def test_signal_and_spectrum_pass_losses_and_filters_to_the_next_stage():
     expected[7] = passed * (0.25 + 0.75e-3)
     expected[8] = passed * (0.75 + 0.25e-3)
     assert carried == pytest.approx(expected, rel=1e-9)
+
+
+def random_chain(seed):
+    """Two or three stages, the first core-pumped: 10 mW to 1 kW of pump, 0.2-12 m of fiber."""
+    rng = np.random.default_rng(seed)
+
+    def between(low, high):
+        return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+    stages, core, pump_w = [], 6.0, 0.5
+    for place in range(int(rng.integers(2, 4))):
+        core *= float(rng.uniform(1.0, 2.5))
+        pump_w *= between(1, 20)
+        fiber = Fiber(
+            between(0.2, 12),
+            core,
+            float(rng.uniform(0.06, 0.12)),
+            between(1e25, 2e26),
+            core * float(rng.uniform(4, 15)),
+            between(1e-3, 0.05),
+        )
+        pump = Pump(
+            float(rng.choice([915.0, 940.0, 976.0])),
+            pump_w * (10 if place else 1),
+            str(rng.choice(["forward", "backward"])),
+            "cladding" if place else "core",
+        )
+        stages.append(Stage(f"stage{place}", fiber, (pump,), float(rng.uniform(0, 3))))
+    seed_signal = Signal(float(rng.uniform(1010, 1075)), between(1e-4, 0.1))
+    glass = ytterbium(str(rng.choice(YTTERBIUM_GLASSES)))
+    return Chain(seed_signal, tuple(stages), AseBand(985, 1095, 20), glass)
+
+
+def converged_chains(seeds):
+    converged = 0
+    for seed in seeds:
+        result = random_chain(seed).solve()
+        assert all(stage.photon_balance <= 1e-9 for stage in result.stages)
+        converged += 1
+    return converged
+
+
+def test_every_one_of_10_random_chains_converges():
+    assert converged_chains(range(10)) == 10
+
+
+@pytest.mark.slow
+def test_every_one_of_200_random_chains_converges():
+    assert converged_chains(range(1000, 1200)) == 200
 
 
 def test_a_chain_of_one_stage_is_the_amplifier():

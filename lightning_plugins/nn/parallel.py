@@ -115,7 +115,7 @@ def _tensor_parallel_plan(network: nn.Module, size: int) -> dict[str, ParallelSt
 def _blocks(network: nn.Module) -> list[nn.Module]:
     """The repeated blocks of the network: the children of its longest list of modules."""
     lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len)) if lists else []
+    return list(max(lists, key=lambda modules: len(modules))) if lists else []
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:

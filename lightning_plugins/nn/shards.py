@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from torch.distributed import all_reduce
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 
 
@@ -66,19 +67,16 @@ def summed(values: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
     Returns:
         The sum, a scalar that is equal on all ranks.
     """
-    groups: dict[tuple[object, tuple[int, ...]], list[Tensor]] = {}
-    meshes = {}
+    groups: dict[tuple[DeviceMesh | None, tuple[int, ...]], list[Tensor]] = {}
     for value, parameter in zip(values, parameters, strict=True):
         dimensions = _sharded_dimensions(parameter)
         mesh = parameter.device_mesh if isinstance(parameter, DTensor) and dimensions else None
-        meshes[mesh, dimensions] = mesh
         groups.setdefault((mesh, dimensions), []).append(value)
     totals = []
-    for key, group in groups.items():
+    for (mesh, dimensions), group in groups.items():
         total = torch.stack(group).sum()
-        mesh = meshes[key]
         if mesh is not None:
-            for dimension in key[1]:
+            for dimension in dimensions:
                 all_reduce(total, group=mesh.get_group(dimension))
         totals.append(total)
     return torch.stack(totals).sum()

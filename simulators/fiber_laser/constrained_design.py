@@ -27,7 +27,7 @@ from .thermal_limits import INSTABILITY_HEAT_W_PER_M
 _SMITH_BRILLOUIN, _SMITH_RAMAN = 21.0, 16.0
 _EXPLICIT_STEP = 1e-6
 _FEASIBLE = 1 + 1e-4
-_PEAK_POWER = 16  # of the norm that stands for the strongest bin
+_PEAK_POWER = 16  # exponent of the norm that approximates the strongest bin
 _ITERATIONS = 60
 Ratio = Callable[[Leaving, Amplifier], float]
 

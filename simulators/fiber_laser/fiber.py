@@ -19,7 +19,7 @@ LEAST_YTTERBIUM_PER_M3 = 1e22
 MOST_YTTERBIUM_PER_M3 = 2e28
 """Largest allowed density, that of the ions of solid silica; 1e20 1/cm³ is 1e26 1/m³."""
 
-_LEAST_V = 0.8  # below, the mode is hardly guided
+_LEAST_V = 0.8  # below, the core guides the mode only weakly
 
 
 @dataclass(frozen=True)

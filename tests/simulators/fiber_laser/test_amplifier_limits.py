@@ -85,7 +85,7 @@ def test_the_signal_is_below_the_quantum_limit(direction, power):
 
 
 def test_without_loss_each_absorbed_pump_photon_becomes_a_signal_photon():
-    # Saturated so hard that hardly an ion decays by itself.
+    # At this saturation spontaneous decay is negligible.
     fiber = Fiber(20.0, 20, 0.08, 8e25, cladding_diameter_um=130, background_loss_per_m=0.0)
     glass = ytterbium(lifetime_s=1.0)
     amplifier = Amplifier(fiber, (Pump(976, 1e4),), (Signal(1018, 1e3),), None, spectroscopy=glass)

@@ -115,6 +115,11 @@ def test_a_chain_of_one_stage_is_the_amplifier():
     assert chain.solve().output.signal_out_w == pytest.approx(alone.signal_out_w, rel=1e-12)
 
 
+def test_the_linewidth_of_the_seed_is_that_of_every_stage():
+    result = replace(CHAIN, seed=Signal(1018, 0.030, linewidth_hz=1e9)).solve()
+    assert [stage.amplifier.signals[0].linewidth_hz for stage in result.stages] == [1e9, 1e9]
+
+
 def test_upstream_emission_lowers_the_suppression_of_the_output():
     stage = replace(SECOND, input_filter=None)
     clean = Chain(Signal(1018, 0.2), (stage,), CHAIN.ase).solve().output

@@ -53,7 +53,7 @@ INPUTS = (
 
 
 def leaving_of(amplifier, shares, guess):
-    """What leaves on the grid with these shares of the length, solved anew."""
+    """Solve again on the grid with these shares of the length."""
     lines = amplifier.lines()
     state = solve(lines, shares * amplifier.fiber.length_m, guess).propagation
     scale = amplifier.photon_energies_j * lines.saturation_per_m_s
@@ -96,7 +96,7 @@ def test_gradients_agree_with_central_differences(amplifier, output):
     found = gradient(result, INPUTS, output)
     for path in INPUTS:
         expected = differenced(result, path, output)
-        # An input that hardly counts: relative to what a relative change of one would do.
+        # For an input of small influence: relative to the effect of a relative change of 1.
         floor = 1e-8 / value_at(amplifier, path)
         assert found[path] == pytest.approx(expected, rel=1e-5, abs=floor), path
 

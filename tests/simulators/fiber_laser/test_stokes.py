@@ -87,6 +87,19 @@ def test_linewidth_raises_the_brillouin_threshold_as_the_summed_widths():
     assert own == pytest.approx(broad, rel=1e-6)
 
 
+def test_more_bandwidth_never_lowers_the_threshold_formula():
+    def low_w(linewidth_hz, bandwidth_hz):
+        return brillouin_threshold(
+            PASSIVE, signal_linewidth_hz=linewidth_hz, brillouin_bandwidth_hz=bandwidth_hz
+        ).low_w
+
+    for bandwidth_hz in (50e6, 500e6):
+        rising = [low_w(linewidth_hz, bandwidth_hz) for linewidth_hz in (0, 10e6, 50e6, 1e9)]
+        assert rising == sorted(rising)
+    # The area of the gain spectrum is constant: ten times the width, a tenth of the peak.
+    assert low_w(0, 500e6) == pytest.approx(10 * low_w(0, 50e6))
+
+
 def test_heat_and_a_detuned_delivery_fiber_raise_the_brillouin_threshold():
     result = AMPLIFIER.solve()
     power = result.signal_out_w

@@ -1,9 +1,4 @@
-"""``lightning-plugins fit|validate|test|predict``: LightningCLI with support for the plugins.
-
-To add the same support to your own command line::
-
-    class MyCLI(PluginCLIMixin, LightningCLI): ...
-"""
+"""The mixin for LightningCLI, and the command line of this package."""
 
 import functools
 import importlib

@@ -1,27 +1,36 @@
 """The DataModule of user-item interactions, for training, full ranking, and path planning."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable, k_core
+from lightning_plugins.datamodules.interactions.batches import Questions, Windows
+from lightning_plugins.datamodules.interactions.interaction_table import (
+    InteractionTable,
+    first_of_each_pair,
+    in_order,
+    k_core,
+    share_of_users_with_ties,
+)
+from lightning_plugins.datamodules.interactions.pairs import questions_of_pairs
 from lightning_plugins.datamodules.interactions.readers import read_interactions
 from lightning_plugins.datamodules.interactions.splits import (
     Question,
     Split,
     leave_last_out,
+    split_as_given,
     split_by_time,
 )
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.nn.recommendation import Catalogue, Item
 from lightning_plugins.nn.recommendation.catalogue import ItemId
 
-SplitName = Literal["leave_last_out", "time"]
+SplitName = Literal["leave_last_out", "time", "given"]
 
 
 class InteractionDataModule(LightningDataModule):
@@ -40,20 +49,35 @@ class InteractionDataModule(LightningDataModule):
 
     Prediction batches have the same keys, for ``predict_users`` users drawn with ``seed``. The
     history contains all items of the user. The target of a path is drawn uniformly from the items
-    that the user has not seen and that ``min_target_count`` users took in the training part.
+    that the user has not seen and that ``min_target_count`` users took in the training part. With
+    ``pairs``, users and targets are those of a file.
+
+    Interactions of a user with the same timestamp are in an order that is derived from the
+    identifiers, so it does not depend on the order of rows. A warning gives the share of users
+    concerned. ``leave_last_out`` trains on interactions that are later than targets of other users;
+    a warning gives the share of such targets. What was read and what each filter removed is
+    printed.
 
     Args:
-        source: ``movielens-100k`` (an asset); a MovieLens folder (100K, 1M, latest, latest-small);
-            a folder with an ``.inter`` file of RecBole; or a ``.csv`` or ``.parquet`` file.
-        columns: Meaning -> column name of a file. The meanings are ``user``, ``item`` and
-            ``timestamp``, and optionally ``rating``, ``title``, ``year`` and ``genres`` (separated
-            by ``|``).
+        source: Any table (CSV, TSV, JSON, Parquet, packed or not); a folder of MovieLens (100K, 1M,
+            latest, latest-small, 25M); a folder or an ``.inter`` file of RecBole, also split into
+            ``NAME.train.inter``, ``NAME.valid.inter`` and ``NAME.test.inter``; or
+            ``movielens-100k`` (an asset).
+        columns: Role -> column of a table, for columns that are not found by their names. The roles
+            are ``user`` and ``item``, and optionally ``timestamp`` (numbers or ISO 8601),
+            ``rating``, ``title``, ``year``, ``genres`` and ``text`` (a description). Without
+            timestamps, the rows have to be in chronological order.
+        items: A table of items with some of these columns, joined by the items' identifiers.
+        users: A table of users, for the profiles that a language model may see.
+        pairs: A table of users and targets to plan paths for, with the columns ``user`` and
+            ``target``; None draws them. Users that are not in the data have an empty history.
         min_rating: Lower ratings are removed. Data without ratings is not filtered.
         min_user_count: Minimum number of interactions per user, enforced by an iterated k-core.
         min_item_count: Minimum number of interactions per item, enforced in the same way.
         split: ``leave_last_out`` uses each user's last item for test and the one before for
             validation; ``time`` splits at two points in time, so that no training interaction is
-            later than an evaluation target.
+            later than an evaluation target; ``given`` uses RecBole's split files without any
+            filter. None means ``given`` for split files, otherwise ``leave_last_out``.
         max_length: Maximum length of a history that a network sees.
         batch_size: Number of windows per batch on each rank.
         evaluation_batch_size: Number of users per batch in validation, test and prediction.
@@ -88,13 +112,16 @@ class InteractionDataModule(LightningDataModule):
         min_rating: float = 4.0,
         min_user_count: int = 5,
         min_item_count: int = 5,
-        split: SplitName = "leave_last_out",
+        split: SplitName | None = None,
         max_length: int = 50,
         batch_size: int = 128,
         evaluation_batch_size: int = 512,
         predict_users: int | None = 200,
         min_target_count: int = 10,
         seed: int = 0,
+        items: str | None = None,
+        users: str | None = None,
+        pairs: str | None = None,
     ) -> None:
         super().__init__()
         positive = {
@@ -111,8 +138,8 @@ class InteractionDataModule(LightningDataModule):
                 raise ValueError(f"{name}={value}: expected at least 1")
         if seed < 0:
             raise ValueError(f"seed={seed}: expected at least 0")
-        if split not in ("leave_last_out", "time"):
-            raise ValueError(f"split={split!r}: expected 'leave_last_out' or 'time'")
+        if split not in (None, *get_args(SplitName)):
+            raise ValueError(f"split={split!r}: expected 'leave_last_out', 'time' or 'given'")
         self.source = source
         self.columns = columns or {}
         self.min_rating = min_rating
@@ -125,28 +152,45 @@ class InteractionDataModule(LightningDataModule):
         self.predict_users = predict_users
         self.min_target_count = min_target_count
         self.seed = seed
+        self.items = items
+        self.users = users
+        self.pairs = pairs
         self._is_read = False
 
     def setup(self, stage: str | None = None) -> None:
         """Read the data on the first call."""
         if self._is_read:
             return
-        table = self._filtered(read_interactions(self.source, self.columns))
-        names, numbers = np.unique(table.items, return_inverse=True)
-        ids = names.tolist()
-        self.catalogue = Catalogue([table.facts.get(name, Item(str(name))) for name in ids], ids)
-        self.user_ids = tuple(np.unique(table.users).tolist())
-        self.profiles = tuple(table.profiles.get(name, "") for name in self.user_ids)
-        self.num_items = len(names)
-        sequences, timestamps = _by_user(table, numbers + 1)
-        self.parts = (
-            leave_last_out(sequences)
-            if self.split == "leave_last_out"
-            else split_by_time(sequences, timestamps)
+        table = read_interactions(self.source, self.columns, self.items, self.users)
+        split = self.split or ("leave_last_out" if table.parts is None else "given")
+        if split == "given" and table.parts is None:
+            raise ValueError(
+                f"split='given': {self.source} has no split files (NAME.train.inter, "
+                "NAME.valid.inter, NAME.test.inter)"
+            )
+        if split == "time" and table.timestamps is None:
+            raise ValueError(f"split='time': {self.source} has no timestamps")
+        table = self._filtered(table, is_filtered=split != "given")
+        users, numbers = np.unique(table.users), np.unique(table.items, return_inverse=True)
+        item_ids = [table.item_ids[place] for place in numbers[0]]
+        self.catalogue = Catalogue(
+            [table.facts.get(name, Item(str(name))) for name in item_ids], item_ids
         )
+        self.user_ids = tuple(table.user_ids[place] for place in users)
+        self.profiles = tuple(table.profiles.get(name, "") for name in self.user_ids)
+        self.num_items = len(item_ids)
+        by_user = ByUser(table.users)
+        self._sequences = by_user.split(numbers[1] + 1)
+        self.parts = self._split(split, table, by_user)
         trained = np.concatenate(self.parts.train)
         self.item_counts = torch.from_numpy(np.bincount(trained, minlength=len(self.catalogue)))
-        self._sequences = sequences
+        self._questions: list[Question] | None = None
+        if self.pairs is not None:
+            self._questions, new_users = questions_of_pairs(
+                self.pairs, self.user_ids, self.catalogue, self._sequences
+            )
+            self.user_ids += tuple(new_users)
+            self.profiles += ("",) * len(new_users)
         self._is_read = True
 
     def train_dataloader(self) -> ResumableDataLoader:
@@ -169,7 +213,9 @@ class InteractionDataModule(LightningDataModule):
         return self._question_loader(self.path_questions())
 
     def path_questions(self) -> list[Question]:
-        """Draw users, with their whole history, and one unseen target for each."""
+        """Return users with their whole history and a target: of ``pairs``, or drawn."""
+        if self._questions is not None:
+            return self._questions
         generator = np.random.default_rng(self.seed)
         order = generator.permutation(len(self._sequences))[: self.predict_users]
         common = np.flatnonzero(self.item_counts.numpy() >= self.min_target_count)
@@ -186,16 +232,31 @@ class InteractionDataModule(LightningDataModule):
             )
         return questions
 
-    def _filtered(self, table: InteractionTable) -> InteractionTable:
-        if table.ratings is not None:
-            table = table.rows(table.ratings >= self.min_rating)
-        table = table.rows(np.argsort(table.timestamps, kind="stable"))
-        # np.unique returns the first occurrence, which is the earliest interaction.
-        pairs = np.stack([table.users, table.items]) if len(table) else np.empty((2, 0))
-        table = table.rows(np.sort(np.unique(pairs, axis=1, return_index=True)[1]))
-        table = table.rows(
-            k_core(table.users, table.items, self.min_user_count, self.min_item_count)
-        )
+    def _filtered(self, table: InteractionTable, is_filtered: bool) -> InteractionTable:
+        """Sort the interactions and apply the filters; print what was read and removed."""
+        notes = [*table.notes]
+        if is_filtered and table.ratings is not None:
+            kept = table.rows(table.ratings >= self.min_rating)
+            notes.append(f"min_rating={self.min_rating} keeps {len(kept)} of {len(table)}")
+            table = kept
+        if table.timestamps is None:
+            notes.append("no timestamps: the rows are taken as chronological")
+        table = in_order(table)
+        if table.parts is not None:
+            table = table.rows(np.argsort(table.parts, kind="stable"))
+        kept = first_of_each_pair(table)
+        if len(kept) < len(table):
+            notes.append(f"{len(table) - len(kept)} repeated interactions are removed")
+        table = kept
+        if is_filtered:
+            kept = table.rows(
+                k_core(table.users, table.items, self.min_user_count, self.min_item_count)
+            )
+            notes.append(
+                f"min_user_count={self.min_user_count} and min_item_count={self.min_item_count} "
+                f"keep {_counts(kept)} of {_counts(table)}"
+            )
+            table = kept
         if not len(table):
             raise ValueError(
                 f"source={self.source!r}: no interaction is left with "
@@ -203,67 +264,53 @@ class InteractionDataModule(LightningDataModule):
                 f"min_user_count={self.min_user_count} and min_item_count={self.min_item_count}; "
                 "lower them"
             )
+        rank_zero_info("interactions: " + "; ".join(notes))
+        share = share_of_users_with_ties(table)
+        if share:
+            rank_zero_warn(
+                f"{share:.0%} of the users have interactions with equal timestamps: their order is "
+                "derived from the identifiers and says nothing about time"
+            )
         return table
 
+    def _split(self, split: SplitName, table: InteractionTable, by_user: "ByUser") -> Split:
+        times = None if table.timestamps is None else by_user.split(table.timestamps)
+        if split == "time":
+            assert times is not None
+            return split_by_time(self._sequences, times)
+        if split == "given":
+            assert table.parts is not None
+            return split_as_given(self._sequences, by_user.split(table.parts))
+        parts = leave_last_out(self._sequences)
+        if times is not None and parts.test:
+            latest = max(t[len(items) - 1] for t, items in zip(times, parts.train, strict=True))
+            early = sum(times[question.user][-1] < latest for question in parts.test)
+            if early:
+                rank_zero_warn(
+                    f"split='leave_last_out': {early / len(parts.test):.0%} of the test targets "
+                    "are earlier in time than the latest training interaction, so the networks "
+                    "learn from the future; split='time' avoids this"
+                )
+        return parts
+
     def _question_loader(self, questions: list[Question]) -> DataLoader:
-        longest = max((len(question.history) for question in questions), default=1)
+        longest = max([1, *(len(question.history) for question in questions)])
         dataset = Questions(questions, self.max_length, longest)
         return DataLoader(dataset, batch_size=self.evaluation_batch_size)
 
 
-class Windows(Dataset):
-    """Windows of ``max_length + 1`` items, counted from the end of each sequence.
+class ByUser:
+    """Splits columns of rows by user, in the order of user numbers, and keeps the order of rows."""
 
-    The last item of a window is also the first item of the next. Each item of a sequence except the
-    first is therefore a target exactly once.
-    """
+    def __init__(self, users: np.ndarray) -> None:
+        self._order = np.argsort(users, kind="stable")
+        self._starts = np.flatnonzero(np.diff(users[self._order])) + 1
 
-    def __init__(self, sequences: Sequence[np.ndarray], max_length: int) -> None:
-        self.length = max_length + 1
-        self.windows = [
-            sequence[max(0, end - self.length) : end]
-            for sequence in sequences
-            for end in range(len(sequence), 1, -max_length)
-        ]
-
-    def __len__(self) -> int:
-        return len(self.windows)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return _padded(self.windows[index], self.length)
+    def split(self, column: np.ndarray) -> list[np.ndarray]:
+        """Return the values of each user."""
+        return np.split(column[self._order], self._starts)
 
 
-class Questions(Dataset):
-    """Questions as dictionaries of tensors, padded to equal lengths."""
-
-    def __init__(self, questions: list[Question], max_length: int, longest: int) -> None:
-        self.questions = questions
-        self.max_length = max_length
-        self.longest = longest
-
-    def __len__(self) -> int:
-        return len(self.questions)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        question = self.questions[index]
-        return {
-            "user": question.user,
-            "history": _padded(question.history[-self.max_length :], self.max_length),
-            "seen": _padded(question.history, self.longest),
-            "target": question.target,
-        }
-
-
-def _padded(items: np.ndarray, length: int) -> Tensor:
-    padded = torch.zeros(length, dtype=torch.int64)
-    padded[: len(items)] = torch.from_numpy(np.ascontiguousarray(items))
-    return padded
-
-
-def _by_user(
-    table: InteractionTable, item_numbers: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    users = np.unique(table.users, return_inverse=True)[1]
-    order = np.argsort(users, kind="stable")  # keeps the chronological order within a user
-    starts = np.flatnonzero(np.diff(users[order])) + 1
-    return np.split(item_numbers[order], starts), np.split(table.timestamps[order], starts)
+def _counts(table: InteractionTable) -> str:
+    users, items = len(np.unique(table.users)), len(np.unique(table.items))
+    return f"{len(table)} interactions, {users} users and {items} items"

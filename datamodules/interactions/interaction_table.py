@@ -1,46 +1,166 @@
-"""The table of interactions that every reader returns, and the k-core filter on it."""
+"""The table of interactions that every reader returns, and the filters on it."""
 
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lightning_plugins.datamodules.tables import is_missing, numbers, timestamps
 from lightning_plugins.nn.recommendation import Item
 from lightning_plugins.nn.recommendation.catalogue import ItemId
+
+if TYPE_CHECKING:
+    import pandas
 
 
 @dataclass(frozen=True)
 class InteractionTable:
-    """Interactions as read from a file, one per row, before any filter.
+    """Interactions as read from files, one per row.
 
     Args:
-        users: User identifiers, ``(rows,)`` strings or integers.
-        items: Item identifiers, ``(rows,)`` strings or integers.
-        timestamps: Times of the interactions in any unit, float64 ``(rows,)``.
+        users: Places of the users in ``user_ids``, int64 ``(rows,)``.
+        items: Places of the items in ``item_ids``, int64 ``(rows,)``.
+        user_ids: Identifiers of the users, sorted: strings, or integers where the file has them.
+        item_ids: Identifiers of the items, in the same way.
+        timestamps: Times in seconds, float64 ``(rows,)``, or None if the data has none; the rows
+            are then in chronological order.
         ratings: Ratings, float64 ``(rows,)``, or None if the data has none.
+        parts: 0, 1, 2 for rows of published training, validation and test files, int8 ``(rows,)``,
+            or None.
         facts: Title, year and genres of items by identifier. Items without an entry are allowed.
         profiles: What is known about users, as text, by identifier.
+        notes: What the reader found and dropped, as text.
     """
 
     users: np.ndarray
     items: np.ndarray
-    timestamps: np.ndarray
+    user_ids: tuple[ItemId, ...]
+    item_ids: tuple[ItemId, ...]
+    timestamps: np.ndarray | None = None
     ratings: np.ndarray | None = None
+    parts: np.ndarray | None = None
     facts: Mapping[ItemId, Item] = field(default_factory=dict)
     profiles: Mapping[ItemId, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.users)
 
     def rows(self, chosen: np.ndarray) -> "InteractionTable":
         """Return the rows selected by a mask, or by indices in their order."""
-        return replace(
-            self,
-            users=self.users[chosen],
-            items=self.items[chosen],
-            timestamps=self.timestamps[chosen],
-            ratings=None if self.ratings is None else self.ratings[chosen],
+        optional = {
+            name: None if (values := getattr(self, name)) is None else values[chosen]
+            for name in ("timestamps", "ratings", "parts")
+        }
+        return replace(self, users=self.users[chosen], items=self.items[chosen], **optional)
+
+    @staticmethod
+    def of_columns(
+        table: "pandas.DataFrame",
+        columns: Mapping[str, str],
+        facts: Mapping[ItemId, Item] | None = None,
+        profiles: Mapping[ItemId, str] | None = None,
+        parts: np.ndarray | None = None,
+        notes: Sequence[str] = (),
+    ) -> "InteractionTable":
+        """Build a table from the columns of a data frame.
+
+        Rows without a user, item or timestamp are dropped and counted in ``notes``.
+
+        Args:
+            table: The data frame.
+            columns: ``user``, ``item``, and optionally ``timestamp`` and ``rating`` -> column.
+            facts: See the class.
+            profiles: See the class.
+            parts: See the class.
+            notes: See the class.
+
+        Raises:
+            ValueError: A timestamp or rating is invalid.
+        """
+        lost = {
+            role: is_missing(table[columns[role]])
+            for role in ("user", "item", "timestamp")
+            if role in columns
+        }
+        is_kept = ~np.any(list(lost.values()), axis=0)
+        dropped = [f"{lost[role].sum()} rows without {role}" for role in lost if lost[role].any()]
+        times = timestamps(table[columns["timestamp"]]) if "timestamp" in columns else None
+        ratings = numbers(table[columns["rating"]]) if "rating" in columns else None
+        users, user_ids = coded(table[columns["user"]][is_kept])
+        items, item_ids = coded(table[columns["item"]][is_kept])
+        return InteractionTable(
+            users,
+            items,
+            user_ids,
+            item_ids,
+            None if times is None else times[is_kept],
+            None if ratings is None else ratings[is_kept],
+            None if parts is None else parts[is_kept],
+            facts or {},
+            profiles or {},
+            (*notes, *([f"dropped {' and '.join(dropped)}"] if dropped else [])),
         )
+
+
+def coded(column: "pandas.Series") -> tuple[np.ndarray, tuple[ItemId, ...]]:
+    """Return the places of a column's values among its sorted identifiers, and the identifiers.
+
+    Integers stay integers, and whole numbers that are stored as floating point become integers. All
+    other values become strings.
+    """
+    import pandas
+
+    places, unique = pandas.factorize(column)
+    names = [identifier(value) for value in unique.tolist()]
+    # Integers before strings, because they cannot be compared.
+    order = sorted(range(len(names)), key=lambda n: (isinstance(names[n], str), names[n]))
+    rank = np.empty(len(names), dtype=np.int64)
+    rank[order] = np.arange(len(names))
+    return rank[places], tuple(names[n] for n in order)
+
+
+def identifier(value: Any) -> ItemId:
+    """Return a value as an identifier: an integer, or a string."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str | int) and not isinstance(value, bool) else str(value)
+
+
+def in_order(table: InteractionTable) -> InteractionTable:
+    """Sort by time. Interactions with equal timestamps are in an order that rows do not determine.
+
+    The order of equal timestamps is that of a checksum of item and user, so it is the same for
+    every order of the file's rows, and no item is systematically the later one. Rows without
+    timestamps stay as they are.
+    """
+    if table.timestamps is None:
+        return table
+    keys = [
+        np.array([zlib.crc32(f"{kind}{name}".encode()) for name in names], dtype=np.uint64)
+        for kind, names in (("user", table.user_ids), ("item", table.item_ids))
+    ]
+    mixed = (keys[0][table.users] ^ keys[1][table.items]) * np.uint64(2654435761)
+    mixed %= np.uint64(2**32)
+    return table.rows(np.lexsort((table.items, mixed, table.timestamps)))
+
+
+def first_of_each_pair(table: InteractionTable) -> InteractionTable:
+    """Return the first row of each pair of user and item, in the order of the rows."""
+    pairs = table.users * max(len(table.item_ids), 1) + table.items
+    return table.rows(np.sort(np.unique(pairs, return_index=True)[1]))
+
+
+def share_of_users_with_ties(table: InteractionTable) -> float:
+    """Return the share of users who have two interactions with the same timestamp."""
+    if table.timestamps is None or not len(table):
+        return 0.0
+    order = np.lexsort((table.timestamps, table.users))
+    users, times = table.users[order], table.timestamps[order]
+    is_tie = (users[1:] == users[:-1]) & (times[1:] == times[:-1])
+    return len(np.unique(users[1:][is_tie])) / len(np.unique(users))
 
 
 def k_core(users: np.ndarray, items: np.ndarray, min_user: int, min_item: int) -> np.ndarray:

@@ -81,3 +81,24 @@ def split_by_time(
             if 0 < start < end:
                 questions.append(Question(user, items[:start], int(items[start])))
     return Split(train, *asked)
+
+
+def split_as_given(sequences: Sequence[np.ndarray], parts: Sequence[np.ndarray]) -> Split:
+    """Use published training, validation and test files.
+
+    Each validation (test) item is a question of its own, given the user's items of the training
+    part (and of the validation part). A validation or test item that a user also has in an earlier
+    part is not asked for.
+
+    Args:
+        sequences: Item numbers per user in chronological order within each part.
+        parts: 0, 1 or 2 for each item: training, validation, test.
+    """
+    train: list[np.ndarray] = []
+    asked: tuple[list[Question], list[Question]] = ([], [])
+    for user, (items, of_part) in enumerate(zip(sequences, parts, strict=True)):
+        train.append(items[of_part == 0])
+        for part, questions in enumerate(asked, start=1):
+            history = np.concatenate([items[of_part == before] for before in range(part)])
+            questions += [Question(user, history, int(item)) for item in items[of_part == part]]
+    return Split(train, *asked)

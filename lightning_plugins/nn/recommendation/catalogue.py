@@ -24,11 +24,13 @@ class Item:
         title: The title, without the year.
         year: Year of release, if known.
         genres: Genres, or other attributes that items can share.
+        text: A description, for the vectors of text.
     """
 
     title: str
     year: int | None = None
     genres: tuple[str, ...] = ()
+    text: str = ""
 
     def __str__(self) -> str:
         return self.title if self.year is None else f"{self.title} ({self.year})"
@@ -96,7 +98,7 @@ class Catalogue(Sequence[Item]):
 def text_vectors(catalogue: Catalogue) -> Tensor:
     r"""Return TF-IDF vectors of unit length, ``(num_items + 1, words)``.
 
-    The words are those of titles and genres. The weight of a word is
+    The words are those of titles, genres and descriptions. The weight of a word is
     :math:`\log((1 + n) / (1 + n_w)) + 1`, where :math:`n_w` of the :math:`n` items have it. Genres
     count as separate words. An item without words has the zero vector. The inner product of two
     vectors is their cosine.
@@ -117,4 +119,5 @@ def text_vectors(catalogue: Catalogue) -> Tensor:
 
 def _words(item: Item) -> list[str]:
     # The prefix distinguishes the genre Drama from the word "drama" in a title.
-    return _WORD.findall(item.title.lower()) + [f"genre {genre}" for genre in item.genres]
+    words = _WORD.findall(f"{item.title} {item.text}".lower())
+    return words + [f"genre {genre}" for genre in item.genres]

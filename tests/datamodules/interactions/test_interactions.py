@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import seed_everything
 
 from lightning_plugins.datamodules import InteractionDataModule
-from lightning_plugins.datamodules.interactions.datamodule import Windows
+from lightning_plugins.datamodules.interactions.batches import Windows
 from lightning_plugins.datamodules.interactions.interaction_table import k_core
 from lightning_plugins.datamodules.interactions.movielens import parsed_title
 from lightning_plugins.datamodules.interactions.splits import leave_last_out, split_by_time
@@ -235,7 +235,7 @@ def test_an_error_is_raised_if_no_user_has_a_common_unseen_item(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"split": "random"}, "split='random': expected 'leave_last_out' or 'time'"),
+        ({"split": "random"}, "split='random': expected 'leave_last_out', 'time' or 'given'"),
         ({"max_length": 0}, "max_length=0: expected at least 1"),
         ({"predict_users": 0}, "predict_users=0: expected at least 1"),
         ({"seed": -1}, "seed=-1: expected at least 0"),
@@ -247,19 +247,19 @@ def test_wrong_arguments_are_refused(arguments, message):
 
 
 def test_invalid_sources_raise_errors_with_the_reason(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"source='nowhere': no such folder"):
+    with pytest.raises(FileNotFoundError, match=r"source='nowhere': no such file or folder"):
         InteractionDataModule("nowhere").setup()
     with pytest.raises(ValueError, match=r"expected ratings.dat"):
         InteractionDataModule(str(tmp_path)).setup()
     (tmp_path / "x.csv").write_text("user,film,timestamp\nu,a,1\n")
-    with pytest.raises(ValueError, match=r"no column 'item' for item: it has user, film"):
+    with pytest.raises(ValueError, match=r"named as the item: expected columns={'item': 'film'}"):
         InteractionDataModule(str(tmp_path / "x.csv")).setup()
-    with pytest.raises(ValueError, match=r"columns has films: expected some of"):
+    with pytest.raises(ValueError, match=r"columns has 'films': expected some of"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"films": "film"}).setup()
     with pytest.raises(ValueError, match=r"no interaction is left with min_rating=4.0"):
         InteractionDataModule(str(tmp_path / "x.csv"), {"item": "film"}).setup()
     (tmp_path / "a.inter").write_text("user_id:token\titem_id:token\nu\n")
-    with pytest.raises(ValueError, match=r"a.inter: row 2 has 1 values in 2 columns"):
+    with pytest.raises(ValueError, match=r"a.inter: row 1 has 1 values in 2 columns"):
         InteractionDataModule(str(tmp_path)).setup()
     (tmp_path / "b.inter").write_text("")
     with pytest.raises(ValueError, match=r"several data sets"):

@@ -1,0 +1,130 @@
+"""The roles of columns in tables of interactions, items and users, and the facts about them."""
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_plugins.datamodules.interactions.interaction_table import identifier
+from lightning_plugins.datamodules.tables import Role, find_columns
+from lightning_plugins.nn.recommendation import Item
+from lightning_plugins.nn.recommendation.catalogue import ItemId
+
+if TYPE_CHECKING:
+    import pandas
+
+_USER_NAMES = (
+    "user_id", "uid", "customer_id", "customer", "reviewer_id", "visitor_id", "account_id",
+    "member_id", "session_id", "person_id",
+)  # fmt: skip
+_ITEM_NAMES = (
+    "item_id", "iid", "movie_id", "product_id", "parent_asin", "asin", "book_id", "isbn",
+    "track_id", "song_id", "artist_id", "video_id", "article_id", "business_id", "sku",
+)  # fmt: skip
+_TIME_NAMES = (
+    "time", "date", "datetime", "ts", "unix_timestamp", "unix_review_time", "event_time",
+    "created_at", "t_dat",
+)  # fmt: skip
+_FACTS = (
+    Role("title", ("name", "movie_title", "product_title", "product_name")),
+    Role("year", ("release_year",)),
+    Role("genres", ("genre", "categories", "category", "class", "tags")),
+    Role("text", ("description", "summary", "overview", "plot")),
+)
+ROLES = (
+    Role("user", _USER_NAMES, required=True),
+    Role("item", _ITEM_NAMES, required=True),
+    Role("timestamp", _TIME_NAMES),
+    Role("rating", ("ratings", "score", "stars", "overall")),
+    *_FACTS,
+)
+ITEM_ROLES = (Role("item", (*_ITEM_NAMES, "id"), required=True), *_FACTS)
+_USER_ROLES = (Role("user", (*_USER_NAMES, "id"), required=True),)
+PAIR_ROLES = (
+    Role("user", _USER_NAMES, required=True),
+    Role("target", ("target_item", "target_id", "item", *_ITEM_NAMES), required=True),
+)
+_TYPED = re.compile(r"(?P<name>.+):(?:token|float)(?:_seq)?")
+_PRIVATE = ("zip", "postcode", "postal")
+_NO_GENRE = {"(no genres listed)", "unknown", ""}
+
+
+def without_types(table: "pandas.DataFrame") -> "pandas.DataFrame":
+    """Rename RecBole's typed columns, such as ``item_id:token``, to their names."""
+    names = {
+        name: found["name"] for name in table.columns if (found := _TYPED.fullmatch(str(name)))
+    }
+    return table.rename(columns=names)
+
+
+def item_facts(
+    table: "pandas.DataFrame", columns: Mapping[str, str], separator: str | None = None
+) -> dict[ItemId, Item]:
+    """Return title, year, genres and text of each item; of repeated items, the first row counts.
+
+    Args:
+        table: A table of items, or of interactions with columns about the items.
+        columns: ``item``, and optionally ``title``, ``year``, ``genres`` and ``text`` -> column.
+        separator: Separator of the genres; None takes the first of ``|``, ``;`` and ``,`` that
+            occurs in the column, and spaces of RecBole's ``token_seq``.
+    """
+    if len(columns) == 1:
+        return {}
+    rows = table.drop_duplicates(columns["item"])
+    values = {role: rows[name].tolist() for role, name in columns.items()}
+    genres = values.get("genres", [])
+    if separator is None:
+        joined = "".join(value for value in genres if isinstance(value, str))
+        separator = next((mark for mark in "|;," if mark in joined), "|")
+    found = {}
+    for row, name in enumerate(values["item"]):
+        of_row = {role: column[row] for role, column in values.items()}
+        found[identifier(name)] = Item(
+            _text(of_row.get("title")) or str(identifier(name)),
+            _year(of_row.get("year")),
+            _genres(of_row.get("genres"), separator),
+            _text(of_row.get("text")),
+        )
+    return found
+
+
+def user_profiles(
+    table: "pandas.DataFrame", columns: Mapping[str, str] | None = None, source: str = "the users"
+) -> dict[ItemId, str]:
+    """Return what a table states about each user, as ``gender: F, age: 24``.
+
+    Post codes are left out.
+    """
+    (name,) = find_columns(table, _USER_ROLES, columns, source).values()
+    others = [
+        other
+        for other in table.columns
+        if other != name and not any(word in str(other).lower() for word in _PRIVATE)
+    ]
+    return {
+        identifier(user): ", ".join(
+            f"{other}: {text}"
+            for other, value in zip(others, values, strict=True)
+            if (text := _text(value))
+        )
+        for user, *values in table[[name, *others]].itertuples(index=False)
+    }
+
+
+def _text(value: Any) -> str:
+    is_missing = value is None or value != value
+    return "" if is_missing else " ".join(str(value).split())
+
+
+def _year(value: Any) -> int | None:
+    try:
+        return int(float(_text(value)))
+    except ValueError:
+        return None
+
+
+def _genres(value: Any, separator: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        names = value.split() if separator == " " else value.split(separator)
+    else:  # a list in JSON or Parquet, or a missing value
+        names = [_text(name) for name in value] if hasattr(value, "__iter__") else []
+    return tuple(name for raw in names if (name := raw.strip()) not in _NO_GENRE)

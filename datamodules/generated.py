@@ -6,6 +6,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import Dataset
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.nn.random_state import seeded
 
@@ -76,7 +77,7 @@ def batch_loader(
     )
 
 
-class GeneratedDataModule(LightningDataModule):
+class GeneratedDataModule(CheckedLoading, LightningDataModule):
     """Online data: training never repeats a sample; validation and test are fixed by the seed.
 
     Args:

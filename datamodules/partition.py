@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_plugins._lightning_compat import data_share
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 
 Mode = Literal["resample", "fixed", "disjoint"]
@@ -166,7 +167,7 @@ class PartitionedDataset(Dataset):
         return self.dataset[int(self.indices[position])]
 
 
-class PartitionedDataModule(LightningDataModule):
+class PartitionedDataModule(CheckedLoading, LightningDataModule):
     """Loaders of a labelled dataset, with an optional label-skewed share for each rank.
 
     Subclasses assign the attributes below in ``setup``.

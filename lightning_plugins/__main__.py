@@ -2,7 +2,10 @@
 
 import sys
 
+from lightning_plugins.current_folder import inherit_typed_modules, remove_current_folder
 from lightning_plugins.errors import UserError, user_errors_in_one_line
+
+inherit_typed_modules()
 
 _USAGE = """\
 usage: lightning-plugins COMMAND ... [--debug]
@@ -81,4 +84,5 @@ def _problem_of(options: list[str]) -> str | None:
 
 
 if __name__ == "__main__":
+    remove_current_folder()
     sys.exit(main())

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.ai_text.dataset_readers import HUB, hub_samples, read_samples
 from lightning_plugins.datamodules.ai_text.embedded_texts import (
     embedded_file,
@@ -32,7 +33,7 @@ from lightning_plugins.datamodules.resumable import ResumableDataLoader
 Batch = dict[str, Any]
 
 
-class AITextDataModule(LightningDataModule):
+class AITextDataModule(CheckedLoading, LightningDataModule):
     """Labelled human and AI texts, split so that no human source is in two parts.
 
     A batch is a dictionary of the lists of strings ``text``, ``domain`` and ``generator``, and of

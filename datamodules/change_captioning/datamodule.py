@@ -7,6 +7,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.change_captioning.caption_files import (
     SPLITS,
     PairRecord,
@@ -25,7 +26,7 @@ from lightning_plugins.optional_packages import requires
 _MODES = ("flatten", "random", "first")
 
 
-class ChangeCaptionDataModule(LightningDataModule):
+class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
     """Pairs of images of one place at two times, with captions of the difference.
 
     Batches are dictionaries of ``images``, float32 ``(batch, 2, 3, height, width)`` in [0, 1],

@@ -9,6 +9,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.interactions.batches import Questions, Windows
 from lightning_plugins.datamodules.interactions.interaction_table import (
     InteractionTable,
@@ -33,7 +34,7 @@ from lightning_plugins.nn.recommendation.catalogue import ItemId
 SplitName = Literal["leave_last_out", "time", "given"]
 
 
-class InteractionDataModule(LightningDataModule):
+class InteractionDataModule(CheckedLoading, LightningDataModule):
     """User-item interactions from MovieLens, RecBole's atomic files, or a table.
 
     Items are numbered from 1, users from 0. Sequences are in chronological order and padded with

@@ -6,6 +6,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.generated import batch_loader, training_batches
 from lightning_plugins.datamodules.manifolds.manifolds import (
     Embedding,
@@ -20,7 +21,7 @@ Batch = tuple[Tensor, Tensor]
 _EVALUATION_BATCH = 1024
 
 
-class ManifoldDataModule(LightningDataModule):
+class ManifoldDataModule(CheckedLoading, LightningDataModule):
     """An endless stream of ``(inputs, targets)`` from a manifold; samples never repeat.
 
     Batches are float32 ``(batch_size, in_features)`` and ``(batch_size, out_features)``. Training

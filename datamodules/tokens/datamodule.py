@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch.utils.data import Dataset
 
 from lightning_plugins.assets.cache import cache_folder
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.datamodules.tokens.corpus import Corpus, HubCorpus, shakespeare, text_files
 from lightning_plugins.datamodules.tokens.preparation import PreparedTokens, prepare
@@ -21,7 +22,7 @@ from lightning_plugins.datamodules.tokens.tokenizers import (
 )
 
 
-class TokenDataModule(LightningDataModule):
+class TokenDataModule(CheckedLoading, LightningDataModule):
     """Packed tokens of a corpus in windows of ``context_length + 1``.
 
     A batch is int64 ``(batch_size, context_length + 1)``: the first ``context_length`` tokens are

@@ -5,11 +5,15 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import MethodType
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse import get_loader, set_loader
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
@@ -17,7 +21,10 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_plugins._lazy import load_exports
+from lightning_plugins.checkpoints import checked_hyperparameters, is_url, keep_local_copy
+from lightning_plugins.current_folder import strings_in, typed_modules
 from lightning_plugins.errors import user_errors_in_one_line
+from lightning_plugins.inputs import check_yaml
 from lightning_plugins.optimizers.configuration import configure_optimizers, scheduler_config
 from lightning_plugins.recipes import load_recipe
 
@@ -42,29 +49,64 @@ class PluginCLIMixin:
       invalid configuration raises an error before data is prepared.
     - The configuration is saved next to the checkpoints; a second run in the same folder
       overwrites it.
-    - Classes in the current directory are found: ``--model my_package.MyModel``.
+    - Classes in the current directory are found if they are named in the configuration or on the
+      command line: ``--model my_package.MyModel``. Nothing else is imported from it.
+    - A checkpoint, also from a URL, is read as tensors and plain data. It cannot name files,
+      classes, servers or variables.
     """
 
     trainer: Trainer
     model: LightningModule
+    subclass_mode_model: bool
+    _model_class: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs["save_config_kwargs"] = {
             "overwrite": True,
             **(kwargs.get("save_config_kwargs") or {}),
         }
-        if os.getcwd() not in sys.path:
-            sys.path.append(os.getcwd())
         super().__init__(*args, **kwargs)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse ``args``, or the command line, after replacing recipe names by their contents."""
         if args is None:
             args = sys.argv[1:]
-        if isinstance(args, list):
-            self.config = parser.parse_args(with_recipes(args))
-        else:
-            self.config = parser.parse_object(args)
+        with _bounded_yaml():
+            if isinstance(args, list):
+                typed_modules().add(part for arg in args for part in (arg, arg.partition("=")[2]))
+                self.config = parser.parse_args(with_recipes(args))
+            else:
+                self.config = parser.parse_object(args)
+        self._check_checkpoint(parser)
+
+    def _check_checkpoint(self, parser: LightningArgumentParser) -> None:
+        """Check the checkpoint and copy its hyperparameters into the configuration."""
+        subcommand = self.config.get("subcommand") or ""
+        options = self.config.get(subcommand, {})
+        if options.get("weights_only") is False:
+            raise ValueError("weights_only=False: checkpoints are read as plain data only")
+        if not (source := options.get("ckpt_path")):
+            return
+        self._checkpoint = source
+        if is_url(source):
+            self._downloads = tempfile.TemporaryDirectory(prefix="lightning-plugins-")
+            self._checkpoint = str(keep_local_copy(source, self._downloads.name))
+        model = options.get("model")
+        stored = checked_hyperparameters(self._checkpoint, model, self._model_class, source)
+        if stored:
+            if self.subclass_mode_model:
+                stored = {"class_path": model["class_path"], "dict_kwargs": stored}
+            self.config = parser.parse_object({subcommand: {"model": stored}}, self.config)
+
+    def _parse_ckpt_path(self) -> None:
+        """Replace Lightning's method, which imports what the checkpoint names."""
+
+    def after_instantiate_classes(self) -> None:
+        """Load the checked file, as tensors and plain data."""
+        options = self.config_init.get(self.subcommand or "", {})  # type: ignore[attr-defined]
+        if options.get("ckpt_path"):
+            options["ckpt_path"] = self._checkpoint
+            options["weights_only"] = True
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Instantiate the Trainer, after checking that ``trainer`` is a mapping."""
@@ -149,6 +191,24 @@ def instantiate(options: list[str]) -> None:
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             args=options,
         )
+
+
+@contextmanager
+def _bounded_yaml() -> Iterator[None]:
+    """Check the depth and size of all YAML in the block, and note the class paths in it."""
+    load = get_loader("yaml")
+
+    def bounded(text: str) -> Any:
+        check_yaml(text, "the configuration")
+        value = load(text)
+        typed_modules().add(strings_in(value))
+        return value
+
+    set_loader("yaml", bounded, (yaml.YAMLError,))
+    try:
+        yield
+    finally:
+        set_loader("yaml", load, (yaml.YAMLError,))
 
 
 def _has_begun(cli: LightningCLI) -> bool:

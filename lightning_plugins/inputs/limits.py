@@ -32,6 +32,7 @@ LIMITS = {
     "array_bytes": Limit(2 << 30, "bytes of the arrays of one file"),
     "nesting": Limit(64, "nested levels of a JSON or YAML text"),
     "yaml_nodes": Limit(200_000, "values of a YAML text, with every anchor expanded"),
+    "download_bytes": Limit(64 << 30, "bytes of a downloaded checkpoint"),
     "reply_bytes": Limit(16 << 20, "bytes of a server's reply, decompressed"),
 }
 """Name -> limit. The variable of each is ``LIGHTNING_PLUGINS_MAX_`` and its name in capitals."""

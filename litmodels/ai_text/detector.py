@@ -1,13 +1,14 @@
 """A detector of AI-generated text on any encoder."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.ai_text.detection_metrics import (
     FALSE_POSITIVE_RATES,
     DetectionMetrics,
@@ -35,7 +36,7 @@ from lightning_plugins.optimizers import configure_optimizers
 Batch = dict[str, Any]
 
 
-class AITextDetector(LightningModule):
+class AITextDetector(CheckedLoading, LightningModule):
     """Detects AI-generated text with any encoder, trained by one of five robust methods.
 
     Batches are dictionaries with ``text``, a list of strings, and ``label``, int64 ``(batch,)``:
@@ -94,6 +95,14 @@ class AITextDetector(LightningModule):
     """
 
     thresholds: Tensor
+
+    checkpoint_strings: ClassVar[CheckpointStrings] = {
+        "encoder": frozenset({"minilm", "bert", "roberta", "distilbert", "electra", "deberta-v2"}),
+        "tokenizer": frozenset({"minilm", "words"}),
+        "method": WORD,
+        "method_options": WORD,
+        "config": WORD,
+    }
 
     def __init__(
         self,

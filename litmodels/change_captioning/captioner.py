@@ -1,7 +1,8 @@
 """The LightningModule that captions the change between two images."""
 
 import math
-from typing import Any, TypedDict
+import re
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.change_captioning.network import (
     Difference,
     build_network,
@@ -49,7 +51,7 @@ class PairBatch(TypedDict, total=False):
     changed: list[bool]
 
 
-class ChangeCaptioner(LightningModule):
+class ChangeCaptioner(CheckedLoading, LightningModule):
     """Trains LLaVA-OneVision with a difference-aware module to caption changes.
 
     Batches are :class:`PairBatch`; images of another size are resized to the network's. The prompt
@@ -96,6 +98,11 @@ class ChangeCaptioner(LightningModule):
         model = ChangeCaptioner(optimizer=partial(torch.optim.AdamW, lr=1.5e-3))
         Trainer(max_epochs=20).fit(model, datamodule=ChangeCaptionDataModule())
     """
+
+    checkpoint_strings: ClassVar[CheckpointStrings] = {
+        "pretrained": frozenset({_TILES}),
+        "constant": re.compile(r"[\w ,.;'!?-]{0,200}"),
+    }
 
     def __init__(
         self,

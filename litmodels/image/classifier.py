@@ -1,7 +1,8 @@
 """Image classification with any network, optimizer and schedule."""
 
+import re
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -10,13 +11,14 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
 from lightning_plugins.nn.image import build_image_network
 from lightning_plugins.optimizers import configure_optimizers
 
 Batch = tuple[Tensor, Tensor]
 
 
-class ImageClassifier(LightningModule):
+class ImageClassifier(CheckedLoading, LightningModule):
     """Trains a network on ``(images, labels)`` batches by cross-entropy.
 
     Images have the shape ``(batch, in_channels, image_size, image_size)``, labels are class numbers
@@ -46,6 +48,11 @@ class ImageClassifier(LightningModule):
         model = ImageClassifier("resnet20", optimizer=partial(torch.optim.SGD, lr=0.05))
         Trainer(max_epochs=10).fit(model, datamodule=ImageDataModule("cifar10"))
     """
+
+    # Models of timm, but none of its prefixes for folders and hubs.
+    checkpoint_strings: ClassVar[CheckpointStrings] = {
+        "network": re.compile(r"\w{1,80}(\.\w{1,80})?", re.ASCII)
+    }
 
     def __init__(
         self,

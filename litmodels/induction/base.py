@@ -7,10 +7,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.optimizers import configure_optimizers
 
 
-class InductionModule(LightningModule):
+class InductionModule(CheckedLoading, LightningModule):
     """Trains a network that learns in context, and computes metrics only at logged steps.
 
     A subclass defines the outputs of the network for a batch, the loss, and the logged metrics. The

@@ -2,7 +2,7 @@
 
 import math
 import time
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
+from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
     build_configuration,
@@ -29,7 +30,7 @@ from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
 
 
-class CausalLM(LightningModule):
+class CausalLM(CheckedLoading, LightningModule):
     """Trains any causal architecture of transformers from scratch on windows of tokens.
 
     Batches are int64 ``(batch, context_length + 1)``; every token except the first is a target. A
@@ -78,6 +79,8 @@ class CausalLM(LightningModule):
         model = CausalLM("llama", config={"hidden_size": 64, "num_hidden_layers": 2})
         Trainer(max_steps=1000).fit(model, datamodule=TokenDataModule())
     """
+
+    checkpoint_strings: ClassVar[CheckpointStrings] = {"architecture": WORD, "config": WORD}
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 from torchmetrics import MaxMetric
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.nn.moe.constructions import (
     RouteBy,
     SeparablePieces,
@@ -27,7 +28,7 @@ from lightning_plugins.optimizers import configure_optimizers
 Batch = tuple[Tensor, Tensor]
 
 
-class MoERegressor(LightningModule):
+class MoERegressor(CheckedLoading, LightningModule):
     """Fits ``(inputs, targets)`` by squared error with a composition of mixture-of-experts layers.
 
     Inputs are ``(batch, in_features)``, targets ``(batch, out_features)``. With ``num_experts=1``

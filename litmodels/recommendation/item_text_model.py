@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.litmodels.recommendation.language.local_model import LocalModel
 from lightning_plugins.litmodels.recommendation.language.prompts import (
     history_and_target,
@@ -24,7 +25,7 @@ _END = "<end>"
 _IGNORED = -100
 
 
-class ItemTextModel(LightningModule):
+class ItemTextModel(CheckedLoading, LightningModule):
     """A Llama with a few hundred thousand parameters, trained on user histories as text.
 
     A training text consists of a user's history, a later item as the target, and the items taken

@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.metrics.ranking import MRR, NDCG, HitRate, target_ranks
 from lightning_plugins.nn.recommendation import GRU4Rec, InfluentialNetwork, ItemNetwork, SASRec
 from lightning_plugins.nn.recommendation.item_network import NetworkName
@@ -19,7 +20,7 @@ Batch = Mapping[str, Tensor]
 _METRICS = {"hit_rate": HitRate, "ndcg": NDCG, "mrr": MRR}
 
 
-class SequentialRecommender(LightningModule):
+class SequentialRecommender(CheckedLoading, LightningModule):
     """SASRec, GRU4Rec or IRN with the full softmax, evaluated by full ranking.
 
     Training batches are int64 ``(batch, max_length + 1)``. Evaluation batches are dictionaries with

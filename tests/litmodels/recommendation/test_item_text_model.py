@@ -65,7 +65,7 @@ def test_the_exported_checkpoint_is_the_same_network(trained, tmp_path):
     tokens = torch.tensor([model.tokenizer.encode("Target: Film 03 (1983)\nPath:\n")])
     torch.testing.assert_close(model.network(tokens).logits, module.network(tokens).logits)
     trainer.save_checkpoint(tmp_path / "last.ckpt")
-    loaded = ItemTextModel.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=True)
+    loaded = ItemTextModel.load_from_checkpoint(tmp_path / "last.ckpt", export_to=None)
     torch.testing.assert_close(loaded.network(tokens).logits, module.network(tokens).logits)
 
 

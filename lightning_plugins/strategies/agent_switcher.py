@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_plugins.strategies.communicated_tensors import (
+    as_real,
     communicated_buffers,
     communicated_parameters,
 )
@@ -63,6 +65,20 @@ class AgentSwitcher:
             optimizer.state = state  # type: ignore[assignment]
         self._present = agent
 
+    def check_trainable(self) -> None:
+        """Refuse a parameter that became trainable, because all agents would share its values.
+
+        Raises:
+            MisconfigurationException: A parameter was frozen when the agents were created.
+        """
+        joined = set(communicated_parameters(self.module)) - self.parameters.names
+        if joined:
+            raise MisconfigurationException(
+                f"{', '.join(sorted(joined))} became trainable during the run: simulated agents "
+                "share parameters that are frozen at the start; let them require gradients when "
+                "the run starts, or use strategy='decentralized'"
+            )
+
     def store_current(self) -> None:
         """Store the tensors of the current agent that training may have replaced."""
         agent = self._present
@@ -96,10 +112,12 @@ class AgentSwitcher:
         found = []
         for index in range(len(self.optimizers)):
             states = [agent[index] for agent in self._states]
+            _complete(states)
             for parameter, state in states[0].items():
                 for key, value in state.items():
-                    if isinstance(value, Tensor) and value.is_floating_point():
-                        tensors = [one[parameter][key] for one in states]
+                    is_mixed = isinstance(value, Tensor) and not _is_integer(value)
+                    if is_mixed:
+                        tensors = [as_real(one[parameter][key]) for one in states]
                         found.append((tensors, torch.stack([t.reshape(-1) for t in tensors])))
         return found
 
@@ -143,13 +161,16 @@ class _Matrices:
     def __init__(self, tensors: Mapping[str, Tensor], num_agents: int) -> None:
         self.names = set(tensors)
         self._places: dict[str, tuple[int, int, torch.Size]] = {}
+        self._complex = {name for name, tensor in tensors.items() if tensor.is_complex()}
         flats: dict[torch.dtype, list[Tensor]] = {}
         for name, tensor in tensors.items():
+            # Complex tensors have a matrix of their own, so that pairs start at even places.
             parts = flats.setdefault(tensor.dtype, [])
             offset = sum(part.numel() for part in parts)
             index = list(flats).index(tensor.dtype)
-            self._places[name] = (index, offset, tensor.shape)
-            parts.append(tensor.detach().reshape(-1))
+            real = as_real(tensor.detach())
+            self._places[name] = (index, offset, real.shape)
+            parts.append(real.reshape(-1))
         self.matrices = [torch.cat(parts).repeat(num_agents, 1) for parts in flats.values()]
         self._views: list[dict[str, Tensor]] = [
             {name: self._view(name, agent) for name in tensors} for agent in range(num_agents)
@@ -157,7 +178,8 @@ class _Matrices:
 
     def _view(self, name: str, agent: int) -> Tensor:
         index, offset, shape = self._places[name]
-        return self.matrices[index][agent, offset : offset + shape.numel()].view(shape)
+        view = self.matrices[index][agent, offset : offset + shape.numel()].view(shape)
+        return torch.view_as_complex(view) if name in self._complex else view
 
     def named_views(self, agent: int) -> list[tuple[str, Tensor]]:
         return list(self._views[agent].items())
@@ -166,11 +188,37 @@ class _Matrices:
         return [(of_name(name), view) for name, view in self._views[agent].items()]
 
     def means(self) -> dict[str, Tensor]:
-        flats = [matrix.float().mean(0).to(matrix.dtype) for matrix in self.matrices]
-        return {
+        flats = [
+            matrix.to(torch.promote_types(matrix.dtype, torch.float32)).mean(0).to(matrix.dtype)
+            for matrix in self.matrices
+        ]
+        reals = {
             name: flats[index][offset : offset + shape.numel()].view(shape)
             for name, (index, offset, shape) in self._places.items()
         }
+        return {
+            name: torch.view_as_complex(real) if name in self._complex else real
+            for name, real in reals.items()
+        }
+
+
+def _is_integer(tensor: Tensor) -> bool:
+    return not (tensor.is_floating_point() or tensor.is_complex())
+
+
+def _complete(states: Sequence[Mapping[Any, dict[str, Any]]]) -> None:
+    """Give every agent the optimizer state that others have, as zeros, in one order."""
+    found: dict[Any, dict[str, Tensor]] = {}
+    for state in states:
+        for parameter, own in state.items():
+            for key, value in own.items():
+                if isinstance(value, Tensor) and not _is_integer(value):
+                    found.setdefault(parameter, {}).setdefault(key, value)
+    for state in states:
+        for parameter, tensors in found.items():
+            for key, value in tensors.items():
+                if not isinstance(state[parameter].get(key), Tensor):
+                    state[parameter][key] = torch.zeros_like(value)
 
 
 def _owners_of_buffers(module: nn.Module) -> dict[str, tuple[nn.Module, str]]:

@@ -1,7 +1,7 @@
 """The tensors that agents communicate: which ones, packing them, and mixing them."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -12,23 +12,39 @@ Buffers = Literal["mix", "local", "recalibrate"]
 OptimizerState = Literal["keep", "average", "reset"]
 
 
-def communicated_parameters(module: nn.Module) -> dict[str, Tensor]:
-    """Return trainable floating-point parameters by name; tied parameters appear once."""
+def communicated_parameters(
+    module: nn.Module, also: Collection[str] = frozenset()
+) -> dict[str, Tensor]:
+    """Return trainable floating-point and complex parameters by name; tied ones appear once.
+
+    Args:
+        module: The agent's model.
+        also: Names of further parameters, which may not require gradients at this moment.
+    """
     return {
         name: parameter
         for name, parameter in module.named_parameters()
-        if parameter.requires_grad and parameter.is_floating_point()
+        if (parameter.requires_grad or name in also) and _is_real_or_complex(parameter)
     }
 
 
 def communicated_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """Return persistent floating-point buffers by name; integer counters stay local."""
+    """Return persistent floating-point and complex buffers by name; integers stay local."""
     saved = module.state_dict(keep_vars=True)
     return {
         name: buffer
         for name, buffer in module.named_buffers()
-        if name in saved and buffer.is_floating_point()
+        if name in saved and _is_real_or_complex(buffer)
     }
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Return a complex tensor as a real view with a last dimension of 2, others unchanged."""
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _is_real_or_complex(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
 
 
 class CommunicatedTensors:
@@ -38,12 +54,17 @@ class CommunicatedTensors:
         module: The agent's model.
         with_buffers: Include the model's floating-point buffers.
         optimizers: Optimizers whose floating-point state is included.
+        also: Names of parameters to include although they do not require gradients.
     """
 
     def __init__(
-        self, module: nn.Module, with_buffers: bool, optimizers: Sequence[Optimizer] = ()
+        self,
+        module: nn.Module,
+        with_buffers: bool,
+        optimizers: Sequence[Optimizer] = (),
+        also: Collection[str] = frozenset(),
     ) -> None:
-        parameters = communicated_parameters(module)
+        parameters = communicated_parameters(module, also)
         tensors = dict(parameters)
         if with_buffers:
             tensors |= communicated_buffers(module)
@@ -51,29 +72,58 @@ class CommunicatedTensors:
             tensors |= _state_tensors(index, optimizer, parameters)
         self.flat = FlatBuffers(tensors)
         self.names = list(tensors)
-        self.parameter_sizes = self._sizes(parameters, tensors)
+        self.parameters = list(parameters)
 
-    @staticmethod
-    def _sizes(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> list[int]:
-        """Count the parameter values in each dtype's buffer, in the order of the buffers."""
-        sizes: dict[torch.dtype, int] = {}
-        for name, tensor in tensors.items():
-            counted = tensor.numel() if name in parameters else 0
-            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + counted
-        return list(sizes.values())
+    def parameters_of(self, flats: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return views of the parameters' parts of ``flats``, by name."""
+        views = self.flat.views(flats)
+        return {name: views[name] for name in self.parameters}
 
 
 def _state_tensors(
     index: int, optimizer: Optimizer, parameters: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     name_of = {parameter: name for name, parameter in parameters.items()}
-    return {
+    found = {
         f"optimizer.{index}.{name_of[parameter]}.{key}": value
         for parameter, state in optimizer.state.items()
         if parameter in name_of
-        for key, value in sorted(state.items())
-        if isinstance(value, Tensor) and value.is_floating_point()
+        for key, value in state.items()
+        if isinstance(value, Tensor) and _is_real_or_complex(value)
     }
+    # Agents may have used their parameters in different orders.
+    return dict(sorted(found.items()))
+
+
+def state_layout(
+    optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor]
+) -> list[list[object]]:
+    """List the optimizer state of ``parameters``: ``[optimizer, parameter, key, shape, dtype]``."""
+    name_of = {parameter: name for name, parameter in parameters.items()}
+    return sorted(
+        [index, name_of[parameter], key, list(value.shape), str(value.dtype)]
+        for index, optimizer in enumerate(optimizers)
+        for parameter, state in optimizer.state.items()
+        if parameter in name_of
+        for key, value in state.items()
+        if isinstance(value, Tensor) and _is_real_or_complex(value)
+    )
+
+
+def add_missing_state(
+    optimizers: Sequence[Optimizer],
+    parameters: Mapping[str, Tensor],
+    layout: Sequence[Sequence[object]],
+) -> None:
+    """Create the state in ``layout`` that an optimizer lacks, as zeros: no step was taken yet."""
+    for index, name, key, shape, dtype in layout:
+        parameter = parameters[str(name)]
+        state = optimizers[int(str(index))].state[parameter]
+        if not isinstance(state.get(key), Tensor):
+            # Step counts are kept on the CPU, unlike the moments.
+            device = parameter.device if shape else torch.device("cpu")
+            kind = getattr(torch, str(dtype).removeprefix("torch."))
+            state[key] = torch.zeros(shape, dtype=kind, device=device)  # type: ignore[call-overload]
 
 
 @torch.no_grad()
@@ -90,19 +140,20 @@ def reset_state(optimizers: Sequence[Optimizer]) -> None:
 
 
 class FlatBuffers:
-    """Copies named tensors into one contiguous buffer per dtype, and back.
+    """Copies named tensors into one contiguous real buffer per dtype, and back.
 
     A transfer then takes one message instead of hundreds. The tensors keep their memory, so
-    references in optimizers and compiled graphs stay valid.
+    references in optimizers and compiled graphs stay valid. Complex tensors are pairs of reals.
 
     Args:
-        tensors: Floating-point tensors by name, on one device.
+        tensors: Floating-point or complex tensors by name, on one device.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self._by_dtype: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors.values():
-            self._by_dtype.setdefault(tensor.dtype, []).append(tensor.detach())
+        self._by_dtype: dict[torch.dtype, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            real = as_real(tensor.detach())
+            self._by_dtype.setdefault(real.dtype, {})[name] = real
         shapes = sorted((name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items())
         digest = hashlib.sha256(repr(shapes).encode()).digest()
         self.fingerprint = int.from_bytes(digest[:7], "big")
@@ -111,7 +162,7 @@ class FlatBuffers:
     def pack(self) -> list[Tensor]:
         """Copy the tensors into one flat buffer ``(numel,)`` per dtype."""
         return [
-            torch.cat([tensor.reshape(-1) for tensor in tensors])
+            torch.cat([tensor.reshape(-1) for tensor in tensors.values()])
             for tensors in self._by_dtype.values()
         ]
 
@@ -119,12 +170,21 @@ class FlatBuffers:
     def unpack(self, flats: Sequence[Tensor]) -> None:
         """Copy buffers in the layout of :meth:`pack` back into the tensors."""
         for tensors, flat in zip(self._by_dtype.values(), flats, strict=True):
-            torch._foreach_copy_(tensors, _views(flat, tensors))
+            own = list(tensors.values())
+            torch._foreach_copy_(own, _views(flat, own))
+
+    def views(self, flats: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return views of ``flats``, in the layout of :meth:`pack`, by name."""
+        return {
+            name: view
+            for tensors, flat in zip(self._by_dtype.values(), flats, strict=True)
+            for name, view in zip(tensors, _views(flat, list(tensors.values())), strict=True)
+        }
 
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
-        return sum(t.nbytes for tensors in self._by_dtype.values() for t in tensors)
+        return sum(t.nbytes for tensors in self._by_dtype.values() for t in tensors.values())
 
 
 def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
@@ -146,14 +206,14 @@ def mixed(
 ) -> Tensor:
     """Compute one agent's weights after a round: ``x + sum_j w_j (q(x_j) - q(x))``.
 
-    If the wire dtype is narrower than that of the weights, the agent uses the rounded copy of its
-    own weights that the others receive, ``q(x)``. Rounding then does not change the mean in a
-    doubly stochastic round.
+    If tensors are rounded for the transfer, the agent uses the rounded copy of its own weights that
+    the others receive, ``q(x)``. Rounding then does not change the mean in a doubly stochastic
+    round.
 
     Args:
         own: The agent's weights x, ``(numel,)``.
-        own_as_sent: The agent's weights in the wire dtype, q(x).
-        received: The weights q(x_j) of each source, in the wire dtype.
+        own_as_sent: The agent's weights as the others receive them, q(x).
+        received: The weights q(x_j) of each source.
         weights: The mixing weight w_j of each source.
     """
     accumulated = own.to(torch.promote_types(own.dtype, torch.float32), copy=True)

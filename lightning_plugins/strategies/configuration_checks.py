@@ -12,6 +12,7 @@ from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.strategies.agent_dataloaders import Partition
 from lightning_plugins.strategies.batch_norm import normalizations
 from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState
+from lightning_plugins.strategies.wire import WireName
 
 
 def check_arguments(data: Any, buffers: str, optimizer_state: str, wire: str) -> None:
@@ -28,7 +29,7 @@ def check_arguments(data: Any, buffers: str, optimizer_state: str, wire: str) ->
     for name, value, allowed in (
         ("buffers", buffers, get_args(Buffers)),
         ("optimizer_state", optimizer_state, get_args(OptimizerState)),
-        ("wire", wire, ("weights", "bfloat16")),
+        ("wire", wire, get_args(WireName)),
     ):
         if value not in allowed:
             raise ValueError(f"{name}={value!r}: expected one of {', '.join(allowed)}")

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections import deque
-from typing import Any, Literal
+from typing import Any
 from uuid import uuid4
 
 import torch
@@ -23,7 +23,6 @@ from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
     OptimizerState,
     communicated_buffers,
-    communicated_parameters,
 )
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.configuration_checks import (
@@ -39,6 +38,7 @@ from lightning_plugins.strategies.process_per_agent import (
     StartMethod,
 )
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
+from lightning_plugins.strategies.wire import WireName
 
 CHECKPOINT_KEY = "decentralized"
 RECALIBRATION_BATCHES = 32
@@ -74,7 +74,9 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             on its last 32 batches, and the estimates are averaged.
         optimizer_state: What a gossip round does to the optimizer state: ``keep`` it, as in the
             paper; ``average`` it, which sends its bytes too; or ``reset`` it.
-        wire: Dtype of the tensors that pairs exchange: that of the ``weights``, or ``bfloat16``.
+        wire: Format of the tensors that agents exchange in gossip, in pairs and averages: the dtype
+            of the ``weights``, ``bfloat16``, or ``int8`` with a scale per block of 256 values and
+            error feedback. Merges, checkpoints and measurements are exact.
         save_merged: Save the mean of the agents in checkpoints, not the first agent's weights.
         on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` continues without it
             and requires our supervisor or SLURM; see the documentation.
@@ -105,7 +107,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         shared_init: bool = True,
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
-        wire: Literal["weights", "bfloat16"] = "weights",
+        wire: WireName = "weights",
         save_merged: bool = True,
         on_peer_failure: OnPeerFailure = "raise",
         min_agents: int = 1,
@@ -124,7 +126,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self.shared_init = shared_init
         self.buffers = buffers
         self.optimizer_state_policy = optimizer_state
-        self.wire_dtype = torch.bfloat16 if wire == "bfloat16" else None
+        self.wire = wire
         self.save_merged = save_merged
         self.report: dict[str, Any] = {}
         """The cost of communication, after a run has ended: :meth:`CommLedger.report`."""
@@ -195,7 +197,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self.peers.reduce_metrics_of(self._module)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the batch if statistics will be re-estimated."""
+        """Note the trainable parameters; keep the batch if statistics will be re-estimated."""
+        self.agent.observe_parameters()
         if self.buffers == "recalibrate":
             self._recent.append((batch, batch_idx))
 
@@ -203,6 +206,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any
     ) -> Any:
         """Take the step, then communicate if a round is due."""
+        self.agent.observe_parameters()
         output = super().optimizer_step(optimizer, closure, model, **kwargs)
         # Lightning increments global_step after this method returns.
         taken = self._module.trainer.global_step + 1
@@ -233,15 +237,13 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
 
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
         """Compute the merged parameters and floating-point buffers, by name."""
-        tensors = communicated_parameters(self._module) | communicated_buffers(self._module)
+        tensors = self.agent.parameters() | communicated_buffers(self._module)
         means = self.agent.mean(list(tensors.values()), kind)
         return dict(zip(tensors, means, strict=True))
 
     def consensus_distance(self, merged: dict[str, Tensor]) -> Tensor:
         """Compute the mean squared distance of the agents from ``merged``."""
-        return self.agent.consensus_distance(
-            [merged[name] for name in communicated_parameters(self._module)]
-        )
+        return self.agent.consensus_distance([merged[name] for name in self.agent.parameters()])
 
     def averaged(self, tensors: list[Tensor], kind: str = "measurement") -> list[Tensor]:
         """Average each of ``tensors`` over agents."""
@@ -342,7 +344,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self.optimizers,
             self.buffers,
             self.optimizer_state_policy,
-            self.wire_dtype,
+            self.wire,
         )
         if self._resumed_state is not None:
             self.ledger.load_state_dict(self._resumed_state["ledger"])
@@ -367,7 +369,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         Averages the tensors to be saved, not those of the model: callbacks such as weight averaging
         save weights that the model does not have.
         """
-        mergeable = communicated_parameters(self._module)
+        mergeable = self.agent.parameters()
         if self.buffers != "local":
             mergeable |= communicated_buffers(self._module)
         names = [name for name in mergeable if isinstance(state_dict.get(name), Tensor)]

@@ -2,7 +2,7 @@
 
 import math
 from collections import deque
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.fabric.utilities.data import sized_len
@@ -32,8 +32,9 @@ from lightning_plugins.strategies.configuration_checks import (
 )
 from lightning_plugins.strategies.decentralized import CHECKPOINT_KEY, RECALIBRATION_BATCHES
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes, write_report
-from lightning_plugins.strategies.stacked_agents import StackedAgents, mixed_rows
+from lightning_plugins.strategies.stacked_agents import StackedAgents
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
+from lightning_plugins.strategies.wire import Wire, WireName
 
 
 class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
@@ -79,7 +80,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         seed: int = 0,
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
-        wire: Literal["weights", "bfloat16"] = "weights",
+        wire: WireName = "weights",
     ) -> None:
         super().__init__()
         if num_agents < 1:
@@ -92,7 +93,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         self.seed = seed
         self.buffers = buffers
         self.optimizer_state_policy = optimizer_state
-        self.wire_dtype = torch.bfloat16 if wire == "bfloat16" else None
+        self.wire = wire
         self.ledger = CommLedger()
         self.parallel_devices: list[torch.device] | None = None
         """Set by Lightning."""
@@ -152,7 +153,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             )
         self._rows = AgentSwitcher(self._module, self.optimizers, self.num_agents)
         self._agents = StackedAgents(
-            self._rows.parameters.matrices, self.communication, self.ledger, self.wire_dtype
+            self._rows.parameters.matrices, self.communication, self.ledger, self.wire
         )
         if self._resumed is not None:
             self.ledger.load_state_dict(self._resumed["ledger"])
@@ -187,6 +188,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         """Keep the batches if statistics will be re-estimated."""
         if self.buffers == "recalibrate":
             self._recent.append((batch, batch_idx))
+        self.rows.check_trainable()
 
     def training_step(self, batch: Any, *arguments: Any, **kwargs: Any) -> Any:
         """Run the current agent's training step on its batch."""
@@ -338,14 +340,14 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         elif self.optimizer_state_policy == "average":
             agents = range(self.num_agents)
             plan = round_.topology.plan(self.communication.seed, round_.number, agents)
-            for tensors, matrix in self.rows.optimizer_matrices():
-                for tensor, row in zip(
-                    tensors, mixed_rows(matrix, plan, self.wire_dtype), strict=True
-                ):
+            for index, (tensors, matrix) in enumerate(self.rows.optimizer_matrices()):
+                self.agents.mix(matrix, plan, f"optimizer {index}")
+                for tensor, row in zip(tensors, matrix, strict=True):
                     tensor.copy_(row.view(tensor.shape))
                 for agent in agents:
                     edges = len(plan.destinations(agent))
-                    self.ledger.record(agent, "gossip", edges * matrix[0].nbytes, edges)
+                    sent = edges * Wire(self.wire).nbytes(matrix[0])
+                    self.ledger.record(agent, "gossip", sent, edges)
 
     def _recalibrate(self) -> None:
         if self.buffers != "recalibrate":

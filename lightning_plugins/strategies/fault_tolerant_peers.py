@@ -142,7 +142,7 @@ class FaultTolerantPeers(Peers):
         """Reduce the torchmetrics of ``module`` over the remaining agents."""
 
         def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
-            return self.gather(tensor)
+            return self.gather_uneven(tensor)
 
         for part in module.modules():
             if isinstance(part, Metric) and part.dist_sync_fn is None:

@@ -1,7 +1,7 @@
 """The outer optimizer of DiLoCo: a Nesterov step on the agents' mean movement."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,40 +38,42 @@ class OuterNesterov:
 
 
 class OuterState:
-    """Anchor and velocity of :class:`OuterNesterov`, identical on all agents.
+    """Anchor and velocity of :class:`OuterNesterov` by parameter name, identical on all agents.
+
+    A parameter that joins later, because it was frozen, takes the plain mean in its first round.
 
     Args:
         optimizer: Learning rate and momentum.
-        initial: The weights that all agents start from, as flat buffers.
-        sizes: The number of parameter values in each flat buffer. The values after them belong to
-            buffers of the model, which have no gradient and take the mean.
+        initial: The weights that all agents start from, by name.
     """
 
-    def __init__(
-        self, optimizer: OuterNesterov, initial: Sequence[Tensor], sizes: Sequence[int]
-    ) -> None:
+    def __init__(self, optimizer: OuterNesterov, initial: Mapping[str, Tensor]) -> None:
         self.optimizer = optimizer
-        self.anchor = [flat[:n].clone() for flat, n in zip(initial, sizes, strict=True)]
-        self.velocity = [torch.zeros_like(part) for part in self.anchor]
+        self.anchor = {name: tensor.clone() for name, tensor in initial.items()}
+        self.velocity = {name: torch.zeros_like(tensor) for name, tensor in initial.items()}
 
     @torch.no_grad()
-    def step(self, means: Sequence[Tensor]) -> list[Tensor]:
-        """Return the agents' new weights, given the mean of their current weights."""
+    def step(self, means: Mapping[str, Tensor]) -> None:
+        """Replace the ``means`` of the agents' current weights, in place, by their new weights."""
         lr, momentum = self.optimizer.lr, self.optimizer.momentum
-        stepped = []
-        for mean, anchor, velocity in zip(means, self.anchor, self.velocity, strict=True):
-            delta = anchor - mean[: len(anchor)]
+        for name, mean in means.items():
+            if name not in self.anchor:
+                self.anchor[name] = mean.clone()
+                self.velocity[name] = torch.zeros_like(mean)
+                continue
+            anchor, velocity = self.anchor[name], self.velocity[name]
+            delta = anchor - mean
             velocity.mul_(momentum).add_(delta)
-            anchor.sub_(delta.add(velocity, alpha=momentum), alpha=lr)
-            stepped.append(torch.cat([anchor, mean[len(anchor) :]]))
-        return stepped
+            anchor.sub_(delta.add_(velocity, alpha=momentum), alpha=lr)
+            mean.copy_(anchor)
 
-    def state_dict(self) -> dict[str, list[Tensor]]:
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """Return anchor and velocity."""
         return {"anchor": self.anchor, "velocity": self.velocity}
 
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
+    def load_state_dict(self, state: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Restore anchor and velocity."""
+        device = next((tensor.device for tensor in self.anchor.values()), None)
         for name in ("anchor", "velocity"):
-            for own, loaded in zip(getattr(self, name), state[name], strict=True):
-                own.copy_(loaded)
+            loaded = {key: value.to(device) for key, value in state[name].items()}
+            setattr(self, name, loaded)

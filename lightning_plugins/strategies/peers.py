@@ -12,8 +12,15 @@ from torch import Tensor
 
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
 from lightning_plugins.strategies.topologies import MixingPlan
+from lightning_plugins.strategies.wire import ErrorFeedback, Wire, shares
 
 T = TypeVar("T")
+
+_MOST_DIMENSIONS = 8
+_DTYPES = (
+    *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64),
+    *(torch.complex128, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
 
 
 class Peers(ABC):
@@ -113,6 +120,68 @@ class Peers(ABC):
         """Average each tensor over agents; all agents get the same bits."""
         return [self.reduce(flat, "mean", kind) for flat in flats]
 
+    def average_encoded(
+        self, flat: Tensor, wire: Wire, feedback: ErrorFeedback, key: str, kind: str
+    ) -> tuple[Tensor, Tensor]:
+        """Average ``flat`` over agents in the format of ``wire``; all agents get the same bits.
+
+        Each agent averages one share of the values in at least float32 and sends the encoded
+        result to the others, so an agent sends as much as in a ring all-reduce.
+
+        Args:
+            flat: This agent's values ``(numel,)``.
+            wire: The format of the transfer.
+            feedback: Holds the rest of rounding the mean of this agent's share.
+            key: Name of ``flat`` in ``feedback``.
+            kind: The ledger's kind of traffic.
+
+        Returns:
+            The mean of what the agents sent, and what this agent sent, ``(numel,)`` each.
+        """
+        started = perf_counter()
+        sent_bytes = 0
+
+        def transfer(group: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            nonlocal sent_bytes
+            count, own = len(self.agents), self.agents.index(self.agent)
+            parts = shares(flat, count)
+            encoded = [wire.encode(part).contiguous() for part in parts]
+            as_sent = torch.cat(
+                [wire.decode(one, part) for one, part in zip(encoded, parts, strict=True)]
+            )
+            others = [place for place in range(count) if place != own]
+            arrived = {place: torch.empty_like(encoded[own]) for place in others}
+            transfer_pairs(
+                group,
+                [(encoded[place], place, 0) for place in others],
+                [(arrived[place], place, 0) for place in others],
+                self.timeout,
+            )
+            arrived[own] = encoded[own]
+            mean = wire.decode(arrived[0], parts[own])
+            for place in range(1, count):
+                mean = mean + wire.decode(arrived[place], parts[own])
+            mean = feedback.add_to(key, mean / count) if wire.has_feedback else mean / count
+            encoded_mean = wire.encode(mean).contiguous()
+            means = [torch.empty_like(one) for one in encoded]
+            means[own] = encoded_mean
+            transfer_pairs(
+                group,
+                [(encoded_mean, place, 1) for place in others],
+                [(means[place], place, 1) for place in others],
+                self.timeout,
+            )
+            decoded = [wire.decode(one, part) for one, part in zip(means, parts, strict=True)]
+            sent_bytes = sum(encoded[place].nbytes for place in others)
+            sent_bytes += len(others) * encoded_mean.nbytes
+            return torch.cat(decoded), as_sent, mean, decoded[own]
+
+        result, as_sent, mean, mean_as_sent = self.perform(transfer)
+        if wire.has_feedback:
+            feedback.keep(key, mean, mean_as_sent)
+        self._record(kind, sent_bytes, 2 * (len(self.agents) - 1), started)
+        return result, as_sent
+
     def reduce(self, tensor: Tensor, op: str, kind: str = "control") -> Tensor:
         """Reduce over agents by ``mean``, ``sum``, ``max`` or ``min``, to a new tensor."""
         started = perf_counter()
@@ -154,6 +223,32 @@ class Peers(ABC):
         others = len(self.agents) - 1
         self._record(kind, others * own.nbytes, others, started)
         return parts
+
+    def gather_uneven(self, tensor: Tensor) -> list[Tensor]:
+        """Return the ``tensor`` of each agent, in the order of ``agents``; shapes may differ.
+
+        An agent without data may pass an empty tensor of another number of dimensions and dtype, as
+        the list states of torchmetrics do.
+        """
+        own = tensor.detach().contiguous()
+        header = torch.tensor([own.numel(), own.dim(), _DTYPES.index(own.dtype)])
+        sizes = [list(own.shape) + [0] * (_MOST_DIMENSIONS - own.dim())]
+        shapes = torch.cat([header, torch.tensor(sizes).reshape(-1)]).to(own.device)
+        of_all = [part.tolist() for part in self.gather(shapes)]
+        if all(part == of_all[0] for part in of_all) or not any(part[0] for part in of_all):
+            return self.gather(own) if own.numel() else [own.clone() for _ in of_all]
+        content = own.cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        parts = self.gather_bytes(content, own.device)
+        filled = next(one for one in of_all if one[0])
+        result = []
+        for part, (numel, dimensions, dtype, *shape) in zip(parts, of_all, strict=True):
+            if numel:
+                values = torch.frombuffer(bytearray(part), dtype=_DTYPES[dtype])
+                result.append(values.reshape(shape[:dimensions]).to(own.device))
+            else:
+                shape = [0, *filled[4 : 3 + filled[1]]]
+                result.append(torch.empty(shape, dtype=_DTYPES[filled[2]], device=own.device))
+        return result
 
     def gather_bytes(self, content: bytes, device: torch.device) -> list[bytes]:
         """Return the ``content`` of each agent, in the order of ``agents``."""

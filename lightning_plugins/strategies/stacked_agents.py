@@ -11,6 +11,7 @@ from lightning_plugins.strategies.communication import Communication, Round
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
 from lightning_plugins.strategies.outer_optimizer import OuterState
 from lightning_plugins.strategies.topologies import MixingPlan
+from lightning_plugins.strategies.wire import ErrorFeedback, Wire, WireName, encoded_mean, shares
 
 
 class StackedAgents:
@@ -22,7 +23,7 @@ class StackedAgents:
         rows: Matrices ``(agents, numel)`` of parameters, one per dtype.
         communication: The topology and the schedule.
         ledger: The ledger that records the traffic.
-        wire_dtype: Dtype of the tensors that pairs exchange; None uses that of the weights.
+        wire: Format of the tensors that agents exchange in gossip.
     """
 
     def __init__(
@@ -30,20 +31,17 @@ class StackedAgents:
         rows: Sequence[Tensor],
         communication: Communication,
         ledger: CommLedger,
-        wire_dtype: torch.dtype | None = None,
+        wire: WireName = "weights",
     ) -> None:
         self.rows = list(rows)
         self.communication = communication
         self.ledger = ledger
-        self.wire_dtype = wire_dtype
+        self.wire = Wire(wire)
+        self._feedback = ErrorFeedback()
         self.steps_at_merge: int | None = None
         self.num_agents = len(self.rows[0])
-        initial = [matrix[0] for matrix in self.rows]
-        self._outer = (
-            OuterState(communication.outer, initial, [len(flat) for flat in initial])
-            if communication.outer
-            else None
-        )
+        initial = {str(index): matrix[0] for index, matrix in enumerate(self.rows)}
+        self._outer = OuterState(communication.outer, initial) if communication.outer else None
         is_adaptive = communication.schedule.shape == "adaptive"
         self._reference = [matrix.clone() for matrix in self.rows] if is_adaptive else None
 
@@ -76,8 +74,8 @@ class StackedAgents:
         if plan.is_average:
             self._average(extra_matrices, "gossip")
         else:
-            for matrix in (*self.rows, *extra_matrices):
-                matrix.copy_(mixed_rows(matrix, plan, self.wire_dtype))
+            for index, matrix in enumerate((*self.rows, *extra_matrices)):
+                self.mix(matrix, plan, f"pair {index}")
             self._record_plan(plan, (*self.rows, *extra_matrices))
         if self._reference is not None:
             self._reference = [matrix.clone() for matrix in self.rows]
@@ -88,6 +86,23 @@ class StackedAgents:
         self._check_finite()
         self._average(extra_matrices, "merge")
         self.steps_at_merge = steps
+
+    def mix(self, matrix: Tensor, plan: MixingPlan, key: str) -> None:
+        """Mix the rows of ``matrix`` ``(agents, numel)`` in place; ``key`` names its rounding."""
+        if not self.wire.has_feedback:
+            matrix.copy_(mixed_rows(matrix, plan, self.wire))
+            return
+        values = self._feedback.add_to(key, matrix)
+        sent = self._as_sent(values)
+        matrix.copy_(_mixed(matrix, sent, plan))
+        kept = self._feedback.add_to(key, torch.zeros_like(matrix))
+        self._feedback.keep(key, values, sent)
+        for agent in range(self.num_agents):
+            if not plan.sources(agent):  # it took no part, so its rest is still due
+                self._feedback.rests[key][agent] = kept[agent]
+
+    def _as_sent(self, matrix: Tensor) -> Tensor:
+        return torch.stack([self.wire.decode(self.wire.encode(row), row) for row in matrix])
 
     def have_same_parameters(self) -> bool:
         """Whether all agents have the same parameters."""
@@ -106,6 +121,7 @@ class StackedAgents:
             "steps_at_merge": self.steps_at_merge,
             "outer": self._outer.state_dict() if self._outer else None,
             "reference": self._reference,
+            "rests": self._feedback.rests,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -115,16 +131,21 @@ class StackedAgents:
         self.steps_at_merge = state["steps_at_merge"]
         if self._outer is not None and state["outer"] is not None:
             self._outer.load_state_dict(state["outer"])
+        self._feedback.rests = {
+            name: rest.to(self.rows[0].device) for name, rest in state["rests"].items()
+        }
         if self._reference is not None and state["reference"] is not None:
             for own, loaded in zip(self._reference, state["reference"], strict=True):
                 own.copy_(loaded)
 
     def _average(self, extra_matrices: Sequence[Tensor], kind: str) -> None:
-        means = [_mean(matrix) for matrix in self.rows]
-        if self._outer is not None:
-            means = self._outer.step(means)
-        means += [_mean(matrix) for matrix in extra_matrices]
         matrices = [*self.rows, *extra_matrices]
+        if kind == "gossip" and self.wire.rounds:
+            self._average_encoded(matrices)
+            return
+        means = [_mean(matrix) for matrix in matrices]
+        if self._outer is not None:
+            self._outer.step({str(index): means[index] for index in range(len(self.rows))})
         for matrix, mean in zip(matrices, means, strict=True):
             matrix.copy_(mean)
         nbytes = sum(mean.nbytes for mean in means)
@@ -133,10 +154,37 @@ class StackedAgents:
         for agent in range(self.num_agents):
             self.ledger.record(agent, kind, sent, messages)
 
+    def _average_encoded(self, matrices: Sequence[Tensor]) -> None:
+        """Average in the wire's format, as ``Agent`` does."""
+        sent_bytes = [0] * self.num_agents
+        for index, matrix in enumerate(matrices):
+            has_anchor = self._outer is not None and str(index) in self._outer.anchor
+            has_anchor &= index < len(self.rows)
+            base = self._outer.anchor[str(index)] if self._outer and has_anchor else 0
+            own = matrix - base
+            values = own
+            if self.wire.has_feedback:
+                values = self._feedback.add_to(f"average {index}", own)
+            mean, sent = encoded_mean(values, self.wire, self._feedback, f"mean {index}")
+            if self.wire.has_feedback:
+                self._feedback.keep(f"average {index}", values, sent)
+            if self._outer is None:
+                for agent in range(self.num_agents):
+                    matrix[agent] = mixed(own[agent], sent[agent], [mean], [1.0])
+            else:
+                weights = base + mean.to(matrix.dtype)
+                if index < len(self.rows):
+                    self._outer.step({str(index): weights})
+                matrix.copy_(weights)
+            parts = [self.wire.nbytes(part) for part in shares(matrix[0], self.num_agents)]
+            for agent in range(self.num_agents):
+                sent_bytes[agent] += sum(parts) + (self.num_agents - 2) * parts[agent]
+        messages = 2 * (self.num_agents - 1) * len(matrices)
+        for agent, nbytes in enumerate(sent_bytes):
+            self.ledger.record(agent, "gossip", nbytes, messages)
+
     def _record_plan(self, plan: MixingPlan, matrices: Sequence[Tensor]) -> None:
-        nbytes = sum(
-            matrix[0].numel() * (self.wire_dtype or matrix.dtype).itemsize for matrix in matrices
-        )
+        nbytes = sum(self.wire.nbytes(matrix[0]) for matrix in matrices)
         for agent in range(self.num_agents):
             edges = len(plan.destinations(agent))
             self.ledger.record(agent, "gossip", edges * nbytes, edges * len(matrices))
@@ -164,9 +212,15 @@ class StackedAgents:
         return float((moved / norms).mean()) > self.communication.schedule.threshold
 
 
-def mixed_rows(matrix: Tensor, plan: MixingPlan, wire_dtype: torch.dtype | None = None) -> Tensor:
+def mixed_rows(matrix: Tensor, plan: MixingPlan, wire: Wire | None = None) -> Tensor:
     """Return ``matrix`` ``(agents, numel)`` after a round, with the rounding of real agents."""
-    sent = matrix.to(wire_dtype or matrix.dtype)
+    if wire is None or not wire.rounds:
+        return _mixed(matrix, matrix, plan)
+    sent = torch.stack([wire.decode(wire.encode(row), row) for row in matrix])
+    return _mixed(matrix, sent, plan)
+
+
+def _mixed(matrix: Tensor, sent: Tensor, plan: MixingPlan) -> Tensor:
     rows = [
         mixed(matrix[k], sent[k], [sent[j] for j in plan.sources(k)], [*plan.sources(k).values()])
         if plan.sources(k)

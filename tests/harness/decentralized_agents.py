@@ -31,6 +31,7 @@ from lightning_plugins.strategies.topologies import (
     Ring,
     StaticExponential,
 )
+from lightning_plugins.strategies.wire import ErrorFeedback, Wire
 
 TOPOLOGIES = {
     "ring": Ring(),
@@ -130,6 +131,16 @@ def rounds_of_every_topology(agent, num_agents, names, rounds):
             one.after_step(step + 1, float("inf"))
         ends[name] = nn.utils.parameters_to_vector(module.parameters()).detach()
     return {"ends": ends, "ledger": peers.ledger.state_dict()}
+
+
+def encoded_averages(agent, num_agents, name, rounds):
+    """Average known vectors in the format of a wire and return each round's result."""
+    peers = connected(agent, num_agents)
+    feedback, wire = ErrorFeedback(), Wire(name)
+    return [
+        peers.average_encoded(noise(agent, step, (700,)), wire, feedback, "mean", "gossip")
+        for step in range(rounds)
+    ] + [peers.ledger.of(agent, "gossip").bytes_sent]
 
 
 class Fault:

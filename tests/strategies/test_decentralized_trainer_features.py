@@ -147,7 +147,7 @@ def test_synchronized_batch_normalization_is_refused():
         ({"data": "mine"}, "data='mine': expected 'iid', 'user', or a partition"),
         ({"buffers": "merge"}, "buffers='merge': expected one of mix, local, recalibrate"),
         ({"optimizer_state": "drop"}, "optimizer_state='drop': expected one of keep"),
-        ({"wire": "int8"}, "wire='int8': expected one of weights, bfloat16"),
+        ({"wire": "int4"}, "wire='int4': expected one of weights, bfloat16, int8"),
         ({"on_peer_failure": "ignore"}, "on_peer_failure='ignore': expected 'raise' or 'drop'"),
         ({"timeout_seconds": 0}, "timeout_seconds=0: expected more than 0"),
         ({"min_agents": 0}, "min_agents=0: expected at least 1"),

@@ -39,6 +39,18 @@ def increment_of_rank(rank_before: Tensor, rank_after: Tensor) -> Tensor:
     return (rank_before - rank_after).float()
 
 
+def path_perplexity(step_log_prob: Tensor) -> Tensor:
+    r"""Compute the perplexity of paths: :math:`\exp(-\frac1M \sum_k \log P(i_k \mid h, i_{<k}))`.
+
+    Fewer is more natural: a path of items that are each as likely as one of k items has the
+    perplexity k. The released code of Zhu et al., arXiv 2211.10002, reports its logarithm.
+
+    Args:
+        step_log_prob: Mean log-probability of the items of each path, ``(paths,)``.
+    """
+    return torch.exp(-step_log_prob)
+
+
 def genre_jaccard(genres: Tensor, paths: Sequence[Sequence[int]]) -> Tensor:
     r"""Compute the mean of :math:`|G_a \cap G_b| / |G_a \cup G_b|` over neighbours a, b of a path.
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lightning_plugins.optional_packages import requires
+from lightning_plugins.reports.fonts import use_fonts_of_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +53,7 @@ def rendered(figure: "Figure") -> Picture:
     """Draw the figure."""
     import numpy as np
 
+    use_fonts_of_text(figure)
     canvas: Any = figure.canvas
     canvas.draw()
     buffer = io.BytesIO()
@@ -63,6 +65,7 @@ def encoded(figure: "Figure", kind: str) -> bytes:
     """Encode the figure as ``svg`` or ``png``. The bytes are the same each time."""
     from matplotlib import rc_context
 
+    use_fonts_of_text(figure)
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {}
     # Without a salt, matplotlib draws the identifiers inside an SVG at random.

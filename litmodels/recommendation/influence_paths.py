@@ -18,7 +18,7 @@ from lightning_plugins.litmodels.recommendation.model_cache import (
     fitted_checkpoint,
     load_network,
 )
-from lightning_plugins.litmodels.recommendation.path_table import PathTable
+from lightning_plugins.litmodels.recommendation.path_table import PathTable, gathered
 from lightning_plugins.litmodels.recommendation.planners import (
     Knowledge,
     Planner,
@@ -36,6 +36,7 @@ from lightning_plugins.metrics.recommendation_paths import (
     increase_of_interest,
     increment_of_rank,
     new_genre_share,
+    path_perplexity,
     vector_cosine,
 )
 from lightning_plugins.nn.recommendation import Catalogue, ItemNetwork
@@ -58,7 +59,8 @@ class InfluencePathPlanner(LightningModule):
     Measures by each evaluator E:
 
     - ``IoI E``, ``IoR E``: increase of interest in nats, and increment of rank;
-    - ``logP E``: mean log-probability of the items of the path that the user took (acceptability).
+    - ``logP E``: mean log-probability of the items of the path that the user took (acceptability);
+    - ``ppl E``: perplexity of these items.
 
     Measures of the path and its target:
 
@@ -131,6 +133,7 @@ class InfluencePathPlanner(LightningModule):
         self.user_model = TakesEverything() if user_model is None else user_model
         self.judge = judge
         self.table = PathTable()
+        self.curves: dict[str, list[list[float]]] = {}
 
     def prepare_data(self) -> None:
         """Train the networks that have no checkpoint and are not in the user's cache."""
@@ -185,6 +188,7 @@ class InfluencePathPlanner(LightningModule):
             if network is not None:
                 network.to(self.device)
         self.table = PathTable()
+        self.curves = {}
         for report in self._reports().values():
             report.clear()
 
@@ -198,7 +202,7 @@ class InfluencePathPlanner(LightningModule):
             planner.begin(self.hparams["seed"] + batch_idx)
             self.user_model.begin(self.hparams["seed"] + batch_idx)
             sessions = self._sessions(planner, histories, targets, profiles=profiles)
-            self.table.add(label, self._measures(histories, targets, sessions))
+            self.table.add(label, self._measures(label, histories, targets, sessions))
             found += self._paths(label, [self._user_ids[user] for user in users], sessions)
         return found
 
@@ -258,6 +262,10 @@ class InfluencePathPlanner(LightningModule):
     def on_predict_epoch_end(self) -> None:
         """Print and log the table, and print the reports of planners and judge."""
         self.table.gather()
+        parts, self.curves = gathered([self.curves]), {}
+        for part in parts:
+            for label, curves in part.items():
+                self.curves.setdefault(label, []).extend(curves)
         for logger in self.trainer.loggers:
             logger.log_metrics(self.table.means())
         _print(self.table)
@@ -360,10 +368,17 @@ class InfluencePathPlanner(LightningModule):
         }
 
     def _load_evaluators(self, datamodule: Any) -> None:
-        self._evaluators = {
-            label: load_network(path, datamodule.num_items)
-            for label, path in self._evaluator_checkpoints(datamodule).items()
-        }
+        """Load the evaluators, and refuse one with the weights of a network that plans."""
+        own = {label: planner.network for label, planner in self.planners.items()}
+        for label, path in self._evaluator_checkpoints(datamodule).items():
+            network = load_network(path, datamodule.num_items)
+            for name, other in {"the backbone": self._knowledge.backbone, **own}.items():
+                if other is not None and _has_same_weights(network, other):
+                    raise ValueError(
+                        f"evaluator {label!r} ({path}) has the weights of {name}: a planner must "
+                        "not be evaluated by its own network; train another one, with another seed"
+                    )
+            self._evaluators[label] = network
 
     def _reports(self) -> dict[str, Counter[str]]:
         found = {label: planner.report for label, planner in self.planners.items()}
@@ -371,7 +386,7 @@ class InfluencePathPlanner(LightningModule):
         return {label: report for label, report in found.items() if report is not None}
 
     def _measures(
-        self, histories: list[list[int]], targets: list[int], sessions: Sessions
+        self, planner: str, histories: list[list[int]], targets: list[int], sessions: Sessions
     ) -> dict[str, Tensor]:
         taken = [items[len(h) :] for items, h in zip(sessions.taken, histories, strict=True)]
         values: dict[str, Tensor] = {}
@@ -382,6 +397,9 @@ class InfluencePathPlanner(LightningModule):
             )
             values[f"IoR {label}"] = increment_of_rank(scores.rank_before, scores.rank_after)
             values[f"logP {label}"] = scores.step_log_prob
+            values[f"ppl {label}"] = path_perplexity(scores.step_log_prob)
+            if label == self.first_evaluator_label:
+                self.curves.setdefault(planner, []).extend(scores.curves)
         whole = [[*path, target] for path, target in zip(sessions.paths, targets, strict=True)]
         values["genres"] = genre_jaccard(self._genres, whole)
         values["text"] = vector_cosine(self._knowledge.text_vectors, whole)
@@ -400,6 +418,14 @@ class InfluencePathPlanner(LightningModule):
             values["accepted by LM"] = _numbers(accepted)
             values["related by LM"] = _numbers(self.judge.relatedness(catalogue, whole))
         return values
+
+
+def _has_same_weights(one: ItemNetwork, other: ItemNetwork) -> bool:
+    mine, its = one.state_dict(), other.state_dict()
+    return mine.keys() == its.keys() and all(
+        mine[name].shape == its[name].shape and torch.equal(mine[name].cpu(), its[name].cpu())
+        for name in mine
+    )
 
 
 def _numbers(values: list[float | None]) -> Tensor:

@@ -19,6 +19,7 @@ from lightning_plugins.reports.recommendation_paths import (
     frontier_picture,
     guided_paths_page,
     guided_paths_picture,
+    interest_curves_picture,
 )
 from lightning_plugins.reports.send_picture import send_picture
 from lightning_plugins.reports.writer import write_text_atomically
@@ -35,9 +36,10 @@ class InfluencePathReport(Callback):
     - ``paths.jsonl`` (one object per path) and ``paths.csv`` (one row per recommendation), the
       paths of all users and planners with the identifiers of the data.
 
-    It also sends two pictures to the loggers that accept images, or writes them to the same folder:
-    the paths of the first users, and the increase of interest against acceptability and coherence,
-    over all users and planners, with standard errors. Without matplotlib, no picture is written.
+    It also sends three pictures to the loggers that accept images, or writes them to the same
+    folder: the paths of the first users; the increase of interest against acceptability and
+    coherence over all users and planners, with 95 % intervals; and each user's increase of interest
+    along the path. Without matplotlib, no picture is written.
 
     Args:
         users: Number of users to show.
@@ -113,6 +115,9 @@ class InfluencePathReport(Callback):
                 "paths": guided_paths_picture(self._paths),
                 "frontier": frontier_picture(
                     pl_module.table.rows, f"IoI {judge}", (f"logP {judge}", "genres")
+                ),
+                "interest": interest_curves_picture(
+                    pl_module.curves, f"increase of log P(target), nats, by {judge}"
                 ),
             }
         except ImportError as error:

@@ -23,6 +23,7 @@ class PathScores:
             merely by recommending the items that were ranked before the target.
         step_log_prob: Mean over the path of log P(item | h + the path before the item) in nats;
             NaN for an empty path.
+        curves: log P(t | h + the first items of p) for 0, 1, … items, one list per path.
     """
 
     log_prob_before: Tensor
@@ -30,6 +31,7 @@ class PathScores:
     rank_before: Tensor
     rank_after: Tensor
     step_log_prob: Tensor
+    curves: list[list[float]]
 
 
 @torch.no_grad()
@@ -55,9 +57,11 @@ def path_scores(
     step_total = torch.zeros_like(target, dtype=network.item_embedding.weight.dtype)
     first = last = torch.empty(0)
     longest = max(map(len, paths), default=0)
+    at_step = []
     for step in range(longest + 1):
         so_far = [[*h, *p[:step]] for h, p in zip(histories, paths, strict=True)]
         last = network(padded(so_far, network.max_length, device)).log_softmax(dim=1)
+        at_step.append(last.gather(1, target[:, None])[:, 0])
         if step == 0:
             first = last
         if step < longest:
@@ -65,12 +69,14 @@ def path_scores(
             values = last.gather(1, items[:, None])[:, 0]
             step_total += torch.where(items > 0, values, 0.0)
     lengths = torch.tensor([len(path) for path in paths], device=device)
+    curves = torch.stack(at_step, dim=1).tolist()
     return PathScores(
         first.gather(1, target[:, None])[:, 0],
         last.gather(1, target[:, None])[:, 0],
         _rank(first, target, used),
         _rank(last, target, used),
         step_total / lengths,
+        [curve[: len(path) + 1] for curve, path in zip(curves, paths, strict=True)],
     )
 
 

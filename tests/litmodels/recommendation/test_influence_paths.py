@@ -3,6 +3,7 @@
 import csv
 import json
 import uuid
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,7 +66,7 @@ def test_every_planner_plans_for_every_user_and_is_measured(
         assert not {*path.items} & {path.target, *map(id_of, question.history.tolist())}
         assert path.is_accepted == (True, True, True)
     shown = capsys.readouterr().out
-    measures = {f"{m} {e}" for e in ("sasrec", "gru") for m in ("IoI", "IoR", "logP")}
+    measures = {f"{m} {e}" for e in ("sasrec", "gru") for m in ("IoI", "IoR", "logP", "ppl")}
     measures |= {"genres", "text", "together", "variety", "new genres", "taken", "reached"}
     assert set(module.table.rows) == {"random", "next item", "rec2inf"}
     for label, row in module.table.rows.items():
@@ -228,6 +229,27 @@ def test_a_judge_adds_its_measures_of_the_paths(make, walking_data, quiet_traine
         assert row["related by LM"] == [0.25] * 12
         assert row["accepted by LM"] == []
     assert "36 paths left out" in capsys.readouterr().out
+
+
+def test_the_curves_begin_and_end_with_the_interest(make, walking_data, quiet_trainer):
+    module = make()
+    quiet_trainer().predict(module, datamodule=walking_data(evaluation_batch_size=5))
+    for label, curves in module.curves.items():
+        gains = [curve[-1] - curve[0] for curve in curves]
+        assert gains == pytest.approx(module.table.rows[label]["IoI sasrec"], abs=1e-5)
+        assert [len(curve) for curve in curves] == [4] * 12
+        row = module.table.rows[label]
+        assert row["ppl gru"] == pytest.approx(np.exp(-np.array(row["logP gru"])), rel=1e-5)
+
+
+def test_an_evaluator_with_the_weights_of_the_backbone_is_refused(
+    make, checkpoints, walking_data, quiet_trainer, tmp_path
+):
+    copied = tmp_path / "copy.ckpt"
+    copied.write_bytes(Path(checkpoints[0]).read_bytes())
+    module = make(evaluators={"copy": str(copied)})
+    with pytest.raises(ValueError, match=r"evaluator 'copy' .* has the weights of the backbone"):
+        quiet_trainer().predict(module, datamodule=walking_data())
 
 
 def test_every_part_can_be_configured_in_yaml():

@@ -61,7 +61,9 @@ def test_scores_equal_an_oracle_on_random_data_within_1e_6():
         free = [item for item in range(1, 41) if item not in {*history, *path}]
         ranks = [sorted(free, key=lambda item: -p[item]).index(target) + 1 for p in chances]
         steps = [math.log(p[item]) for p, item in zip(chances, path, strict=False)]
-        found = {name: float(getattr(scores, name)[place]) for name in vars(scores)}
+        found = {n: float(v[place]) for n, v in vars(scores).items() if n != "curves"}
+        curve = [math.log(p[target]) for p in chances]
+        assert scores.curves[place] == pytest.approx(curve, abs=1e-6)
         assert found == pytest.approx(
             {
                 "log_prob_before": math.log(chances[0][target]),

@@ -33,7 +33,7 @@ LIMITS = {
     "nesting": Limit(64, "nested levels of a JSON or YAML text"),
     "yaml_nodes": Limit(200_000, "values of a YAML text, with every anchor expanded"),
     "download_bytes": Limit(64 << 30, "bytes of a downloaded checkpoint"),
-    "reply_bytes": Limit(16 << 20, "bytes of a server's reply, decompressed"),
+    "reply_bytes": Limit(4 << 20, "bytes of a server's reply, decompressed"),
 }
 """Name -> limit. The variable of each is ``LIGHTNING_PLUGINS_MAX_`` and its name in capitals."""
 

@@ -34,15 +34,17 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_bytes_atomically(path, text.encode("utf-8"))
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write to a temporary file in the same folder, then rename it to ``path``.
 
-    An interrupted write leaves the previous file unchanged. The permissions follow the umask.
+    An interrupted write leaves the previous file unchanged. The permissions follow the umask, or
+    allow only the owner to read and write if the file is ``private``.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name[:80]}.{uuid4().hex}")
     try:
-        with temporary.open("xb") as file:  # tempfile would restrict the file to this user
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        with open(os.open(temporary, flags, 0o600 if private else 0o666), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

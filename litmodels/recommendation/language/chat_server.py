@@ -2,14 +2,12 @@
 
 import http.client
 import json
-import os
 import random
 import re
 import socket
 import threading
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,6 +19,12 @@ from lightning_plugins.litmodels.recommendation.language.chat_protocol import (
     one_line,
     parsed_reply,
 )
+from lightning_plugins.litmodels.recommendation.language.http_exchange import (
+    check_address,
+    check_key_variable,
+    key_of,
+    post_json,
+)
 from lightning_plugins.litmodels.recommendation.language.reply_cache import ReplyCache
 
 ReplyFormat = Literal["json_schema", "json_object", "text"]
@@ -30,7 +34,6 @@ _TRANSIENT = {408, 409, 425, 429, 500, 502, 503, 504}
 # These concern every request: the address, the key, the account or the model is wrong.
 _FATAL = {401, 402, 403, 404, 405, 407}
 _IS_FILTERED = re.compile(r"content.?(filter|policy)|moderation|flagged|safety", re.IGNORECASE)
-_MAX_REPLY_BYTES = 4 * 2**20
 _MAX_PAUSE_SECONDS = 60.0
 
 
@@ -75,8 +78,8 @@ class ChatServer:
     Args:
         base_url: URL up to the version, for example ``http://localhost:8000/v1``.
         model: Name of the model on the server.
-        api_key_variable: Environment variable that contains the key. If it is not set, no key is
-            sent.
+        api_key_variable: Environment variable that contains the key, one of ``KEY_VARIABLES``. If
+            it is not set, no key is sent.
         temperature: Sampling temperature, at least 0; None sends none, as some reasoning models
             require.
         max_tokens: Maximum number of tokens of a reply.
@@ -128,8 +131,6 @@ class ChatServer:
             raise ValueError(
                 f"reply_format={reply_format!r}: expected one of {', '.join(_FORMATS)}"
             )
-        if not base_url.startswith(("http://", "https://")):
-            raise ValueError(f"base_url={base_url!r}: expected http://… or https://…")
         counts = {
             "max_tokens": max_tokens,
             "max_tries": max_tries,
@@ -151,9 +152,9 @@ class ChatServer:
                 raise ValueError(f"{name}={value}: expected 0 or more")
         if offline and cache_folder is None:
             raise ValueError("offline=True: requires a cache_folder")
-        self.base_url = base_url.rstrip("/")
+        self.base_url = check_address(base_url)
         self.model = model
-        self.api_key_variable = api_key_variable
+        self.api_key_variable = check_key_variable(api_key_variable)
         self.temperature = temperature
         self.max_tokens = max_tokens
         self.timeout_seconds = timeout_seconds
@@ -326,32 +327,12 @@ class ChatServer:
             code, message = "", ""
         text = ": ".join(filter(None, [f"status {error.code}", message]))
         text += f" ({code})" if code and code not in text else ""
-        key = os.environ.get(self.api_key_variable)
+        key = key_of(self.api_key_variable)
         return text.replace(key, "[key]") if key else text
 
     def _post(self, body: bytes) -> bytes:
-        deadline = time.monotonic() + self.timeout_seconds
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(self.api_key_variable):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(f"{self.base_url}/chat/completions", body, headers)
-        opener = urllib.request.build_opener(_NoRedirects)
-        chunks, size = [], 0
-        with opener.open(request, timeout=self.timeout_seconds) as response:
-            # Read in chunks, because the socket's timeout restarts with every byte received.
-            while chunk := response.read1(2**16):
-                chunks.append(chunk)
-                size += len(chunk)
-                if size > _MAX_REPLY_BYTES:
-                    raise ValueError(f"the reply exceeds {_MAX_REPLY_BYTES} bytes")
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"no complete reply within {self.timeout_seconds} s")
-        return b"".join(chunks)
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **kwargs: Any) -> None:
-        return None
+        key = key_of(self.api_key_variable)
+        return post_json(f"{self.base_url}/chat/completions", body, key, self.timeout_seconds)
 
 
 def _limited(body: dict[str, Any], limit: str) -> bytes:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_plugins.litmodels.recommendation.language.chat_model import Reply, Usage
-from lightning_plugins.reports.writer import write_text_atomically
+from lightning_plugins.reports.writer import write_bytes_atomically
 
 
 class ReplyCache:
     """Stores replies as JSON files, one per request, named by the request's SHA-256.
 
-    Files are written atomically. A file that cannot be read counts as absent.
+    Files are written atomically, and only their owner can read them. A file that cannot be read
+    counts as absent.
 
     Args:
         folder: The folder of the files.
@@ -39,7 +40,7 @@ class ReplyCache:
     def put(self, request: dict[str, Any], reply: Reply) -> None:
         """Store the reply, together with its request so that the file can be inspected."""
         content = json.dumps({"request": request, "reply": asdict(reply)}, ensure_ascii=False)
-        write_text_atomically(self._path(request), content)
+        write_bytes_atomically(self._path(request), content.encode(), private=True)
 
     def _path(self, request: dict[str, Any]) -> Path:
         key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
 """Forward passes that a callback adds to a run without changing the run, and their loss."""
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,8 +11,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import preserved_metrics
-from lightning_plugins.nn.module_state import buffers_untouched, evaluation_mode
+from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.nn.module_state import evaluation_mode, state_untouched
 from lightning_plugins.nn.random_state import seeded
 
 _ABSENT = object()
@@ -33,9 +33,31 @@ def log_silenced(module: LightningModule) -> Iterator[None]:
 
 
 @contextmanager
-def no_side_effects(module: LightningModule) -> Iterator[None]:
-    """Restore buffers and torchmetrics of ``module`` after the block, and log nothing inside it."""
-    with buffers_untouched(module), preserved_metrics(module), log_silenced(module):
+def callbacks_silenced(trainer: Trainer, hook: str) -> Iterator[None]:
+    """Do not call ``hook`` of any callback of the run inside the block.
+
+    Callbacks that count, time or log would otherwise see the passes of a step that Lightning does
+    not make.
+    """
+    callbacks = [callback for callback in callbacks_of(trainer) if hook not in vars(callback)]
+    for callback in callbacks:
+        callback.__dict__[hook] = lambda *arguments: None
+    try:
+        yield
+    finally:
+        for callback in callbacks:
+            del callback.__dict__[hook]
+
+
+@contextmanager
+def no_side_effects(module: LightningModule, leave: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Restore the state of ``module`` after the block, and log nothing inside it.
+
+    Args:
+        module: The module that the block runs; see :func:`state_untouched` for what is restored.
+        leave: Tensors that the caller restores itself, or that may change.
+    """
+    with state_untouched(module, leave), log_silenced(module):
         yield
 
 
@@ -43,7 +65,7 @@ def no_side_effects(module: LightningModule) -> Iterator[None]:
 def under_attack(trainer: Trainer, module: LightningModule) -> Iterator[None]:
     """Run forward passes of an attack: no side effects, evaluation mode, the run's precision.
 
-    The modes of all submodules, buffers and torchmetrics are restored afterwards.
+    The modes and the state of all submodules are restored afterwards.
     """
     with (
         trainer.precision_plugin.forward_context(),

@@ -13,6 +13,7 @@ from lightning_plugins._lightning_compat import (
     uses_static_graph,
     wrap_closures,
 )
+from lightning_plugins.callbacks.optimizer_in_backward import StepInBackwardCheck
 from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_simulated_agents
@@ -35,9 +36,12 @@ class LateSAM(PhaseCallback):
     gradient to clipping and to the optimizer. Before ``start`` the run is, bit for bit, the run
     without the callback. All optimizers with automatic optimization are supported, except LBFGS.
 
-    The second pass logs nothing and leaves torchmetrics, BatchNorm statistics and other buffers
-    unchanged, so the reported loss is the loss at the unperturbed weights. Other side effects of
-    ``training_step``, such as your own counters, happen twice.
+    The second pass logs nothing and leaves no trace in the module: what ``training_step`` changes
+    (torchmetrics, buffers, momentum encoders, memory banks, counters, lists) is afterwards as the
+    first pass left it; see :func:`lightning_plugins.nn.module_state.state_untouched`. The reported
+    loss is the loss at the unperturbed weights. Globals, files and calls to a logger's own
+    interface happen twice. Callbacks are notified of one backward pass per batch: before the first
+    one, and after the second one, with the gradient that the optimizer receives.
 
     While active, logs at the steps at which the Trainer logs: ``sam/gradient_norm`` and
     ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights). Both are
@@ -69,8 +73,9 @@ class LateSAM(PhaseCallback):
             the run ends before ``start``, a ``fraction`` or ``epoch`` is given and the training
             loader has no length, or ``parameters`` matches no name.
         MisconfigurationException: The module uses manual optimization, LBFGS or a
-            ``dataloader_iter`` training step, the strategy is FSDP (version 1) or DeepSpeed, two of
-            these callbacks overlap, or ``momentum="reset"`` is set with simulated agents.
+            ``dataloader_iter`` training step, the optimizer steps in the backward pass, the
+            strategy is FSDP (version 1) or DeepSpeed, two of these callbacks overlap, or
+            ``momentum="reset"`` is set with simulated agents.
 
     Example::
 
@@ -122,6 +127,7 @@ class LateSAM(PhaseCallback):
         self.sam_steps = 0
         self._momentum_resets = 0
         self._closures: SAMClosures | None = None
+        self._step_check: StepInBackwardCheck | None = None
         self._measured: dict[str, Tensor] | None = None
 
     def check(self, trainer: Trainer) -> None:
@@ -157,6 +163,7 @@ class LateSAM(PhaseCallback):
         perturbation = WeightPerturbation(
             optimizer, self.rho, self.mode, self._chosen_parameters(pl_module)
         )
+        self._step_check = StepInBackwardCheck(optimizer)
         self._closures = SAMClosures(
             trainer, pl_module, perturbation, self.local, self.accumulation == "micro-batch"
         )
@@ -174,10 +181,20 @@ class LateSAM(PhaseCallback):
             trainer.optimizers[0].state.clear()
             self._momentum_resets = passed
 
+    def on_before_backward(
+        self, trainer: Trainer, pl_module: LightningModule, loss: "Tensor"
+    ) -> None:
+        """Check in the run's first backward pass that no optimizer steps in it."""
+        if self._step_check is not None:
+            self._step_check.begin_backward()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the SAM step and log the measurements of the last one."""
+        if self._step_check is not None:
+            self._step_check.remove()
+            self._step_check = None
         if self._closures is None or not steps_the_optimizer(trainer):
             return
         if (measured := self._closures.take_measurements()) is not None:
@@ -230,4 +247,6 @@ class LateSAM(PhaseCallback):
 
     def _detach(self) -> None:
         super()._detach()
-        self._closures = self._measured = None
+        if self._step_check is not None:
+            self._step_check.remove()
+        self._closures = self._measured = self._step_check = None

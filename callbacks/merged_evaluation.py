@@ -3,6 +3,8 @@
 import copy
 import inspect
 from collections import deque
+from contextlib import AbstractContextManager
+from itertools import chain
 from types import MethodType
 from typing import Any
 
@@ -14,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_plugins._lightning_compat import step_arguments
+from lightning_plugins.nn.module_state import state_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.batch_norm import (
     normalizations,
@@ -126,7 +129,8 @@ class MergedEvaluation(Callback):
             self._weights = [means]
             self._consensus_distance = strategy.consensus_distance(means)
             _load(copied, means)
-            recalibrate(copied, list(self._recent))
+            with _shared_state_untouched(pl_module, copied):
+                recalibrate(copied, list(self._recent))
             statistics = running_statistics(copied)
             for own, mean in zip(statistics, strategy.averaged(statistics), strict=True):
                 own.copy_(mean)
@@ -155,11 +159,12 @@ class MergedEvaluation(Callback):
         step = self._copy.validation_step
         arguments = step_arguments(step, batch, batch_idx, *of_loader)
         random_state = RandomState.capture()
-        for weights in self._weights:
-            if len(self._weights) > 1:
-                _load(self._copy, weights)
-            with trainer.precision_plugin.val_step_context():
-                step(*arguments)
+        with _shared_state_untouched(pl_module, self._copy):
+            for weights in self._weights:
+                if len(self._weights) > 1:
+                    _load(self._copy, weights)
+                with trainer.precision_plugin.val_step_context():
+                    step(*arguments)
         random_state.restore()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,6 +200,14 @@ class MergedEvaluation(Callback):
         """Let go of the copy."""
         self._copy, self._weights = None, []
         self._recent.clear()
+
+
+def _shared_state_untouched(
+    module: LightningModule, copied: LightningModule
+) -> AbstractContextManager[None]:
+    """Restore the tensors and objects that ``module`` shares with its copy after a step of it."""
+    own = chain(module.parameters(), module.buffers(), copied.parameters(), copied.buffers())
+    return state_untouched(module, leave=own)
 
 
 @torch.no_grad()

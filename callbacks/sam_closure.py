@@ -15,7 +15,7 @@ from lightning_plugins._lightning_compat import (
     passes_of,
     steps_the_optimizer,
 )
-from lightning_plugins.callbacks.extra_passes import no_side_effects
+from lightning_plugins.callbacks.extra_passes import callbacks_silenced, no_side_effects
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
@@ -109,7 +109,10 @@ class SAMClosures:
     def _first_pass(self, passes: Passes) -> None:
         """Run Lightning's passes of one batch, and store what is needed to repeat them."""
         random_state = RandomState.capture(self._cuda_devices())
-        if passes.run() is not None:
+        # Callbacks see each backward pass once, and the gradient that the optimizer receives.
+        with callbacks_silenced(self.trainer, "on_after_backward"):
+            loss = passes.run()
+        if loss is not None:
             self._window.append(_MicroBatch(passes, random_state))
 
     @contextmanager
@@ -118,7 +121,11 @@ class SAMClosures:
         module = self.module
         random_state = RandomState.capture(self._cuda_devices())
         try:
-            with no_side_effects(module):
+            with (
+                callbacks_silenced(self.trainer, "on_before_backward"),
+                no_side_effects(module, leave=self.perturbation.parameters_with_gradient()),
+                _gradients_kept(module, except_of=self._parameters()),
+            ):
                 scaler = getattr(self.trainer.precision_plugin, "scaler", None)
                 scale = 1.0 if scaler is None else scaler.get_scale()
                 yield self.perturbation.perturb(scale, scaler is not None) / scale
@@ -143,6 +150,20 @@ class SAMClosures:
 
     def _unsynchronized_if(self, condition: bool) -> AbstractContextManager[None]:
         return no_gradient_synchronization(self.trainer) if condition else nullcontext()
+
+
+@contextmanager
+def _gradients_kept(module: LightningModule, except_of: list[Tensor]) -> Iterator[None]:
+    """Keep the gradients of the parameters that are not the optimizer's."""
+    stepped = set(map(id, except_of))
+    kept = [(p, p.grad) for p in module.parameters() if p.grad is not None and id(p) not in stepped]
+    for parameter, _ in kept:
+        parameter.grad = None
+    try:
+        yield
+    finally:
+        for parameter, gradient in kept:
+            parameter.grad = gradient
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.nn.module_state import buffers_untouched
+from lightning_plugins.nn.module_state import state_untouched
 
 Weights = Mapping[str, Tensor]
 
@@ -91,7 +91,7 @@ def interpolate(
     modes = {module: module.training for module in network.modules()}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     try:
-        with torch.no_grad(), buffers_untouched(network):
+        with torch.no_grad(), state_untouched(network):
             for alpha in alphas:
                 network.load_state_dict(_between(a, b, alpha))
                 if batch_norm_batches:

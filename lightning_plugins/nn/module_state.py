@@ -1,11 +1,18 @@
-"""Restores the modes and buffers of a network after a forward pass."""
+"""Restores the modes and the state of a network after a forward pass."""
 
-from collections.abc import Iterator
+import random
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
+
+from lightning_plugins.nn.shards import local
 
 
 @contextmanager
@@ -28,29 +35,230 @@ def evaluation_mode(network: Any) -> Iterator[None]:
 
 
 @contextmanager
-def buffers_untouched(module: nn.Module) -> Iterator[None]:
-    """Restore all buffers of ``module`` after the block, bit for bit and as the same tensors.
+def state_untouched(module: nn.Module, leave: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Restore everything that ``module`` holds after the block, bit for bit, as the same objects.
 
-    All buffers are copied, because PyTorch cannot report which ones a forward pass changes: batch
-    normalization does not even advance the version counter of its running statistics.
+    Restores parameters, buffers, submodules, modes and all other attributes of the module and its
+    submodules: hooks, numbers, tensors, arrays, random generators, and the contents of lists,
+    dicts, sets and deques. The same holds for modules in such containers and for the attributes of
+    objects of the caller's own classes, such as a moving average or a meter. Attributes, submodules
+    and buffers that the block adds are removed.
+
+    Not restored: containers of more than 10,000 entries (a list is cut to its length), objects of
+    torch, Lightning and the standard library, globals, files, and gradients.
+
+    Tensors are copied, because PyTorch cannot report all changes: batch normalization does not even
+    advance the version counter of its running statistics.
+
+    Args:
+        module: The module, whose state is copied when the block begins.
+        leave: Tensors that are neither copied nor restored.
     """
-    places = [
-        (owner, name, buffer)
-        for owner in module.modules()
-        for name, buffer in owner._buffers.items()
-        if buffer is not None
-    ]
-    # An expanded buffer cannot be written in place, so it cannot have changed either.
-    writable = [buffer for *_, buffer in places if not _overlaps_itself(buffer)]
-    before = [buffer.detach().clone() for buffer in writable]
+    snapshot = _Snapshot(module, leave)
     try:
         yield
     finally:
-        with torch.no_grad():
-            for buffer, value in zip(writable, before, strict=True):
-                buffer.copy_(value)
-        for owner, name, buffer in places:
-            owner._buffers[name] = buffer
+        snapshot.restore()
+
+
+_LARGEST_CONTAINER = 10_000
+_DEEPEST = 6
+"""Containers and objects within each other; submodules do not count."""
+
+_PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device})
+
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+_OF_LIGHTNING = frozenset(
+    [
+        "prepare_data_per_node",
+        "allow_zero_length_dataloader_with_multiple_devices",
+        "_log_hyperparams",
+        "_hparams",
+        "_hparams_name",
+        "_hparams_initial",
+        "_dtype",
+        "_device",
+        "_trainer",
+        "_example_input_array",
+        "_automatic_optimization",
+        "_strict_loading",
+        "_current_fx_name",
+        "_param_requires_grad_state",
+        "_metric_attributes",
+        "_compiler_ctx",
+        "_fabric",
+        "_fabric_optimizers",
+        "_device_mesh",
+    ]
+)
+_SKIPPED = _OF_TORCH | _OF_LIGHTNING
+_REGISTERED = ("_parameters", "_buffers", "_modules")
+# transformers adds hooks in a forward pass, and an attribute that says so.
+_HOOKS = tuple(
+    sorted(name for name, value in vars(nn.Module()).items() if "ward" in name and value == {})
+)
+
+_FRAMEWORKS = frozenset(
+    [
+        "jsonargparse",
+        "lightning",
+        "lightning_fabric",
+        "numpy",
+        "omegaconf",
+        "pytorch_lightning",
+        "torch",
+        "transformers",
+    ]
+)
+
+
+class _Snapshot:
+    """The state that is reachable from a module, and the way back to it."""
+
+    def __init__(self, module: nn.Module, leave: Iterable[Tensor]) -> None:
+        self._seen = {id(tensor) for tensor in leave}
+        self._tensors: list[Tensor] = []
+        self._namespaces: list[tuple[dict[str, Any], dict[str, Any], int]] = []
+        self._undo: list[Callable[[], Any]] = []
+        self._without_entries: list[dict[Any, Any]] = []
+        self._alive: list[Any] = []
+        self._visit(module, 0)
+        self._places = [local(tensor.detach()) for tensor in self._tensors]
+        self._values = [place.clone() for place in self._places]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for namespace, before, length in self._namespaces:
+            for name, value in before.items():
+                if namespace.get(name, self) is not value:
+                    namespace[name] = value
+            if len(namespace) > length:
+                for name in namespace.keys() - before.keys() - _SKIPPED:
+                    del namespace[name]
+        for hooks in self._without_entries:
+            hooks.clear()
+        for undo in self._undo:
+            undo()
+        for tensor, place in zip(self._tensors, self._places, strict=True):
+            is_plain = tensor.layout == torch.strided and local(tensor) is tensor
+            if is_plain and tensor.data_ptr() != place.data_ptr():
+                tensor.data = place  # the block has assigned to ``tensor.data``
+        if self._places:
+            torch._foreach_copy_(self._places, self._values)
+
+    def _visit(self, value: Any, depth: int) -> None:
+        if type(value) in _PLAIN or id(value) in self._seen:
+            return
+        self._seen.add(id(value))
+        if isinstance(value, Tensor):
+            self._visit_tensor(value)
+        elif isinstance(value, nn.Module):
+            self._visit_module(value)
+        elif depth > _DEEPEST:
+            return
+        elif isinstance(value, list | dict | set | deque | tuple):
+            self._visit_container(value, depth)
+        elif isinstance(value, np.ndarray):
+            if value.flags.writeable:
+                before = value.copy()
+                self._undo.append(lambda: np.copyto(value, before))
+        elif isinstance(value, torch.Generator):
+            state = value.get_state()
+            self._undo.append(lambda: value.set_state(state))
+        elif isinstance(value, np.random.Generator):
+            bits, numbers = value.bit_generator, value.bit_generator.state
+            self._undo.append(lambda: setattr(bits, "state", numbers))
+        elif isinstance(value, random.Random):
+            words = value.getstate()
+            self._undo.append(lambda: value.setstate(words))
+        elif _is_object_with_state(value):
+            self._visit_namespace(vars(value), depth)
+
+    def _visit_tensor(self, tensor: Tensor) -> None:
+        # An activation of a forward pass belongs to its graph and is not state.
+        if tensor.grad_fn is not None or tensor.is_meta or tensor.is_inference():
+            return
+        # An expanded tensor cannot be written in place, so it cannot have changed either.
+        if isinstance(tensor, UninitializedTensorMixin) or _overlaps_itself(tensor):
+            return
+        self._tensors.append(tensor)
+
+    def _visit_module(self, module: nn.Module) -> None:
+        if isinstance(module, torch.jit.ScriptModule):
+            tensors = (*module.parameters(), *module.buffers())
+            self._alive.append(tensors)  # created by the call, and known by their identities
+            for tensor in tensors:
+                self._visit(tensor, 0)
+            return
+        for part in _REGISTERED:
+            entries = module.__dict__[part]
+            self._namespaces.append((entries, dict(entries), len(entries)))
+            for value in entries.values():
+                self._visit(value, 0)
+        for part in _HOOKS:
+            if hooks := module.__dict__.get(part):
+                self._namespaces.append((hooks, dict(hooks), len(hooks)))
+            elif hooks is not None:
+                self._without_entries.append(hooks)
+        self._visit_namespace(module.__dict__, 0, _SKIPPED)
+
+    def _visit_namespace(
+        self, namespace: dict[str, Any], depth: int, skipped: frozenset[str] = frozenset()
+    ) -> None:
+        before = {name: value for name, value in namespace.items() if name not in skipped}
+        self._namespaces.append((namespace, before, len(namespace)))
+        for value in before.values():
+            self._visit(value, depth + 1)
+
+    def _visit_container(self, container: Any, depth: int) -> None:
+        if len(container) > _LARGEST_CONTAINER:
+            if isinstance(container, list):
+                length = len(container)
+                self._undo.append(lambda: container.__delitem__(slice(length, None)))
+            return
+        if isinstance(container, dict):
+            before = dict(container)
+            self._undo.append(lambda: _refill(container, before, container.update))
+            values: Iterable[Any] = before.values()
+        elif isinstance(container, tuple):
+            values = container
+        elif isinstance(container, set):
+            members = set(container)
+            self._undo.append(lambda: _refill(container, members, container.update))
+            return
+        else:
+            values = entries = list(container)
+            self._undo.append(lambda: _refill(container, entries, container.extend))
+        for value in values:
+            # Losses collected over an epoch: many scalars, which nobody changes in place.
+            if not (isinstance(value, Tensor) and value.ndim == 0):
+                self._visit(value, depth + 1)
+
+
+def _refill(container: Any, before: Any, fill: Callable[[Any], None]) -> None:
+    """Give a container its former entries; an unchanged one is not written."""
+    same = len(container) == len(before) and (
+        container == before
+        if isinstance(container, set)
+        else all(map(_is, container.values(), before.values())) and list(container) == list(before)
+        if isinstance(container, dict)
+        else all(map(_is, container, before))
+    )
+    if not same:
+        container.clear()
+        fill(before)
+
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other
+
+
+def _is_object_with_state(value: Any) -> bool:
+    if isinstance(value, type) or not hasattr(value, "__dict__") or hasattr(value, "__wrapped__"):
+        return False
+    packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
+    # A data set, an optimizer or a DataModule of the caller's is not state of a training step.
+    return packages[0] not in sys.stdlib_module_names and _FRAMEWORKS.isdisjoint(packages)
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:

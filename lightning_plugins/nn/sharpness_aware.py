@@ -87,7 +87,7 @@ class WeightPerturbation:
         """
         if self._is_perturbed:
             raise RuntimeError("the weights are already perturbed: call restore() first")
-        whole = self._parameters_with_gradient()
+        whole = self.parameters_with_gradient()
         if not whole:
             return torch.zeros(())
         parameters, gradients = [local(parameter) for parameter in whole], local_gradients(whole)
@@ -115,6 +115,16 @@ class WeightPerturbation:
             torch._foreach_copy_(self._moved, self._originals)
         self._is_perturbed = False
 
+    def parameters_with_gradient(self) -> list[Tensor]:
+        """Return the parameters that :meth:`perturb` would move now."""
+        return [
+            parameter
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+            and (self._chosen is None or id(parameter) in self._chosen)
+        ]
+
     def __enter__(self) -> "WeightPerturbation":
         self.perturb()
         return self
@@ -130,12 +140,3 @@ class WeightPerturbation:
             self._originals = [parameter.detach().clone() for parameter in parameters]
             self._moved = parameters
         self._is_perturbed = True
-
-    def _parameters_with_gradient(self) -> list[Tensor]:
-        return [
-            parameter
-            for group in self.optimizer.param_groups
-            for parameter in group["params"]
-            if parameter.grad is not None
-            and (self._chosen is None or id(parameter) in self._chosen)
-        ]

@@ -47,7 +47,11 @@ def adamw(parameters):
 
 
 class Classifier(LightningModule):
-    """Logs its loss and accuracy, and counts the calls of its training step."""
+    """Logs its loss and accuracy, and counts its training steps and their passes.
+
+    ``passes.losses`` has the loss of every call of ``training_step``: an object of the standard
+    library is not restored after a second pass.
+    """
 
     def __init__(self, optimizer=sgd, cosine_steps=None):
         super().__init__()
@@ -55,7 +59,7 @@ class Classifier(LightningModule):
         self.accuracy = MulticlassAccuracy(CLASSES, average="micro")
         self.optimizer, self.cosine_steps = optimizer, cosine_steps
         self.training_steps = 0
-        self.losses = []
+        self.passes = SimpleNamespace(losses=[])
 
     def forward(self, features):
         return self.network(features)
@@ -65,7 +69,7 @@ class Classifier(LightningModule):
         features, labels = batch
         logits = self(features)
         loss = cross_entropy(logits, labels)
-        self.losses.append(loss.item())
+        self.passes.losses.append(loss.item())
         self.accuracy(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True)
         self.log("train/accuracy", self.accuracy, on_step=False, on_epoch=True)

@@ -116,14 +116,13 @@ def test_both_passes_of_sam_see_the_same_adversarial_batch(task, tmp_path, attac
 
 
 def test_the_attack_restores_modes_gradients_metrics_and_buffers_and_logs_nothing(task, tmp_path):
-    logged = []
+    logged, attacked_in = [], []
 
     class Watched(task.Classifier):
         def __init__(self):
             super().__init__()
             self.network[1].eval()
             self.register_buffer("calls", torch.zeros(()))
-            self.attacked_in = []
 
         def on_train_epoch_start(self):
             self.network[1].training = False
@@ -139,7 +138,7 @@ def test_the_attack_restores_modes_gradients_metrics_and_buffers_and_logs_nothin
             self.calls += 1
             self.accuracy.update(self.network(features), torch.zeros(len(features)).long())
             self.log("forward", 1.0)
-            self.attacked_in.append([module.training for module in self.modules()])
+            attacked_in.append([module.training for module in self.modules()])
             return self.network(features)
 
         def training_step(self, batch, batch_idx):
@@ -159,7 +158,7 @@ def test_the_attack_restores_modes_gradients_metrics_and_buffers_and_logs_nothin
     module = Watched()
     task.train(tmp_path, [late(0, steps=2)], module, max_epochs=1)
     assert logged.count("forward") == task.steps_an_epoch
-    in_attack = [modes for modes in module.attacked_in if not any(modes)]
+    in_attack = [modes for modes in attacked_in if not any(modes)]
     assert len(in_attack) == 2 * task.steps_an_epoch
     assert "log" not in vars(module)
 

@@ -165,7 +165,8 @@ def test_the_random_stream_equals_that_of_the_run_without_sam(task, tmp_path):
 def test_batch_norm_and_metrics_see_each_batch_once(task, tmp_path):
     module, _ = task.train(tmp_path, [LateSAM(start=0)], max_epochs=1)
     assert module.network[1].num_batches_tracked == task.steps_an_epoch
-    assert module.training_steps == 2 * task.steps_an_epoch
+    assert module.training_steps == task.steps_an_epoch
+    assert len(module.passes.losses) == 2 * task.steps_an_epoch
     seen = []
 
     class Count(Callback):
@@ -178,8 +179,8 @@ def test_batch_norm_and_metrics_see_each_batch_once(task, tmp_path):
 
 def test_the_loss_at_the_unperturbed_weights_is_reported_once(task, tmp_path):
     module, run = task.train(tmp_path, [LateSAM(start=0)], max_epochs=1, log_every_n_steps=3)
-    first_losses = torch.tensor(module.losses[::2])
-    second_losses = torch.tensor(module.losses[1::2])
+    first_losses = torch.tensor(module.passes.losses[::2])
+    second_losses = torch.tensor(module.passes.losses[1::2])
     torch.testing.assert_close(run.callback_metrics["train/loss_epoch"], first_losses.mean())
     torch.testing.assert_close(
         run.callback_metrics["sam/loss_gap"], second_losses[-1] - first_losses[-1]
@@ -198,7 +199,7 @@ def test_global_step_and_schedule_advance_once_a_step(task, tmp_path):
 def test_an_error_in_the_second_pass_leaves_the_weights_unperturbed(task, tmp_path):
     class Fails(task.Classifier):
         def training_step(self, batch, batch_idx):
-            if self.training_steps == 3:  # the second pass of the second step
+            if len(self.passes.losses) == 3:  # the second pass of the second step
                 raise RuntimeError("on purpose")
             return super().training_step(batch, batch_idx)
 
@@ -375,7 +376,7 @@ def test_a_lightning_without_the_private_interface_uses_public_hooks(task, tmp_p
 def test_a_checkpoint_written_on_an_exception_has_unperturbed_weights(task, tmp_path):
     class Fails(task.Classifier):
         def training_step(self, batch, batch_idx):
-            if self.training_steps == 7:  # the second pass of the fourth step
+            if len(self.passes.losses) == 7:  # the second pass of the fourth step
                 raise RuntimeError("on purpose")
             return super().training_step(batch, batch_idx)
 

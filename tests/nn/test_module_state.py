@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_plugins.nn.module_state import buffers_untouched, evaluation_mode
+from lightning_plugins.nn.module_state import evaluation_mode, state_untouched
 
 
 class Counter(nn.Module):
@@ -23,7 +23,7 @@ def test_buffers_are_restored_as_the_same_tensors_with_the_same_bits():
     network = nn.Sequential(nn.BatchNorm1d(3), Counter())
     network(torch.randn(4, 3))
     before = {name: (buffer, buffer.clone()) for name, buffer in network.named_buffers()}
-    with buffers_untouched(network):
+    with state_untouched(network):
         network(torch.randn(4, 3) + 5)
         assert network[1].replaced == 2
     after = dict(network.named_buffers())
@@ -36,14 +36,14 @@ def test_buffers_are_restored_as_the_same_tensors_with_the_same_bits():
 def test_buffers_are_restored_after_an_error():
     network = Counter()
     network.register_forward_hook(lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError), buffers_untouched(network):
+    with pytest.raises(ZeroDivisionError), state_untouched(network):
         network(torch.zeros(1))
     assert network.in_place.sum() == 0
 
 
 def test_gradients_can_be_computed_while_buffers_are_kept():
     layer = nn.BatchNorm1d(3)
-    with buffers_untouched(layer):
+    with state_untouched(layer):
         layer(torch.randn(4, 3)).square().sum().backward()
     assert layer.weight.grad is not None
 

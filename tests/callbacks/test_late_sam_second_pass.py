@@ -1,0 +1,313 @@
+"""The second pass of LateSAM leaves no trace in modules that write state in training_step."""
+
+import copy
+import random
+from collections import deque
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.nn.functional import cosine_similarity, cross_entropy, log_softmax, normalize, softmax
+
+from lightning_plugins.callbacks import LateSAM
+
+
+class Learner(LightningModule):
+    """A network that a subclass trains with more state than the optimizer's."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.network = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Dropout(0.2), nn.Linear(8, 3))
+        self.prepare()
+
+    def prepare(self):
+        pass
+
+    def training_step(self, batch, batch_idx):
+        return cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.network.parameters(), lr=0.1)
+
+
+@torch.no_grad()
+def follow(teacher, student, momentum=0.9):
+    for mean, own in zip(teacher.parameters(), student.parameters(), strict=True):
+        mean.data = mean.data * momentum + own.data * (1 - momentum)
+
+
+class MeanTeacher(Learner):
+    def prepare(self):
+        self.teacher = copy.deepcopy(self.network).requires_grad_(False)
+
+    def training_step(self, batch, batch_idx):
+        follow(self.teacher, self.network)
+        consistency = (self.network(batch[0]) - self.teacher(batch[0])).square().mean()
+        return super().training_step(batch, batch_idx) + consistency
+
+
+class BYOL(Learner):
+    """Its target requires gradients, receives none, and is the optimizer's."""
+
+    def prepare(self):
+        self.target = copy.deepcopy(self.network)
+        self.predictor = nn.Linear(3, 3)
+
+    def training_step(self, batch, batch_idx):
+        follow(self.target, self.network)
+        with torch.no_grad():
+            target = self.target(batch[0] + 0.1)
+        return -cosine_similarity(self.predictor(self.network(batch[0])), target).mean()
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class MoCo(Learner):
+    """A momentum encoder, and a queue of keys as buffers."""
+
+    def prepare(self):
+        self.key_encoder = copy.deepcopy(self.network).requires_grad_(False)
+        self.register_buffer("queue", normalize(torch.randn(3, 20), dim=0))
+        self.register_buffer("pointer", torch.zeros(1, dtype=torch.long))
+
+    def training_step(self, batch, batch_idx):
+        query = normalize(self.network(batch[0]))
+        with torch.no_grad():
+            follow(self.key_encoder, self.network)
+            key = normalize(self.key_encoder(batch[0] + 0.1))
+        logits = torch.cat([(query * key).sum(1, keepdim=True), query @ self.queue.clone()], 1)
+        start = int(self.pointer)
+        self.queue[:, start : start + len(key)] = key.T
+        self.pointer[0] = (start + len(key)) % self.queue.shape[1]
+        return cross_entropy(logits, torch.zeros(len(query), dtype=torch.long))
+
+
+class DINO(Learner):
+    """A teacher outside the module tree, a centre that is replaced, a schedule that counts."""
+
+    def prepare(self):
+        self.hidden = [copy.deepcopy(self.network)]
+        self.center = torch.zeros(1, 3)
+        self.temperature = 0.1
+
+    def training_step(self, batch, batch_idx):
+        student = self.network(batch[0])
+        with torch.no_grad():
+            follow(self.hidden[0], self.network)
+            teacher = self.hidden[0](batch[0])
+            target = softmax((teacher - self.center) / self.temperature, dim=1)
+            self.center = self.center * 0.9 + teacher.mean(0, keepdim=True) * 0.1
+        self.temperature *= 0.95
+        return -(target * log_softmax(student, dim=1)).sum(1).mean()
+
+
+class MovingAverage:
+    """Not a module: the shadow weights of an exponential moving average."""
+
+    def __init__(self, network):
+        self.shadow = [parameter.detach().clone() for parameter in network.parameters()]
+        self.updates = 0
+
+    def update(self, network):
+        self.updates += 1
+        for mean, own in zip(self.shadow, network.parameters(), strict=True):
+            mean.mul_(0.9).add_(own.detach(), alpha=0.1)
+
+
+class Everything(Learner):
+    """A memory bank, spectral normalization, counters, collections, modules made on the fly."""
+
+    def prepare(self):
+        self.network[3] = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))
+        self.bank, self.counts = torch.zeros(30, 3), np.zeros(3)
+        self.average = MovingAverage(self.network)
+        self.steps, self.total, self.last, self.made = 0, 0.0, None, None
+        self.outputs, self.recent, self.seen = [], deque(maxlen=3), set()
+        self.by_class = {"scores": {0: torch.zeros(3)}}
+        self.noise = torch.Generator().manual_seed(0)
+        self.draws, self.choices = np.random.default_rng(0), random.Random(0)
+
+    def training_step(self, batch, batch_idx):
+        self.steps += 1
+        logits = self.network(batch[0] + 0.1 * torch.randn(6, generator=self.noise))
+        loss = cross_entropy(logits, batch[1])
+        self.total += float(loss.detach())
+        self.bank[batch_idx * 5 : batch_idx * 5 + 5] = logits.detach()
+        self.counts += np.bincount(batch[1].numpy(), minlength=3) * self.draws.random()
+        self.average.update(self.network)
+        self.outputs.append(loss.detach())
+        self.recent.append(self.choices.random())
+        self.seen.add(float(loss.detach()))
+        self.by_class["scores"][0] += logits.detach().sum(0)
+        self.by_class[self.steps] = float(loss.detach())
+        self.last, self.made = logits.detach(), nn.Linear(2, 2)
+        self.add_module(f"head_{len(self._modules)}", nn.Linear(1, 1))
+        setattr(self, f"loss_{float(loss.detach())}", 1)
+        return loss
+
+
+def plain_copy(value):
+    """A copy of all that is reachable, as plain data that can be compared."""
+    if isinstance(value, torch.Tensor):
+        return ("tensor", str(value.dtype), value.detach().flatten().tolist())
+    if isinstance(value, nn.Module):
+        return {name: plain_copy(part) for name, part in state_of(value).items()}
+    if isinstance(value, dict):
+        return {name: plain_copy(part) for name, part in value.items()}
+    if isinstance(value, (list, tuple, deque)):
+        return [plain_copy(part) for part in value]
+    if isinstance(value, MovingAverage):
+        return plain_copy(vars(value))
+    if isinstance(value, torch.Generator):
+        return value.get_state().tolist()
+    if isinstance(value, np.random.Generator):
+        return value.random.__self__.bit_generator.state
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return value.tolist() if isinstance(value, np.ndarray) else value
+
+
+def state_of(module):
+    names = set(vars(module)) - set(vars(LightningModule())) - {"passes"}
+    kept = {name: vars(module)[name] for name in names if name not in ("_hparams", "log")}
+    return {**kept, **module._parameters, **module._buffers, **module._modules}
+
+
+class StateAfterTheFirstPass(Callback):
+    """Compares the module's state when the optimizer steps with that after the first pass."""
+
+    def __init__(self):
+        self.compared = 0
+
+    def on_train_start(self, trainer, pl_module):
+        step, self.calls = pl_module.training_step, 0
+
+        def counted(batch, batch_idx):
+            if self.calls % 2:  # the second pass: nothing has changed since the first one
+                self.expected = plain_copy(pl_module), plain_copy(pl_module.network)
+            self.calls += 1
+            return step(batch, batch_idx)
+
+        pl_module.__dict__["training_step"] = counted
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        del pl_module.__dict__["training_step"]
+        state, perturbed = self.expected
+        found = plain_copy(pl_module)
+        assert found.pop("network") != perturbed  # the weights were perturbed, and are restored
+        state.pop("network"), state.pop("training_step")
+        if isinstance(pl_module, BYOL):  # only the target is not the optimizer's to move
+            found.pop("predictor"), state.pop("predictor")
+        assert found == state
+        self.compared += 1
+        self.on_train_start(trainer, pl_module)
+
+
+@pytest.mark.parametrize("accumulation", ["exact", "micro-batch"])
+@pytest.mark.parametrize("kind", [MeanTeacher, BYOL, MoCo, DINO, Everything])
+def test_state_is_that_of_the_first_pass_when_the_optimizer_steps(
+    task, tmp_path, kind, accumulation
+):
+    comparison = StateAfterTheFirstPass()
+    sam = LateSAM(start=0, rho=0.3, accumulation=accumulation)
+    task.train(tmp_path, [sam, comparison], kind(), max_epochs=1)
+    assert sam.sam_steps == comparison.compared == task.steps_an_epoch
+
+
+@pytest.mark.parametrize("kind", [MeanTeacher, MoCo, DINO])
+def test_teachers_move_once_a_step(task, tmp_path, kind):
+    def teacher_after_one_step(callbacks):
+        module, _ = task.train(tmp_path, callbacks, kind(), max_steps=1)
+        teacher = {MeanTeacher: "teacher", MoCo: "key_encoder", DINO: "hidden"}[kind]
+        return plain_copy(getattr(module, teacher)), plain_copy(module.network)
+
+    (plain, plain_student), (sam, sam_student) = map(
+        teacher_after_one_step, ([], [LateSAM(start=0)])
+    )
+    assert plain == sam
+    assert plain_student != sam_student
+
+
+def test_gradients_of_parameters_without_an_optimizer_are_those_of_the_first_pass(task, tmp_path):
+    class SecondHead(Learner):
+        def prepare(self):
+            self.unused = nn.Linear(3, 3)
+
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self.unused(self.network(batch[0])), batch[1])
+
+    def gradient(callbacks):
+        module, _ = task.train(tmp_path, callbacks, SecondHead(), max_steps=1)
+        return module.unused.weight.grad
+
+    assert torch.equal(gradient([]), gradient([LateSAM(start=0, rho=0.5)]))
+
+
+class Hooks(Callback):
+    def __init__(self):
+        self.calls, self.gradients = [], []
+
+    def on_before_zero_grad(self, *_):
+        self.calls.append("zero_grad")
+
+    def on_before_backward(self, trainer, pl_module, loss):
+        self.calls.append("before")
+
+    def on_after_backward(self, trainer, pl_module):
+        self.calls.append("after")
+        self.gradients.append(pl_module.network[0].weight.grad.clone())
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        assert torch.equal(self.gradients[-1], pl_module.network[0].weight.grad)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_hooks_of_callbacks_run_once_and_see_the_gradient_of_the_step(task, tmp_path, accumulate):
+    plain, sam = Hooks(), Hooks()
+    for callbacks in ([plain], [LateSAM(start=0), sam]):
+        task.train(tmp_path, callbacks, accumulate_grad_batches=accumulate)
+    assert sorted(plain.calls) == sorted(sam.calls)
+    assert sam.calls == plain.calls or accumulate > 1
+    assert "on_after_backward" not in vars(sam)
+
+
+def with_hooks(act):
+    class Hooked(Learner):
+        def configure_optimizers(self):
+            own = {p: torch.optim.SGD([p], lr=0.1) for p in self.network.parameters()}
+            for parameter in own:
+                parameter.register_post_accumulate_grad_hook(lambda p: act(own[p], p))
+            return torch.optim.SGD(self.network.parameters(), lr=0.1)
+
+    return Hooked()
+
+
+@pytest.mark.parametrize("start", [0, 0.75])
+@pytest.mark.parametrize("zeroes", [True, False])
+def test_an_optimizer_that_steps_in_the_backward_pass_is_refused_at_once(
+    task, tmp_path, start, zeroes
+):
+    def step(optimizer, parameter):
+        optimizer.step()
+        if zeroes:
+            optimizer.zero_grad()
+
+    module = with_hooks(step)
+    with pytest.raises(MisconfigurationException, match="steps in the backward pass"):
+        task.train(tmp_path, [LateSAM(start=start)], module)
+    assert module.trainer.global_step == 0
+
+
+def test_hooks_that_only_read_gradients_are_accepted(task, tmp_path):
+    seen = SimpleNamespace(norms=[])
+    module = with_hooks(lambda optimizer, parameter: seen.norms.append(parameter.grad.norm()))
+    sam = LateSAM(start=0)
+    task.train(tmp_path, [sam], module, max_epochs=1)
+    assert sam.sam_steps == task.steps_an_epoch
+    assert all(len(p._post_accumulate_grad_hooks) == 1 for p in module.network.parameters())

@@ -1,9 +1,5 @@
 """The DataModule of human and AI-generated texts."""
 
-import csv
-import io
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +10,18 @@ from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.checkpoints import CheckedLoading
-from lightning_plugins.datamodules.ai_text.dataset_readers import HUB, hub_samples, read_samples
+from lightning_plugins.datamodules.ai_text.dataset_readers import (
+    HUB,
+    TableOptions,
+    hub_samples,
+    read_samples,
+)
 from lightning_plugins.datamodules.ai_text.embedded_texts import (
     embedded_file,
     embedded_samples,
     make_embedded,
 )
+from lightning_plugins.datamodules.ai_text.given_texts import GivenText, given_texts
 from lightning_plugins.datamodules.ai_text.splits import (
     LeakReport,
     cleaned,
@@ -54,8 +56,9 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
     (mixed-source).
 
     Args:
-        path: A file or folder of texts, in a format that
-            :func:`~lightning_plugins.datamodules.ai_text.dataset_readers.read_samples` reads;
+        path: A table of texts (CSV with any delimiter, JSON, JSON lines, Parquet, packed or not),
+            a folder of tables, or a folder of text files, as
+            :func:`~lightning_plugins.datamodules.ai_text.dataset_readers.read_samples` reads them;
             ``hc3`` or ``raid`` from the Hugging Face hub; None for the embedded data set.
         train_on: Patterns of ``DOMAIN/GENERATOR``, such as ``xsum/gpt-*``, that select the texts of
             the training and validation parts; human texts are selected by domain. None selects all.
@@ -71,9 +74,14 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
         split_seed: Seed of the split into parts.
         num_workers: Worker processes of each DataLoader.
         data_dir: Folder of the embedded data set; None for the user's cache.
-        predict_path: Texts for ``predict``: a ``.jsonl`` or ``.csv`` file with a ``text`` field,
-            any other file as one text, or ``-`` for standard input as one text. None for the test
-            part.
+        predict_path: Texts for ``predict``: a table with a column of texts, any other file as one
+            text, a folder of such files, or ``-`` for standard input as one text. None for the test
+            part. Batches also contain ``id``: the table's ids unchanged, or the names of the files.
+        columns: Column name by role, such as ``{"text": "essay", "label": "generated"}``, where
+            detection is ambiguous; the roles are listed at ``read_samples``.
+        labels: ``human`` or ``ai`` by value of the label, such as ``{"1": "human", "0": "ai"}``.
+        encoding: Encoding of text files that are not in UTF-8 or UTF-16; None to detect it.
+        delimiter: Character between the columns of a table; None to detect it.
 
     Attributes:
         leak_report: The report, after ``setup``.
@@ -101,6 +109,10 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
         num_workers: int = 0,
         data_dir: str | None = None,
         predict_path: str | None = None,
+        columns: dict[str, str] | None = None,
+        labels: dict[str, str] | None = None,
+        encoding: str | None = None,
+        delimiter: str | None = None,
     ) -> None:
         super().__init__()
         at_least = {
@@ -137,6 +149,7 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
         self.num_workers = num_workers
         self.data_dir = Path(data_dir) if data_dir else cache_folder().parent / "ai_text"
         self.predict_path = predict_path
+        self.table_options = TableOptions(columns, labels, encoding, delimiter)
         self.leak_report: LeakReport | None = None
         self._parts: dict[str, list[Sample]] = {}
 
@@ -196,8 +209,8 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
         """Return the texts of ``predict_path``, one per batch, or the test part."""
         if self.predict_path is None:
             return self._in_order("test")
-        texts: Any = given_texts(self.predict_path)
-        return DataLoader(texts, batch_size=1, collate_fn=lambda samples: {"text": samples})
+        texts: Any = given_texts(self.predict_path, self.table_options)
+        return DataLoader(texts, batch_size=1, collate_fn=collate_given)
 
     def _in_order(self, part: str) -> DataLoader:
         samples: Any = self._parts[part]
@@ -210,7 +223,7 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
             return embedded_samples(embedded_file(self.data_dir, self.num_pairs))
         if self.path in HUB:
             return hub_samples(self.path)
-        return read_samples(Path(self.path))
+        return read_samples(Path(self.path).expanduser(), self.table_options)
 
 
 def collate(samples: list[Sample]) -> Batch:
@@ -223,34 +236,6 @@ def collate(samples: list[Sample]) -> Batch:
     }
 
 
-def given_texts(path: str) -> list[str]:
-    """Return the texts of a file, or of standard input if ``path`` is ``-``.
-
-    Raises:
-        FileNotFoundError: The file does not exist.
-        ValueError: The file contains no text.
-    """
-    if path == "-":
-        texts = [sys.stdin.read()]
-    else:
-        file = Path(path)
-        if not file.is_file():
-            raise FileNotFoundError(f"predict_path={path!r}: no such file; use - for stdin")
-        texts = _texts_in_file(file)
-    if not any(text.strip() for text in texts):
-        raise ValueError(f"predict_path={path!r}: contains no text")
-    return texts
-
-
-def _texts_in_file(file: Path) -> list[str]:
-    content = file.read_text("utf-8", errors="replace")
-    if file.suffix not in (".jsonl", ".csv"):
-        return [content]
-    try:
-        if file.suffix == ".csv":
-            return [row["text"] for row in csv.DictReader(io.StringIO(content))]
-        return [json.loads(line)["text"] for line in content.split("\n") if line.strip()]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"predict_path={str(file)!r}: a record has no 'text': {error!r}"
-        ) from error
+def collate_given(given: list[GivenText]) -> Batch:
+    """Return a batch of texts to predict."""
+    return {"text": [one.text for one in given], "id": [one.id for one in given]}

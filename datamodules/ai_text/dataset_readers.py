@@ -1,164 +1,250 @@
-"""Readers of text data sets: JSON records, tables, Fast-DetectGPT's pairs, and the hub's."""
+"""Readers of text data sets: tables, folders of texts, and data sets of the Hugging Face hub."""
 
-import csv
-import json
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import takewhile
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.datamodules.ai_text.text_sample import HUMAN, Sample, hash_of, words_between
+from lightning.pytorch.utilities import rank_zero_info
+
+from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_two_classes, read_labels
+from lightning_plugins.datamodules.ai_text.paired_texts import is_paired, paired_samples
+from lightning_plugins.datamodules.ai_text.text_columns import ROLES
+from lightning_plugins.datamodules.ai_text.text_folders import folder_samples
+from lightning_plugins.datamodules.ai_text.text_sample import (
+    HUMAN,
+    Sample,
+    opening_hash,
+)
+from lightning_plugins.datamodules.tables import (
+    TABLE_SUFFIXES,
+    describe_columns,
+    find_columns,
+    is_missing,
+    is_table,
+    missing_rows,
+    read_table,
+)
 from lightning_plugins.optional_packages import requires
 
-SUFFIXES = (".jsonl", ".json", ".csv")
+if TYPE_CHECKING:
+    import pandas
+
 HUB = {
     "hc3": ("Hello-SimpleAI/HC3", "all"),
     "raid": ("liamdugan/raid", "raid"),
 }
 """Repository and configuration of each data set of the Hugging Face hub, by our name."""
-_GENERATORS = ("generator", "model")
-_SOURCES = ("source", "source_id")
-_TEXTS = ("text", "generation")
-# The files that the authors of Fast-DetectGPT published end in .raw_data.json.
-_RAW = ".raw_data"
+_SHOWN_ROWS = 5
 
 
-def read_samples(path: Path) -> list[Sample]:
+@dataclass(frozen=True)
+class TableOptions:
+    """What a user states about tables of texts; None leaves it to detection.
+
+    Attributes:
+        columns: Column name by role; see :func:`read_samples`.
+        labels: ``human`` or ``ai`` by value of the label.
+        encoding: Encoding of the files.
+        delimiter: Character between the columns.
+    """
+
+    columns: Mapping[str, str] | None = None
+    labels: Mapping[str, str] | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+
+    def read(self, file: Path) -> "pandas.DataFrame":
+        """Return the table in a file."""
+        return read_table(file, self.encoding, self.delimiter)
+
+
+def read_samples(
+    path: Path,
+    options: TableOptions | None = None,
+    report: Callable[[str], None] = rank_zero_info,
+) -> list[Sample]:
     """Read the samples of a file, or of all files of a folder in the order of their names.
 
-    - ``.jsonl``, or a ``.json`` list: records with ``text`` and ``label`` (0 and 1, or ``human``
-      and names of generators, as in SeqXGPT), and optionally ``domain``, ``generator`` and
-      ``source``. SCRN's ``labels`` is read as ``label``.
-    - ``.csv``: columns of the same names, or RAID's ``generation``, ``model`` and ``source_id``.
-    - ``.json`` with ``original`` and ``sampled``, lists of equal length: pairs of Fast-DetectGPT,
-      in a file named ``DOMAIN_GENERATOR.json``. The common opening of a pair is removed.
+    A file is any table that :func:`lightning_plugins.datamodules.tables.read_table` reads. Either
+    each row has a text and a label, or each row has a human text and an AI text, or lists of them.
 
-    Without ``source`` or ``source_id``, texts that begin with the same ten words have one source.
+    Roles of columns, by their names and contents: ``text``, ``label`` (see
+    :func:`~lightning_plugins.datamodules.ai_text.labels.read_labels`; without one, a generator
+    column that contains ``human``), ``generator``, ``domain``, ``group`` (texts that must stay in
+    one part, such as ``source_id``), ``prompt`` (the group if there is no other), ``attack`` (rows
+    with an attack are dropped, as in RAID); or ``human_text`` and ``ai_text``. Without a group or
+    prompt, texts that begin with the same ten words are one group.
+
+    A folder without tables contains text files in folders named by generator, one of them
+    ``human``, such as ``DOMAIN/human/1.txt`` and ``DOMAIN/gpt/1.txt``.
+
+    Args:
+        path: File or folder.
+        options: What the user states; None detects everything.
+        report: Is called with a line per file: roles, labels, rows, and reasons of dropped rows.
 
     Raises:
         FileNotFoundError: The file or folder does not exist.
-        ValueError: A file has none of these formats; the message names the file.
+        ValueError: A file is not such a table, or a role is ambiguous; the message names the file
+            and the option.
     """
+    options = options or TableOptions()
     if not path.exists():
         raise FileNotFoundError(f"path={str(path)!r}: no such file or folder")
-    files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix in SUFFIXES)
+    if path.is_file():
+        return table_samples(options.read(path), path, options, report)
+    files = sorted(file for file in path.iterdir() if file.is_file() and is_table(file))
     if not files:
-        raise ValueError(f"path={str(path)!r} has no {', '.join(SUFFIXES)} file")
-    return [sample for file in files for sample in _samples_in_file(file)]
-
-
-def sample_of(record: Mapping[str, Any]) -> Sample | None:
-    """Return the sample of a record or row.
-
-    Returns:
-        The sample; None for an empty text, and for a text that RAID's authors attacked.
-
-    Raises:
-        ValueError: The record has no text or no label.
-    """
-    text = _first(record, _TEXTS)
-    if text is None:
-        raise ValueError(f"no text: expected one of {', '.join(_TEXTS)}")
-    if not str(text).strip() or record.get("attack", "none") not in ("none", "", None):
-        return None
-    generator = _first(record, _GENERATORS)
-    label = _first(record, ("label", "labels"))
-    if label is None:
-        label = generator
-    if str(label) in ("0", "1"):
-        number = int(str(label))
-    elif label:
-        number, generator = int(str(label).lower() != HUMAN), label
-    else:
-        raise ValueError("no label: expected 0, 1, 'human', or the name of a generator")
-    source = _first(record, _SOURCES)
-    return Sample(
-        text=str(text),
-        label=number,
-        source=str(source) if source is not None else _opening(str(text)),
-        domain=str(record.get("domain") or ""),
-        generator=str(generator or "ai") if number else HUMAN,
-    )
-
-
-def _samples_in_file(file: Path) -> Iterator[Sample]:
-    try:
-        if file.suffix == ".csv":
-            with file.open(encoding="utf-8", newline="") as table:
-                yield from _samples_of_records(csv.DictReader(table))
-            return
-        content = file.read_text("utf-8")
-        if file.suffix == ".jsonl":
-            # splitlines() also splits at line ends that JSON does not escape, such as U+2028.
-            yield from _samples_of_records(json.loads(x) for x in content.split("\n") if x.strip())
-            return
-        parsed = json.loads(content)
-        if isinstance(parsed, dict):
-            yield from _pairs(file.stem.removesuffix(_RAW), parsed)
-        else:
-            yield from _samples_of_records(parsed)
-    except (ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise ValueError(f"{file}: {type(error).__name__}: {error}") from error
-
-
-def _samples_of_records(records: Any) -> Iterator[Sample]:
-    for record in records:
-        if (sample := sample_of(record)) is not None:
-            yield sample
-
-
-def _pairs(name: str, content: Mapping[str, list[str]]) -> Iterator[Sample]:
-    domain, _, generator = name.partition("_")
-    for place, texts in enumerate(zip(content["original"], content["sampled"], strict=True)):
-        both = [text.split() for text in texts]
-        shared = sum(1 for _ in takewhile(lambda p: p[0] == p[1], zip(*both, strict=False)))
-        pair = f"{name}#{place}"
-        for label, text in enumerate(texts):
-            yield Sample(
-                text=words_between(text, shared, len(both[label])),
-                label=label,
-                source=f"{domain}:{_opening(texts[0])}",
-                pair=pair,
-                domain=domain,
-                generator=generator if label else HUMAN,
-            )
-
-
-def _opening(text: str) -> str:
-    return hash_of(words_between(text, 0, 10))
-
-
-def _first(record: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((record[name] for name in names if record.get(name) is not None), None)
-
-
-def hub_samples(name: str) -> list[Sample]:
-    """Load ``hc3`` (arXiv 2301.07597, CC BY-SA 4.0) or ``raid`` (arXiv 2405.07940, MIT).
-
-    Raises:
-        ImportError: ``datasets`` is not installed.
-    """
-    with requires("datasets", by=f"path={name!r}", extra="text"):
-        import datasets
-    rows = datasets.load_dataset(*HUB[name], split="train")
-    return hc3_samples(rows) if name == "hc3" else raid_samples(rows)
-
-
-def hc3_samples(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Return the answers of HC3; a question is a source, its category is the domain."""
-    samples = []
-    for row in rows:
-        question = f"hc3:{row['question']}"
-        for label, answers in enumerate((row["human_answers"], row["chatgpt_answers"])):
-            generator = "chatgpt" if label else "human"
-            samples += [
-                Sample(answer, label, question, domain=row["source"], generator=generator)
-                for answer in answers
-                if answer.strip()
-            ]
+        files = sorted(file for file in path.rglob("*") if file.is_file() and is_table(file))
+    if files:
+        one_class = len(files) > 1  # SeqXGPT has a file per class
+        return [
+            sample
+            for file in files
+            for sample in table_samples(options.read(file), file, options, report, one_class)
+        ]
+    samples = folder_samples(path, report)
+    if not samples:
+        raise ValueError(
+            f"path={str(path)!r} has no table ({', '.join(TABLE_SUFFIXES)}), and no folder 'human' "
+            "of text files with folders of generators beside it"
+        )
     return samples
 
 
-def raid_samples(rows: Iterable[Mapping[str, Any]]) -> list[Sample]:
-    """Return the generations of RAID that were not attacked; ``source_id`` is the source."""
-    return [sample for row in rows if (sample := sample_of(row)) is not None]
+def table_samples(
+    table: "pandas.DataFrame",
+    file: Path,
+    options: TableOptions,
+    report: Callable[[str], None],
+    one_class: bool = False,
+) -> list[Sample]:
+    """Return the samples of a table, and report its columns and dropped rows.
+
+    With ``one_class``, the labels may be names of generators without ``human``.
+    """
+    source = file.name
+    try:
+        if is_paired(table, options.columns):
+            return paired_samples(table, file, options.columns, report)
+        return _labelled_samples(table, source, options, report, one_class)
+    except ValueError as error:
+        raise error if source in str(error) else ValueError(f"{file}: {error}") from error
+
+
+def _labelled_samples(
+    table: "pandas.DataFrame",
+    source: str,
+    options: TableOptions,
+    report: Callable[[str], None],
+    one_class: bool,
+) -> list[Sample]:
+    found = find_columns(table, ROLES, options.columns, source)
+    writer = next((found[role] for role in ("generator", "writer") if role in found), None)
+    label = found.get("label", writer)
+    if label is None:
+        candidates = [
+            str(name)
+            for name in table.columns
+            if name not in found.values() and is_two_classes(table[name])
+        ]
+        option = " or ".join(f"columns={{'label': {name!r}}}" for name in candidates)
+        raise ValueError(
+            f"{source} has no label: expected {option or 'a column label'}; it has the columns "
+            f"{', '.join(map(str, table.columns))}"
+        )
+    labels = read_labels(table[label], options.labels, one_class or label == found.get("generator"))
+    _refuse_inverted(table, labels.numbers, found, source)
+    texts = table[found["text"]]
+    reasons = [""] * len(table)
+    for row in missing_rows(texts):
+        reasons[row - 1] = "no text"
+    for row, number in enumerate(labels.numbers):
+        if number is None:
+            reasons[row] = reasons[row] or "no label"
+    if "attack" in found:
+        for row, attack in enumerate(table[found["attack"]]):
+            if str(attack).lower() not in ("none", "nan", ""):
+                reasons[row] = reasons[row] or "attacked"
+    report(_report(table, source, found, f"{label}: {labels.meaning}", reasons))
+    groups = next((table[found[role]] for role in ("group", "prompt") if role in found), None)
+    domains = table[found["domain"]] if "domain" in found else None
+    names: Any = labels.generators if writer in (None, label) else table[writer].tolist()
+    no_group = None if groups is None else is_missing(groups)
+    samples = []
+    for row, (text, number, reason) in enumerate(zip(texts, labels.numbers, reasons, strict=True)):
+        if reason or number is None:
+            continue
+        has_group = groups is not None and no_group is not None and not no_group[row]
+        samples.append(
+            Sample(
+                text=str(text),
+                label=number,
+                source=str(groups.iloc[row]) if has_group else opening_hash(str(text)),
+                domain="" if domains is None else _name(domains.iloc[row]),
+                generator=(_name(names[row]) or "ai") if number else HUMAN,
+            )
+        )
+    return samples
+
+
+def _name(value: Any) -> str:
+    return "" if value is None or value != value else str(value)
+
+
+def _report(
+    table: "pandas.DataFrame",
+    source: str,
+    found: Mapping[str, str],
+    labels: str,
+    reasons: list[str],
+) -> str:
+    parts = [f"{source}: {describe_columns(table, found)}", f"label {labels}"]
+    dropped = Counter(filter(None, reasons))
+    parts.append(f"{len(table):,} rows, {sum(dropped.values()):,} dropped")
+    for reason, count in dropped.items():
+        rows = [row for row, why in enumerate(reasons, 1) if why == reason][:_SHOWN_ROWS]
+        shown = ", ".join(map(str, rows)) + (", …" if count > _SHOWN_ROWS else "")
+        parts[-1] += f"; {count:,} {reason} (row {shown})"
+    return "; ".join(parts)
+
+
+def _refuse_inverted(
+    table: "pandas.DataFrame",
+    labels: list[int | None],
+    found: Mapping[str, str],
+    source: str,
+) -> None:
+    """Refuse labels that contradict a column which names ``human``, as in MAGE (1 is human)."""
+    for role in ("generator", "writer", "domain", "group"):
+        if role not in found or found[role] == found.get("label"):
+            continue
+        human = [
+            label
+            for label, value in zip(labels, table[found[role]], strict=True)
+            if label is not None and HUMAN_NAMES & set(re.split(r"[\W_]+", str(value).lower()))
+        ]
+        if human and sum(human) > len(human) / 2:
+            raise ValueError(
+                f"{source}: {sum(human)} of {len(human)} rows are human by column "
+                f"{found[role]!r} and AI by column {found['label']!r}: if the label 1 stands for "
+                "human, set labels={'1': 'human', '0': 'ai'}"
+            )
+
+
+def hub_samples(name: str, report: Callable[[str], None] = rank_zero_info) -> list[Sample]:
+    """Load ``hc3`` (arXiv 2301.07597, CC BY-SA 4.0) or ``raid`` (arXiv 2405.07940, MIT).
+
+    Raises:
+        ImportError: ``datasets`` or pandas is not installed.
+    """
+    with requires("datasets", "pandas", by=f"path={name!r}", extra="text"):
+        import datasets
+        import pandas
+    rows: Iterable[Mapping[str, Any]] = datasets.load_dataset(*HUB[name], split="train")
+    table = pandas.DataFrame(list(rows))
+    columns = {"domain": "source"} if name == "hc3" else {}
+    return table_samples(table, Path(name), TableOptions(columns), report)

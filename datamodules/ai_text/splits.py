@@ -6,17 +6,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from lightning_plugins.datamodules.ai_text.text_sample import (
     Sample,
-    hash_of,
     normalised,
     num_words,
     words_between,
 )
 
 PARTS = ("train", "val", "test")
-_COMPARED_WORDS = 20
 _SHINGLE_WORDS = 8
+_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class Cleaning:
     Attributes:
         read: Samples before cleaning.
         short: Samples with too few words.
-        duplicates: Samples that begin with the same words as another sample of the same label.
-        contradictory: Samples that begin with the same words as a sample of the other label.
+        duplicates: Samples with the same words as another sample of the same label, or its first
+            words.
+        contradictory: The same for a sample of the other label; both are removed.
     """
 
     read: int = 0
@@ -93,50 +95,85 @@ def cleaned(
         for one in skipped
     ]
     long_enough = [one for one in crops if num_words(one.text) >= min_words]
-    openings = [hash_of(words_between(one.text, 0, _COMPARED_WORDS)) for one in long_enough]
-    labels = defaultdict(set)
-    for opening, one in zip(openings, long_enough, strict=True):
-        labels[opening].add(one.label)
-    kept: dict[str, Sample] = {}
+    kept: list[tuple[int, Sample]] = []
     contradictory = 0
-    for opening, one in zip(openings, long_enough, strict=True):
-        if len(labels[opening]) > 1:
-            contradictory += 1
+    for places in _repeated(long_enough):
+        if len({long_enough[place].label for place in places}) > 1:
+            contradictory += len(places)
         else:
-            kept.setdefault(opening, one)
+            kept.append((min(places), long_enough[min(places)]))
+    kept.sort(key=lambda entry: entry[0])
     duplicates = len(long_enough) - contradictory - len(kept)
     short = len(samples) - len(long_enough)
-    return list(kept.values()), Cleaning(len(samples), short, duplicates, contradictory)
+    return [one for _, one in kept], Cleaning(len(samples), short, duplicates, contradictory)
+
+
+def _repeated(samples: Sequence[Sample]) -> list[list[int]]:
+    """Group samples where one text is the beginning of the other, up to case and punctuation.
+
+    In alphabetical order, the texts that begin with a text follow it directly. Texts that share a
+    prompt and go on differently are different.
+    """
+    texts = [f"{normalised(one.text)} " for one in samples]
+    groups: list[list[int]] = []
+    first = ""
+    for place in sorted(range(len(texts)), key=texts.__getitem__):
+        if groups and texts[place].startswith(first):
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+            first = texts[place]
+    return groups
 
 
 def split_by_source(
     samples: Iterable[Sample], val_share: float, test_share: float, seed: int
 ) -> dict[str, list[Sample]]:
-    """Assign whole sources to the parts at random.
+    """Assign whole sources to the parts at random, stratified by domain and label.
 
-    Within each domain, sources are assigned to the test part until it has its share of the
-    samples, then to the validation part, then to the training part; so every part has every
-    domain. The split depends on the samples and ``seed`` alone.
+    The sources of each domain that have only human texts, only AI texts, or both are shared out
+    separately: to the test part until it has its share of the samples, then to the validation part,
+    then to the training part. So every part has every domain and the classes in the same
+    proportion. Strata of fewer than three sources are shared out together over all domains, and the
+    training part gets the first of them. The split depends on the samples and ``seed`` alone.
     """
     parts: dict[str, list[Sample]] = {part: [] for part in PARTS}
-    domains: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
-    for sample in samples:
-        domains[sample.domain][sample.source].append(sample)
-    for domain in sorted(domains):
-        sources = domains[domain]
+    for name, sources in _strata(samples):
         order = sorted(sources)
-        random.Random(f"{seed}:{domain}").shuffle(order)
+        random.Random(f"{seed}:{name}").shuffle(order)
         total = sum(map(len, sources.values()))
         counts = Counter[str]()
-        for source in order:
+        for place, source in enumerate(order):
             part = "train"
-            if counts["test"] < test_share * total:
+            if place == 0 and len(order) < 3:
+                pass
+            elif counts["test"] < test_share * total:
                 part = "test"
             elif counts["val"] < val_share * total:
                 part = "val"
             counts[part] += len(sources[source])
             parts[part] += sources[source]
     return parts
+
+
+def _strata(samples: Iterable[Sample]) -> list[tuple[str, dict[str, list[Sample]]]]:
+    """Return samples by source for each stratum, by name."""
+    domains: dict[str, dict[str, list[Sample]]] = defaultdict(lambda: defaultdict(list))
+    for sample in samples:
+        domains[sample.domain][sample.source].append(sample)
+    strata: dict[str, dict[str, list[Sample]]] = defaultdict(dict)
+    for domain in sorted(domains):
+        of_domain: dict[str, dict[str, list[Sample]]] = defaultdict(dict)
+        for source, texts in domains[domain].items():
+            labels = "".join(map(str, sorted({one.label for one in texts})))
+            of_domain[labels][source] = texts
+        for labels, sources in of_domain.items():
+            small = len(sources) < 3
+            for source, texts in sources.items():
+                # A source may stand in several domains, but its texts stay in one stratum here.
+                key = f"{domain}:{source}" if small else source
+                strata[f"*:{labels}" if small else f"{domain}:{labels}"][key] = texts
+    return sorted(strata.items())
 
 
 def matching_samples(samples: Iterable[Sample], patterns: Sequence[str] | None) -> list[Sample]:
@@ -159,8 +196,11 @@ def leak_report(parts: dict[str, list[Sample]], cleaning: Cleaning) -> LeakRepor
         lengths = [num_words(one.text) for one in samples if one.label == label]
         return sum(lengths) / len(lengths) if lengths else 0.0
 
-    known = {shingle for one in parts["train"] for shingle in _shingles(one.text)}
-    of_test = {one.source for one in parts["test"]}
+    known = _concatenated([_shingles(one.text) for one in parts["train"]])
+    known.sort()
+    sources = {
+        part: {(one.domain, one.source) for one in parts[part]} for part in ("train", "test")
+    }
     return LeakReport(
         cleaning=cleaning,
         texts={
@@ -171,12 +211,28 @@ def leak_report(parts: dict[str, list[Sample]], cleaning: Cleaning) -> LeakRepor
             part: (mean_words(samples, 0), mean_words(samples, 1))
             for part, samples in parts.items()
         },
-        shared_sources=len(of_test & {one.source for one in parts["train"]}),
-        overlapping=sum(not known.isdisjoint(_shingles(one.text)) for one in parts["test"]),
+        shared_sources=len(sources["test"] & sources["train"]),
+        overlapping=sum(_overlaps(one.text, known) for one in parts["test"]),
     )
 
 
-def _shingles(text: str) -> set[tuple[str, ...]]:
-    words = normalised(text).split()
-    last = len(words) - _SHINGLE_WORDS + 1
-    return {tuple(words[first : first + _SHINGLE_WORDS]) for first in range(last)}
+def _overlaps(text: str, known: np.ndarray) -> bool:
+    """Return whether a shingle of ``text`` is in ``known``, which is sorted."""
+    shingles = _shingles(text)
+    places = np.searchsorted(known, shingles)
+    inside = places < len(known)
+    return bool((known[places[inside]] == shingles[inside]).any())
+
+
+def _shingles(text: str) -> np.ndarray:
+    """Return a 64-bit hash of each eight consecutive words, uint64 ``(words - 7,)``."""
+    words = np.array([hash(word) for word in normalised(text).split()], dtype=np.int64)
+    count = len(words) - _SHINGLE_WORDS + 1
+    found = np.zeros(max(count, 0), dtype=np.uint64)
+    for place in range(_SHINGLE_WORDS if count > 0 else 0):
+        found = found * _MULTIPLIER + words[place : place + count].astype(np.uint64)
+    return found
+
+
+def _concatenated(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, dtype=np.uint64)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass, replace
+from itertools import islice
 
 _WORD = re.compile(r"\S+")
 _NO_LETTER = re.compile(r"[\W_]+")
@@ -40,10 +41,14 @@ def num_words(text: str) -> int:
     return len(text.split())
 
 
-def words_between(text: str, first: int, last: int) -> str:
+def words_between(text: str, first: int, last: int | None) -> str:
     """Return the words ``first`` to ``last - 1`` of ``text`` with the white space in between."""
-    words = list(_WORD.finditer(text))[first:last]
-    return text[words[0].start() : words[-1].end()] if words else ""
+    start = end = None
+    for word in islice(_WORD.finditer(text), first, last):
+        if start is None:
+            start = word.start()
+        end = word.end()
+    return text[start:end] if start is not None else ""
 
 
 def normalised(text: str) -> str:
@@ -54,3 +59,8 @@ def normalised(text: str) -> str:
 def hash_of(text: str) -> str:
     """Return a short hash of the normalised text."""
     return hashlib.blake2b(normalised(text).encode(), digest_size=8).hexdigest()
+
+
+def opening_hash(text: str) -> str:
+    """Return a short hash of the first ten words, which texts of one source often share."""
+    return hash_of(words_between(text, 0, 10))

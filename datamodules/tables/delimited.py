@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 _USUAL = (",", "\t", ";", "|")
 _NO_DELIMITER = "\x1f"
 _IN_NAMES = frozenset("\"'_-. \r\n")
-_HEAD_CHARACTERS = 1 << 18
+_HEAD_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 22
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
-_EXCEL_LINE = re.compile(r"sep=(.)\r?\n", re.IGNORECASE)
+_EXCEL_LINE = re.compile(rb"sep=(.)\r?\n", re.IGNORECASE)
 
 
 class _Parsed(NamedTuple):
@@ -24,7 +25,7 @@ class _Parsed(NamedTuple):
 
 
 def read_delimited(
-    text: str,
+    data: bytes,
     path: Path,
     suffix: str,
     delimiter: str | None,
@@ -33,7 +34,7 @@ def read_delimited(
     """Return the rows of a delimited table; all values are strings.
 
     Args:
-        text: Content of the file.
+        data: Content of the file in UTF-8.
         path: Name of the file, for messages.
         suffix: ``.tsv``, ``.tab`` and RecBole's suffixes name a table with tabs.
         delimiter: Character between columns; None to detect it.
@@ -43,16 +44,14 @@ def read_delimited(
         ValueError: The file is empty, the delimiter is ambiguous, column names repeat, or a row has
             too few or too many values.
     """
-    if not text.strip():
+    if data.isspace() or not data:
         raise ValueError(f"{path} is empty: expected a header and rows")
     if delimiter is not None and (len(delimiter) != 1 or not delimiter.isascii()):
         raise ValueError(f"delimiter={delimiter!r}: expected one ASCII character")
-    if delimiter is None and (line := _EXCEL_LINE.match(text)):
-        delimiter, text = line[1], text[line.end() :]
+    if delimiter is None and (line := _EXCEL_LINE.match(data)):
+        delimiter, data = line[1].decode(), data[line.end() :]
     if delimiter is None:
-        delimiter = _sniffed(text, path, suffix)
-    # A row has to fit into one block, and rows are numbered by one thread only.
-    data = text.encode()
+        delimiter = _sniffed(data, path, suffix)
     parsed = None
     if delimiter == "\t":
         parsed = _parsed(data, delimiter, quotes=False, names=names)
@@ -83,13 +82,13 @@ def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | No
         bad.append((row.number or 0, row.expected_columns, row.actual_columns))
         return "skip"
 
-    def read(columns: Sequence[str]) -> "pyarrow.Table":
+    def read(block_size: int) -> "pyarrow.Table":
         bad.clear()
         return csv.read_csv(
             pyarrow.BufferReader(data),
             read_options=csv.ReadOptions(
-                use_threads=False,
-                block_size=min(max(len(data) + 1, 1 << 16), 2**31 - 1),
+                use_threads=False,  # several threads do not number the rows
+                block_size=block_size,
                 column_names=None if names is None else list(names),
             ),
             parse_options=csv.ParseOptions(
@@ -105,7 +104,12 @@ def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | No
         )
 
     columns = names if names is not None else _header(data, delimiter, quotes)
-    return _Parsed(read(columns), bad)
+    try:
+        return _Parsed(read(_BLOCK_BYTES), bad)
+    except pyarrow.ArrowInvalid:  # a row has to fit into one block
+        if len(data) <= _BLOCK_BYTES:
+            raise
+    return _Parsed(read(min(len(data) + 1, 2**31 - 1)), bad)
 
 
 def _header(data: bytes, delimiter: str, quotes: bool) -> list[str]:
@@ -113,20 +117,21 @@ def _header(data: bytes, delimiter: str, quotes: bool) -> list[str]:
     import csv
     import io
 
-    first = _first_record(data.decode())
+    first = _first_record(data)
     if not quotes:
         return first.rstrip("\r\n").split(delimiter)
     return next(csv.reader(io.StringIO(first, newline=""), delimiter=delimiter), [])
 
 
-def _first_record(text: str) -> str:
+def _first_record(data: bytes) -> str:
     """Return the text up to the first line end outside quotes."""
-    inside = False
-    for place, letter in enumerate(text.lstrip("\r\n")):
+    inside, data = False, data[: len(data) - len(data.lstrip(b"\r\n")) + _HEAD_BYTES]
+    text = data.lstrip(b"\r\n").decode(errors="ignore")
+    for place, letter in enumerate(text):
         if letter == '"':
             inside = not inside
         elif letter in "\r\n" and not inside:
-            return text.lstrip("\r\n")[:place]
+            return text[:place]
     return text
 
 
@@ -139,15 +144,15 @@ def _has_bare_quotes(table: "pyarrow.Table") -> bool:
     return False
 
 
-def _sniffed(text: str, path: Path, suffix: str) -> str:
-    header = re.sub(r'"[^"]*"', "", _first_record(text))
+def _sniffed(data: bytes, path: Path, suffix: str) -> str:
+    header = re.sub(r'"[^"]*"', "", _first_record(data))
     if "\t" in header and suffix not in (".csv",):
         return "\t"
     found = {letter for letter in header if not letter.isalnum() and letter.isascii()} - _IN_NAMES
     usual = [letter for letter in _USUAL if letter in found]
     others = sorted(found - set(_USUAL))
     for group in (usual, others, [" "] if " " in header else []):
-        fitting = [letter for letter in group if _fits(text, letter)]
+        fitting = [letter for letter in group if _fits(data, letter)]
         if len(fitting) > 1:
             raise ValueError(
                 f"{path}: the delimiter is ambiguous: expected delimiter=CHARACTER; it could be "
@@ -159,12 +164,13 @@ def _sniffed(text: str, path: Path, suffix: str) -> str:
     return usual[0] if usual else _NO_DELIMITER
 
 
-def _fits(text: str, delimiter: str) -> bool:
+def _fits(data: bytes, delimiter: str) -> bool:
     """Return whether the first rows have equally many columns, at least two."""
-    size = _HEAD_CHARACTERS
+    size = _HEAD_BYTES
     while True:
-        cut = size < len(text)
-        parsed = _parsed(text[:size].encode(), delimiter, quotes=True, names=None)
+        cut = size < len(data)
+        head = data[:size].decode(errors="ignore").encode()
+        parsed = _parsed(head, delimiter, quotes=True, names=None)
         if cut and parsed.table.num_rows + len(parsed.bad) < 2:
             size *= 8
             continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.tables.compression import PACKED_SUFFIXES, read_unpacked
 from lightning_plugins.datamodules.tables.delimited import read_delimited
-from lightning_plugins.datamodules.tables.encodings import decoded
+from lightning_plugins.datamodules.tables.encodings import as_utf8, decoded
 from lightning_plugins.datamodules.tables.records import read_records
 from lightning_plugins.optional_packages import requires
 
@@ -73,7 +73,8 @@ def read_table(
             if _is_json(inner, data, delimiter, names):
                 return read_records(decoded(data, file, encoding))
             suffix = PurePath(inner).suffix.lower()
-            return read_delimited(decoded(data, file, encoding), file, suffix, delimiter, names)
+            data = as_utf8(data, file, encoding)
+            return read_delimited(data, file, suffix, delimiter, names)
         except pyarrow.ArrowException as error:
             raise ValueError(f"{file} cannot be read: {error}") from error
 

@@ -20,20 +20,18 @@ class Role:
     Attributes:
         name: Name of the role, which is also the first column name that is looked for.
         known_as: Other column names for it; upper case and punctuation do not matter.
-        fits: Whether the values of a column can have this role; None accepts every column.
+        fits: Whether the values of a column with such a name can have this role; None accepts every
+            column. The role's own name is always accepted.
         required: Whether a table without this role is refused.
-        by_content: Whether the only column that ``fits`` is taken if no name matches.
+        by_content: What the values must be for a column without a known name; the role is taken by
+            the only such column. None never takes a column by its content alone.
     """
 
     name: str
     known_as: tuple[str, ...] = ()
     fits: Callable[["pandas.Series"], bool] | None = None
     required: bool = False
-    by_content: bool = False
-
-    def accepts(self, column: "pandas.Series") -> bool:
-        """Return whether the values of ``column`` can have this role."""
-        return self.fits is None or self.fits(column)
+    by_content: Callable[["pandas.Series"], bool] | None = None
 
 
 def find_columns(
@@ -104,18 +102,11 @@ def describe_columns(table: "pandas.DataFrame", found: Mapping[str, str]) -> str
 
 
 def _named(table: "pandas.DataFrame", role: Role, free: Sequence[str]) -> list[str]:
-    """Return the columns whose name and values fit; the role's own name excludes the others."""
-    own = [name for name in free if _plain(name) == _plain(role.name)]
-    others = [name for name in free if _plain(name) in map(_plain, role.known_as)]
-    for group in (own, others):
-        fitting = [
-            name
-            for name in group
-            if not is_missing(table[name]).all() and role.accepts(table[name])
-        ]
-        if fitting:
-            return fitting
-    return []
+    """Return the column of the role's own name, or else those whose name and values fit."""
+    filled = [name for name in free if not is_missing(table[name]).all()]
+    own = [name for name in filled if _plain(name) == _plain(role.name)]
+    known = [name for name in filled if _plain(name) in map(_plain, role.known_as)]
+    return own or [name for name in known if role.fits is None or role.fits(table[name])]
 
 
 def _refuse_two_roles(
@@ -147,8 +138,11 @@ def _by_content(
     source: str,
 ) -> list[str]:
     unused = [name for name in free if name not in found.values()]
+    test = role.by_content or role.fits
     fitting = [
-        name for name in unused if role.accepts(table[name]) and not is_missing(table[name]).all()
+        name
+        for name in unused
+        if not is_missing(table[name]).all() and (not test or test(table[name]))
     ]
     if role.by_content and len(fitting) == 1:
         return fitting

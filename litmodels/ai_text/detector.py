@@ -255,8 +255,12 @@ class AITextDetector(CheckedLoading, LightningModule):
         self.test_scores.finish(self)
 
     def predict_step(self, batch: Batch | list[str], batch_idx: int) -> list[Scan]:
-        """Return the scans of a batch, with or without labels."""
-        return self.scan(batch["text"] if isinstance(batch, dict) else batch)
+        """Return the scans of a batch, with or without labels and ids."""
+        if not isinstance(batch, dict):
+            return self.scan(batch)
+        scans = self.scan(batch["text"])
+        ids = batch.get("id", [None] * len(scans))
+        return [scan._replace(id=name) for scan, name in zip(scans, ids, strict=True)]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and its scheduler with the right interval."""

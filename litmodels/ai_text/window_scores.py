@@ -116,12 +116,14 @@ class Scan(NamedTuple):
         score: Probability that AI wrote it.
         thresholds: Scores that at most 1 % and 5 % of the human validation texts exceeded.
         windows: Its windows, in the order of the text.
+        id: The user's id of the text; None if there is none.
     """
 
     text: str
     score: float
     thresholds: tuple[float, float]
     windows: tuple[ScannedWindow, ...]
+    id: str | None = None
 
     @property
     def verdict(self) -> str:
@@ -136,6 +138,7 @@ class Scan(NamedTuple):
     def as_record(self) -> dict[str, object]:
         """Return the scan without its text as plain data, for JSON."""
         return {
+            **({} if self.id is None else {"id": self.id}),
             "score": self.score,
             "verdict": self.verdict,
             "thresholds": [x if math.isfinite(x) else None for x in self.thresholds],
@@ -144,7 +147,8 @@ class Scan(NamedTuple):
 
     def __str__(self) -> str:
         """Return the verdict, and a line with a bar for each window."""
-        lines = [f"score {self.score:.3f}: {self.verdict}"]
+        name = "" if self.id in (None, "-") else f"{self.id}: "
+        lines = [f"{name}score {self.score:.3f}: {self.verdict}"]
         for window in self.windows:
             bar = "█" * round(_BAR_WIDTH * window.score)
             excerpt = " ".join(self.text[window.start : window.end].split())

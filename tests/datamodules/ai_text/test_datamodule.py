@@ -9,8 +9,8 @@ from lightning.pytorch import Trainer
 from marker_corpus import write_marker_corpus
 
 from lightning_plugins.datamodules import AITextDataModule
-from lightning_plugins.datamodules.ai_text.datamodule import given_texts
 from lightning_plugins.datamodules.ai_text.dataset_readers import hub_samples, read_samples
+from lightning_plugins.datamodules.ai_text.given_texts import given_texts
 from lightning_plugins.datamodules.ai_text.splits import cleaned, leak_report, split_by_source
 from lightning_plugins.datamodules.ai_text.text_sample import Sample
 
@@ -179,7 +179,7 @@ def test_a_text_may_contain_line_separators_that_json_does_not_escape(tmp_path, 
     line = json.dumps({"text": text, "label": 0}, ensure_ascii=False)
     (tmp_path / "x.jsonl").write_text(f"{line}\r\n{line}\n", "utf-8")
     assert [sample.text for sample in read_samples(tmp_path / "x.jsonl")] == [text, text]
-    assert given_texts(str(tmp_path / "x.jsonl")) == [text, text]
+    assert given_texts(str(tmp_path / "x.jsonl")) == [("1", text), ("2", text)]
 
 
 def test_hc3_and_raid_are_loaded_with_datasets(monkeypatch):
@@ -216,10 +216,10 @@ def test_hc3_and_raid_are_loaded_with_datasets(monkeypatch):
     ("name", "content", "message"),
     [
         ("a.jsonl", '{"text": "x"}', "no label"),
-        ("a.jsonl", '{"label": 1}', "no text"),
-        ("a.jsonl", "{", "JSONDecodeError"),
-        ("a.json", '{"original": ["a"], "sampled": []}', "shorter"),
-        ("a.json", '{"original": ["a"]}', "KeyError: 'sampled'"),
+        ("a.jsonl", '{"label": 1}', "no column is named as the text"),
+        ("a.jsonl", "{", "not JSON"),
+        ("a.json", '{"original": ["a"], "sampled": []}', "different lengths"),
+        ("a.json", '{"original": ["a"]}', "no column is named as the text"),
     ],
 )
 def test_the_error_names_a_file_of_an_unknown_format(tmp_path, name, content, message):
@@ -232,7 +232,7 @@ def test_the_error_names_a_file_of_an_unknown_format(tmp_path, name, content, me
 def test_the_error_names_a_missing_path(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         AITextDataModule(str(tmp_path / "nowhere")).setup()
-    with pytest.raises(ValueError, match=r"has no \.jsonl"):
+    with pytest.raises(ValueError, match="has no table"):
         AITextDataModule(str(tmp_path)).setup()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         given_texts(str(tmp_path / "nowhere"))
@@ -242,11 +242,11 @@ def test_texts_to_predict_come_from_a_file_or_standard_input(tmp_path, monkeypat
     (tmp_path / "a.txt").write_text("a whole\n\ntext")
     (tmp_path / "a.jsonl").write_text('{"text": "one"}\n\n{"text": "two"}\n')
     (tmp_path / "a.csv").write_text('text\n"one\ntext"\n')
-    assert given_texts(str(tmp_path / "a.txt")) == ["a whole\n\ntext"]
-    assert given_texts(str(tmp_path / "a.jsonl")) == ["one", "two"]
-    assert given_texts(str(tmp_path / "a.csv")) == ["one\ntext"]
+    assert given_texts(str(tmp_path / "a.txt")) == [("a.txt", "a whole\n\ntext")]
+    assert given_texts(str(tmp_path / "a.jsonl")) == [("1", "one"), ("2", "two")]
+    assert given_texts(str(tmp_path / "a.csv")) == [("1", "one\ntext")]
     monkeypatch.setattr("sys.stdin", io.StringIO("from a pipe"))
-    assert given_texts("-") == ["from a pipe"]
+    assert given_texts("-") == [("-", "from a pipe")]
     (tmp_path / "empty.txt").write_text(" \n")
     with pytest.raises(ValueError, match="contains no text"):
         given_texts(str(tmp_path / "empty.txt"))
@@ -254,7 +254,8 @@ def test_texts_to_predict_come_from_a_file_or_standard_input(tmp_path, monkeypat
     data.trainer = Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     data.prepare_data()
     data.setup("predict")
-    assert [batch["text"] for batch in data.predict_dataloader()] == [["one"], ["two"]]
+    batches = list(data.predict_dataloader())
+    assert batches == [{"text": ["one"], "id": ["1"]}, {"text": ["two"], "id": ["2"]}]
 
 
 @pytest.mark.parametrize(

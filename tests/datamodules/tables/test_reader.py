@@ -99,6 +99,12 @@ def test_values_of_text_formats_stay_strings_of_any_length(tmp_path):
         ["1e5", " 1,0 ", ""],
         ["True", "2020-01-01", "nan"],
     ]
+    rows = "".join(f'{n},"{long}{long}",x\n' for n in range(10))
+    (tmp_path / "b.csv").write_text(f"id,x,y\n{rows}10,short\n")
+    with pytest.raises(ValueError, match="row 11 has 2 values in 3 columns"):
+        read_table(tmp_path / "b.csv")  # larger than a block of the parser
+    (tmp_path / "c.csv").write_text(f'id,x\n1,"{long * 12}"\n')
+    assert read_table(tmp_path / "c.csv")["x"][0] == long * 12
     (tmp_path / "a.jsonl").write_text('{"id": "007", "n": 12345678901234567890}\n{"id": "8"}\n')
     table = read_table(tmp_path / "a.jsonl")
     assert table["id"].tolist() == ["007", "8"]

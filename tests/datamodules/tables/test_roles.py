@@ -24,9 +24,13 @@ def is_many(column):
     return column.nunique() > 3
 
 
+def is_long(column):
+    return column.str.len().mean() > 3
+
+
 ROLES = [
     Role("user", ("uid", "user_id"), required=True),
-    Role("text", ("document", "body"), lambda c: c.str.len().mean() > 3, True, by_content=True),
+    Role("text", ("document", "body"), is_long, True, by_content=is_long),
     Role("domain", ("source",), is_few),
     Role("group", ("source",), is_many),
 ]

@@ -1,0 +1,152 @@
+"""The roles that columns of a table of texts may have."""
+
+from typing import TYPE_CHECKING
+
+from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_label, plain
+from lightning_plugins.datamodules.tables import Role, is_missing, missing_rows
+
+if TYPE_CHECKING:
+    import pandas
+
+_MOST_DOMAINS = 30
+_LEAST_ROWS_OF_A_DOMAIN = 8
+_MOST_ROWS_OF_A_GROUP = 20
+
+
+def is_text(column: "pandas.Series") -> bool:
+    """Return whether most values are strings that are not numbers, or lists of strings."""
+    values = column[~is_missing(column)].head(200)
+    return (
+        not values.empty
+        and sum(
+            isinstance(value, str) and not plain(value).lstrip("-").isdecimal() for value in values
+        )
+        > len(values) / 2
+    )
+
+
+def is_prose(column: "pandas.Series") -> bool:
+    """Return whether the values are texts of several words, and mostly different."""
+    values = [value for value in column.head(500) if isinstance(value, str)]
+    words = sum(len(value.split()) for value in values)
+    return bool(values) and words >= 8 * len(values) and len(set(values)) > len(values) / 2
+
+
+def is_domain(column: "pandas.Series") -> bool:
+    """Return whether a few values stand in many rows each, and none of them is ``human``."""
+    values = _values(column)
+    distinct = len(set(values))
+    stand_often = len(values) >= _LEAST_ROWS_OF_A_DOMAIN * distinct or distinct == 1
+    return distinct <= _MOST_DOMAINS and stand_often and not _names_human(column)
+
+
+def is_group(column: "pandas.Series") -> bool:
+    """Return whether each value stands in a few rows."""
+    values = _values(column)
+    distinct = len(set(values))
+    stand_rarely = len(values) <= _MOST_ROWS_OF_A_GROUP * distinct and distinct > 1
+    return stand_rarely and not _names_human(column)
+
+
+def is_generator(column: "pandas.Series") -> bool:
+    """Return whether the values are names, one of them ``human``."""
+    return is_label(column) and _names_human(column)
+
+
+def _names_human(column: "pandas.Series") -> bool:
+    return any(plain(value) in HUMAN_NAMES for value in set(_values(column)))
+
+
+def _values(column: "pandas.Series") -> list[str]:
+    return [str(value) for value in column[~is_missing(column)]]
+
+
+def is_list_or_text(column: "pandas.Series") -> bool:
+    """Return whether the values are texts, or lists of texts as in HC3."""
+    missing = set(missing_rows(column))
+    values = [value for row, value in enumerate(column.head(200), 1) if row not in missing]
+    return (
+        bool(values)
+        and all(not isinstance(v, (int, float)) for v in values)
+        and (is_text(column) or not all(isinstance(value, str) for value in values))
+    )
+
+
+TEXT = Role(
+    "text",
+    (
+        "generation",
+        "document",
+        "content",
+        "body",
+        "essay",
+        "article",
+        "passage",
+        "answer",
+        "response",
+        "completion",
+        "output",
+        "abstract",
+        "sentence",
+    ),
+    is_text,
+    required=True,
+    by_content=is_prose,
+)
+ID = Role("id", ("uid", "uuid", "textid", "docid", "documentid", "rowid", "index"))
+LABEL = Role(
+    "label",
+    (
+        "labels",
+        "class",
+        "target",
+        "isai",
+        "ai",
+        "generated",
+        "isgenerated",
+        "machine",
+        "ismachine",
+        "fake",
+        "isfake",
+        "human",
+        "ishuman",
+    ),
+    is_label,
+)
+GENERATOR = Role("generator", ("model", "llm", "modelname", "generatedby"), is_label)
+WRITER = Role("writer", ("source", "src", "author"), is_generator)
+"""A column such as ``source`` whose values are generators and ``human``."""
+DOMAIN = Role(
+    "domain", ("source", "src", "genre", "topic", "category", "dataset", "subset"), is_domain
+)
+GROUP = Role(
+    "group", ("source", "src", "sourceid", "groupid", "pairid", "promptid", "questionid"), is_group
+)
+PROMPT = Role("prompt", ("question", "instruction", "title"), is_group)
+ATTACK = Role("attack")
+ROLES = (TEXT, ID, LABEL, GENERATOR, WRITER, DOMAIN, GROUP, PROMPT, ATTACK)
+"""Roles of a table with one text per row."""
+
+HUMAN_TEXT = Role(
+    "human_text",
+    ("human", "original", "humananswers", "humananswer", "humanresponse", "humanwritten"),
+    is_list_or_text,
+)
+AI_TEXT = Role(
+    "ai_text",
+    (
+        "ai",
+        "machinetext",
+        "sampled",
+        "chatgptanswers",
+        "chatgptanswer",
+        "generatedtext",
+        "machine",
+        "aianswers",
+        "airesponse",
+        "llmtext",
+    ),
+    is_list_or_text,
+)
+PAIR_ROLES = (HUMAN_TEXT, AI_TEXT, ID, GENERATOR, DOMAIN, GROUP, PROMPT)
+"""Roles of a table with a human text and an AI text per row."""

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_label, plain
+from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_label, plain, plain_name
 from lightning_plugins.datamodules.tables import Role, is_missing, missing_rows
 
 if TYPE_CHECKING:
@@ -44,8 +44,9 @@ def is_group(column: "pandas.Series") -> bool:
     """Return whether each value stands in a few rows."""
     values = _values(column)
     distinct = len(set(values))
-    stand_rarely = len(values) <= _MOST_ROWS_OF_A_GROUP * distinct and distinct > 1
-    return stand_rarely and not _names_human(column)
+    stand_rarely = len(values) <= _MOST_ROWS_OF_A_GROUP * distinct
+    one_domain = distinct == 1 and plain_name(column.name) in ("source", "src")
+    return stand_rarely and not one_domain and not _names_human(column)
 
 
 def is_generator(column: "pandas.Series") -> bool:

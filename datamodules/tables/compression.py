@@ -7,18 +7,19 @@ import lzma
 import zipfile
 import zlib
 from pathlib import Path, PurePath
+from typing import Any
+
+from lightning_plugins.inputs import LimitError, decompressed
 
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".zip")
 _ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
-MAX_UNPACKED_BYTES = 8 * 2**30
-"""Size after unpacking at which reading stops, against archives that unpack to huge files."""
 
 
 def read_unpacked(path: Path) -> tuple[bytes, str]:
     """Return the bytes of a file after unpacking, and its name without the packing's suffix.
 
     Raises:
-        ValueError: The archive is damaged, is larger than ``MAX_UNPACKED_BYTES``, or does not
+        ValueError: The archive is damaged, unpacks to more than a limit, or does not
             contain exactly one file.
     """
     data = path.read_bytes()
@@ -39,6 +40,8 @@ def read_unpacked(path: Path) -> tuple[bytes, str]:
             return _limited(pyarrow.CompressedInputStream(reader, "zstd"), path), name
         if data.startswith(_ZIP):
             return _only_member(data, path)
+    except LimitError:
+        raise
     except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile) as error:
         raise ValueError(f"{path} is a damaged archive: {error}") from error
     return data, name
@@ -59,11 +62,5 @@ def _only_member(data: bytes, path: Path) -> tuple[bytes, str]:
             return _limited(member, path), PurePath(names[0]).name
 
 
-def _limited(stream: "io.IOBase | zipfile.ZipExtFile", path: Path) -> bytes:
-    parts, size = [], 0
-    while part := stream.read(1 << 22):  # type: ignore[union-attr]
-        parts.append(part)
-        size += len(part)
-        if size > MAX_UNPACKED_BYTES:
-            raise ValueError(f"{path} unpacks to more than {MAX_UNPACKED_BYTES / 2**30:.0f} GiB")
-    return b"".join(parts)
+def _limited(stream: Any, path: Path) -> bytes:
+    return decompressed(stream, path).read()

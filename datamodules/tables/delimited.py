@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_plugins.inputs.limits import require
+
 if TYPE_CHECKING:
     import pandas
     import pyarrow
@@ -69,7 +71,24 @@ def read_delimited(
     repeated = [name for name, count in Counter(parsed.table.column_names).items() if count > 1]
     if repeated:
         raise ValueError(f"{path} has several columns named {repeated[0]!r}")
+    check_columns(parsed.table, path)
     return parsed.table.to_pandas()
+
+
+def check_columns(table: "pyarrow.Table", path: Path) -> None:
+    """Check the lengths of the strings in a table, and its size.
+
+    Raises:
+        LimitError: A cell or the table exceeds its limit.
+    """
+    import pyarrow
+    from pyarrow import compute
+
+    for column in table.columns:
+        if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+            longest = compute.max(compute.utf8_length(column)).as_py()
+            require("cell_characters", longest or 0, str(path))
+    require("table_bytes", table.nbytes, str(path))
 
 
 def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | None) -> _Parsed:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.tables.compression import PACKED_SUFFIXES, read_unpacked
-from lightning_plugins.datamodules.tables.delimited import read_delimited
+from lightning_plugins.datamodules.tables.delimited import check_columns, read_delimited
 from lightning_plugins.datamodules.tables.encodings import as_utf8, decoded
 from lightning_plugins.datamodules.tables.records import read_records
+from lightning_plugins.inputs import check_rows
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -54,8 +55,9 @@ def read_table(
     Raises:
         FileNotFoundError: The file does not exist.
         ImportError: pandas or pyarrow is not installed.
-        ValueError: The encoding or the delimiter is ambiguous, or the content is not a table. The
-            message names the file, and the row where one is concerned.
+        ValueError: The encoding or the delimiter is ambiguous, the content is not a table, or it
+            exceeds a limit of :mod:`lightning_plugins.inputs`. The message names the file, and the
+            row where one is concerned.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -66,7 +68,7 @@ def read_table(
     with file_error_context(file):
         data, inner = read_unpacked(file)
         if data[:4] == b"PAR1":
-            return _read_parquet(data)
+            return _read_parquet(data, file)
         if data[:6] == b"ARROW1" or PurePath(inner).suffix.lower() in _PARQUET:
             raise ValueError(f"{file} is not a Parquet file: save it as Parquet, CSV or JSON")
         try:
@@ -97,12 +99,15 @@ def _is_json(name: str, data: bytes, delimiter: str | None, names: Sequence[str]
     return start[:1] in (b"{", b"[")
 
 
-def _read_parquet(data: bytes) -> "pandas.DataFrame":
+def _read_parquet(data: bytes, path: Path) -> "pandas.DataFrame":
     import pyarrow
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(pyarrow.BufferReader(data))
+        file = parquet.ParquetFile(pyarrow.BufferReader(data))
+        check_rows(file.metadata.num_rows, path)
+        table = file.read()
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"not a complete Parquet file: {error}") from error
+    check_columns(table, path)
     return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)

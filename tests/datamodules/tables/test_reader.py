@@ -103,12 +103,25 @@ def test_values_of_text_formats_stay_strings_of_any_length(tmp_path):
     (tmp_path / "b.csv").write_text(f"id,x,y\n{rows}10,short\n")
     with pytest.raises(ValueError, match="row 11 has 2 values in 3 columns"):
         read_table(tmp_path / "b.csv")  # larger than a block of the parser
-    (tmp_path / "c.csv").write_text(f'id,x\n1,"{long * 12}"\n')
-    assert read_table(tmp_path / "c.csv")["x"][0] == long * 12
+    (tmp_path / "c.csv").write_text(f'id,x\n1,"{"é" * 3_000_000}"\n', "utf-8")
+    assert read_table(tmp_path / "c.csv")["x"][0] == "é" * 3_000_000
     (tmp_path / "a.jsonl").write_text('{"id": "007", "n": 12345678901234567890}\n{"id": "8"}\n')
     table = read_table(tmp_path / "a.jsonl")
     assert table["id"].tolist() == ["007", "8"]
     assert table["n"][0] == 12345678901234567890
+
+
+def test_tables_beyond_the_limits_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text(f"id,x\n1,{'x' * 2000}\n")
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress((tmp_path / "a.csv").read_bytes() * 50))
+    rows = pyarrow.table({"x": ["y"] * 20_000})
+    parquet.write_table(rows, tmp_path / "a.parquet")
+    monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_CELL_CHARACTERS", "1999")
+    monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_TABLE_BYTES", "99000")
+    monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_TABLE_ROWS", "19999")
+    for name, error in (("a.csv", "CELL"), ("a.csv.gz", "TABLE_BYTES"), ("a.parquet", "ROWS")):
+        with pytest.raises(ValueError, match=f"{name}.*LIGHTNING_PLUGINS_MAX_.*{error}"):
+            read_table(tmp_path / name)
 
 
 def test_tables_with_tabs_may_have_quotes_that_do_not_enclose(tmp_path):

@@ -403,3 +403,16 @@ def data_share(trainer: Trainer | None) -> tuple[int, int]:
         return trainer.global_rank, trainer.world_size
     data_parallel = mesh["data_parallel"]
     return data_parallel.get_local_rank(), data_parallel.size()
+
+
+def request_stop(trainer: Trainer) -> None:
+    """End training after the current batch, on all ranks, as after a SIGTERM.
+
+    The Trainer raises a ``SIGTERMException``. Without the private interface, a public
+    ``should_stop`` ends the run, after the validation and the hooks of an ordinary end.
+    """
+    connector = getattr(trainer, "_signal_connector", None)
+    if connector is None:
+        trainer.should_stop = True
+    else:
+        connector.received_sigterm = True

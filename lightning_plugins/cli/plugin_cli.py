@@ -1,13 +1,16 @@
 """The mixin for LightningCLI, and the command line of this package."""
 
+import argparse
 import functools
 import importlib
 import logging
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -17,16 +20,23 @@ from jsonargparse import get_loader, set_loader
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_plugins._lazy import load_exports
+from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.checkpoints import checked_hyperparameters, is_url, keep_local_copy
+from lightning_plugins.cli.continuation import HELP, Command, checkpoint_step, read_command
+from lightning_plugins.cli.interruption import Interruption, report_interruption
+from lightning_plugins.cli.run_record import RunRecord, continue_metrics
 from lightning_plugins.current_folder import strings_in, typed_modules
 from lightning_plugins.errors import user_errors_in_one_line
 from lightning_plugins.inputs import check_yaml
 from lightning_plugins.optimizers.configuration import configure_optimizers, scheduler_config
-from lightning_plugins.recipes import load_recipe
+from lightning_plugins.recipes.loading import load_with_places, read_file, with_recipe
+from lightning_plugins.recipes.sources import plain, read_mapping
 
 # jsonargparse finds a class by its bare name (`--model ImageClassifier`) once it is imported.
 load_exports(
@@ -53,14 +63,22 @@ class PluginCLIMixin:
       command line: ``--model my_package.MyModel``. Nothing else is imported from it.
     - A checkpoint, also from a URL, is read as tensors and plain data. It cannot name files,
       classes, servers or variables.
+    - ``fit --resume last|FOLDER|CHECKPOINT`` continues a run in its folder, and ``validate``,
+      ``test`` and ``predict`` evaluate one with ``--run last|FOLDER``; its configuration is reused.
+    - A run that receives Ctrl-C or SIGTERM saves a checkpoint that resumes exactly.
+    - ``validate``, ``test`` and ``predict`` refuse a model without a checkpoint, unless
+      ``--untrained`` is given or the model's class has ``requires_training = False``.
     """
 
     trainer: Trainer
     model: LightningModule
     subclass_mode_model: bool
     _model_class: Any
+    command: Command | None = None
+    interruption: Interruption | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("save_config_callback", RunRecord)
         kwargs["save_config_kwargs"] = {
             "overwrite": True,
             **(kwargs.get("save_config_kwargs") or {}),
@@ -73,11 +91,21 @@ class PluginCLIMixin:
             args = sys.argv[1:]
         with _bounded_yaml():
             if isinstance(args, list):
+                args = self._of_run(args)
                 typed_modules().add(part for arg in args for part in (arg, arg.partition("=")[2]))
                 self.config = parser.parse_args(with_recipes(args))
             else:
                 self.config = parser.parse_object(args)
         self._check_checkpoint(parser)
+
+    def _of_run(self, args: list[str]) -> list[str]:
+        """Return the arguments with those of the run that they continue or evaluate."""
+        if not args or args[0] not in self.subcommands():  # type: ignore[attr-defined]
+            return args
+        self.command = read_command(args, lambda config: plain(config_tree(config)))
+        for note in self.command.notes:
+            rank_zero_only(print)(note, flush=True)
+        return self.command.arguments
 
     def _check_checkpoint(self, parser: LightningArgumentParser) -> None:
         """Check the checkpoint and copy its hyperparameters into the configuration."""
@@ -93,7 +121,7 @@ class PluginCLIMixin:
             self._checkpoint = str(keep_local_copy(source, self._downloads.name))
         model = options.get("model")
         stored = checked_hyperparameters(self._checkpoint, model, self._model_class, source)
-        if stored:
+        if stored and not (self.command and self.command.run):  # whose configuration is saved
             if self.subclass_mode_model:
                 stored = {"class_path": model["class_path"], "dict_kwargs": stored}
             self.config = parser.parse_object({subcommand: {"model": stored}}, self.config)
@@ -114,14 +142,68 @@ class PluginCLIMixin:
         if not hasattr(options, "keys"):
             raise ValueError(f"trainer={options!r}: expected a mapping of Trainer options")
         trainer: Trainer = super().instantiate_trainer(**kwargs)  # type: ignore[misc]
+        for callback in callbacks_of(trainer):
+            if isinstance(callback, RunRecord) and self.command is not None:
+                callback.recipe = self.command.recipe
         return trainer
 
     def before_fit(self) -> None:
-        """Call every plugin's ``check(trainer)``, which raises for an unsupported Trainer."""
+        """Call every plugin's ``check(trainer)``, and prepare for an interruption.
+
+        Raises:
+            ValueError: A plugin does not support this Trainer.
+        """
         for plugin in (*self.trainer.callbacks, self.trainer.strategy):  # type: ignore[attr-defined]
             check = getattr(plugin, "check", None)
             if callable(check):
                 check(self.trainer)
+        add_replica_check(self.trainer)
+        if self.trainer.checkpoint_callbacks:
+            self.interruption = Interruption()
+            callbacks_of(self.trainer).append(self.interruption)
+        if self.command is not None and self.command.run is not None:
+            path = self.config_init.fit.ckpt_path  # type: ignore[attr-defined]
+            warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
+            continue_metrics(self.trainer, checkpoint_step(path) if path else 0)
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train; after an interruption, print the command that continues and exit."""
+        try:
+            self.trainer.fit(model, **kwargs)
+        except (SystemExit, KeyboardInterrupt):
+            if self.interruption is None or self.interruption.signal is None:
+                raise
+            report_interruption(self.interruption)
+            raise SystemExit(128 + self.interruption.signal) from None
+
+    def before_validate(self) -> None:
+        """Refuse to evaluate untrained weights."""
+        self._refuse_untrained_weights("validate")
+
+    def before_test(self) -> None:
+        """Refuse to evaluate untrained weights."""
+        self._refuse_untrained_weights("test")
+
+    def before_predict(self) -> None:
+        """Refuse to predict with untrained weights."""
+        self._refuse_untrained_weights("predict")
+
+    def _refuse_untrained_weights(self, subcommand: str) -> None:
+        allowed = self.command is not None and self.command.untrained
+        has_checkpoint = self.config_init[subcommand].get("ckpt_path")  # type: ignore[attr-defined]
+        if has_checkpoint or allowed or not getattr(self.model, "requires_training", True):
+            return
+        raise ValueError(
+            f"{subcommand} without a checkpoint would use untrained weights: add --run last|FOLDER "
+            "or --ckpt_path FILE, or --untrained to use the initial weights"
+        )
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> Any:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)  # type: ignore[misc]
+        # Shown by --help; `read_command` replaces them before the parser runs.
+        for name, text in HELP[subcommand].items():
+            parser.add_argument(name, default=argparse.SUPPRESS, help=text)
+        return parser
 
     @staticmethod
     def configure_optimizers(
@@ -246,9 +328,30 @@ def with_recipes(arguments: list[str]) -> list[str]:
 
 
 def _contents(config: str) -> str:
-    if os.path.isfile(config) or "\n" in config or ":" in config:
+    tree = config_tree(config)
+    is_given_to_the_parser = os.path.isfile(config) or "\n" in config or ":" in config
+    if is_given_to_the_parser and "recipe" not in _own_keys(config):
         return config
-    return yaml.safe_dump(load_recipe(config), sort_keys=False)
+    return yaml.safe_dump(plain(tree), sort_keys=False)
+
+
+def config_tree(config: str) -> dict[str, Any]:
+    """Return the configuration of a ``--config`` value: a recipe, a file or YAML, with places.
+
+    Raises:
+        ValueError: There is no such recipe or file, or it is invalid.
+    """
+    if os.path.isfile(config):
+        return read_file(config)
+    if "\n" in config or ":" in config:
+        return with_recipe(read_mapping(config, "--config"))
+    return load_with_places(config)
+
+
+def _own_keys(config: str) -> dict[str, Any]:
+    if os.path.isfile(config):
+        return read_mapping(Path(config).read_text("utf-8-sig"), config)
+    return read_mapping(config, "--config")
 
 
 def _factory(init: Any) -> functools.partial:

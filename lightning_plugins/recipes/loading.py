@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+from lightning_plugins.inputs.messages import quoted
+from lightning_plugins.recipes.sources import place_of, plain, read_mapping
 
 _FOLDER = Path(__file__).parent
 _OVERLAYS = "overlays"
@@ -37,11 +38,49 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         ValueError: If a recipe or overlay does not exist; suggests similar names.
     """
+    config: dict[str, Any] = plain(load_with_places(name))
+    return config
+
+
+def load_with_places(name: str) -> dict[str, Any]:
+    """Return the merged configuration with the place of each value; see :func:`load_recipe`."""
     base, *overlays = name.split("+")
     config = _load(base, f"{base}.yaml", is_overlay=False)
     for overlay in overlays:
         config = merge(config, _load(overlay, f"{_OVERLAYS}/{overlay}.yaml", is_overlay=True))
     return config
+
+
+def read_file(path: str | Path, name: str | None = None) -> dict[str, Any]:
+    """Return the configuration of a YAML file, merged with the recipe that it starts from.
+
+    Args:
+        path: The file; its key ``recipe`` names a recipe that its other keys change.
+        name: The name for messages (default: the path).
+
+    Raises:
+        ValueError: The file is not valid, or there is no such recipe.
+    """
+    return with_recipe(read_mapping(_text(Path(path)), name or str(path)))
+
+
+def with_recipe(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with places, merged with the recipe of its key ``recipe``.
+
+    Raises:
+        ValueError: There is no such recipe.
+    """
+    if "recipe" not in config:
+        return config
+    place = place_of(config, ["recipe"])
+    config = dict(config)
+    parent = plain(config.pop("recipe"))
+    if not isinstance(parent, str):
+        raise ValueError(f"{place}: recipe: expected the name of a recipe, got {quoted(parent)}")
+    try:
+        return merge(load_with_places(parent), config)
+    except ValueError as error:
+        raise ValueError(f"{place}: recipe: {error}") from None
 
 
 def merge(base: dict[str, Any], overlay: dict[str, Any]) -> dict[str, Any]:
@@ -78,6 +117,11 @@ def _load(name: str, relative: str, is_overlay: bool) -> dict[str, Any]:
             f"did you mean {' or '.join(near)}?" if near else "see `lightning-plugins recipes list`"
         )
         raise ValueError(f"no {kind} named {name!r}: {hint}")
-    config = yaml.safe_load(path.read_text("utf-8"))
-    parent = config.pop("recipe", None)
-    return config if parent is None else merge(load_recipe(parent), config)
+    return read_file(path, f"+{name}" if is_overlay else name)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: the file is not UTF-8 text") from error

@@ -103,7 +103,11 @@ class InfluencePathPlanner(LightningModule):
     Raises:
         ValueError: An argument is out of range, an evaluator is the backbone, or a network was
             trained on another number of items.
+    Attributes:
+        requires_training: False: it trains its networks itself, so ``predict`` needs no checkpoint.
     """
+
+    requires_training = False
 
     def __init__(
         self,

@@ -1,0 +1,56 @@
+"""A run that is stopped by a signal continues with one command and ends with equal weights."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HARNESS = Path(__file__).parents[1] / "harness"
+DIGITS = [
+    *("--config", "late_sam/digits", "--trainer.max_epochs=4"),
+    *("--trainer.check_val_every_n_epoch=1", "--data.init_args.random_shift=1"),
+    "--model.init_args.dropout=0.2",
+]
+
+
+def differences(folder, repeats, options):
+    path = os.pathsep.join([str(HARNESS), os.environ.get("PYTHONPATH", "")])
+    answer = subprocess.run(
+        [sys.executable, HARNESS / "program_interrupted_runs.py", folder, repeats, *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def test_a_stopped_run_continues_bit_for_bit(tmp_path):
+    assert differences(tmp_path, "1", DIGITS) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_stopped_runs_of_late_sam_continue_bit_for_bit(tmp_path):
+    assert differences(tmp_path, "20", DIGITS) == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_stopped_language_models_continue_bit_for_bit(tmp_path):
+    text = tmp_path / "text"
+    text.mkdir()
+    for part in ("train", "val"):
+        lines = [f"{part} {index}: to be or not to be, that is {index}\n" for index in range(500)]
+        (text / f"{part}.txt").write_text("".join(lines))
+    options = [
+        *("--config", "language_model/tiny", "--trainer.max_steps=60"),
+        *("--trainer.val_check_interval=20", "--trainer.limit_val_batches=2"),
+        *(f"--data.init_args.corpus={text}", f"--data.init_args.data_dir={tmp_path / 'tokens'}"),
+        *("--data.init_args.batch_size=4", "--data.init_args.context_length=64"),
+    ]
+    assert differences(tmp_path / "runs", "20", options) == []

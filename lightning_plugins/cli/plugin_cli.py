@@ -189,6 +189,7 @@ class PluginCLIMixin:
         self._refuse_untrained_weights("predict")
 
     def _refuse_untrained_weights(self, subcommand: str) -> None:
+        warnings.filterwarnings("ignore", "The dirpath has changed")  # to the part for evaluation
         allowed = self.command is not None and self.command.untrained
         has_checkpoint = self.config_init[subcommand].get("ckpt_path")  # type: ignore[attr-defined]
         if has_checkpoint or allowed or not getattr(self.model, "requires_training", True):

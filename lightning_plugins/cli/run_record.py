@@ -30,7 +30,7 @@ class RunRecord(SaveConfigCallback):
         if trainer.is_global_zero:
             name = self.config_filename
             if stage != "fit" and name == CONFIG:
-                name = f"config_{stage}.yaml"
+                name = f"config_{getattr(stage, 'value', stage)}.yaml"
             header = f"# recipe: {self.recipe}\n" if self.recipe else ""
             text = self.parser.dump(self.config, skip_none=False)
             folder.mkdir(parents=True, exist_ok=True)

@@ -24,7 +24,7 @@ def test_a_run_is_evaluated_and_continued_from_its_folder(command, finished_run)
         assert answer.code == 0, answer.err
         assert f"{subcommand} of {finished_run} from" in answer.out
     (row,) = csv.DictReader((finished_run / "test" / "metrics.csv").open())
-    assert float(row["test/acc"]) > 0
+    assert float(row["test/accuracy"]) > 0
     before = (finished_run / "metrics.csv").read_text()
     assert yaml.safe_load((finished_run / "config.yaml").read_text())["model"]
 
@@ -64,7 +64,7 @@ def test_last_is_the_newest_run_of_the_given_recipe(command, finished_run):
     [
         (["fit", "--resume", "last"], "no run in runs, lightning_logs"),
         (["test", "--run", "last"], "no run in runs, lightning_logs"),
-        (["test", "--run", "runs/nope"], "no folder or file 'runs/nope'"),
+        (["test", "--run", "runs/nope"], "no folder or checkpoint 'runs/nope'"),
         (["fit", "--run", "last"], "fit continues a run with --resume"),
         (["test", "--resume", "last"], "evaluate one with --run"),
         (["fit", "--resume"], "--resume requires a value"),

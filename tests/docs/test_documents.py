@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from lightning_plugins.__main__ import main
@@ -52,7 +53,8 @@ class Parsed(BaseException):
 @pytest.fixture
 def parse_only(monkeypatch):
     """Stop every command before it starts; the exception contains the parsed arguments."""
-    from lightning_plugins.cli import PluginCLI
+    from lightning_plugins.cli import PluginCLI, continuation
+    from lightning_plugins.cli.run_folders import Run
 
     parse = argparse.ArgumentParser.parse_args
 
@@ -63,6 +65,17 @@ def parse_only(monkeypatch):
         raise Parsed(cli.config)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+
+    def saved_run(name, roots, recipe):
+        """A finished run of the recipe; of digits if no recipe is given."""
+        folder = Path("runs/run/version_0")
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save({"global_step": 1}, folder / "last.ckpt")
+        config = yaml.safe_dump(load_recipe(recipe or "late_sam/digits"))
+        (folder / "config.yaml").write_text(config)
+        return Run(folder)
+
+    monkeypatch.setattr(continuation, "find_run", saved_run)
     monkeypatch.setattr(PluginCLI, "instantiate_classes", stop)
 
 

@@ -76,8 +76,7 @@ def paper() -> Paper:
         next_steps=(
             "lightning-plugins reproduce ai-text --scale cpu   (3 seeds, every method)",
             "lightning-plugins fit --config ai_text/tiny       (one detector, minutes)",
-            "lightning-plugins predict --config ai_text/tiny --ckpt_path last.ckpt "
-            "--data.predict_path FILE",
+            "lightning-plugins predict --config ai_text/tiny --run last --data.predict_path FILE",
         ),
         overview=Overview(
             experiment="robustness",

@@ -4,12 +4,15 @@ import copyreg
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
 
+from lightning_plugins.optimizers.blockwise import Blockwise
+from lightning_plugins.optimizers.powered_adamw import PoweredAdamW
 from lightning_plugins.optimizers.sign_power import sign_power_
 from lightning_plugins.optimizers.step_without_hooks import step_without_hooks
 
@@ -23,17 +26,21 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
 
     Put it before the optimizer in the bases. The transform ``sign(g) * |g| ** p`` is applied once
     per step, in place, to the gradient that the optimizer would use: after the closure, and
-    therefore after accumulation, reduction over ranks, unscaling and clipping. ``parameter.grad``
-    contains the transformed gradient afterwards, and calling ``step`` twice without ``zero_grad``
-    transforms it twice. Decoupled weight decay is unchanged; an optimizer that adds an L2 penalty
-    to the gradient adds it after the transform.
+    therefore after accumulation, reduction over ranks, unscaling and clipping. Without ``compile``,
+    ``parameter.grad`` contains the transformed gradient afterwards, and calling ``step`` twice
+    without ``zero_grad`` transforms it twice. Decoupled weight decay is unchanged; an optimizer
+    that adds an L2 penalty to the gradient adds it after the transform.
 
     Args:
-        params: Parameters or parameter groups, as in the optimizer; a group may set its own ``p``.
+        params: Parameters or parameter groups, as in the optimizer; a group may set its own ``p``,
+            a number or a tensor of one element, which a schedule changes without a recompilation.
         p: Exponent, > 0; with 1, the steps equal the plain optimizer's bit for bit.
         floor: Constant added to ``|g|`` inside the power. The authors' code uses 1e-8; 0 is the
             paper's formula.
-        compile: Transform each tensor with one ``torch.compile`` kernel.
+        compile: Use compiled kernels. On a CPU, AdamW and ``BlockwiseAdamW`` then transform and
+            update in one C++ kernel, which leaves ``parameter.grad`` unchanged; the gradients of
+            other optimizers are transformed by a C++ kernel. Both are built once, in about ten
+            seconds (see ``power_kernels``). Elsewhere, ``torch.compile`` transforms each tensor.
         **kwargs: Further arguments of the optimizer.
 
     Raises:
@@ -59,9 +66,10 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for group in self.param_groups:
-            gradients = (q.grad for q in group["params"] if q.grad is not None)
-            sign_power_(gradients, group["p"], self._floor, self._compile)
+        if not (isinstance(self, PoweredAdamW) and self.transforms()):
+            for group in self.param_groups:
+                gradients = (q.grad for q in group["params"] if q.grad is not None)
+                sign_power_(gradients, group["p"], self._floor, self._compile)
         step_without_hooks(self, SignPowerStep)(self)
         return loss
 
@@ -87,9 +95,7 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         """Ignore the value that fused optimizers set at construction."""
 
     def _set_power(self, p: float, floor: float, compile: bool) -> None:
-        _check_exponent(p)
-        if not (math.isfinite(floor) and floor >= 0):
-            raise ValueError(f"floor={floor}: expected a finite number >= 0")
+        _check_power(p, floor)
         self._p, self._floor, self._compile = p, floor, compile
 
     def __getstate__(self) -> dict[str, Any]:
@@ -97,7 +103,7 @@ class SignPowerStep(Optimizer, metaclass=_PowerType):
         return {**super().__getstate__(), **power}
 
 
-class AdamWPower(SignPowerStep, AdamW):
+class AdamWPower(SignPowerStep, PoweredAdamW):
     """AdamW on gradients raised to a signed power ("AdamPower").
 
     The default p = 1.2 is the paper's for language models, tuned on LLaMA 0.2B and used for all
@@ -200,26 +206,33 @@ class GradPower(Optimizer):
         """Declare the arguments; never called, because ``__new__`` returns another class."""
 
 
-@functools.cache
-def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
+AnyOptimizer = TypeVar("AnyOptimizer", bound=Optimizer)
+
+
+def gradpower(
+    base_cls: type[AnyOptimizer], p: float, floor: float = 0.0, compile: bool = False
+) -> type[AnyOptimizer]:
     """Return the subclass of ``base_cls`` that raises gradients to the signed power ``p``.
 
     The same arguments return the same class. The class and its instances can be pickled, and
-    unpickled where this package is installed.
+    unpickled where this package is installed. The constructor has the arguments of ``base_cls``,
+    which type checkers verify, and also accepts ``p``, ``floor`` and ``compile``.
 
     Args:
         base_cls: A subclass of ``torch.optim.Optimizer``.
         p: The default exponent of the class, > 0.
+        floor: See ``SignPowerStep``.
+        compile: See ``SignPowerStep``.
 
     Raises:
         TypeError: ``base_cls`` is not an optimizer class.
-        ValueError: ``p`` is out of range; the optimizer calls its closure more than once per step,
-            such as LBFGS, whose line search would use transformed gradients; or it supports only
-            sparse gradients.
+        ValueError: ``p`` or ``floor`` is out of range; the optimizer calls its closure more than
+            once per step, such as LBFGS, whose line search would use transformed gradients; or it
+            supports only sparse gradients.
     """
     if not (isinstance(base_cls, type) and issubclass(base_cls, Optimizer)):
         raise TypeError(f"base_cls={base_cls!r}: expected a subclass of torch.optim.Optimizer")
-    _check_exponent(p)
+    _check_power(p, floor)
     if issubclass(base_cls, torch.optim.LBFGS) or hasattr(base_cls, "first_step"):
         raise ValueError(
             f"base_cls={base_cls.__name__} evaluates its closure more than once per step, which "
@@ -230,16 +243,23 @@ def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
         raise ValueError(
             "base_cls=SparseAdam requires sparse gradients, which GradPower does not support"
         )
+    return _power_class(base_cls, p, floor, compile)
 
+
+@functools.cache
+def _power_class(base_cls: type[AnyOptimizer], *power: Any) -> type[AnyOptimizer]:
     def __init__(
         self: Any,
         params: Iterable[Any],
-        p: float = p,
-        floor: float = 0.0,
-        compile: bool = False,
+        *args: Any,
+        p: float = power[0],
+        floor: float = power[1],
+        compile: bool = power[2],
         **kwargs: Any,
     ) -> None:
-        SignPowerStep.__init__(self, params, p=p, floor=floor, compile=compile, **kwargs)
+        self._set_power(p, floor, compile)
+        base_cls.__init__(self, params, *args, **kwargs)
+        self.defaults["p"] = p
 
     name = f"{base_cls.__name__}Power"
     members = {
@@ -247,10 +267,26 @@ def gradpower(base_cls: type[Optimizer], p: float) -> type[Optimizer]:
         "__module__": __name__,
         # The name of a local class, which jsonargparse does not offer on a command line.
         "__qualname__": f"gradpower.<locals>.{name}",
-        "__doc__": f"{base_cls.__name__} on gradients raised to a signed power, by default {p}.",
-        "_made_by": (base_cls, p),
+        "__doc__": f"{base_cls.__name__} on gradients raised to a signed power, by default "
+        f"{power[0]}.",
+        "_made_by": (base_cls, *power),
     }
-    return _PowerType(name, (SignPowerStep, base_cls), members)  # type: ignore[return-value]
+    return _PowerType(name, _bases(base_cls), members)  # type: ignore[return-value]
+
+
+def _bases(base_cls: type[Optimizer]) -> tuple[type[Optimizer], ...]:
+    """Return the bases; ``PoweredAdamW`` replaces AdamW's step unless another class defines it."""
+    if base_cls is AdamW:
+        return (SignPowerStep, PoweredAdamW)
+    if issubclass(base_cls, AdamW) and _own_step(base_cls) in map(_own_step, (AdamW, Blockwise)):
+        return (SignPowerStep, base_cls, PoweredAdamW)
+    return (SignPowerStep, base_cls)
+
+
+def _own_step(cls: type[Optimizer]) -> Callable[..., Any]:
+    """Return ``step`` without the wrapper that PyTorch adds to each class with an instance."""
+    step: Callable[..., Any] = cls.step
+    return step.__wrapped__ if getattr(step, "hooked", False) else step  # type: ignore[attr-defined]
 
 
 def _reduce_class(cls: _PowerType) -> str | tuple[Any, ...]:
@@ -261,6 +297,14 @@ def _reduce_class(cls: _PowerType) -> str | tuple[Any, ...]:
 copyreg.pickle(_PowerType, _reduce_class)
 
 
-def _check_exponent(p: float) -> None:
+def _check_exponent(p: Any) -> None:
+    if isinstance(p, Tensor) and p.numel() == 1:
+        return  # its value is on its device
     if not isinstance(p, int | float) or not (math.isfinite(p) and p > 0):
         raise ValueError(f"p={p!r}: expected a finite exponent > 0; 1 changes nothing")
+
+
+def _check_power(p: Any, floor: float) -> None:
+    _check_exponent(p)
+    if not (math.isfinite(floor) and floor >= 0):
+        raise ValueError(f"floor={floor}: expected a finite number >= 0")

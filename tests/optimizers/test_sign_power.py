@@ -11,7 +11,7 @@ from lightning_plugins.optimizers import sign_power_
 
 EXPONENTS = (0.3, 0.5, 0.8, 1.0, 1.05, 1.2, 1.5, 2.0, 3.0)
 SPECIAL = torch.tensor([0.0, -0.0, math.inf, -math.inf, math.nan, 1.0, -1.0])
-COMPILED = [False, pytest.param(True, marks=pytest.mark.slow)]
+COMPILED = [False, True]
 
 
 def magnitudes(count=20_000):

@@ -11,7 +11,7 @@ def sources_of(paths: Iterable[Path]) -> set[str]:
     """Return the expected names of the tree's files in the wheel."""
     names = set()
     for path in map(PurePosixPath, paths):
-        is_source = path.suffix in (".py", ".yaml") or path.name == "py.typed"
+        is_source = path.suffix in (".py", ".yaml", ".cpp") or path.name == "py.typed"
         if is_source and path.parts[0] == "lightning_plugins":
             names.add(str(path))
         elif is_source and path.parts[0] in MAPPED_FOLDERS:

@@ -9,6 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_plugins._lightning_compat import load_pending_loader_states
+from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
 
 
@@ -64,13 +65,19 @@ class ExactResume(Callback):
             states: list[dict[str, Any] | None] = [None] * trainer.world_size
             states[trainer.global_rank] = own
             return {"random_states": states}
-        states = [None] * trainer.world_size
-        torch.distributed.all_gather_object(states, own)
-        return {"random_states": states}
+        return {"random_states": all_gather_plain(own)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Store the states until training starts."""
-        self._to_restore = state_dict["random_states"]
+        """Store the states until training starts.
+
+        Raises:
+            ValueError: A state does not have the form of a random generator's.
+        """
+        states = state_dict["random_states"]
+        for state in states:
+            if state is not None:
+                RandomState.from_plain(state)
+        self._to_restore = states
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_plugins._lightning_compat import data_share
+from lightning_plugins.inputs import quoted
 from lightning_plugins.nn.random_state import seeded
 
 
@@ -149,7 +150,18 @@ class ResumableDataLoader:
         return {"epoch": self.sampler.epoch, "batches_taken": self._batches_taken}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue in the stored epoch after the batches that were already returned."""
+        """Continue in the stored epoch after the batches that were already returned.
+
+        Raises:
+            ValueError: A number of the state is missing, negative or not whole.
+        """
+        for name in ("epoch", "batches_taken"):
+            value = state.get(name)
+            if not (isinstance(value, int) and 0 <= value < 2**63):
+                raise ValueError(
+                    f"the checkpoint's state of the data loader has {name}={quoted(value)}: "
+                    "expected a whole number, 0 or more"
+                )
         self.sampler.set_epoch(state["epoch"])
         self.sampler.resume_at(state["epoch"], state["batches_taken"])
         self._batches_taken = state["batches_taken"]

@@ -11,11 +11,11 @@
 set -euo pipefail
 
 readonly port=29400
-python -m lightning_plugins.strategies.supervisor host "$port" &
+python -m lightning_plugins.strategies.supervisor host "$port" "$(hostname -f)" &
 readonly host=$!
 trap 'kill "$host"' EXIT
 
-LIGHTNING_PLUGINS_STORE=$(hostname -f):$port
+LIGHTNING_PLUGINS_STORE=$(hostname -f):$port/$(openssl rand -hex 16)
 export LIGHTNING_PLUGINS_STORE
 
 srun --kill-on-bad-exit=0 python -m lightning_plugins fit \

@@ -1,5 +1,6 @@
 """Saves and restores the global random generators of Python, NumPy and torch."""
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,16 +66,66 @@ class RandomState:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> "RandomState":
-        """Create the object from the result of :meth:`to_plain`."""
-        version, words, gauss = plain["python"]
-        generator, keys, position, has_gauss, cached_gauss = plain["numpy"]
-        numpy_keys = keys.numpy().astype(np.uint32)
+        """Create the object from the result of :meth:`to_plain`.
+
+        Sizes, types and positions are checked, because NumPy reads outside its array if a stored
+        position is wrong.
+
+        Raises:
+            ValueError: ``plain`` is not such a result.
+        """
+        try:
+            version, words, gauss = plain["python"]
+            generator, keys, position, has_gauss, cached_gauss = plain["numpy"]
+            torch_state, cuda = plain["torch"], dict(plain["cuda"])
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise _refusal("it is incomplete") from error
+        if version != 3 or not _is_words(words, _WORDS + 1) or int(words[-1]) > _WORDS:
+            raise _refusal("the state of Python's generator has another form")
+        if not (gauss is None or _is_finite(gauss)):
+            raise _refusal("the state of Python's generator has another form")
+        is_numpy = generator == "MT19937" and _is_words(keys, _WORDS)
+        if not (is_numpy and _is_count(position, _WORDS) and _is_count(has_gauss, 1)):
+            raise _refusal("the state of NumPy's generator has another form")
+        if not _is_finite(cached_gauss):
+            raise _refusal("the state of NumPy's generator has another form")
+        if not _is_bytes(torch_state, len(torch.get_rng_state())):
+            raise _refusal("the state of torch's generator has another form")
+        for device, state in cuda.items():
+            if not (_is_count(device, 1023) and _is_bytes(state, _CUDA_BYTES)):
+                raise _refusal("the state of a CUDA generator has another form")
         return cls(
             python=(version, tuple(words.tolist()), gauss),
-            numpy=(generator, numpy_keys, position, has_gauss, cached_gauss),
-            torch=plain["torch"],
-            cuda=plain["cuda"],
+            numpy=(generator, keys.numpy().astype(np.uint32), position, has_gauss, cached_gauss),
+            torch=torch_state,
+            cuda=cuda,
         )
+
+
+_WORDS = 624
+"""Words of the Mersenne Twister, which Python and NumPy use."""
+_CUDA_BYTES = 16
+
+
+def _refusal(why: str) -> ValueError:
+    return ValueError(f"the stored state of the random generators is refused: {why}")
+
+
+def _is_words(value: Any, count: int) -> bool:
+    is_vector = isinstance(value, Tensor) and value.dtype == torch.int64 and value.shape == (count,)
+    return is_vector and int(value.min()) >= 0 and int(value.max()) < 2**32
+
+
+def _is_bytes(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.uint8 and value.shape == (count,)
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and 0 <= value <= most
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from uuid import uuid4
 
 import torch
 
+from lightning_plugins.inputs import file_name
+
 
 class AgentCheckpoints:
     """Writes and removes the files ``X.ckpt.agents/<save>.agent<k>.pt`` of ``X.ckpt``.
@@ -32,8 +34,12 @@ class AgentCheckpoints:
         self.folder = Path(f"{os.path.realpath(checkpoint)}.agents")
 
     def path(self, save: str, agent: int) -> Path:
-        """Return the path of one agent's file."""
-        return self.folder / f"{save}.agent{agent}.pt"
+        """Return the path of one agent's file.
+
+        Raises:
+            ValueError: ``save``, which a checkpoint records, is not a plain name.
+        """
+        return self.folder / file_name(f"{save}.agent{agent}.pt", f"{self.folder.stem}, its save")
 
     def write(self, save: str, agent: int, content: dict[str, Any]) -> None:
         """Write one agent's file atomically."""

@@ -296,7 +296,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
         """Load this agent's own state if all agents have theirs, otherwise the merged model."""
-        checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        # Lightning would unpickle a checkpoint from a URL.
+        checkpoint = super().load_checkpoint(checkpoint_path, True)
         if self._module.trainer.state.fn != TrainerFn.FITTING:
             return checkpoint
         label = checkpoint.get(CHECKPOINT_KEY) or {}
@@ -307,7 +308,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             own = path if os.path.exists(path) else None
         self._is_resuming = self.reduce_boolean_decision(own is not None)
         if self._is_resuming:
-            checkpoint = super().load_checkpoint(own, weights_only)  # type: ignore[arg-type]
+            checkpoint = super().load_checkpoint(own, True)  # type: ignore[arg-type]
             self._resumed_state = checkpoint[CHECKPOINT_KEY]
         elif label.get("save"):
             rank_zero_warn(

@@ -281,7 +281,8 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
         """Load a checkpoint and keep the agents' states for ``setup``."""
-        checkpoint = super().load_checkpoint(checkpoint_path, weights_only)
+        # Lightning would unpickle a checkpoint from a URL.
+        checkpoint = super().load_checkpoint(checkpoint_path, True)
         label = checkpoint.get(CHECKPOINT_KEY) or {}
         if self._module.trainer.state.fn == TrainerFn.FITTING and "rows" in label:
             if label["num_agents"] != self.num_agents:

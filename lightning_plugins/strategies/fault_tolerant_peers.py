@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -227,7 +228,7 @@ def connect_to_store(timeout: timedelta) -> Store:
     """Connect to the store that the supervisor hosts.
 
     Raises:
-        ValueError: The environment has no address of a store.
+        ValueError: The environment has no address of a store, or an invalid one.
     """
     address = os.environ.get(STORE_VARIABLE)
     if address is None:
@@ -237,10 +238,29 @@ def connect_to_store(timeout: timedelta) -> Store:
             "`python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit ...` or "
             "with examples/slurm_decentralized.sh"
         )
-    host, _, port = address.rpartition(":")
-    return TCPStore(host, int(port), is_master=False, timeout=timeout)
+    place, _, secret = address.partition("/")
+    host, _, port = place.rpartition(":")
+    if not (host and port.isdecimal()):
+        raise ValueError(f"{STORE_VARIABLE}: expected ADDRESS:PORT, or ADDRESS:PORT/SECRET")
+    store = TCPStore(host, int(port), is_master=False, timeout=timeout)
+    return PrefixStore(secret, store) if secret else store
 
 
-def host_store(port: int = 0) -> TCPStore:
-    """Host the store in this process; ``port`` 0 chooses a free port."""
-    return TCPStore("0.0.0.0", port, is_master=True, wait_for_workers=False)
+def host_store(port: int = 0, host: str = "127.0.0.1") -> TCPStore:
+    """Host the store in this process.
+
+    Args:
+        port: Port; 0 chooses a free one.
+        host: Address of the network interface to listen on; other machines cannot reach the
+            default. ``0.0.0.0`` means all interfaces.
+    """
+    # TCPStore itself listens on all interfaces.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.create_server((host, port), family=family, backlog=1024) as listener:
+        return TCPStore(
+            host,
+            listener.getsockname()[1],
+            is_master=True,
+            wait_for_workers=False,
+            master_listen_fd=os.dup(listener.fileno()),
+        )

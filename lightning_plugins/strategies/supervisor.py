@@ -1,20 +1,23 @@
 """Starts the agents of a run on this machine and keeps the others running when one fails.
 
 usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MODULE) [ARGUMENTS ...]
-       python -m lightning_plugins.strategies.supervisor host PORT
+       python -m lightning_plugins.strategies.supervisor host PORT [ADDRESS]
 
 The supervisor is not an agent. It hosts the list of remaining agents, reports the exit of an agent
 to the others at once, and kills agents that were dropped. Its exit code is 0 if at least one agent
 completed the run.
 
 ``host`` only hosts the list, for agents that are started by something else, such as SLURM; set
-LIGHTNING_PLUGINS_STORE=ADDRESS:PORT for them.
+LIGHTNING_PLUGINS_STORE=ADDRESS:PORT/SECRET for them, with a random SECRET. It listens on the
+network interface of ADDRESS; without one, only this machine can connect. The store has no
+encryption: use it in a network that strangers cannot reach.
 
 e.g. python -m lightning_plugins.strategies.supervisor 4 -m lightning_plugins fit \
 --config decentralized/digits --trainer.strategy.on_peer_failure drop
 """
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -22,6 +25,8 @@ import sys
 import time
 from collections.abc import Sequence
 from types import FrameType
+
+from torch.distributed import PrefixStore
 
 from lightning_plugins.strategies.fault_tolerant_peers import STORE_VARIABLE, host_store
 
@@ -54,7 +59,9 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the agents, wait for them, and return the exit code of this process."""
-        self._store = host_store()
+        self._secret = secrets.token_hex(16)
+        self._hosted = host_store()
+        self._store = PrefixStore(self._secret, self._hosted)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._forward_signal)
         self.agents = [
@@ -96,7 +103,7 @@ class Supervisor:
     def _environment(self, agent: int) -> dict[str, str]:
         return {
             **os.environ,
-            STORE_VARIABLE: f"127.0.0.1:{self._store.port}",
+            STORE_VARIABLE: f"127.0.0.1:{self._hosted.port}/{self._secret}",
             "LOCAL_RANK": str(agent),
             "NODE_RANK": "0",
             "MASTER_ADDR": "127.0.0.1",
@@ -121,8 +128,8 @@ def _describe(code: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Run as a command."""
-    if len(arguments) == 2 and arguments[0] == "host" and arguments[1].isdigit():
-        store = host_store(int(arguments[1]))
+    if len(arguments) in (2, 3) and arguments[0] == "host" and arguments[1].isdigit():
+        store = host_store(int(arguments[1]), *arguments[2:])
         print(f"the list of remaining agents is hosted at port {store.port}", flush=True)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)

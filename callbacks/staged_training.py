@@ -18,6 +18,7 @@ from lightning_plugins.callbacks.unsupported_strategies import (
     refuse_sharded,
     refuse_simulated_agents,
 )
+from lightning_plugins.nn.shards import reshard
 
 
 @dataclass
@@ -176,6 +177,7 @@ class StagedTraining(Callback):
                     parameter.requires_grad_(rates[current] > 0)
                     if not rates[current]:
                         parameter.grad = None
+            reshard(pl_module)
         epochs_done = trainer.current_epoch - first_epoch + batch_idx / trainer.num_training_batches
         share = self._share_of_peak(float(epochs_done) / self.stages[current].epochs)
         for group, rates in zip(optimizer.param_groups, self._rates, strict=True):

@@ -66,15 +66,24 @@ def parallel_network(
         fully_shard(network, mesh=mesh["data_parallel"])
     network.to_empty(device=device)
     _tie(network, ties)
-    state = {} if source is None else source.state_dict()
-    set_model_state_dict(
-        network,
-        state,
-        options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True),
-    )
+    load_from_rank_0(network, source)
     _broadcast_buffers(network, source)
     _broadcast_generator(device)
     return network
+
+
+def load_from_rank_0(network: nn.Module, whole: nn.Module | None) -> None:
+    """Give a sharded network the weights that rank 0 holds in a whole one.
+
+    Args:
+        network: A network of ``parallel_network``, on every rank.
+        whole: The same network with all its weights on rank 0; None on the other ranks.
+    """
+    set_model_state_dict(
+        network,
+        {} if whole is None else whole.state_dict(),
+        options=StateDictOptions(full_state_dict=True, broadcast_from_rank0=True),
+    )
 
 
 def _tensor_parallel_plan(network: nn.Module, size: int) -> dict[str, ParallelStyle]:
@@ -113,9 +122,15 @@ def _tensor_parallel_plan(network: nn.Module, size: int) -> dict[str, ParallelSt
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    """The repeated blocks of the network: the children of its longest list of modules."""
-    lists = [module for module in network.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=lambda modules: len(modules))) if lists else []
+    """The repeated blocks of the network: the children of each outermost list of modules."""
+    blocks: list[nn.Module] = []
+    inner: set[str] = set()
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.ModuleList) or name in inner:
+            continue
+        blocks.extend(module)
+        inner.update(f"{name}.{below}" for below, _ in module.named_modules() if below)
+    return blocks
 
 
 def _tied_names(network: nn.Module) -> list[list[str]]:

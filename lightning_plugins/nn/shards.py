@@ -10,9 +10,10 @@ import functools
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 
@@ -27,6 +28,18 @@ def local(tensor: Tensor) -> Tensor:
 def is_sharded(tensor: Tensor) -> bool:
     """Whether ranks hold different parts of ``tensor``."""
     return bool(_sharded_dimensions(tensor))
+
+
+def reshard(network: nn.Module) -> None:
+    """Free the parameters that FSDP2 has gathered, so that the next forward pass gathers them anew.
+
+    Passes without a backward pass, such as the generation of captions, can leave parameters
+    gathered. The next training step would not see a change of ``requires_grad``: newly unfrozen
+    parameters would silently get no gradient.
+    """
+    for module in network.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:

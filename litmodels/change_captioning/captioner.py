@@ -10,6 +10,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.optim import Optimizer
 
 from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.change_captioning.network import (
@@ -31,7 +32,9 @@ from lightning_plugins.litmodels.change_captioning.tile_pretraining import (
 )
 from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 from lightning_plugins.metrics import ChangeCaptionScores
+from lightning_plugins.nn.parallel import load_from_rank_0, parallel_network
 from lightning_plugins.optimizers import configure_optimizers
+from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
 _TILES = "tiles"
 
@@ -148,9 +151,18 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         """Build the network, once, and load its published weights."""
         if self.network is not None:
             return
+        if self.device_mesh is None:
+            self.network = self._make_network()
+        else:
+            device = self.trainer.strategy.root_device
+            self.network = parallel_network(self._make_network, self.device_mesh, device)
+
+    def _make_network(self) -> Any:
         options = self.hparams
         network = build_network(options["size"], options["difference"], options["zero_gate"])
-        if options["pretrained"] not in (None, _TILES):
+        # Under ModelParallelStrategy rank 0 reads the weights; the others have none yet.
+        is_meta = next(network.parameters()).is_meta
+        if options["pretrained"] not in (None, _TILES) and not is_meta:
             missing = load_released(network, options["pretrained"])
             rank_zero_info(
                 f"loaded {options['pretrained']}; {len(missing)} weights are not in it and keep "
@@ -158,7 +170,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             )
         if options["gradient_checkpointing"]:
             network.gradient_checkpointing_enable({"use_reentrant": False})
-        self.network = with_lora(network, options["lora_rank"]) if options["lora_rank"] else network
+        return with_lora(network, options["lora_rank"]) if options["lora_rank"] else network
 
     def on_fit_start(self) -> None:
         """Load the pre-trained weights of a tiny network and learn its words.
@@ -173,7 +185,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
                 pretrained_on_tiles()
             self.trainer.strategy.barrier("pretrained_on_tiles")
             folder = pretrained_on_tiles()
-            load_released(self.network, folder)
+            self._load_pretrained(folder)
             known = words_of(folder)
         self._tokenizer = self._learned_words(known)
 
@@ -195,6 +207,8 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             num_beams=options["num_beams"],
             do_sample=False,
             pad_token_id=prompt.tokenizer.pad_id,
+            # Ranks that share one network stop together.
+            synced_gpus=self.device_mesh is not None,
             eos_token_id=prompt.tokenizer.end_id,
         )
         answers = found[:, questions.shape[1] :].tolist()
@@ -245,6 +259,15 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         """Return the optimizer, and its scheduler with the right interval."""
         return configure_optimizers(self, self._optimizer, self._lr_scheduler)
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip as the Trainer asks, also under ``ModelParallelStrategy``."""
+        clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the words of the tokenizer."""
         if isinstance(self._tokenizer, WordTokenizer):
@@ -263,6 +286,15 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
                 "with its weights and tokenizer"
             )
         return QwenTokenizer(pretrained)
+
+    def _load_pretrained(self, folder: Any) -> None:
+        if self.device_mesh is None:
+            load_released(self.network, folder)
+            return
+        whole = self._make_network() if self.trainer.is_global_zero else None
+        if whole is not None:
+            load_released(whole, folder)
+        load_from_rank_0(self.network, whole)
 
     def _learned_words(self, known: list[str]) -> WordTokenizer:
         datamodule: Any = getattr(self.trainer, "datamodule", None)

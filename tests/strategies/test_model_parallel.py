@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import program_sharded
+import program_sharded_captions
 import pytest
 import torch
 
-PROGRAM = Path(program_sharded.__file__)
 LAYOUTS = [(2, 1), (1, 2), (2, 2)]
 TWO_PROCESSES = LAYOUTS[:2]
 STRATEGY = {(2, 1): "fsdp2", (1, 2): "tp", (2, 2): "fsdp2 and tp"}  # as docs/scale.md names them
@@ -30,29 +29,29 @@ def expected():
             yield pytest.param(layout, name, marks=marks, id=f"{STRATEGY[layout]}, {name}")
 
 
-def launch(data_parallel, tensor_parallel, output):
-    """Run the program on as many processes; they are killed together after the time limit."""
-    processes = data_parallel * tensor_parallel
+def launch(processes, program, *arguments):
+    """Run a program on several processes; they are killed together after the time limit."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += [f"--nproc-per-node={processes}", str(PROGRAM)]
-    command += [str(data_parallel), str(tensor_parallel), str(output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command += [f"--nproc-per-node={processes}", program.__file__, *map(str, arguments)]
     process = subprocess.Popen(
         command,
-        env=environment,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
     try:
-        text, _ = process.communicate(timeout=200)
+        text, _ = process.communicate(timeout=400)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         text, _ = process.communicate()
         pytest.fail(f"the processes hang: {text[-3000:]}")
     assert process.returncode == 0, text[-3000:]
-    return [torch.load(f"{output}.{rank}", weights_only=True) for rank in range(processes)]
+
+
+def loaded(file, processes):
+    return [torch.load(f"{file}.{rank}", weights_only=True) for rank in range(processes)]
 
 
 @functools.cache
@@ -67,9 +66,13 @@ def checkpoints(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def several_processes(checkpoints):
-    return {
-        layout: launch(*layout, checkpoints / f"{layout[0]}x{layout[1]}.pt") for layout in LAYOUTS
-    }
+    found = {}
+    for data_parallel, tensor_parallel in LAYOUTS:
+        output = checkpoints / f"{data_parallel}x{tensor_parallel}.pt"
+        processes = data_parallel * tensor_parallel
+        launch(processes, program_sharded, data_parallel, tensor_parallel, output)
+        found[data_parallel, tensor_parallel] = loaded(output, processes)
+    return found
 
 
 @pytest.mark.parametrize(("layout", "name"), list(expected()))
@@ -128,3 +131,13 @@ def test_a_consolidated_checkpoint_loads_into_a_module_of_one_process(
     model.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
     expected = several_processes[layout][0]["consolidated"]["at the checkpoint"]
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_three_stages_of_a_captioner_under_fsdp2_equal_ddp(tmp_path):
+    launch(2, program_sharded_captions, tmp_path)
+    first = loaded(tmp_path / "found", 2)[0]
+    sharded, replicated = first["fsdp2"], first["ddp"]
+    assert sharded["losses"] == pytest.approx(replicated["losses"], abs=1e-5)
+    for name, value in replicated["weights"].items():
+        torch.testing.assert_close(sharded["weights"][name], value, rtol=0, atol=1e-5)

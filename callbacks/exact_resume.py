@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 
-from lightning_plugins._lightning_compat import load_pending_loader_states
+from lightning_plugins._lightning_compat import count_resumed_batches, load_pending_loader_states
 from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
 
@@ -42,6 +42,7 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the states before the first batch after resuming is fetched."""
         load_pending_loader_states(trainer)
+        count_resumed_batches(trainer)
         if self._to_restore is None:
             return
         states, self._to_restore = self._to_restore, None

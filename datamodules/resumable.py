@@ -1,6 +1,5 @@
 """A data loader with order and augmentation determined by (seed, epoch, rank, batch) alone."""
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +14,11 @@ from lightning_plugins.nn.random_state import seeded
 
 class ResumableDataLoader:
     """A sized, map-style data loader that resumes exactly from a checkpoint.
+
+    The place in an epoch is stored in samples, so a run may resume with another batch size, factor
+    of accumulation or number of processes: the epoch continues with the samples that were not
+    visited yet. ``CausalLM`` and ``ExactResume`` then convert Lightning's count of batches; without
+    one of them such a change is refused.
 
     Each epoch visits a permutation drawn from (seed, epoch), split over the ranks. While a batch is
     fetched, the global random generators of Python, NumPy and torch are seeded from (seed, epoch,
@@ -89,6 +93,7 @@ class ResumableDataLoader:
             generator=torch.Generator().manual_seed(seed),
         )
         self._batches_taken = 0
+        self._batches_counted: int | None = None
 
     @classmethod
     def for_trainer(
@@ -132,6 +137,13 @@ class ResumableDataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         # A generator, because Lightning creates the iterator before it sets the epoch.
+        if self._batches_counted is not None and self.sampler.resumes_in_epoch:
+            raise ValueError(
+                f"the checkpoint was written with another batch size or number of processes than "
+                f"batch_size={self.batch_size} and world_size={self.sampler.world_size}: add the "
+                "callback ExactResume(), which continues the epoch with the remaining samples, or "
+                "use the previous values"
+            )
         first = self.sampler.take_first_batch()
         if hasattr(self.indexed_dataset, "set_epoch"):
             self.indexed_dataset.set_epoch(self.sampler.epoch)
@@ -146,25 +158,47 @@ class ResumableDataLoader:
         self.sampler.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, int]:
-        """Return the epoch and the number of its batches already returned; equal on all ranks."""
-        return {"epoch": self.sampler.epoch, "batches_taken": self._batches_taken}
+        """Return the epoch and the number of its batches and samples already returned.
+
+        The state is equal on all ranks, and the samples are those of all ranks.
+        """
+        samples = self.sampler.samples_before(self._batches_taken)
+        size = self.batch_size * self.sampler.world_size
+        taken = {"batches_taken": self._batches_taken, "samples_taken": samples}
+        return {"epoch": self.sampler.epoch, **taken, "samples_per_batch": size}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Continue in the stored epoch after the batches that were already returned.
+        """Continue in the stored epoch after the samples that were already returned.
 
         Raises:
             ValueError: A number of the state is missing, negative or not whole.
         """
-        for name in ("epoch", "batches_taken"):
-            value = state.get(name)
+        size = self.batch_size * self.sampler.world_size
+        # Checkpoints of older releases contain only the epoch and its batches.
+        taken = state.get("batches_taken")
+        samples = state.get("samples_taken", taken * size if isinstance(taken, int) else 0)
+        stored_size = state.get("samples_per_batch", size)
+        numbers = {"epoch": state.get("epoch"), "batches_taken": taken}
+        numbers |= {"samples_taken": samples, "samples_per_batch": stored_size}
+        for name, value in numbers.items():
             if not (isinstance(value, int) and 0 <= value < 2**63):
                 raise ValueError(
                     f"the checkpoint's state of the data loader has {name}={quoted(value)}: "
                     "expected a whole number, 0 or more"
                 )
         self.sampler.set_epoch(state["epoch"])
-        self.sampler.resume_at(state["epoch"], state["batches_taken"])
-        self._batches_taken = state["batches_taken"]
+        self._batches_taken = self.sampler.resume_at(state["epoch"], samples)
+        self._batches_counted = taken if stored_size != size else None
+
+    def take_resized_batches(self) -> int | None:
+        """Return how many batches of the present size precede the resume point.
+
+        Returns:
+            The number, once, for the code that converts a count of batches; None if the batches
+            have the same size as in the checkpoint.
+        """
+        counted, self._batches_counted = self._batches_counted, None
+        return None if counted is None else self._batches_taken
 
 
 class EpochBatches(Sampler):
@@ -195,46 +229,67 @@ class EpochBatches(Sampler):
         self.world_size = world_size
         self.epoch = 0
         self.first_batch_of_iterator = 0
-        self._resume: tuple[int, int] | None = None
+        self._resume: int | None = None
+        # Batches are counted backwards from the end of the epoch, so that after a change of their
+        # size the count still ends at len(self): an anchor is (batch, samples before it).
+        self._anchor_epoch, self._anchor = 0, (0, 0)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch."""
         self.epoch = epoch
 
-    def resume_at(self, epoch: int, batch: int) -> None:
-        """Start the next iteration at ``batch`` if it visits ``epoch``."""
-        self._resume = (epoch, batch)
+    def resume_at(self, epoch: int, samples: int) -> int:
+        """Start the next iteration after ``samples`` of all ranks if it visits ``epoch``.
+
+        Returns:
+            The number of batches before this place.
+        """
+        batch = len(self) - self._num_batches(max(self.num_samples - samples, 0))
+        self._anchor_epoch, self._anchor = epoch, (batch, samples)
+        self._resume = epoch
+        return batch
+
+    @property
+    def resumes_in_epoch(self) -> bool:
+        """Whether the next iteration starts within its epoch."""
+        # The checkpoint of a finished epoch resumes at the first batch of the next epoch.
+        return self._resume == self.epoch and 0 <= self._anchor[0] < len(self)
+
+    def samples_before(self, batch: int) -> int:
+        """Return the number of samples of all ranks before a batch of the current epoch."""
+        first, samples = self._anchor if self._anchor_epoch == self.epoch else (0, 0)
+        return samples + (batch - first) * self.batch_size * self.world_size
+
+    def _num_batches(self, samples: int) -> int:
+        of_rank = -(-samples // self.world_size)
+        return (of_rank if self.drop_last else of_rank + self.batch_size - 1) // self.batch_size
 
     def take_first_batch(self) -> int:
         """Return the first batch of a new iteration and clear the resume point."""
-        resume, self._resume = self._resume, None
-        # The checkpoint of a finished epoch resumes at the first batch of the next epoch.
-        if resume is None or resume[0] != self.epoch or resume[1] >= len(self):
-            return 0
-        return resume[1]
+        resumes, self._resume = self.resumes_in_epoch, None
+        if not resumes:
+            self._anchor = (0, 0)
+        return self._anchor[0]
 
     def __len__(self) -> int:
-        samples = -(-self.num_samples // self.world_size)
-        return (
-            math.floor(samples / self.batch_size)
-            if self.drop_last
-            else math.ceil(samples / self.batch_size)
-        )
+        return self._num_batches(self.num_samples)
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
-        indices = self._indices_of_rank()
-        for batch in range(self.first_batch_of_iterator, len(self)):
-            start = batch * self.batch_size
+        first = self.first_batch_of_iterator
+        indices = self._indices_of_rank(self.samples_before(first))
+        for batch in range(first, len(self)):
+            start = (batch - first) * self.batch_size
             yield self._batch_seed(batch), indices[start : start + self.batch_size]
 
-    def _indices_of_rank(self) -> list[int]:
+    def _indices_of_rank(self, samples_before: int) -> list[int]:
         if self.shuffle:
             generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
             order = torch.randperm(self.num_samples, generator=generator).tolist()
         else:
             order = list(range(self.num_samples))
-        samples = -(-self.num_samples // self.world_size)
-        positions = range(self.rank, samples * self.world_size, self.world_size)
+        remaining = -(-(self.num_samples - samples_before) // self.world_size) * self.world_size
+        start = samples_before + self.rank
+        positions = range(start, samples_before + remaining, self.world_size)
         return [order[position % self.num_samples] for position in positions]
 
     def _batch_seed(self, batch: int) -> int:

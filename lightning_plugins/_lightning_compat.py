@@ -10,6 +10,8 @@ missing interface raises an ``AttributeError``.
   them, the whole closure is repeated and Lightning reports the second loss.
 - ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
 - ``FitLoop._load_combined_loader_states``: resumes loaders created before the restore.
+- ``FitLoop._combined_loader``, ``_BatchProgress.current``: the place in the epoch, after a change of
+  the batch size or of the number of processes.
 - ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether DDP searches for unused
   parameters. Without it, the graph is assumed to be dynamic and the search to be off.
 - ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: undo an update.
@@ -202,6 +204,37 @@ def load_pending_loader_states(trainer: Trainer) -> None:
     as most schedules do, creates them that early (Lightning #20550).
     """
     trainer.fit_loop._load_combined_loader_states()
+
+
+def count_resumed_batches(trainer: Trainer) -> None:
+    """Convert the restored count of batches to the present batch size and number of processes.
+
+    Call it in ``on_train_start``, after the states of the loaders were loaded. Loaders with a
+    method ``take_resized_batches`` report the count, such as this package's
+    ``ResumableDataLoader``.
+
+    Raises:
+        MisconfigurationException: There are several training loaders, which can be at different
+            places.
+    """
+    combined = trainer.fit_loop._combined_loader
+    loaders = [] if combined is None else combined.flattened
+    counts = [
+        loader.take_resized_batches()
+        for loader in loaders
+        if hasattr(loader, "take_resized_batches")
+    ]
+    if not any(count is not None for count in counts):
+        return
+    if len(loaders) > 1:
+        raise MisconfigurationException(
+            "the checkpoint was written with another batch size or number of processes, which "
+            "several training loaders do not support: use the previous values"
+        )
+    current = trainer.fit_loop.epoch_loop.batch_progress.current
+    change = counts[0] - current.ready
+    for name in ("ready", "started", "processed", "completed"):
+        setattr(current, name, getattr(current, name) + change)
 
 
 def logs_at_this_step(trainer: Trainer) -> bool:

@@ -62,12 +62,56 @@ def test_resuming_returns_the_rest_of_the_epoch_and_the_following_epochs(num_wor
     iterator = iter(interrupted)
     taken = [next(iterator), next(iterator)]
     state = interrupted.state_dict()
-    assert state == {"epoch": 3, "batches_taken": 2}
+    taken_so_far = {"batches_taken": 2, "samples_taken": 8, "samples_per_batch": 4}
+    assert state == {"epoch": 3, **taken_so_far}
 
     resumed = loader(num_workers=num_workers)
     resumed.load_state_dict(state)
     assert_same([*taken, *resumed], whole[0])
     assert_same(epoch_of(resumed, 4), whole[1])
+
+
+def ranks_of(state, batch_size, world_size):
+    ranks = [
+        loader(batch_size=batch_size, rank=rank, world_size=world_size)
+        for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.load_state_dict(state)
+        rank.take_resized_batches()
+    return ranks
+
+
+@pytest.mark.parametrize("sizes", [(4, 1), (8, 1), (3, 1), (5, 1), (2, 2), (1, 4), (3, 3)])
+def test_an_epoch_continues_with_other_batches_and_ranks_after_each_interruption(sizes):
+    state, seen = {"epoch": 3, "batches_taken": 0}, []
+    for batch_size, world_size in [(4, 1), sizes, (2, 1)]:
+        ranks = ranks_of(state, batch_size, world_size)
+        iterators = [iter(rank) for rank in ranks]
+        seen += [next(iterator) for iterator in iterators]
+        state = ranks[0].state_dict()
+    (last,) = ranks_of(state, 4, 1)
+    before = last.state_dict()["batches_taken"]
+    rest = list(last)
+    assert before + len(rest) == len(last)
+    assert sorted(numbers([*seen, *rest])) == list(range(23))
+
+
+def test_a_batch_size_that_changes_back_gives_the_batches_of_the_uninterrupted_epoch():
+    whole = epoch_of(loader(), 3)
+    (other,) = ranks_of({"epoch": 3, "batches_taken": 0}, 8, 1)
+    next(iter(other))
+    (resumed,) = ranks_of(other.state_dict(), 4, 1)
+    assert_same(list(resumed), whole[2:])
+
+
+def test_a_changed_batch_size_is_refused_if_nothing_converts_the_count_of_batches():
+    interrupted = loader()
+    next(iter(interrupted))
+    resumed = loader(batch_size=8)
+    resumed.load_state_dict(interrupted.state_dict())
+    with pytest.raises(ValueError, match=r"batch_size=8 .*ExactResume"):
+        next(iter(resumed))
 
 
 def test_an_epoch_can_be_interrupted_more_than_once():

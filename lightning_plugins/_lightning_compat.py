@@ -10,7 +10,7 @@ missing interface raises an ``AttributeError``.
   them, the whole closure is repeated and Lightning reports the second loss.
 - ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
 - ``FitLoop._load_combined_loader_states``: resumes loaders created before the restore.
-- ``FitLoop._combined_loader``, ``_BatchProgress.current``: the place in the epoch, after a change of
+- ``FitLoop._combined_loader``, ``_BatchProgress.current``: the place in the epoch after a change of
   the batch size or of the number of processes.
 - ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether DDP searches for unused
   parameters. Without it, the graph is assumed to be dynamic and the search to be off.

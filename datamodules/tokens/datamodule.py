@@ -67,6 +67,8 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
     Attributes:
         vocab_size: Vocabulary size of the tokenizer; for tokenizers of transformers None until
             ``setup``.
+        end_of_document: Token that ends a document, which models have as their end of text; None
+            until ``setup``.
         bytes_per_token: Bytes of UTF-8 per token in each part, to compute bits per byte.
         xz_bits_per_byte: Bits per byte after ``xz -9e`` of the text (at most the first 16 MiB) of
             ``val`` and ``test``.
@@ -112,6 +114,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         self.seed = seed
         self.num_workers = num_workers
         self.data_dir = Path(data_dir) if data_dir else cache_folder().parent / "tokens"
+        self.end_of_document: int | None = None
         self.bytes_per_token: dict[str, float] = {}
         self.xz_bits_per_byte: dict[str, float] = {}
         self.unigram_bits_per_token: dict[str, float] = {}
@@ -136,6 +139,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         prepared = PreparedTokens.load(self._folder(corpus), corpus, self._given_tokenizer)
         parts = prepared.parts.items()
         self.vocab_size = prepared.vocab_size
+        self.end_of_document = prepared.end_of_document
         self.bytes_per_token = {name: part.bytes_per_token for name, part in parts}
         self.unigram_bits_per_token = {name: part.unigram_bits_per_token for name, part in parts}
         self.xz_bits_per_byte = {

@@ -2,24 +2,36 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat import (
+    count_resumed_batches,
+    load_pending_loader_states,
+    logs_at_this_step,
+    steps_the_optimizer,
+)
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
     build_configuration,
     inputs_and_targets,
+    mark_end_of_document,
     require_isolated_documents,
     scale_residual_projections,
+)
+from lightning_plugins.litmodels.language_model.target_weighting import (
+    TargetWeighting,
+    num_targets,
 )
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.nn.parallel import parallel_network
@@ -110,17 +122,21 @@ class CausalLM(CheckedLoading, LightningModule):
                 "max_position_embeddings": context_length,
                 "initializer_range": initializer_range,
                 "use_cache": False,
+                # Windows have no padding, and a padding token would get no gradient.
+                "pad_token_id": None,
                 **(config or {}),
             },
         )
         self.network: nn.Module | None = None
         self._mask_documents = False
+        self._end_of_document: int | None = None
         self._residual_scaling = residual_scaling
         self._activation_checkpointing = activation_checkpointing
         self._compile = compile
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
         self._tokens_seen, self._clock = 0, 0.0
+        self._targets = TargetWeighting()
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
@@ -157,6 +173,31 @@ class CausalLM(CheckedLoading, LightningModule):
                 f"{vocab_size} tokens; set the model's vocab_size to at least {vocab_size}"
             )
         self._mask_documents = getattr(datamodule, "mask_documents", False)
+        end_of_document = getattr(datamodule, "end_of_document", None)
+        if end_of_document is not None:
+            self._refuse_other_end(end_of_document, type(datamodule).__name__)
+            self._end_of_document = end_of_document
+            mark_end_of_document(self.network, self.config, end_of_document)
+
+    def _refuse_other_end(self, end_of_document: int, owner: str) -> None:
+        given = (self.hparams.get("config") or {}).get("eos_token_id", end_of_document)
+        if given != end_of_document:
+            raise ValueError(
+                f"config.eos_token_id={given}: a document of {owner} ends with the token "
+                f"{end_of_document}; remove eos_token_id from config"
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the token that ends a document, so that exported models stop generating."""
+        if self._end_of_document is not None:
+            checkpoint["end_of_document"] = self._end_of_document
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the token that ends a document."""
+        end_of_document = checkpoint.get("end_of_document")
+        if end_of_document is not None and self._end_of_document is None:
+            self._end_of_document = end_of_document
+            mark_end_of_document(self.network, self.config, end_of_document)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
@@ -167,7 +208,7 @@ class CausalLM(CheckedLoading, LightningModule):
         """Compute the mean cross-entropy in nats over the targets of a batch."""
         assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
-        return _cross_entropy(self.network(**inputs).logits, targets)
+        return _cross_entropy(self.network(**inputs).logits, targets, _is_masked(batch))
 
     def routings(self, batch: Batch) -> list[Routing]:
         """Return the routing of each layer with experts, for ``RoutingStats``."""
@@ -184,18 +225,45 @@ class CausalLM(CheckedLoading, LightningModule):
         assert self.network is not None
         inputs, targets = inputs_and_targets(batch)
         output = self.network(**inputs)
-        loss = _cross_entropy(output.logits, targets)
+        loss = _cross_entropy(output.logits, targets, _is_masked(batch))
         self.log("train/loss", loss, prog_bar=True)
         auxiliary = getattr(output, "aux_loss", None)
         # A configuration can support router logits although no layer has a gate.
-        if auxiliary is None or not output.router_logits:
-            return loss
-        self.log("train/auxiliary_loss", auxiliary)
-        self.log("train/router_max_load", _max_load(output.router_logits))
-        return loss + self.config.router_aux_loss_coef * auxiliary
+        if auxiliary is not None and output.router_logits:
+            self.log("train/auxiliary_loss", auxiliary)
+            self.log("train/router_max_load", _max_load(output.router_logits))
+            loss = loss + self.config.router_aux_loss_coef * auxiliary
+        return loss * self._targets.weight(targets, _is_masked(batch))
+
+    def on_train_start(self) -> None:
+        """Continue an epoch at its next window, also with another batch size."""
+        load_pending_loader_states(self.trainer)
+        count_resumed_batches(self.trainer)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Count the targets of the batch."""
+        if isinstance(batch, Tensor | dict):  # simulated agents have a list, one batch each
+            self._targets.count(self.trainer, inputs_and_targets(batch)[1], _is_masked(batch))
+
+    def optimizer_step(
+        self,
+        epoch: int,
+        batch_idx: int,
+        optimizer: Optimizer | LightningOptimizer,
+        optimizer_closure: Callable[[], Any] | None = None,
+    ) -> None:
+        """Step with the mean gradient over all targets of the accumulated, distributed batch."""
+
+        def closure() -> Any:
+            result = optimizer_closure() if optimizer_closure is not None else None
+            self._targets.scale_gradients(self.trainer, self.parameters())
+            return result
+
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         """Log the throughput at logging steps, over all batches and passes since the last one."""
+        self._targets.end_batch(self.trainer)
         self._tokens_seen += inputs_and_targets(batch)[1].numel()
         if not (steps_the_optimizer(self.trainer) and logs_at_this_step(self.trainer)):
             return
@@ -268,12 +336,20 @@ class CausalLM(CheckedLoading, LightningModule):
         return getattr(getattr(self.trainer, "datamodule", None), attribute, {}).get(part)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return cross_entropy(logits.float().flatten(0, 1), targets.flatten())
+def _is_masked(batch: Batch) -> bool:
+    return not isinstance(batch, Tensor)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor, is_masked: bool) -> Tensor:
+    logits, targets = logits.float().flatten(0, 1), targets.flatten()
+    if not is_masked:
+        return cross_entropy(logits, targets)
+    # A batch without any target has the loss 0; the mean of torch would be NaN.
+    return cross_entropy(logits, targets, reduction="sum") / (targets >= 0).sum().clamp(min=1)
 
 
 def _num_targets(batch: dict[str, Tensor]) -> int:
-    return int((inputs_and_targets(batch)[1] >= 0).sum())
+    return int(num_targets(inputs_and_targets(batch)[1], is_masked=True))
 
 
 @torch.no_grad()

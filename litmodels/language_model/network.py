@@ -18,6 +18,9 @@ this shape: ``input_ids``, ``position_ids`` that restart at each document, and `
 def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
     """Build the configuration of an architecture, with router logits for mixtures of experts.
 
+    If the hidden size is given, sizes of the feed-forward parts and numbers of heads that are not
+    given keep their ratio to it; the defaults of the architecture belong to its published model.
+
     Args:
         architecture: Model type in transformers.
         arguments: Arguments of the configuration, with the names that transformers uses.
@@ -27,11 +30,72 @@ def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
     """
     with requires("transformers", by="CausalLM", extra="text"):
         from transformers import AutoConfig
-    config = AutoConfig.for_model(architecture, **arguments)
+    defaults = AutoConfig.for_model(architecture)
+    config = AutoConfig.for_model(
+        architecture, **{**_sizes_in_proportion(defaults, arguments), **arguments}
+    )
     # The auxiliary loss requires router logits. Not every mixture has "moe" in its model type.
     if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
         config.output_router_logits = True
     return config
+
+
+_FEED_FORWARD_SIZES = (
+    "intermediate_size",
+    "moe_intermediate_size",
+    "shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "intermediate_size_mlp",
+    "ffn_dim",
+)
+
+
+def _sizes_in_proportion(defaults: Any, arguments: dict[str, Any]) -> dict[str, int]:
+    """Return the feed-forward sizes and numbers of heads that follow from the hidden size."""
+    alias = getattr(defaults, "attribute_map", {})
+    given = {alias.get(name, name): value for name, value in arguments.items()}
+    hidden = given.get(alias.get("hidden_size", "hidden_size"))
+    default_hidden = getattr(defaults, "hidden_size", None)
+    if not isinstance(hidden, int) or not isinstance(default_hidden, int):
+        return {}
+    sizes: dict[str, int] = {}
+    for name in (alias.get(size, size) for size in _FEED_FORWARD_SIZES):
+        default = getattr(defaults, name, None)
+        if name not in given and isinstance(default, int) and hidden != default_hidden:
+            # Multiples of 8 allow grouped products of experts.
+            sizes[name] = 8 * math.ceil(default * hidden / default_hidden / 8)
+    heads_name, groups_name = (
+        alias.get(name, name) for name in ("num_attention_heads", "num_key_value_heads")
+    )
+    default_heads = getattr(defaults, heads_name, None)
+    if not isinstance(default_heads, int):
+        return sizes
+    heads = given.get(heads_name)
+    if heads is None:
+        heads = _divisor(hidden, default_heads * hidden / default_hidden)
+        sizes[heads_name] = heads
+    default_groups = getattr(defaults, groups_name, None)
+    if groups_name not in given and isinstance(default_groups, int) and isinstance(heads, int):
+        sizes[groups_name] = _divisor(heads, heads * default_groups / default_heads)
+    return sizes
+
+
+def _divisor(number: int, limit: float) -> int:
+    """Return the largest divisor of ``number`` that is at most ``limit``; at least 1."""
+    return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(limit, 1))
+
+
+def mark_end_of_document(network: nn.Module | None, config: Any, token: int) -> None:
+    """Make ``token`` the start and end of a text in the configurations that are exported.
+
+    Architectures have the numbers of their published tokenizer as defaults. With other tokens,
+    generation would stop at an ordinary one and continue after a document ends.
+    """
+    found = [config]
+    if network is not None:
+        found += [c for name in ("config", "generation_config") if (c := getattr(network, name, 0))]
+    for one in found:
+        one.bos_token_id = one.eos_token_id = token
 
 
 def inputs_and_targets(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from small_language_models import GPT2, GPT_OSS, MIXTRAL, MOE, SMALL, made
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.callbacks import LateSAM, RoutingStats
-from lightning_plugins.datamodules import TokenDataModule
+from lightning_plugins.datamodules import ResumableDataLoader, TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.litmodels.language_model import causal_lm
 
@@ -247,6 +248,76 @@ def test_experts_are_balanced_and_their_routing_is_available(tmp_path, data, arc
 def test_the_configuration_can_disable_balancing():
     module = made("mixtral", {**MIXTRAL, "output_router_logits": False})
     assert module.routings(torch.zeros(1, 17, dtype=torch.long)) == []
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config", "expected"),
+    [
+        ("llama", {"hidden_size": 64}, {"intermediate_size": 176, "num_attention_heads": 1}),
+        ("gpt2", {"n_embd": 192}, {"n_head": 3}),
+        ("opt", {"hidden_size": 96}, {"ffn_dim": 384}),
+        ("qwen2_moe", {"hidden_size": 256}, {"moe_intermediate_size": 176}),
+        ("mixtral", {"hidden_size": 512, "num_attention_heads": 8}, {"num_key_value_heads": 2}),
+        ("llama", {"hidden_size": 64, "intermediate_size": 40}, {"intermediate_size": 40}),
+    ],
+)
+def test_sizes_that_are_not_given_keep_their_ratio_to_the_hidden_size(
+    architecture, config, expected
+):
+    found = CausalLM(architecture, config=config).config
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_the_end_of_a_document_is_the_end_of_text_also_of_a_loaded_checkpoint(tmp_path, data):
+    module = made()
+    trainer = fitted(tmp_path, data, module, max_steps=1)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = CausalLM.load_from_checkpoint(tmp_path / "last.ckpt")
+    for one in (module, loaded):
+        for part in (one.config, one.network.config, one.network.generation_config):
+            assert (part.bos_token_id, part.eos_token_id) == (0, 0)
+
+
+def test_another_end_of_text_than_that_of_the_data_is_refused(tmp_path, data):
+    module = made(config={**SMALL, "eos_token_id": 5})
+    with pytest.raises(ValueError, match=r"eos_token_id=5: a document .* ends with the token 0"):
+        fitted(tmp_path, data, module)
+
+
+def test_no_token_is_a_padding_token_without_gradient():
+    network = made("opt", {**HIDDEN, "ffn_dim": 32, "word_embed_proj_dim": 16}).network
+    assert network.get_input_embeddings().padding_idx is None
+
+
+class SeenWindows(Callback):
+    def __init__(self):
+        self.windows = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.windows += batch[:, 0].tolist()
+
+
+@pytest.mark.parametrize(("batch_size", "accumulate"), [(8, 1), (2, 2), (6, 1)])
+def test_a_run_resumes_with_another_batch_size_at_the_next_window(tmp_path, batch_size, accumulate):
+    numbered = torch.randint(200, (40, 17))
+    numbered[:, 0] = torch.arange(40)
+
+    def run(size, ckpt_path=None, **options):
+        seen = SeenWindows()
+        saves = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+        quiet = ("logger", "enable_progress_bar", "enable_model_summary")
+        trainer = Trainer(
+            accelerator="cpu", callbacks=[seen, saves], **dict.fromkeys(quiet, False), **options
+        )
+        loader = ResumableDataLoader(numbered, size, shuffle=True, seed=1)
+        trainer.fit(made(), loader, ckpt_path=ckpt_path)
+        return seen.windows
+
+    first = run(4, max_steps=3)
+    checkpoint = tmp_path / "step=3.ckpt"
+    rest = run(batch_size, checkpoint, max_epochs=2, accumulate_grad_batches=accumulate)
+    windows = first + rest
+    assert sorted(windows[:40]) == sorted(windows[40:]) == list(range(40))
 
 
 def test_data_with_more_tokens_than_the_network_has_is_refused(tmp_path, data):

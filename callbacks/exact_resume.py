@@ -1,4 +1,4 @@
-"""Saves the states of random generators in checkpoints, so that a run resumes exactly."""
+"""Saves the states of generators and loaders in checkpoints, so that a run resumes exactly."""
 
 import sys
 from typing import Any
@@ -7,19 +7,42 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils.data import IterableDataset
 
-from lightning_plugins._lightning_compat import count_resumed_batches, load_pending_loader_states
+from lightning_plugins._lightning_compat import (
+    EpochIterators,
+    count_resumed_batches,
+    load_pending_loader_states,
+)
+from lightning_plugins.callbacks.loader_state import (
+    changed_numbers,
+    restore_loader,
+    state_of_loader,
+)
 from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
 
 
 class ExactResume(Callback):
-    """Saves the states of Python's, NumPy's, torch's and CUDA's generators in each checkpoint.
+    """Resumes a run with any map-style data loader as if it had not been interrupted.
 
-    Lightning restores weights, optimizers, schedules and counters, but not the generators that
-    draw dropout masks and noise. With this callback, and a data loader that resumes
-    (:class:`lightning_plugins.datamodules.ResumableDataLoader`), an interrupted and resumed run
-    produces the weights of the uninterrupted run, bit for bit on one process.
+    Lightning restores weights, optimizers, schedules and counters, but neither the generators that
+    draw dropout masks, noise and the order of the samples, nor the position within an epoch. With
+    this callback an interrupted and resumed run produces the weights of the uninterrupted run, bit
+    for bit on one process, from checkpoints at any optimizer step and at the end of an epoch.
+
+    Each checkpoint contains the states of Python's, NumPy's, torch's and CUDA's generators, now and
+    at the start of the epoch, and the generators and counters of the loader's samplers and data
+    set. A resumed epoch makes its iterator as the interrupted one did, and fetches the batches that
+    were already used once more, without training on them. Loaders with ``state_dict`` and
+    ``load_state_dict`` (:class:`lightning_plugins.datamodules.ResumableDataLoader`,
+    ``torchdata``'s ``StatefulDataLoader``) continue from their state instead.
+
+    Not exact, with a warning that counts the samples: an iterable data set without a state, another
+    batch size, another number of processes; and a checkpoint between the last batch of an epoch and
+    its validation or schedule. Not exact, without a warning: samplers that draw from
+    the global generators in the middle of an epoch, and random data sets under
+    ``persistent_workers``.
 
     The states of all ranks are saved. A checkpoint that is written while an exception is handled
     contains only the states of the rank that writes it, because the other ranks may no longer
@@ -33,40 +56,71 @@ class ExactResume(Callback):
 
     def __init__(self) -> None:
         self._trainer: Trainer | None = None
-        self._to_restore: list[dict[str, Any] | None] | None = None
+        self._iterators: EpochIterators | None = None
+        self._to_restore: dict[str, Any] | None = None
+        self._as_created: list[dict[str, Any]] = []
+        self._epoch_start: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Store the Trainer, because ``state_dict`` does not receive it."""
+        """Observe the iterators over the training batches, before the first one is made."""
         self._trainer = trainer
+        if stage == "fit":
+            self._release()
+            self._epoch_start = None
+            self._iterators = EpochIterators(
+                trainer,
+                self._loaders_created,
+                self._restore_generators,
+                self._begin_epoch,
+                self._iterator_made,
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Restore the states before the first batch after resuming is fetched."""
+        """Restore the states of this rank, before the first batch after resuming is fetched."""
         load_pending_loader_states(trainer)
         count_resumed_batches(trainer)
         if self._to_restore is None:
             return
-        states, self._to_restore = self._to_restore, None
-        own = states[trainer.global_rank] if trainer.global_rank < len(states) else None
-        if own is not None:
-            RandomState.from_plain(own).restore()
-        else:
+        if _of_rank(self._to_restore["random_states"], trainer) is None:
             rank_zero_warn(
                 f"the checkpoint has no random states for rank {trainer.global_rank} of "
                 f"{trainer.world_size}: this run will differ from the uninterrupted one"
             )
+        self._restore_generators()
+        by_epoch = any(one.interval == "epoch" for one in trainer.lr_scheduler_configs)
+        has_validation = bool(trainer.val_dataloaders) and trainer.limit_val_batches != 0
+        if self._iterators is None or not self._iterators.resumed_after_last_batch():
+            return
+        if by_epoch or has_validation:
+            rank_zero_warn(
+                "resuming is not exact: the checkpoint was written between the last batch of an "
+                "epoch and its end, and Lightning does not run the validation and the schedules of "
+                "that end; resume from a checkpoint of the epoch's end or of another step"
+            )
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop observing."""
+        self._release()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Stop observing."""
+        self._release()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all ranks as tensors and plain data."""
         trainer = self._trainer
-        own = RandomState.capture(_cuda_devices(trainer)).to_plain()
+        own = {"random_states": self._capture(), "epochs": self._epoch()}
         if trainer is None or trainer.world_size == 1:
-            return {"random_states": [own]}
+            return {name: [value] for name, value in own.items()}
+        of_ranks: list[Any] = [None] * trainer.world_size
         # No collective while an exception is handled: the other ranks may be gone.
         if sys.exc_info()[0] is not None or not torch.distributed.is_initialized():
-            states: list[dict[str, Any] | None] = [None] * trainer.world_size
-            states[trainer.global_rank] = own
-            return {"random_states": states}
-        return {"random_states": all_gather_plain(own)}
+            of_ranks[trainer.global_rank] = own
+        else:
+            of_ranks = all_gather_plain(own)
+        return {name: [state and state[name] for state in of_ranks] for name in own}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Store the states until training starts.
@@ -74,11 +128,12 @@ class ExactResume(Callback):
         Raises:
             ValueError: A state does not have the form of a random generator's.
         """
-        states = state_dict["random_states"]
-        for state in states:
-            if state is not None:
-                RandomState.from_plain(state)
-        self._to_restore = states
+        states = list(state_dict["random_states"])
+        for epoch in filter(None, state_dict.get("epochs", [])):
+            states += [epoch["before_iterator"], epoch.get("before_fetch")]
+        for state in filter(None, states):
+            RandomState.from_plain(state)
+        self._to_restore = state_dict
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -97,6 +152,140 @@ class ExactResume(Callback):
                 "it does not contain the accumulated gradients, so resuming is not exact; save at "
                 "optimizer steps or at the end of the epoch instead"
             )
+
+    def _capture(self) -> dict[str, Any]:
+        return RandomState.capture(_cuda_devices(self._trainer)).to_plain()
+
+    def _epoch(self) -> dict[str, Any] | None:
+        """Return the start of the current epoch, and the position in it."""
+        if self._iterators is None or self._epoch_start is None or self._trainer is None:
+            return None
+        return {
+            **self._epoch_start,
+            "batches": self._iterators.batches_taken(),
+            "loaders_now": self._loader_states(),
+            "batch_sizes": [_batch_size(loader) for loader in self._iterators.loaders()],
+            "world_size": self._trainer.world_size,
+        }
+
+    def _loader_states(self) -> list[dict[str, Any]]:
+        assert self._iterators is not None
+        states = [state_of_loader(loader) for loader in self._iterators.loaders()]
+        return list(map(changed_numbers, self._as_created, states))
+
+    def _loaders_created(self) -> None:
+        assert self._iterators is not None
+        self._as_created = [state_of_loader(loader) for loader in self._iterators.loaders()]
+        self._begin_epoch()
+        self._epoch_start = self._beginning
+
+    def _begin_epoch(self) -> None:
+        self._beginning = {"before_iterator": self._capture(), "loaders": self._loader_states()}
+
+    def _iterator_made(self, is_new: bool) -> None:
+        """Continue the interrupted epoch, or note the states at the start of this one."""
+        iterators = self._iterators
+        assert iterators is not None
+        if is_new:
+            self._epoch_start = self._beginning
+        if self._to_restore is not None:
+            if iterators.is_over():  # Lightning finishes an epoch whose last batch is done
+                return
+            self._resume_epoch(iterators)
+        if self._epoch_start is not None and "before_fetch" not in self._epoch_start:
+            iterators.before_first_fetch(self._note_first_fetch)
+
+    def _note_first_fetch(self) -> None:
+        assert self._epoch_start is not None
+        self._epoch_start["before_fetch"] = self._capture()
+
+    def _resume_epoch(self, iterators: EpochIterators) -> None:
+        assert self._to_restore is not None
+        assert self._trainer is not None
+        state, self._to_restore = self._to_restore, None
+        epoch = _of_rank(state.get("epochs", []), self._trainer)
+        loaders = iterators.loaders()
+        if epoch is None or all(map(_has_state, loaders)):
+            return
+        batches = iterators.batches_taken()
+        if not batches:  # an epoch after the interrupted one
+            _restore_loaders(loaders, epoch["loaders_now"])
+            self._begin_epoch()
+            self._epoch_start = self._beginning
+            iterators.restart()
+            return
+        if not _warns_that_it_differs(loaders, epoch, batches, self._trainer):
+            now = self._capture()
+            RandomState.from_plain(epoch["before_iterator"]).restore()
+            _restore_loaders(loaders, epoch["loaders"])
+            iterators.restart()
+            RandomState.from_plain(epoch["before_fetch"]).restore()
+            iterators.skip(batches)
+            RandomState.from_plain(now).restore()
+            kept = ("before_iterator", "loaders", "before_fetch")
+            self._epoch_start = {name: epoch[name] for name in kept}
+
+    def _restore_generators(self) -> None:
+        """Restore the generators of this rank, as long as no batch was fetched since resuming."""
+        if self._to_restore is not None and self._trainer is not None:
+            own = _of_rank(self._to_restore["random_states"], self._trainer)
+            if own is not None:
+                RandomState.from_plain(own).restore()
+
+    def _release(self) -> None:
+        if self._iterators is not None:
+            self._iterators.remove()
+            self._iterators = None
+
+
+def _of_rank(states: list[Any], trainer: Trainer) -> Any:
+    return states[trainer.global_rank] if trainer.global_rank < len(states) else None
+
+
+def _restore_loaders(loaders: list[Any], states: list[dict[str, Any]]) -> None:
+    for loader, state in zip(loaders, states, strict=False):
+        restore_loader(loader, state)
+
+
+def _has_state(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _batch_size(loader: Any) -> int | None:
+    size = getattr(loader, "batch_size", None)
+    size = getattr(getattr(loader, "batch_sampler", None), "batch_size", None) or size
+    return size if isinstance(size, int) else None
+
+
+def _warns_that_it_differs(
+    loaders: list[Any], epoch: dict[str, Any], batches: int, trainer: Trainer
+) -> bool:
+    """Warn if the position in the epoch cannot be found again, with the number of samples."""
+    sizes = [_batch_size(loader) for loader in loaders]
+    before = epoch["batch_sizes"]
+    samples = batches * (before[0] if before and before[0] else 1) * epoch["world_size"]
+    unit = "samples" if before and before[0] else "batches"
+    problem = None
+    if any(isinstance(getattr(loader, "dataset", None), IterableDataset) for loader in loaders):
+        problem = (
+            "the training data set is iterable and its loader has no state_dict, so the epoch "
+            f"starts with its first sample again: {samples} {unit} are repeated, and as many at "
+            "the end of the epoch are skipped"
+        )
+    elif any(map(_has_state, loaders)):
+        problem = (
+            "only some of the training loaders have a state_dict, so the others start again: "
+            f"{samples} of their {unit} are repeated"
+        )
+    elif sizes != before or trainer.world_size != epoch["world_size"]:
+        problem = (
+            f"the batch size or the number of processes changed (batch sizes {before} -> {sizes}, "
+            f"processes {epoch['world_size']} -> {trainer.world_size}), so the epoch starts with "
+            f"its first sample again: {samples} {unit} are repeated; keep both within an epoch"
+        )
+    if problem is not None:
+        rank_zero_warn(f"resuming is not exact: {problem}")
+    return problem is not None
 
 
 def _cuda_devices(trainer: Trainer | None) -> tuple[int, ...]:

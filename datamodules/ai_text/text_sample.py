@@ -5,6 +5,8 @@ import re
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from lightning_plugins.attacks.text.scripts import word_pattern
+
 _WORD = re.compile(r"\S+")
 _NO_LETTER = re.compile(r"[\W_]+")
 HUMAN = "human"
@@ -52,8 +54,10 @@ def words_between(text: str, first: int, last: int | None) -> str:
 
 
 def normalised(text: str) -> str:
-    """Return the letters and digits in lower case, with one space between words."""
-    return _NO_LETTER.sub(" ", text.casefold()).strip()
+    """Return the letters, marks and digits in lower case, with one space between words."""
+    if text.isascii():
+        return _NO_LETTER.sub(" ", text.casefold()).strip()
+    return " ".join(word_pattern().findall(text.casefold().replace("_", " ")))
 
 
 def hash_of(text: str) -> str:

@@ -1,5 +1,6 @@
 """The metrics of a detector's scores, and the names under which they are logged."""
 
+import warnings
 from typing import Any
 
 import torch
@@ -63,8 +64,17 @@ class DetectionMetrics(nn.Module):
             module.log(f"{self.stage}/{name}", value, prog_bar=name in ("loss", "auroc"))
         thresholds = []
         for max_fpr, metric in zip(FALSE_POSITIVE_RATES, self.rates, strict=True):
-            rate, threshold = _computed_and_reset(metric)
-            module.log(f"{self.stage}/tpr_at_{round(100 * max_fpr)}_percent_fpr", rate)
+            name = f"{self.stage}/tpr_at_{round(100 * max_fpr)}_percent_fpr"
+            with warnings.catch_warnings():
+                if module.trainer.sanity_checking:  # which reads few texts
+                    warnings.simplefilter("ignore")
+                rate, threshold = metric.compute()
+            module.log(name, rate)
+            if self.stage == "test":
+                with metric.sync_context(dist_sync_fn=metric.dist_sync_fn):
+                    low, high = metric.interval()
+                module.log_dict({f"{name}_low": low, f"{name}_high": high})
+            metric.reset()
             thresholds.append(threshold)
         for name, metric in self.groups.items():
             if not metric.update_called:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from lightning_plugins.attacks.text.scripts import word_pattern
+
 
 @dataclass(frozen=True)
 class Window:
@@ -91,11 +93,11 @@ class HashedWords:
     pad_id = 0
     mask_token = "[MASK]"
     _START = 1
-    _TOKEN = re.compile(r"\[MASK\]|\w+|[^\w\s]")
 
     def __init__(self, vocab_size: int) -> None:
         if vocab_size < 3:
             raise ValueError(f"vocab_size={vocab_size}: expected at least 3")
+        self._token = re.compile(rf"\[MASK\]|_|{word_pattern().pattern}|[^\w\s]")
         self._num_hashes = vocab_size - 2
 
     def windows(self, texts: Sequence[str], max_length: int) -> list[Window]:
@@ -103,7 +105,7 @@ class HashedWords:
         step = max_length - 1
         windows = []
         for place, text in enumerate(texts):
-            words = list(self._TOKEN.finditer(text))
+            words = list(self._token.finditer(text))
             for first in range(0, max(len(words), 1), step):
                 part = words[first : first + step]
                 ids = (self._START, *(self._hash(word[0]) for word in part))

@@ -1,5 +1,8 @@
 """True positive rates at low false positive rates against counting and torchmetrics."""
 
+import warnings
+from statistics import NormalDist
+
 import pytest
 import torch
 from torchmetrics.classification import BinarySensitivityAtSpecificity
@@ -44,3 +47,39 @@ def test_a_missing_class_gives_nan():
 def test_a_max_fpr_outside_its_range_raises_an_error():
     with pytest.raises(ValueError, match="max_fpr=1"):
         TPRAtFPR(1)
+
+
+def test_too_few_negatives_for_a_rate_are_reported():
+    metric = TPRAtFPR(0.01)
+    metric.update(torch.linspace(0, 1, 99), torch.tensor([0] * 98 + [1]))
+    with pytest.warns(UserWarning, match=r"98 negatives are too few .* at least 100"):
+        metric.compute()
+    metric.update(torch.zeros(2), torch.tensor([0, 0]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.reset()
+        metric.update(torch.linspace(0, 1, 101), torch.tensor([0] * 100 + [1]))
+        metric.compute()
+
+
+def test_the_interval_covers_the_true_rate_and_shrinks_with_the_number_of_texts():
+    generator = torch.Generator().manual_seed(0)
+    normal = NormalDist()
+    true = 1 - normal.cdf(normal.inv_cdf(0.95) - 2)
+    widths = {}
+    for count in (60, 1000):
+        covered, widths[count] = 0, 0.0
+        for _ in range(60):
+            metric = TPRAtFPR(0.05)
+            labels = torch.arange(2 * count) % 2
+            metric.update(torch.randn(2 * count, generator=generator) + 2 * labels, labels)
+            low, high = metric.interval()
+            covered += bool(low <= true <= high)
+            widths[count] += float(high - low) / 60
+        assert covered >= 56
+    assert widths[1000] < 0.5 * widths[60]
+    few = TPRAtFPR(0.01)
+    few.update(torch.tensor([0.1, 0.2, 0.3, 0.9]), torch.tensor([0, 0, 0, 1]))
+    assert few.interval()[0] == 0.0
+    with pytest.raises(ValueError, match="confidence=1"):
+        few.interval(1)

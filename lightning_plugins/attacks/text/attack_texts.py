@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lightning_plugins.attacks.text.results import AttackResult, ResultFile, Status
-from lightning_plugins.attacks.text.victims import Victim
+from lightning_plugins.attacks.text.victims import Victim, checked_scores
 from lightning_plugins.attacks.text.word_attack import Questions, Search, WordAttack
 from lightning_plugins.attacks.text.words import Words
 
@@ -63,9 +63,7 @@ def attack_texts(
             label = int(labels[place])
             running[place] = _RunningAttack(attack, texts[place], label, threshold, seed)
         queries = [text for one in running.values() for text in one.queries]
-        scores = [float(score) for score in victim(queries)]
-        if len(scores) != len(queries):
-            raise ValueError(f"victim returned {len(scores)} scores for {len(queries)} texts")
+        scores = checked_scores(victim(queries), len(queries))
         used = 0
         for place, one in list(running.items()):
             count = len(one.queries)

@@ -14,7 +14,8 @@ class PWWS(WordAttack):
 
     Source: Ren et al., Generating Natural Language Adversarial Examples through Probability
     Weighted Word Saliency, ACL 2019; TextAttack's recipe ``PWWSRen2019``. As in that recipe,
-    synonyms are not inflected, and proper names are not replaced by other names.
+    a word has the synonyms of its lemmas, which are not inflected, and proper names are not
+    replaced by other names.
 
     Args:
         max_queries: See :class:`WordAttack`.

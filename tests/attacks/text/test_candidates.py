@@ -136,6 +136,37 @@ def test_synonyms_are_the_one_word_members_of_a_synset(wordnet):
     assert lexicon.synonyms("cloud") == []
 
 
+def test_inflected_words_have_the_synonyms_of_their_lemmas(wordnet, tmp_path):
+    (tmp_path / "verb.exc").write_text("dug dig\n", encoding="utf-8")
+    lexicon = WordNet(wordnet)
+    assert lexicon.synonyms("tapestries") == ["arras", "tapestry"]
+    assert lexicon.synonyms("Delves") == lexicon.synonyms("delved") == ["delve", "dig"]
+    assert lexicon.synonyms("delving") == lexicon.synonyms("dug") == ["delve", "dig"]
+    assert lexicon.synonyms("richest") == ["Rich", "galore"]
+    assert lexicon.parts("tapestries") == ["noun"]
+    assert lexicon.lemmas("tapestries", "verb") == []
+    assert lexicon.synonyms("delves", "noun") == []
+
+
+def test_nearly_all_words_of_wordnet_are_found_in_their_inflected_forms():
+    try:
+        lexicon = WordNet()
+    except FileNotFoundError:
+        pytest.skip("needs WordNet's files in a usual folder")
+    forms = {"cities": "city", "made": "make", "larger": "large", "stopping": "stop", "men": "man"}
+    for form, lemma in forms.items():
+        assert set(lexicon.synonyms(lemma)) - {form} <= {*lexicon.synonyms(form), lemma}
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [("हिन्दी में लिखा हुआ पाठ", 5), ("cafe\u0301 noir", 2), ("می\u200cخواهم بروم", 2), ("สวัสดี", 1)],
+)
+def test_words_keep_their_combining_marks(text, count):
+    assert len(Words.of(text)) == count
+    assert Words.of(text).text == text
+
+
 def test_a_missing_or_broken_wordnet_raises_an_error(wordnet, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere.*wordnet-base"):
         WordNet("nowhere")

@@ -1,10 +1,14 @@
 """Detectors with noise: a defence that only misleads the search is detected."""
 
+import math
 import random
 
+import numpy as np
 import pytest
+import torch
 
 from lightning_plugins.attacks.text import DeepWordBug, FreshNoise, attack_texts, still_misled
+from lightning_plugins.attacks.text.victims import checked_scores
 
 TEXT = "moreover we delve into a large river and a winter garden of stones"
 
@@ -15,7 +19,8 @@ def noisy(detector):
 
     def answers(texts, seed, size=0.5):
         pairs = zip(texts, detector(texts), strict=True)
-        return [p + random.Random(f"{seed}{t}").gauss(0, size) for t, p in pairs]
+        drawn = [p + random.Random(f"{seed}{t}").gauss(0, size) for t, p in pairs]
+        return [0.5 + (score - 0.5) / 10 for score in drawn]  # within [0, 1]
 
     return answers
 
@@ -64,3 +69,28 @@ def test_successes_are_scored_again_with_new_noise(detector):
 def test_a_wrong_argument_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ([math.nan], "victim's scores contain nan: expected probabilities"),
+        ([3.7], "victim's scores contain 3.7.*sigmoid or softmax to logits"),
+        ([-0.2], "victim's scores contain -0.2"),
+        ([[2.0, 1.0]], "rows do not add up to 1.*softmax"),
+        ([[0.2, 0.3, 0.5]], "victim's scores are not numbers"),
+        (["ai"], "victim's scores are not numbers"),
+        ([0.1, 0.2], "victim returned 2 scores for 1 texts"),
+    ],
+)
+def test_answers_that_are_no_probabilities_are_refused(answer, message):
+    with pytest.raises(ValueError, match=message):
+        attack_texts(DeepWordBug(max_queries=5), lambda texts: answer, [TEXT], [1])
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [[0.75], [[0.25, 0.75]], [[0.75]], np.array([[0.25, 0.75]]), torch.tensor([0.75])],
+)
+def test_columns_arrays_and_tensors_are_converted(answer):
+    assert checked_scores(answer, 1) == [0.75]

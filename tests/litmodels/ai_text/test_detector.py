@@ -218,6 +218,9 @@ def test_test_metrics_are_computed_over_all_dataloaders(tmp_path):
     trainer = quiet_trainer(tmp_path)
     trainer.test(module, loaders, verbose=False)
     found = {name: value.item() for name, value in trainer.callback_metrics.items()}
+    for rate in (1, 5):
+        name = f"test/tpr_at_{rate}_percent_fpr"
+        assert 0 <= found.pop(f"{name}_low") <= found[name] <= found.pop(f"{name}_high") <= 1
     batch = batch_of(parts[0] + parts[1])
     scores, labels = module.probabilities(batch["text"]), batch["label"]
     human, machine = scores[labels == 0], scores[labels == 1]

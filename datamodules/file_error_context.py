@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_CONTENT_ERRORS = (
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError),
+    csv.Error,
+)
+
 
 @contextmanager
 def file_error_context(path: Path) -> Iterator[None]:
@@ -17,7 +22,7 @@ def file_error_context(path: Path) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8: see its byte {error.start}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, csv.Error) as error:
+    except _CONTENT_ERRORS as error:
         if path.name in str(error):
             raise
         raise ValueError(f"{path} cannot be read: {error}") from error

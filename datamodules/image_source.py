@@ -1,5 +1,6 @@
 """Reads labelled images from the Hugging Face hub or from a folder."""
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_plugins.inputs import opened_image
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -232,17 +234,22 @@ class _FileReader:
         self._paths = paths
 
     def __call__(self, index: int) -> "Image":
-        from PIL import Image
-
-        with Image.open(self._paths[index]) as image:
+        with opened_image(self._paths[index]) as image:
             image.load()
             return image
 
 
 class _ColumnReader:
     def __init__(self, part: Any, column: str) -> None:
-        self._part = part
+        import datasets
+
+        # Undecoded, so that the size is checked before any pixel is decoded.
+        self._part = part.cast_column(column, datasets.Image(decode=False))
         self._column = column
 
     def __call__(self, index: int) -> "Image":
-        return self._part[index][self._column]
+        stored = self._part[index][self._column]
+        source = io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
+        with opened_image(source, f"image {index} of column {self._column!r}") as image:
+            image.load()
+            return image

@@ -1,12 +1,12 @@
 """Readers of the caption files of published change-captioning data sets."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning_plugins.datamodules.file_error_context import file_error_context
+from lightning_plugins.inputs import parse_json, path_inside, quoted
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def read_captions(folder: Path) -> list[PairRecord]:
 
     Raises:
         ValueError: The folder has no caption file or several; the file has none of the formats; a
-            pair has no caption or an empty one; two pairs have the same id; or a split is unknown.
-            The message names the file.
+            pair has no caption or an empty one; two pairs have the same id; a split is unknown; or
+            a path leads out of the folder. The message names the file.
     """
     files = sorted([*folder.glob("*.json"), *folder.glob("*.jsonl")])
     if len(files) != 1:
@@ -62,8 +62,10 @@ def read_captions(folder: Path) -> list[PairRecord]:
             records = list(_karpathy(content, folder))
         else:
             records = list(_foundation(content, folder))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file}: a record has an unknown format: {error!r}") from error
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"{file}: a record has an unknown format: {type(error).__name__} {quoted(str(error))}"
+        ) from error
     _check(records, file)
     return records
 
@@ -71,23 +73,21 @@ def read_captions(folder: Path) -> list[PairRecord]:
 def _json(file: Path) -> Any:
     with file_error_context(file):
         text = file.read_text(encoding="utf-8")
-    try:
-        if file.suffix == ".jsonl":
-            return [json.loads(line) for line in text.split("\n") if line.strip()]
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is not valid JSON: {error}") from error
+    if file.suffix == ".jsonl":
+        return [parse_json(line, str(file)) for line in text.split("\n") if line.strip()]
+    return parse_json(text, str(file))
 
 
 def _karpathy(content: dict[str, Any], folder: Path) -> Iterator[PairRecord]:
     images = folder / "images" if (folder / "images").is_dir() else folder
+    what = "the caption file"
     for image in content["images"]:
-        place = images / image.get("filepath", image["split"])
+        place = path_inside(images, image.get("filepath", image["split"]), what)
         flag = image.get("changeflag")
         yield PairRecord(
             id=Path(image["filename"]).stem,
-            before=place / "A" / image["filename"],
-            after=place / "B" / image["filename"],
+            before=path_inside(place / "A", image["filename"], what),
+            after=path_inside(place / "B", image["filename"], what),
             captions=tuple(sentence["raw"].strip() for sentence in image["sentences"]),
             changed=None if flag is None else bool(int(flag)),
             split=image["split"],
@@ -99,8 +99,8 @@ def _foundation(content: list[dict[str, Any]], folder: Path) -> Iterator[PairRec
         flag = record.get("change_flag")
         yield PairRecord(
             id=str(record["uid"]),
-            before=folder / record["img1_path"],
-            after=folder / record["img2_path"],
+            before=path_inside(folder, record["img1_path"], "the caption file"),
+            after=path_inside(folder, record["img2_path"], "the caption file"),
             captions=tuple(sentence.strip() for sentence in record["change_caption"]),
             changed=None if flag is None else bool(int(flag)),
             split=record.get("split", "train"),
@@ -112,11 +112,11 @@ def _check(records: list[PairRecord], file: Path) -> None:
     for record in records:
         if record.split not in SPLITS:
             raise ValueError(
-                f"{file}: pair {record.id!r} has split={record.split!r}; expected one of "
-                f"{', '.join(SPLITS)}"
+                f"{file}: pair {quoted(record.id)} has split={quoted(record.split)}; expected one "
+                f"of {', '.join(SPLITS)}"
             )
         if not record.captions or not all(record.captions):
-            raise ValueError(f"{file}: pair {record.id!r} has no caption, or an empty one")
+            raise ValueError(f"{file}: pair {quoted(record.id)} has no caption, or an empty one")
         if record.id in seen:
-            raise ValueError(f"{file}: two pairs have the id {record.id!r}")
+            raise ValueError(f"{file}: two pairs have the id {quoted(record.id)}")
         seen.add(record.id)

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
+from lightning_plugins.inputs import opened_image
 from lightning_plugins.optional_packages import requires
 
 CaptionMode = Literal["flatten", "random", "first"]
@@ -63,7 +64,7 @@ def read_pair(record: PairRecord) -> Tensor:
     """Read both images as float32 ``(2, 3, height, width)`` in [0, 1].
 
     Raises:
-        ValueError: A file is missing, broken or not an 8-bit image, or the sizes differ.
+        ValueError: A file is missing, broken, too large or not an 8-bit image, or the sizes differ.
     """
     before, after = _picture(record.before), _picture(record.after)
     if before.shape != after.shape:
@@ -76,9 +77,9 @@ def read_pair(record: PairRecord) -> Tensor:
 
 def _picture(file: Any) -> Tensor:
     with requires("Pillow", by="reading images", extra="vision"):
-        from PIL import Image, UnidentifiedImageError
+        from PIL import UnidentifiedImageError
     try:
-        with Image.open(file) as picture:
+        with opened_image(file) as picture:
             if picture.mode not in ("RGB", "RGBA", "P", "L"):
                 raise ValueError(
                     f"{file} has the pixel format {picture.mode!r}, expected 8-bit colour; scale "

@@ -1,15 +1,15 @@
 """Reads a table from a file in any of the usual formats, encodings and compressions."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.tables.compression import PACKED_SUFFIXES, read_unpacked
 from lightning_plugins.datamodules.tables.delimited import check_columns, read_delimited
 from lightning_plugins.datamodules.tables.encodings import as_utf8, decoded
 from lightning_plugins.datamodules.tables.records import read_records
-from lightning_plugins.inputs import check_rows
+from lightning_plugins.inputs import check_cells, check_rows
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -101,13 +101,29 @@ def _is_json(name: str, data: bytes, delimiter: str | None, names: Sequence[str]
 
 def _read_parquet(data: bytes, path: Path) -> "pandas.DataFrame":
     import pyarrow
-    from pyarrow import parquet
+    from pyarrow import parquet, types
 
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
         check_rows(file.metadata.num_rows, path)
-        table = file.read()
+        schema = file.schema_arrow
+        texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
+        # A repeated text is stored once; as a dictionary it also takes memory once.
+        table = parquet.ParquetFile(pyarrow.BufferReader(data), read_dictionary=texts).read()
+        check_cells(_lengths(table), path)
+        table = table.cast(schema)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"not a complete Parquet file: {error}") from error
     check_columns(table, path)
     return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+
+
+def _lengths(table: Any) -> Iterator[tuple[int, int]]:
+    """Yield the longest text and the length of all texts of each part of a column."""
+    from pyarrow import compute, types
+
+    for column in table.columns:
+        for part in column.chunks if types.is_dictionary(column.type) else ():
+            lengths = compute.binary_length(part.dictionary)
+            all_lengths = compute.sum(compute.take(lengths, part.indices))
+            yield compute.max(lengths).as_py() or 0, all_lengths.as_py() or 0

@@ -67,7 +67,7 @@ class PreparedTokens:
             found = cls(folder, int(stored["vocab_size"]), int(stored["end_of_document"]), parts)
             fingerprint, of_tokenizer = stored["corpus_fingerprint"], stored["tokenizer_sha256"]
             own = sha256_of_json((folder / _TOKENIZER).read_text("utf-8"), found.end_of_document)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(
                 f"{folder} is missing or incomplete ({type(error).__name__}: {error}): call "
                 f"prepare_data() first, or {again}"

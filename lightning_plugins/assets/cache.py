@@ -77,7 +77,7 @@ def find_corruption(asset: Asset, folder: Path, *, every_hash: bool = False) -> 
         manifest = json.loads(manifest_path.read_text("utf-8"))
         recorded = [(path, f["size"], f["sha256"]) for path, f in manifest["files"].items()]
         artefact_sha256 = manifest["artefact_sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return f"{manifest_path} is missing or unreadable ({type(error).__name__})"
     if artefact_sha256 != asset.sha256:
         return f"{manifest_path} records an artefact other than the pinned one"

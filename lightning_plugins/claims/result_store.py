@@ -88,7 +88,7 @@ class ResultStore:
             )
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(
                 f"{path} is not a readable result and is computed again: {error}", stacklevel=2
             )
@@ -107,7 +107,7 @@ class ResultStore:
                 identity = stored["identity"]
                 if (identity["paper"], identity["scale"]) == (paper, scale):
                     seen.append((identity["experiment"], identity["arm"], dict(stored["rules"])))
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError, ValueError, KeyError, TypeError, RecursionError):
                 continue
         return seen
 

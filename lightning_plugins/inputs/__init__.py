@@ -6,7 +6,6 @@ where they are used.
 
 from lightning_plugins.inputs.arrays import check_array_bytes as check_array_bytes
 from lightning_plugins.inputs.arrays import read_npz as read_npz
-from lightning_plugins.inputs.arrays import text_array as text_array
 from lightning_plugins.inputs.images import opened_image as opened_image
 from lightning_plugins.inputs.limits import LIMITS as LIMITS
 from lightning_plugins.inputs.limits import LimitError as LimitError

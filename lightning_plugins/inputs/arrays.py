@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_plugins.inputs.limits import require
-from lightning_plugins.inputs.messages import quoted
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -59,23 +58,3 @@ def _array_bytes(archive: "ZipFile", entry: "ZipInfo") -> int:
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
     return max(entry.file_size, math.prod(shape) * dtype.itemsize)
-
-
-def text_array(values: Sequence[str], what: str) -> "np.ndarray":
-    """Return ids as a NumPy array of strings, ``(len(values),)``.
-
-    NumPy gives every element the width of the longest, so one long id would multiply the memory.
-
-    Args:
-        values: Ids of users, items or rows.
-        what: Origin of the ids, for the message.
-
-    Raises:
-        LimitError: An id is too long, or the array is too large.
-    """
-    import numpy as np
-
-    longest = max(values, key=len, default="")
-    require("id_characters", len(longest), f"{what}: the id {quoted(longest)}")
-    check_array_bytes([4 * len(longest) * len(values)], f"{what}: ids as long as {quoted(longest)}")
-    return np.array(values, dtype=np.str_)

@@ -28,7 +28,6 @@ LIMITS = {
     "table_rows": Limit(2_000_000, "rows of a table; at least one row per byte of its file"),
     "cell_characters": Limit(4_000_000, "characters of one cell of a table"),
     "table_bytes": Limit(4 << 30, "bytes of the cells of a table, decompressed"),
-    "id_characters": Limit(1_024, "characters of a user, item or row id"),
     "array_bytes": Limit(2 << 30, "bytes of the arrays of one file"),
     "nesting": Limit(64, "nested levels of a JSON or YAML text"),
     "yaml_nodes": Limit(200_000, "values of a YAML text, with every anchor expanded"),

@@ -30,19 +30,21 @@ def check_rows(rows: int, path: str | os.PathLike[str]) -> None:
         raise LimitError("table_rows", rows, str(path))
 
 
-def check_cells(lengths: Iterable[int], path: str | os.PathLike[str]) -> None:
-    """Check the lengths of cells in characters, and their sum.
+def check_cells(lengths: Iterable[tuple[int, int]], path: str | os.PathLike[str]) -> None:
+    """Check the lengths of the texts of a table.
 
     Args:
-        lengths: Length of each cell, or of each distinct cell.
+        lengths: For each column, or part of one: length of the longest text, and of all texts.
         path: The file.
 
     Raises:
-        LimitError: A cell, or all cells together, are too long.
+        LimitError: A text, or all texts together, are too long.
     """
-    lengths = list(lengths)
-    require("cell_characters", max(lengths, default=0), str(path))
-    require("table_bytes", sum(lengths), str(path))
+    total = 0
+    for longest, in_all in lengths:
+        require("cell_characters", longest, str(path))
+        total += in_all
+        require("table_bytes", total, str(path))
 
 
 def decompressed(stream: IO[bytes], path: Path, name: str = "table_bytes") -> IO[bytes]:

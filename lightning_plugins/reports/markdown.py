@@ -14,6 +14,9 @@ from lightning_plugins.reports.report_data import (
 )
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!$])")
+# A mention notifies a person or team, and a bare address becomes a link, on GitHub and GitLab.
+_MENTION = re.compile(r"@(?=\w)")
+_BARE_LINK = re.compile(r"(?:(?<=\bhttp)|(?<=\bhttps)|(?<=\bftp))://|\bwww\.", re.IGNORECASE)
 _LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")
 
 
@@ -92,7 +95,11 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _escaped(text: str) -> str:
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    escaped = _SPECIAL.sub(r"\\\1", " ".join(text.split())).replace("&", "&amp;")
+    escaped = _MENTION.sub("@\u2060", escaped)  # an invisible word joiner
+    return _BARE_LINK.sub(
+        lambda found: found[0].replace(".", "&#46;").replace(":", "&#58;"), escaped
+    )
 
 
 def _paragraph(text: str) -> str:

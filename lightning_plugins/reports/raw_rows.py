@@ -9,7 +9,8 @@ from typing import Any
 
 from lightning_plugins.reports.report_data import Table
 
-_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
+# Spreadsheets also read the full-width forms, as some East Asian keyboards write them.
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def raw_table(rows: Sequence[dict[str, Any]]) -> Table:
@@ -56,4 +57,4 @@ def _finite(value: Any) -> Any:
 
 
 def _no_formula(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
+    return f"'{text}" if text.lstrip(" \u3000").startswith(_FORMULA_STARTS) else text

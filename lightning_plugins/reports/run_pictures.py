@@ -159,7 +159,7 @@ def domain_map_picture(points: Any, pieces: Any, title: str) -> Picture:
         points[:, 0], points[:, 1], c=colours, cmap="tab20", vmin=0, vmax=19, s=6, linewidths=0
     )
     axes.set_aspect("equal", adjustable="datalim")
-    axes.set_title(title, fontsize=10)
+    axes.set_title(literal(title), fontsize=10)
     return rendered(figure)
 
 
@@ -172,7 +172,7 @@ def _annotate_top(
 ) -> None:
     """Write text at ``x`` below the top of the panel, shifted by ``offset`` points."""
     axes.annotate(
-        text,
+        literal(text),
         (x, 1.0),
         xycoords=("data", "axes fraction"),
         xytext=offset,

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_plugins.inputs import quoted
+
 from .quantities import SECOND_RADIATION_CONSTANT, Array
 from .spectroscopy import Spectroscopy
 
 _PLAUSIBLE_K = (230.0, 370.0)  # five published tables taken at room temperature give 281 to 306 K
 _PLAUSIBLE_RMS = 0.2
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 
 
 def load_spectroscopy(
@@ -132,7 +134,7 @@ def _read(path: Path, width: int) -> Array:
         if cells is None and not rows:
             continue  # a heading
         if cells is None or len(cells) != width:
-            raise ValueError(f"{path}, line {number}: expected {width} numbers, got {text!r}")
+            raise ValueError(f"{path}, line {number}: expected {width} numbers, got {quoted(text)}")
         rows.append(cells)
     if len(rows) < 2:
         raise ValueError(f"{path}: expected at least two lines of {width} numbers")

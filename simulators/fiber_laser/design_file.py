@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from lightning_plugins.inputs import check_yaml, quoted
+
 from .chain import (
     BandpassFilter,
     Chain,
@@ -59,17 +61,22 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = [key for key in keys if keys.count(key) > 1]
-        if repeated:
-            raise yaml.MarkedYAMLError(
-                problem=f"the key {repeated[0]!r} is repeated", problem_mark=node.start_mark
-            )
+        seen = set()
+        for key in keys:
+            if not isinstance(key, str | int | float | bool | None):
+                problem = f"the key {quoted(key)} is not text"
+            elif key in seen:
+                problem = f"the key {quoted(key)} is repeated"
+            else:
+                seen.add(key)
+                continue
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)
         return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
     list("-+.0123456789"),
 )
 
@@ -79,7 +86,9 @@ def parse_yaml(text: str) -> Any:
 
     Raises:
         yaml.YAMLError: The text is not valid YAML, or a key is repeated.
+        LimitError: The text is nested too deeply, or too large when its anchors are expanded.
     """
+    check_yaml(text, "the design")
     return yaml.load(text, Loader=_Loader)
 
 
@@ -272,23 +281,24 @@ def build(kind: type[_Built], content: Any, where: str, **parts: Any) -> _Built:
 def refuse_unknown(content: Any, known: Any, where: str) -> None:
     """Raise for a key that is not known; the message gives the nearest known key."""
     if not isinstance(content, dict):
-        raise ValueError(f"{where} = {content!r}: expected a mapping")
+        raise ValueError(f"{where} = {quoted(content)}: expected a mapping")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
+            near = difflib.get_close_matches(quoted(key)[1:-1], known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"{where}.{key} is unknown: allowed is {', '.join(known)}{hint}")
+            shown = key if isinstance(key, str) and len(key) < 80 else quoted(key)
+            raise ValueError(f"{where}.{shown} is unknown: allowed is {', '.join(known)}{hint}")
 
 
 def as_mapping(content: Any, where: str) -> dict[str, Any]:
     """Return a copy of a mapping, or raise with its place."""
     if not isinstance(content, dict):
-        raise ValueError(f"{where} = {content!r}: expected a mapping")
+        raise ValueError(f"{where} = {quoted(content)}: expected a mapping")
     return dict(content)
 
 
 def as_list(content: Any, where: str) -> list[Any]:
     """Return a list, or raise with its place."""
     if not isinstance(content, list):
-        raise ValueError(f"{where} = {content!r}: expected a list")
+        raise ValueError(f"{where} = {quoted(content)}: expected a list")
     return content

@@ -190,5 +190,5 @@ def _figure(rows: int, columns: int, title: str) -> tuple["Figure", Any]:
     for axis in axes.flat:
         axis.locator_params(nbins=4)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(title.replace("$", r"\$"))  # a foreign name is no mathematics
     return figure, axes

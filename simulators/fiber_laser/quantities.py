@@ -15,6 +15,8 @@ from scipy.constants import (  # type: ignore[import-untyped]
     speed_of_light,
 )
 
+from lightning_plugins.inputs import quoted
+
 Array = NDArray[np.float64]
 
 SPEED_OF_LIGHT: float = speed_of_light
@@ -66,7 +68,8 @@ SUFFIXES: dict[str, tuple[str, str]] = {
     "_k": ("temperature", "K"),
     "_c": ("temperature", "degC"),
 }
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
+# Linear in the length of the text: no two neighbouring parts match the same character.
+_NUMBER = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?")
 _PLAIN = str.maketrans({"µ": "u", "μ": "u", "²": "^2", "³": "^3"})
 _CELSIUS = ("degC", "°C", "C")
 _ZERO_CELSIUS_K = 273.15
@@ -132,17 +135,18 @@ def parse_quantity(name: str, text: object, suffix: str) -> float:
             lists the valid units.
     """
     dimension, unit = SUFFIXES[suffix]
-    found = _QUANTITY.fullmatch(str(text))
-    if found is None:
-        raise ValueError(f"{name} = {text!r}: expected a number and a unit of {dimension}")
-    number, given = float(found[1]), found[2].translate(_PLAIN)
+    stripped = str(text).strip() if isinstance(text, str) else quoted(text)
+    found = _NUMBER.match(stripped)
+    if found is None or not math.isfinite(number := float(found[0])):
+        raise ValueError(f"{name} = {quoted(text)}: expected a number and a unit of {dimension}")
+    given = stripped[found.end() :].strip().translate(_PLAIN)
     if dimension == "temperature":
         return _temperature(name, text, number, given, unit)
     units = _UNITS[dimension]
     if given not in units:
         raise ValueError(
-            f"{name} = {text!r}: expected a unit of {dimension} ({', '.join(units)}), got "
-            f"{given or 'none'}"
+            f"{name} = {quoted(text)}: expected a unit of {dimension} ({', '.join(units)}), got "
+            f"{quoted(given) if given else 'none'}"
         )
     # Rounded to the digits as written: 8 mm is 0.008 m, not 0.008000000000000002.
     return float(f"{number * units[given] / units[unit]:.15g}")
@@ -150,6 +154,6 @@ def parse_quantity(name: str, text: object, suffix: str) -> float:
 
 def _temperature(name: str, text: object, number: float, given: str, unit: str) -> float:
     if given not in ("K", *_CELSIUS):
-        raise ValueError(f"{name} = {text!r}: expected a unit of temperature (K, degC)")
+        raise ValueError(f"{name} = {quoted(text)}: expected a unit of temperature (K, degC)")
     kelvin = number if given == "K" else number + _ZERO_CELSIUS_K
     return kelvin if unit == "K" else kelvin - _ZERO_CELSIUS_K

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_plugins.inputs import check_array_bytes, parse_json, quoted, read_npz
+
 from .amplifier_result import AmplifierResult
 from .chain import ChainResult
 
@@ -80,16 +82,16 @@ def load_result(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str,
     if source.suffix in (".h5", ".hdf5"):
         head, arrays = _read_hdf5(source)
     else:
-        with np.load(source, allow_pickle=False) as file:
-            if "head" not in file:
-                raise ValueError(f"{source} is not a {FORMAT}")
-            head = json.loads(str(file["head"]))
-            arrays = {name: file[name] for name in file.files if name != "head"}
-    if head.get("format") != FORMAT:
+        arrays = read_npz(source)
+        if "head" not in arrays:
+            raise ValueError(f"{source} is not a {FORMAT}")
+        head = parse_json(str(arrays.pop("head")), str(source))
+    version = head.get("format_version") if isinstance(head, dict) else None
+    if version is None or head.get("format") != FORMAT or not isinstance(version, int):
         raise ValueError(f"{source} is not a {FORMAT}")
-    if head["format_version"] > FORMAT_VERSION:
+    if version > FORMAT_VERSION:
         raise ValueError(
-            f"{source}: format {head['format_version']} is newer than {FORMAT_VERSION}; update "
+            f"{source}: format {quoted(version)} is newer than {FORMAT_VERSION}; update "
             "this package"
         )
     return head, arrays
@@ -125,16 +127,19 @@ def _write_hdf5(path: Path, head: dict[str, Any], arrays: dict[str, np.ndarray])
 def _read_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     h5py = _h5py()
     arrays: dict[str, np.ndarray] = {}
+    sizes: list[int] = []
     with h5py.File(path, "r") as file:
         if "head" not in file.attrs:
             raise ValueError(f"{path} is not a {FORMAT}")
 
         def keep(name: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
+                sizes.append(node.nbytes)
+                check_array_bytes(sizes, str(path))  # a compressed file can be much smaller
                 arrays[name] = node[()]
 
         file.visititems(keep)
-        return json.loads(file.attrs["head"]), arrays
+        return parse_json(str(file.attrs["head"]), str(path)), arrays
 
 
 def _h5py() -> Any:

@@ -14,7 +14,6 @@ from lightning_plugins.inputs import (
     path_inside,
     quoted,
     read_npz,
-    text_array,
 )
 
 
@@ -48,15 +47,6 @@ def test_a_large_table_is_allowed_in_a_large_file(tmp_path, monkeypatch):
     monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_TABLE_ROWS", "10")
     with pytest.raises(LimitError):
         check_rows(11, file)
-
-
-def test_one_long_id_is_refused_and_the_memory_of_all_is_bounded(monkeypatch):
-    assert text_array(["a", "bcd"], "ids").tolist() == ["a", "bcd"]
-    with pytest.raises(LimitError, match="characters of a user, item or row id"):
-        text_array(["a"] * 100 + ["x" * 131_072], "ids")
-    monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_ARRAY_BYTES", "1000")
-    with pytest.raises(LimitError, match="bytes of the arrays"):
-        text_array(["a"] * 100 + ["x" * 100], "ids")
 
 
 def test_a_decompressed_stream_ends_at_the_limit(tmp_path, monkeypatch):

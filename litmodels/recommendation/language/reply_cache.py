@@ -34,7 +34,7 @@ class ReplyCache:
                 str(stored.get("failure", "")),
                 Usage(*(int(number) for number in usage[:3]), *map(float, usage[3:4])),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
 
     def put(self, request: dict[str, Any], reply: Reply) -> None:

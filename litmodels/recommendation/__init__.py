@@ -4,6 +4,7 @@ from lightning_plugins.litmodels.recommendation.influence_path import InfluenceP
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
 from lightning_plugins.litmodels.recommendation.item_text_model import ItemTextModel
 from lightning_plugins.litmodels.recommendation.path_report import InfluencePathReport
+from lightning_plugins.litmodels.recommendation.recommendation_table import RecommendationTable
 from lightning_plugins.litmodels.recommendation.sequential_recommender import SequentialRecommender
 
 __all__ = [
@@ -11,5 +12,6 @@ __all__ = [
     "InfluencePathPlanner",
     "InfluencePathReport",
     "ItemTextModel",
+    "RecommendationTable",
     "SequentialRecommender",
 ]

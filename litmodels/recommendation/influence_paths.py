@@ -376,6 +376,11 @@ class InfluencePathPlanner(LightningModule):
         own = {label: planner.network for label, planner in self.planners.items()}
         for label, path in self._evaluator_checkpoints(datamodule).items():
             network = load_network(path, datamodule.num_items)
+            if network.negatives is not None:
+                raise ValueError(
+                    f"evaluator {label!r} ({path}) was trained with negatives={network.negatives}: "
+                    "its scores are no probabilities; use one trained with the full softmax"
+                )
             for name, other in {"the backbone": self._knowledge.backbone, **own}.items():
                 if other is not None and _has_same_weights(network, other):
                     raise ValueError(

@@ -25,7 +25,7 @@ class SequentialRecommender(CheckedLoading, LightningModule):
 
     Training batches are int64 ``(batch, max_length + 1)``. Evaluation batches are dictionaries with
     ``history``, ``seen`` and ``target``, as in ``InteractionDataModule``. Items that the user has
-    seen are not ranked. Neither training nor the metrics use sampled negatives.
+    seen are not ranked. The metrics use no sampled negatives, and training uses none by default.
 
     Logged: ``train/loss`` in nats; ``val/hit_rate@K``, ``val/ndcg@K``, ``val/mrr@K`` for each K of
     ``top_k``; the same for ``test``.
@@ -43,6 +43,8 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         max_length: Maximum length of a history that the network sees.
         dropout: Dropout probability, in [0, 1).
         top_k: Lengths of the evaluated lists.
+        negatives: Number of sampled items for the training loss, for catalogues of 100 000 items;
+            None uses the full softmax, which the evaluators of paths require.
         optimizer: Builds the optimizer from named parameters.
         lr_scheduler: Builds the schedule from the optimizer.
 
@@ -68,6 +70,7 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         top_k: tuple[int, ...] = (10,),
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
+        negatives: int | None = None,
     ) -> None:
         super().__init__()
         if network not in get_args(NetworkName):
@@ -75,6 +78,8 @@ class SequentialRecommender(CheckedLoading, LightningModule):
             raise ValueError(f"network={network!r}: expected one of {allowed}")
         if num_items is not None and num_items < 1:
             raise ValueError(f"num_items={num_items}: expected at least 1")
+        if negatives is not None and negatives < 1:
+            raise ValueError(f"negatives={negatives}: expected at least 1, or None")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network: ItemNetwork | None = None
         self.val_metrics = _metrics(top_k)
@@ -110,6 +115,7 @@ class SequentialRecommender(CheckedLoading, LightningModule):
             )
         # In this module's mode: after eval(), the network must not apply dropout.
         self.network = self._build(self.hparams["num_items"]).train(self.training)
+        self.network.negatives = self.hparams["negatives"]
 
     def forward(self, items: Tensor) -> Tensor:
         """Return logits ``(batch, num_items + 1)`` of the item after ``items`` ``(batch, length)``.

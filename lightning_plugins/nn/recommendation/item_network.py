@@ -25,9 +25,15 @@ class ItemNetwork(nn.Module):
         max_length: Maximum length of a history. Only the latest items are used.
         dropout: Dropout probability, in [0, 1).
 
+    Attributes:
+        negatives: Number of sampled items for the loss; None uses the full softmax. Set it before
+            training.
+
     Raises:
         ValueError: An argument is out of range.
     """
+
+    negatives: int | None = None
 
     def __init__(self, num_items: int, dim: int, max_length: int, dropout: float) -> None:
         super().__init__()
@@ -80,8 +86,41 @@ class ItemNetwork(nn.Module):
     def _cross_entropy(self, states: Tensor, targets: Tensor) -> Tensor:
         is_target = targets > 0
         # Padding is removed before the product with all items, which dominates the cost.
-        logits = states[is_target] @ self.item_embedding.weight[1:].T
-        return cross_entropy(logits, targets[is_target] - 1)
+        states, targets = states[is_target], targets[is_target]
+        if self.negatives is not None and self.negatives < self.num_items - 1:
+            return sampled_cross_entropy(states, targets, self.item_embedding, self.negatives)
+        logits = states @ self.item_embedding.weight[1:].T
+        return cross_entropy(logits, targets - 1)
+
+
+def sampled_cross_entropy(
+    states: Tensor, targets: Tensor, embedding: nn.Embedding, negatives: int
+) -> Tensor:
+    r"""Return an estimate of the mean cross-entropy from sampled items that all states share.
+
+    The sum over the other items in the softmax is replaced by that over the sampled ones, scaled by
+    the ratio of the counts: their logits are increased by :math:`\log((n - 1) / m)` for m samples
+    of the n items other than the target. The expectation of the sum is exact, that of its logarithm
+    is too low. Memory grows with ``states * negatives`` instead of ``states * num_items``.
+
+    Source: sampled softmax with a uniform proposal, Jean et al., arXiv 1412.2007; one set of
+    negatives for all positions as in Klenitskiy and Vasilev, arXiv 2309.07602.
+
+    Args:
+        states: States ``(positions, dim)``.
+        targets: Item numbers ``(positions,)``.
+        embedding: Item embeddings, number 0 is padding.
+        negatives: Number of sampled items, without replacement.
+    """
+    num_items = embedding.num_embeddings - 1
+    sampled = torch.randperm(num_items, device=states.device)[:negatives] + 1
+    others = states @ embedding(sampled).T
+    is_target = targets[:, None] == sampled
+    counts = (negatives - is_target.sum(dim=1, keepdim=True)).clamp(min=1)
+    others = others + ((num_items - 1) / counts).log()
+    own = (states * embedding(targets)).sum(dim=1, keepdim=True)
+    logits = torch.cat([own, others.masked_fill(is_target, -torch.inf)], dim=1)
+    return cross_entropy(logits, torch.zeros_like(targets))
 
 
 def check_length(sequences: Tensor, max_length: int) -> None:

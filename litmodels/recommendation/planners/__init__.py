@@ -18,6 +18,7 @@ from lightning_plugins.litmodels.recommendation.planners.planner import (
 )
 from lightning_plugins.litmodels.recommendation.planners.target_directed import (
     CoOccurrencePath,
+    InfluentialBeam,
     InfluentialGreedy,
     InfluentialRecommender,
     Rec2Inf,
@@ -26,6 +27,7 @@ from lightning_plugins.litmodels.recommendation.planners.target_directed import 
 
 __all__ = [
     "CoOccurrencePath",
+    "InfluentialBeam",
     "InfluentialGreedy",
     "InfluentialRecommender",
     "Knowledge",

@@ -10,7 +10,7 @@ from lightning_plugins.litmodels.recommendation.planners.planner import (
     Sessions,
     best_allowed,
 )
-from lightning_plugins.nn.recommendation import InfluentialNetwork
+from lightning_plugins.nn.recommendation import InfluentialNetwork, ItemNetwork
 from lightning_plugins.nn.recommendation.item_network import NetworkName, padded
 
 
@@ -58,11 +58,69 @@ class InfluentialGreedy(Planner):
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
         """Return the product above for each item."""
         network = knowledge.backbone
-        states = sessions.states(network)
-        items = normalize(network.item_embedding.weight, dim=1)
-        targets = items[sessions.targets.to(items.device)]
-        gain = targets @ items.T - (normalize(states, dim=1) * targets).sum(1, keepdim=True)
-        return network.logits(states).sigmoid() * gain
+        return _guidance(network, sessions.states(network), sessions.targets)
+
+
+class InfluentialBeam(Planner):
+    r"""IPG with a beam: plans the whole path at once and keeps the ``width`` best beginnings.
+
+    A beginning has the score of its steps' sum of IPG's product, computed as if the user took every
+    item before. Greedy IPG, ``width=1``, takes the best item at each step. The path does not change
+    if the user rejects an item. Memory and time grow with the width.
+
+    This planner is our own; the score of a step is that of :class:`InfluentialGreedy`.
+
+    Args:
+        width: Number of beginnings that are kept.
+
+    Raises:
+        ValueError: ``width`` is below 1.
+    """
+
+    def __init__(self, width: int = 5) -> None:
+        if width < 1:
+            raise ValueError(f"width={width}: expected at least 1")
+        self.width = width
+
+    def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
+        """Return 1 for the next item of each plan, 0 for all other items."""
+        if sessions.step == 0:
+            self._plans = [
+                self._planned(sessions, user, knowledge.backbone)
+                for user in range(len(sessions.taken))
+            ]
+        preferences = torch.zeros(sessions.allowed.shape)
+        for row, plan in zip(preferences, self._plans, strict=True):
+            row[plan[sessions.step : sessions.step + 1]] = 1
+        return preferences
+
+    def _planned(self, sessions: Sessions, user: int, network: ItemNetwork) -> list[int]:
+        beginnings: list[list[int]] = [[]]
+        scores = torch.zeros(1)
+        target = sessions.targets[user : user + 1]
+        device = network.item_embedding.weight.device
+        for _ in range(min(sessions.length, int(sessions.allowed[user].sum()))):
+            items = [[*sessions.taken[user], *begun] for begun in beginnings]
+            states = network.state(padded(items, network.max_length, device))
+            gains = _guidance(network, states, target.expand(len(items))).cpu()
+            allowed = sessions.allowed[user].repeat(len(items), 1)
+            for row, begun in zip(allowed, beginnings, strict=True):
+                row[begun] = False
+            totals = (scores[:, None] + gains).masked_fill(~allowed, -torch.inf).flatten()
+            scores, places = totals.topk(min(self.width, int(allowed.sum())))
+            beginnings = [
+                [*beginnings[place // allowed.shape[1]], place % allowed.shape[1]]
+                for place in places.tolist()
+            ]
+        return beginnings[0]
+
+
+def _guidance(network: ItemNetwork, states: Tensor, targets: Tensor) -> Tensor:
+    """Return IPG's product for each item, ``(users, num_items + 1)``."""
+    items = normalize(network.item_embedding.weight, dim=1)
+    of_targets = items[targets.to(items.device)]
+    gain = of_targets @ items.T - (normalize(states, dim=1) * of_targets).sum(1, keepdim=True)
+    return network.logits(states).sigmoid() * gain
 
 
 class InfluentialRecommender(Planner):

@@ -252,6 +252,20 @@ def test_an_evaluator_with_the_weights_of_the_backbone_is_refused(
         quiet_trainer().predict(module, datamodule=walking_data())
 
 
+def test_an_evaluator_trained_with_sampled_items_is_refused(
+    make, walking_data, quiet_trainer, tmp_path
+):
+    module = SequentialRecommender(24, "gru4rec", dim=8, layers=1, max_length=8, negatives=5)
+    module.configure_model()
+    trainer = quiet_trainer()
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(tmp_path / "sampled.ckpt")
+    with pytest.raises(ValueError, match=r"evaluator 'e' .* was trained with negatives=5"):
+        quiet_trainer().predict(
+            make(evaluators={"e": str(tmp_path / "sampled.ckpt")}), datamodule=walking_data()
+        )
+
+
 def test_every_part_can_be_configured_in_yaml():
     package = "lightning_plugins.litmodels.recommendation"
     server = {

@@ -1,7 +1,7 @@
 """Planners: the preferences of each, and that only allowed items are recommended."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from lightning_plugins.litmodels.recommendation.planners import (
     CoOccurrencePath,
+    InfluentialBeam,
     InfluentialGreedy,
     InfluentialRecommender,
     Knowledge,
@@ -64,9 +65,9 @@ class Hostile(Planner):
 
 @settings(max_examples=5, deadline=None)
 @given(data=st.data(), seed=st.integers(0, 99))
-@pytest.mark.parametrize("name", [*default_planners(), "hostile"])
+@pytest.mark.parametrize("name", [*default_planners(), "beam", "hostile"])
 def test_every_recommended_item_is_allowed_and_new(name, data, seed):
-    planner = ({"hostile": Hostile()} | default_planners())[name]
+    planner = ({"hostile": Hostile(), "beam": InfluentialBeam()} | default_planners())[name]
     known = knowledge(seed=seed)
     if planner.needs == "irn":
         planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
@@ -109,6 +110,36 @@ def test_ipg_equals_its_formula():
             v = items[item]
             expected = (cosine(v, t) - cosine(u, t)) / (1 + np.exp(-(u @ v)))
             assert wanted[user, item] == pytest.approx(expected, abs=1e-5)
+
+
+def followed(planner, known, length=3):
+    sessions = Sessions([[1, 2, 3], [4]], [7, 8], 12, length)
+    for _ in range(length):
+        sessions.recommend(planner.next_items(sessions, known))
+        sessions.take(torch.ones(2, dtype=torch.bool))
+    return sessions.paths
+
+
+def total_guidance(known, history, path, target):
+    total = 0.0
+    for step, item in enumerate(path):
+        sessions = Sessions([history + path[:step]], [target], 12, 1)
+        total += float(InfluentialGreedy().preferences(sessions, known)[0, item])
+    return total
+
+
+def test_a_beam_of_one_is_greedy_and_a_full_beam_finds_the_best_path():
+    for seed in range(4):
+        known = knowledge(seed=seed)
+        greedy = followed(InfluentialGreedy(), known, length=2)
+        assert followed(InfluentialBeam(1), known, length=2) == greedy
+        found = followed(InfluentialBeam(200), known, length=2)
+        for history, target, path in zip([[1, 2, 3], [4]], [7, 8], found, strict=True):
+            free = set(range(1, 13)) - {*history, target}
+            best = max(
+                total_guidance(known, history, [*pair], target) for pair in permutations(free, 2)
+            )
+            assert total_guidance(known, history, path, target) == pytest.approx(best, abs=1e-5)
 
 
 def test_rec2inf_selects_the_most_similar_item_of_the_backbones_list():
@@ -158,9 +189,9 @@ def test_forbidden_items_are_refused():
     assert Popular().next_items(sessions, knowledge(5)).tolist() == [0]
 
 
-@pytest.mark.parametrize("name", default_planners())
+@pytest.mark.parametrize("name", [*default_planners(), "beam"])
 def test_every_planner_supports_empty_histories_and_ends_a_path_without_items_left(name):
-    known, planner = knowledge(), default_planners()[name]
+    known, planner = knowledge(), ({"beam": InfluentialBeam()} | default_planners())[name]
     if planner.needs == "irn":
         planner.network = InfluentialNetwork(12, dim=4, max_length=5).eval()
     sessions = Sessions([[], [1, 2]], [7, 7], 12, length=4, candidates=[[3, 4], [1, 2, 7, 9]])
@@ -274,6 +305,7 @@ def test_a_planner_that_prefers_the_target_has_reached_it():
     ("make", "message"),
     [
         (lambda: Rec2Inf(k=0), "k=0: expected at least 1"),
+        (lambda: InfluentialBeam(width=0), "width=0: expected at least 1"),
         (lambda: TextBridge(shortlist=0), "shortlist=0: expected at least 1, or None"),
         (lambda: TakesTheLikely(rank=0), "rank=0: expected at least 1"),
         (lambda: ClicksWhatItLikes(steepness=0), "steepness=0: expected more than 0"),

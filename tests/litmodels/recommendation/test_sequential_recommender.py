@@ -1,5 +1,7 @@
 """SequentialRecommender: learning, logging, ranking and errors."""
 
+import csv
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -7,6 +9,7 @@ from torch.optim import AdamW
 
 from lightning_plugins.callbacks import ExactResume
 from lightning_plugins.litmodels import SequentialRecommender
+from lightning_plugins.litmodels.recommendation import RecommendationTable
 
 SMALL = {"dim": 8, "max_length": 8, "layers": 1, "dropout": 0.1}
 
@@ -53,6 +56,27 @@ def test_a_list_never_contains_seen_items_and_a_warning_reports_shorter_lists(se
     with pytest.warns(UserWarning, match="1 of 1 users of a batch have fewer than 4 unseen items"):
         (listed,) = module.predict_step(batch, 0).tolist()
     assert sorted(listed) == [0] * (4 - len(left)) + left
+
+
+def test_recommendations_are_written_with_the_identifiers_of_the_data(
+    walking_data, quiet_trainer, tmp_path
+):
+    trainer = quiet_trainer(callbacks=[RecommendationTable()], default_root_dir=tmp_path)
+    lists = torch.cat(trainer.predict(model(top_k=(11,)), datamodule=walking_data()))
+    data = trainer.datamodule
+    with (tmp_path / "recommendations.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [
+        (data.user_ids[question.user], str(rank), data.catalogue.id_of(item))
+        for question, items in zip(data.path_questions(), lists.tolist(), strict=True)
+        for rank, item in enumerate(items, 1)
+        if item
+    ]
+    assert [(row["user"], row["rank"], row["item"]) for row in rows] == expected
+    assert len(rows) == 12 * 10  # the users have seen all other items
+    assert rows[0]["title"] == str(data.catalogue[int(lists[0, 0])])
+    with pytest.raises(ValueError, match="RecommendationTable requires an InteractionDataModule"):
+        RecommendationTable().on_predict_start(quiet_trainer(), model(num_items=24))
 
 
 def test_the_number_of_items_is_read_from_the_data_and_saved_in_the_checkpoint(
@@ -102,6 +126,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(walking_data, quiet_trai
     ("arguments", "message"),
     [
         ({"network": "bert4rec"}, "network='bert4rec': expected one of sasrec, gru4rec, irn"),
+        ({"negatives": 0}, "negatives=0: expected at least 1, or None"),
         ({"num_items": 0}, "num_items=0: expected at least 1"),
         ({"top_k": (0,)}, "k=0: expected at least 1"),
         ({"heads": 3}, "dim=8: expected a multiple of heads=3"),

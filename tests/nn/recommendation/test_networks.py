@@ -5,6 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.nn.recommendation import GRU4Rec, SASRec
+from lightning_plugins.nn.recommendation.item_network import sampled_cross_entropy
 
 
 @pytest.fixture(params=[SASRec, GRU4Rec])
@@ -56,6 +57,32 @@ def test_the_loss_is_the_mean_cross_entropy_of_each_next_item(network):
         if sequence[end]
     ]
     torch.testing.assert_close(network.loss(sequences), torch.stack(expected).mean())
+
+
+def test_the_sampled_sum_of_the_softmax_is_unbiased_and_exact_with_all_items():
+    torch.manual_seed(0)
+    embedding = torch.nn.Embedding(31, 4).requires_grad_(False)
+    states, targets = torch.randn(6, 4), torch.randint(1, 31, (6,))
+    exact = cross_entropy(states @ embedding.weight[1:].T, targets - 1, reduction="none")
+    torch.testing.assert_close(sampled_cross_entropy(states, targets, embedding, 30), exact.mean())
+    one = slice(0, 1)
+    draws = [
+        float(torch.exp(sampled_cross_entropy(states[one], targets[one], embedding, 10)))
+        for _ in range(4000)
+    ]
+    expected = float(exact[0].exp())  # the sum over all items, divided by the target's term
+    assert sum(draws) / len(draws) == pytest.approx(expected, rel=0.03)
+
+
+def test_training_with_sampled_items_does_not_compute_all_logits(network):
+    sequences = torch.tensor([[3, 1, 4, 1, 5, 9, 2]])
+    full = network.loss(sequences)
+    network.negatives = 10  # all items other than the target
+    torch.testing.assert_close(network.loss(sequences), full)
+    network.negatives = 3
+    network.loss(sequences).backward()
+    rows = network.item_embedding.weight.grad.abs().sum(dim=1)
+    assert int((rows > 0).sum()) <= 7 + 3
 
 
 @pytest.mark.parametrize(

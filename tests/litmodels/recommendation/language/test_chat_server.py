@@ -8,8 +8,12 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import torch
 
 from lightning_plugins.litmodels.recommendation.language.chat_server import ChatServer, ServerError
+from lightning_plugins.litmodels.recommendation.planners import Knowledge, LanguageModel, Sessions
+from lightning_plugins.nn.recommendation import Catalogue, GRU4Rec, Item
+from lightning_plugins.nn.recommendation.catalogue import text_vectors
 
 QUESTION = [{"role": "user", "content": "A path, please"}]
 
@@ -237,6 +241,40 @@ def test_each_request_stands_for_itself_and_offline_replays_the_failures(serve, 
     again = client(server, **settings).complete(questions[:2])
     assert [reply.failure != "" for reply in again] == [False, True]
     assert len(server.requests) == sent + 1  # only the refused request
+
+
+def test_a_server_that_fails_in_every_way_loses_no_user(serve):
+    """The outcome of a user is chosen by the title of the film that the user has seen."""
+    kinds = [kind for kind in OUTCOMES if kind not in ("good", "parts", "reasoning")]
+    films = [Item(name) for name in (*kinds, "good", "A", "B", "C", "T")]
+    number = {film.title: place for place, film in enumerate(films, 1)}
+
+    def answer(handler):
+        messages = handler.body["messages"]
+        seen = messages[1]["content"].splitlines()[1].removeprefix("- ")
+        handler.body["messages"] = [{"content": seen}]
+        if seen == "good":
+            return handler.send(*good('["A", "B"]'))
+        return mixed(handler)
+
+    catalogue = Catalogue(films)
+    network = GRU4Rec(len(films), dim=4, max_length=5).eval().requires_grad_(False)
+    known = Knowledge(network, catalogue, torch.ones(len(films) + 1), text_vectors(catalogue))
+    histories = [[number[kind]] for kind in (*kinds, "good")]
+    sessions = Sessions(histories, [number["T"]] * len(histories), len(films), 2)
+    asked = client(serve(answer), max_tries=2, timeout_seconds=0.3, max_concurrency=8)
+    planner = LanguageModel(asked, on_invalid="fallback")
+    planner.begin(0)
+    message = f"{len(kinds)} of {len(kinds) + 1} plans of a batch have no reply"
+    with pytest.warns(UserWarning, match=message):
+        sessions.recommend(planner.next_items(sessions, known))
+    sessions.take(torch.ones(len(histories), dtype=torch.bool))
+    sessions.recommend(planner.next_items(sessions, known))
+    assert [len(path) for path in sessions.paths] == [2] * len(histories)
+    assert sessions.paths[-1] == [number["A"], number["B"]]
+    for kind, problem in zip(kinds, sessions.problems, strict=False):
+        assert problem.startswith(OUTCOMES[kind]), kind
+    assert sessions.problems[-1] == ""
 
 
 def test_a_refused_conversation_does_not_change_the_format_of_the_others(serve):

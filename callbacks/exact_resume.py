@@ -116,7 +116,12 @@ class ExactResume(Callback):
             return {name: [value] for name, value in own.items()}
         of_ranks: list[Any] = [None] * trainer.world_size
         # No collective while an exception is handled: the other ranks may be gone.
-        if sys.exc_info()[0] is not None or not torch.distributed.is_initialized():
+        # Agents of decentralized training have a process group each and write a file each.
+        is_alone = (
+            not torch.distributed.is_initialized()
+            or torch.distributed.get_world_size() != trainer.world_size
+        )
+        if sys.exc_info()[0] is not None or is_alone:
             of_ranks[trainer.global_rank] = own
         else:
             of_ranks = all_gather_plain(own)

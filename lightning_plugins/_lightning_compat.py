@@ -20,6 +20,7 @@ missing interface raises an ``AttributeError``.
 - ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: undo an update.
 - ``_init_dist_connection``, ``_optimizers_to_device``, ``_SubprocessScriptLauncher``,
   ``_MultiProcessingLauncher``, ``reset_seed``: set-up of a strategy with several processes.
+- ``Trainer._results``: names of logged values in errors. Without it, errors do not have them.
 - ``_update_dataloader``: rebuilds a data loader with another sampler.
 - ``AcceleratorConnector.use_distributed_sampler``: leaves samplers to the strategy.
 - ``is_param_in_hook_signature``: whether a step has the argument ``batch_idx``.
@@ -464,13 +465,23 @@ def connect_processes(
 ) -> None:
     """Join torch's default process group, unless this process already belongs to one."""
     from lightning.fabric.utilities.distributed import _init_dist_connection
-    from lightning.fabric.utilities.seed import reset_seed
 
-    # As Lightning does for several processes; a single process keeps its generators.
-    if environment.world_size() > 1:
-        reset_seed()
     device_id = None if device.type == "cpu" else device
     _init_dist_connection(environment, backend, timeout=timeout, device_id=device_id)
+
+
+def restart_seed() -> None:
+    """Seed the generators again, as Lightning does when it connects several processes."""
+    from lightning.fabric.utilities.seed import reset_seed
+
+    reset_seed()
+
+
+def names_of_logged_values(trainer: Trainer) -> list[str]:
+    """Return the names that this process has logged so far in the current loop."""
+    results = getattr(trainer, "_results", None)
+    logged = {metric.meta.name for metric in (results or {}).values()}
+    return sorted(logged)
 
 
 def process_launcher(

@@ -134,6 +134,7 @@ class Agent:
         Raises:
             RuntimeError: A transfer failed, or received values are not finite.
         """
+        self.peers.steps = steps
         round_ = self.communication.after(steps, total_steps)
         if round_ is None:
             return None
@@ -148,6 +149,7 @@ class Agent:
 
     def merge(self, steps: int) -> None:
         """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
+        self.peers.steps = steps
         mergeable = CommunicatedTensors(self.module, self.buffers == "mix", also=self._trained)
         own = self.parameters() | communicated_buffers(self.module)
         self.before_merge = {name: tensor.detach().clone() for name, tensor in own.items()}
@@ -226,7 +228,7 @@ class Agent:
         else:
             values = [self._with_rest(f"pair {index}", flat) for index, flat in enumerate(flats)]
             sent = [self.wire.encode(value) for value in values]
-            made, received = self.peers.exchange(sent, plan)
+            made, received = self.peers.exchange(sent, plan, "gossip", mergeable.flat.fingerprint)
             as_sent = [self.wire.decode(s, x) for s, x in zip(sent, flats, strict=True)]
             decoded = {
                 agent: [self.wire.decode(s, x) for s, x in zip(tensors, flats, strict=True)]

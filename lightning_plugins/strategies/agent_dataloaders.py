@@ -62,7 +62,7 @@ def agent_dataloader(loader: Any, data: Data, agent: int, num_agents: int, seed:
     order = _order_of(loader, data)
     sampler: Sampler
     if data == "iid":
-        is_ordered = isinstance(order, SequentialSampler)
+        is_ordered = isinstance(order, SequentialSampler) or not getattr(order, "shuffle", True)
         sampler = DistributedSampler(
             loader.dataset, num_agents, agent, shuffle=not is_ordered, seed=seed
         )
@@ -196,7 +196,16 @@ def labels_of(dataset: Dataset) -> Tensor:
 
 def _is_divided(loader: DataLoader) -> bool:
     samplers = [loader.sampler, getattr(loader.batch_sampler, "sampler", None)]
-    return any(isinstance(sampler, DistributedSampler | PartitionSampler) for sampler in samplers)
+    return any(
+        isinstance(sampler, PartitionSampler)
+        or (isinstance(sampler, DistributedSampler) and not _is_of_one_process(sampler))
+        for sampler in samplers
+    )
+
+
+def _is_of_one_process(sampler: Any) -> bool:
+    """Whether a ``DistributedSampler`` was created in an agent's own process group."""
+    return type(sampler) is DistributedSampler and sampler.num_replicas == 1
 
 
 def _order_of(loader: DataLoader, data: Data) -> Sampler:
@@ -230,6 +239,8 @@ def _order_of(loader: DataLoader, data: Data) -> Sampler:
 
 def _visits_all_once(sampler: Any, dataset: Any) -> bool:
     # Exact classes, because a subclass may select samples.
+    if _is_of_one_process(sampler):
+        return len(sampler.dataset) == len(dataset)
     if type(sampler) is RandomSampler:
         is_whole = not sampler.replacement and len(sampler) == len(dataset)
     else:

@@ -30,8 +30,8 @@ from lightning_plugins.strategies.configuration_checks import (
     check_loaders,
     check_trainer,
 )
-from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers
 from lightning_plugins.strategies.ledger import CommLedger, write_report
+from lightning_plugins.strategies.preemption import add_preemption
 from lightning_plugins.strategies.process_per_agent import (
     OnPeerFailure,
     ProcessPerAgentStrategy,
@@ -175,6 +175,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         if is_fitting:
             optimizers_to_device(self.optimizers, self.root_device)
             self._set_up_agent()
+            add_preemption(trainer, self.peers, len(self.optimizers))
 
     def process_dataloader(self, dataloader: Any) -> Any:
         """Restrict a training loader to this agent's share; return other loaders unchanged."""
@@ -193,8 +194,15 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
         self.communication.check(len(self.peers.agents), self._total_steps)
-        if isinstance(self.peers, FaultTolerantPeers):
-            self.peers.reduce_metrics_of(self._module)
+        self.peers.reduce_metrics_of(self._module)
+
+    def on_validation_start(self) -> None:
+        """Reduce metrics that were created since the start."""
+        self.peers.reduce_metrics_of(self._module)
+
+    def on_test_start(self) -> None:
+        """Reduce metrics over agents."""
+        self.peers.reduce_metrics_of(self._module)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Note the trainable parameters; keep the batch if statistics will be re-estimated."""
@@ -212,8 +220,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         taken = self._module.trainer.global_step + 1
         if taken % len(self.optimizers) == 0:
             steps = taken // len(self.optimizers)
-            if isinstance(self.peers, FaultTolerantPeers):
-                self.peers.steps = steps
+            self.peers.steps = steps
             round_ = self.agent.after_step(steps, self._total_steps)
             if round_ is not None and round_.kind == "merge":
                 self._recalibrate()

@@ -1,21 +1,18 @@
 """Peers that continue without failed agents."""
 
-import io
 import json
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore
-from torchmetrics import Metric
 
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.peers import Peers
+from lightning_plugins.strategies.meetings import POLL_SECONDS, Worker
+from lightning_plugins.strategies.peers import Peers, packed, unpacked
 
 T = TypeVar("T")
 
@@ -73,8 +70,6 @@ class FaultTolerantPeers(Peers):
                 "a failed NCCL communicator aborts its process; set process_group_backend='gloo' "
                 "and keep the model on the CPU, or set on_peer_failure='raise'"
             )
-        self.steps = 0
-        """Number of optimizer steps so far; recorded when an agent is dropped."""
         self._store = store
         self._agents = tuple(range(num_agents))
         self._min_agents = min_agents
@@ -82,13 +77,19 @@ class FaultTolerantPeers(Peers):
         self._groups = 0
         self._group: Any = None
         self._voted: list[list[str]] = []
+        self._worker = Worker()
 
     @property
     def agents(self) -> tuple[int, ...]:
         """The remaining agents, in increasing order."""
         return self._agents
 
-    def perform(self, operation: Callable[[Any], T]) -> T:
+    def perform(
+        self,
+        operation: Callable[[Any], T],
+        what: str = "a collective operation",
+        partners: Collection[int] | None = None,
+    ) -> T:
         """Retry ``operation`` until it succeeds on all remaining agents.
 
         Raises:
@@ -99,11 +100,7 @@ class FaultTolerantPeers(Peers):
             # Before the first operation, agents import modules and read data at different speeds.
             self._all_agree(True, max(_START_SECONDS, 2 * self.timeout.total_seconds()))
         for _ in range(_ATTEMPTS + len(self._agents)):
-            result, failure = None, None
-            try:
-                result = operation(self._connected_group())
-            except (RuntimeError, TimeoutError) as error:
-                failure = error
+            result, failure = self._attempt(operation)
             if self._all_agree(failure is None, 2 * self.timeout.total_seconds()):
                 return result  # type: ignore[return-value]
             self._group = None
@@ -111,6 +108,20 @@ class FaultTolerantPeers(Peers):
             f"agents {list(self._agents)} respond, but a collective operation keeps failing; "
             "check the network, or resume from the last checkpoint"
         ) from failure
+
+    def _attempt(self, operation: Callable[[Any], T]) -> tuple[T | None, Exception | None]:
+        outcome = self._worker.start(lambda: operation(self._connected_group()))
+        while not outcome.done.wait(POLL_SECONDS):
+            if self.while_waiting is not None:
+                self.while_waiting()
+        if outcome.error is not None and not isinstance(outcome.error, RuntimeError | TimeoutError):
+            raise outcome.error
+        return outcome.result, outcome.error
+
+    @property
+    def store(self) -> Store:
+        """The store that the supervisor hosts."""
+        return self._store
 
     def drop(self, failed: Mapping[int, str]) -> None:
         """Continue without the agents in ``failed``; all agents must pass the same ones."""
@@ -123,32 +134,12 @@ class FaultTolerantPeers(Peers):
         def through_the_store(group: Any) -> Any:
             source_agent = source if source in self._agents else self._agents[0]
             if self.agent == source_agent:
-                content = io.BytesIO()
-                torch.save(value, content)
-                self._store.set(f"{key}/{source_agent}", content.getvalue())  # type: ignore[arg-type]
+                self._store.set(f"{key}/{source_agent}", packed(value))  # type: ignore[arg-type]
                 return value
             self._store.wait([f"{key}/{source_agent}"], self.timeout)
-            content = io.BytesIO(self._store.get(f"{key}/{source_agent}"))
-            return torch.load(content, weights_only=True)
+            return unpacked(self._store.get(f"{key}/{source_agent}"))
 
         return self.perform(through_the_store)
-
-    def barrier(self) -> None:
-        """Wait for the remaining agents."""
-        started = time.perf_counter()
-        self.perform(lambda group: None)
-        self._record("control", 0, 1, started)
-
-    def reduce_metrics_of(self, module: nn.Module) -> None:
-        """Reduce the torchmetrics of ``module`` over the remaining agents."""
-
-        def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
-            return self.gather_uneven(tensor)
-
-        for part in module.modules():
-            if isinstance(part, Metric) and part.dist_sync_fn is None:
-                part.dist_sync_fn = gather
-                part.distributed_available_fn = lambda: True
 
     def _connected_group(self) -> Any:
         if self._group is None:
@@ -180,14 +171,21 @@ class FaultTolerantPeers(Peers):
     def _wait_for_votes(self, key: str, timeout_seconds: float) -> list[int]:
         deadline = time.monotonic() + timeout_seconds
         voted, awaited = {self.agent}, set(self._agents) - {self.agent}
-        pause_seconds = 0.0002
+        pause_seconds, last = 0.0002, time.monotonic()
         while awaited:
             arrived = {a for a in awaited if self._store.check([f"{key}/{a}"])}
-            exited = {a for a in awaited - arrived if self._store.check([f"exited/{a}"])}
+            exited = {
+                a
+                for a in awaited - arrived
+                if self._store.check([f"exited/{a}"]) or self._store.check([f"ended/{a}"])
+            }
             voted |= arrived
             awaited -= arrived | exited
             if time.monotonic() > deadline:
                 break
+            if self.while_waiting is not None and time.monotonic() > last + POLL_SECONDS:
+                last = time.monotonic()
+                self.while_waiting()
             # Store.wait would not notice an exited agent, and logs a warning at each timeout.
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, 0.05)
@@ -195,7 +193,7 @@ class FaultTolerantPeers(Peers):
 
     def _continue_with(self, remaining: list[int], reasons: Mapping[int, str]) -> None:
         for agent in set(self._agents) - set(remaining):
-            reason = reasons.get(agent, "no response")
+            reason = reasons.get(agent) or self._reason_of_exit(agent)
             self.ledger.dropped.append({"agent": agent, "step": self.steps, "reason": reason})
             self._store.set(f"dropped/{agent}", reason)
         if self.agent not in remaining:
@@ -207,6 +205,20 @@ class FaultTolerantPeers(Peers):
             )
         self._agents = tuple(remaining)
         self._group = None
+
+    def _reason_of_exit(self, agent: int) -> str:
+        """Return what the agent or its supervisor reported, if it did not only become silent."""
+        for key in (f"ended/{agent}", f"exited/{agent}"):
+            if self._store.check([key]):
+                return self._store.get(key).decode()
+        return "no response"
+
+    def end(self, reason: str) -> None:
+        """Report why this agent takes part in nothing more."""
+        try:
+            self._store.set(f"ended/{self.agent}", reason)
+        except RuntimeError:  # the store's process ended first
+            return
 
     def _delete_old_votes(self, key: str) -> None:
         self._voted.append([f"{key}/{agent}" for agent in self._agents] + [f"{key}/decision"])

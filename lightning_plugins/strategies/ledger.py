@@ -78,6 +78,11 @@ class CommLedger:
         before = self._entries.get((agent, kind), Traffic())
         self._entries[agent, kind] = before + Traffic(bytes_sent, messages, 1, waiting_seconds)
 
+    def add(self, agent: int, kind: str, bytes_sent: int, messages: int) -> None:
+        """Add traffic to the rounds of ``kind`` that are recorded already or follow."""
+        before = self._entries.get((agent, kind), Traffic())
+        self._entries[agent, kind] = before + Traffic(bytes_sent, messages)
+
     def of(self, agent: int, kind: str) -> Traffic:
         """Return the traffic of ``agent`` of ``kind``."""
         return self._entries.get((agent, kind), Traffic())

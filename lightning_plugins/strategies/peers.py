@@ -1,16 +1,24 @@
 """Communication between agents: pairwise exchange, reductions and gathers."""
 
+import hashlib
+import io
+import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
+from pathlib import PosixPath, WindowsPath
 from time import perf_counter
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributed import Store
+from torchmetrics import Metric
+from torchmetrics.metric import jit_distributed_available
 
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
+from lightning_plugins.strategies.meetings import Meetings
 from lightning_plugins.strategies.topologies import MixingPlan
 from lightning_plugins.strategies.wire import ErrorFeedback, Wire, shares
 
@@ -38,6 +46,16 @@ class Peers(ABC):
         self.agent = agent
         self.ledger = ledger
         self.timeout = timeout
+        self.steps = 0
+        """Number of optimizer steps so far; part of errors and of the record of lost agents."""
+        self.while_waiting: Callable[[], None] | None = None
+        """Called about once per second while this agent waits for others."""
+        self._reduced: list[Metric] = []
+
+    @property
+    def store(self) -> Store | None:
+        """A store that all agents share; None for one agent and with NCCL."""
+        return None
 
     @property
     @abstractmethod
@@ -45,16 +63,48 @@ class Peers(ABC):
         """The agents that take part, in increasing order."""
 
     @abstractmethod
-    def perform(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation(group)``; it must be safe to repeat."""
+    def perform(
+        self,
+        operation: Callable[[Any], T],
+        what: str = "a collective operation",
+        partners: Collection[int] | None = None,
+    ) -> T:
+        """Run ``operation(group)``; it must be safe to repeat.
+
+        Args:
+            operation: The transfer.
+            what: What the operation does; the same on all agents that take part.
+            partners: The agents that take part in a pairwise exchange; None if all do.
+        """
 
     @abstractmethod
     def broadcast_object(self, value: Any, source: int) -> Any:
         """Return the ``value`` of agent ``source``, or of the first agent if it was dropped."""
 
-    @abstractmethod
-    def barrier(self) -> None:
-        """Wait for the other agents."""
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for the other agents; ``name`` is part of errors."""
+        started = perf_counter()
+        self.perform(lambda group: None, f"barrier {name or ''}".rstrip())
+        self._record("control", 0, 1, started)
+
+    def reduce_metrics_of(self, module: nn.Module) -> None:
+        """Reduce the torchmetrics of ``module`` over agents until :meth:`release_metrics`."""
+
+        def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
+            return self.gather_uneven(tensor)
+
+        for part in module.modules():
+            if isinstance(part, Metric) and part.dist_sync_fn is None:
+                part.dist_sync_fn = gather
+                part.distributed_available_fn = lambda: True
+                self._reduced.append(part)
+
+    def release_metrics(self) -> None:
+        """Let metrics reduce over torch's default process group again."""
+        for part in self._reduced:
+            part.dist_sync_fn = None
+            part.distributed_available_fn = jit_distributed_available
+        self._reduced.clear()
 
     can_drop = False
     """Whether the run continues when an agent fails."""
@@ -70,13 +120,20 @@ class Peers(ABC):
             RuntimeError: The run ends when an agent fails, or this agent is among them.
         """
 
+    def end(self, reason: str) -> None:  # noqa: B027  (nobody may be left to read it)
+        """Report to the others why this agent takes part in nothing more."""
+
     @property
     def is_first(self) -> bool:
         """Whether this agent writes checkpoints and logs for all."""
         return self.agent == self.agents[0]
 
     def exchange(
-        self, payload: Sequence[Tensor], plan: Callable[[], MixingPlan], kind: str = "gossip"
+        self,
+        payload: Sequence[Tensor],
+        plan: Callable[[], MixingPlan],
+        kind: str = "gossip",
+        layout: int = 0,
     ) -> tuple[MixingPlan, Mapping[int, list[Tensor]]]:
         """Send ``payload`` along a plan's edges and receive other agents' into new memory.
 
@@ -84,6 +141,7 @@ class Peers(ABC):
             payload: Contiguous tensors, with the same shapes and dtypes on all agents.
             plan: Creates the plan; called again after agents were dropped.
             kind: The ledger's kind of traffic.
+            layout: Fingerprint of the tensors' names and shapes; must be equal on all agents.
 
         Returns:
             The plan that was carried out, and the tensors received from each source.
@@ -110,9 +168,12 @@ class Peers(ABC):
             transfer_pairs(group, outgoing, incoming, self.timeout)
             return made, received
 
-        made, received = self.perform(transfer)
-        edges = len(made.destinations(self.agent))
         nbytes = sum(tensor.nbytes for tensor in payload)
+        first = plan()
+        partners = {*first.sources(self.agent), *first.destinations(self.agent)}
+        what = f"{kind} after step {self.steps} ({nbytes} bytes, layout {layout:x})"
+        made, received = self.perform(transfer, what, partners)
+        edges = len(made.destinations(self.agent))
         self._record(kind, edges * nbytes, edges * len(payload), started)
         return made, received
 
@@ -176,7 +237,9 @@ class Peers(ABC):
             sent_bytes += len(others) * encoded_mean.nbytes
             return torch.cat(decoded), as_sent, mean, decoded[own]
 
-        result, as_sent, mean, mean_as_sent = self.perform(transfer)
+        result, as_sent, mean, mean_as_sent = self.perform(
+            transfer, f"{kind} after step {self.steps} ({len(flat)} values as {wire.name})"
+        )
         if wire.has_feedback:
             feedback.keep(key, mean, mean_as_sent)
         self._record(kind, sent_bytes, 2 * (len(self.agents) - 1), started)
@@ -196,7 +259,9 @@ class Peers(ABC):
                 group.allreduce([result], options).wait(self.timeout)
             return result
 
-        result = self.perform(all_reduce)
+        shape = f"{wide.numel()} values of {str(wide.dtype).removeprefix('torch.')}"
+        at = f" after step {self.steps}" if kind in ("gossip", "merge") else ""
+        result = self.perform(all_reduce, f"{kind}{at}: {op} of {shape}")
         if op == "mean":
             count = len(self.agents)
             if result.is_floating_point() or result.is_complex():
@@ -219,7 +284,7 @@ class Peers(ABC):
             group.allgather([parts], [own]).wait(self.timeout)
             return parts
 
-        parts = self.perform(all_gather)
+        parts = self.perform(all_gather, f"{kind}: gather of {tuple(own.shape)} {own.dtype}")
         others = len(self.agents) - 1
         self._record(kind, others * own.nbytes, others, started)
         return parts
@@ -276,7 +341,7 @@ class Peers(ABC):
                     group.broadcast([copy], options).wait(self.timeout)
             return copies
 
-        copies = self.perform(from_first)
+        copies = self.perform(from_first, f"{kind}: copy from the first agent")
         with torch.no_grad():
             for tensor, copy in zip(tensors, copies, strict=True):
                 tensor.copy_(copy)
@@ -289,19 +354,84 @@ class Peers(ABC):
 
 
 class FixedPeers(Peers):
-    """All agents of torch's default process group; the first failure ends the run.
+    """All agents of a process group; the first failure ends the run.
 
-    Without a process group there is one agent.
+    Args:
+        agent: Number of this agent.
+        ledger: The ledger that records the traffic.
+        timeout: Timeout of a transfer.
+        group: A gloo group of all agents; None uses torch's default group, or one agent without it.
+        meetings: Compares this agent's operations with those of the others.
     """
+
+    def __init__(
+        self,
+        agent: int,
+        ledger: CommLedger,
+        timeout: timedelta,
+        group: Any = None,
+        meetings: Meetings | None = None,
+    ) -> None:
+        super().__init__(agent, ledger, timeout)
+        self.meetings = meetings
+        self._group = group
+
+    @property
+    def store(self) -> Store | None:
+        """The store through which the agents have met."""
+        return None if self.meetings is None else self.meetings.store
 
     @property
     def agents(self) -> tuple[int, ...]:
         """All ranks."""
+        if self._group is not None:
+            return tuple(range(self._group.size()))
         return tuple(range(dist.get_world_size() if dist.is_initialized() else 1))
 
-    def perform(self, operation: Callable[[Any], T]) -> T:
-        """Run ``operation`` once."""
-        return operation(dist.group.WORLD if dist.is_initialized() else None)
+    def perform(
+        self,
+        operation: Callable[[Any], T],
+        what: str = "a collective operation",
+        partners: Collection[int] | None = None,
+    ) -> T:
+        """Run ``operation`` once.
+
+        Raises:
+            DisagreementError: The agents that take part reached different operations.
+        """
+        meetings, group = self.meetings, self._group
+        if meetings is None:
+            return operation(group or (dist.group.WORLD if dist.is_initialized() else None))
+        others = sorted(set(self.agents if partners is None else partners) - {self.agent})
+        if not others:
+            return operation(group)
+
+        def compared() -> T:
+            digest = hashlib.sha256(what.encode()).digest()[:7]
+            own = torch.tensor([int.from_bytes(digest, "big")])
+            parts = {other: torch.empty_like(own) for other in others}
+            if partners is None:
+                gathered = [parts.get(agent, own.clone()) for agent in self.agents]
+                group.allgather([gathered], [own]).wait(self.timeout)
+            else:
+                transfer_pairs(
+                    group,
+                    [(own, other, _HEADER_TAG) for other in others],
+                    [(part, other, _HEADER_TAG) for other, part in parts.items()],
+                    self.timeout,
+                )
+            if any(int(part) != int(own) for part in parts.values()):
+                meetings.disagree(what, others)
+            return operation(group)
+
+        result = meetings.run(compared, what, others, self.while_waiting)
+        self.ledger.add(self.agent, "control", 8 * len(others), len(others))
+        return result
+
+    def end(self, reason: str) -> None:
+        """Report to the others why this agent takes part in nothing more."""
+        if self.meetings is not None:
+            self.meetings.end(reason)
 
     def drop(self, failed: Mapping[int, str]) -> None:
         """End the run on all agents.
@@ -313,23 +443,43 @@ class FixedPeers(Peers):
         raise RuntimeError(f"decentralized training cannot continue: {reasons}")
 
     def broadcast_object(self, value: Any, source: int) -> Any:
-        """Return the ``value`` of agent ``source``; torch pickles it."""
-        if not dist.is_initialized():
+        """Return the ``value`` of agent ``source``: plain data, tensors and paths."""
+        if len(self.agents) == 1:
             return value
-        values = [value]
-        dist.broadcast_object_list(values, source)
-        self.ledger.record(self.agent, "control", messages=1)
-        return values[0]
+        if self._group is None:
+            values = [value]
+            dist.broadcast_object_list(values, source)
+            self.ledger.record(self.agent, "control", messages=1)
+            return values[0]
+        content = packed(value) if self.agent == source else b""
+        parts = self.gather_bytes(content, torch.device("cpu"))
+        return value if self.agent == source else unpacked(parts[self.agents.index(source)])
 
-    def barrier(self) -> None:
-        """Wait for the other agents."""
-        if not dist.is_initialized():
-            return
-        started = perf_counter()
-        devices = [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
-        dist.barrier(device_ids=devices)
-        self._record("control", 0, 1, started)
 
+def packed(value: Any) -> bytes:
+    """Serialize plain data, tensors and paths."""
+    content = io.BytesIO()
+    torch.save(value, content)
+    return content.getvalue()
+
+
+def unpacked(content: bytes) -> Any:
+    """Restore :func:`packed` data.
+
+    Raises:
+        TypeError: It contains another type.
+    """
+    try:
+        with torch.serialization.safe_globals([PosixPath, WindowsPath]):
+            return torch.load(io.BytesIO(content), weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise TypeError(
+            "strategy.broadcast supports numbers, strings, paths, tensors, and lists and "
+            f"dictionaries of these: {error}"
+        ) from error
+
+
+_HEADER_TAG = 1 << 20
 
 _OPERATIONS = {
     "mean": dist.ReduceOp.SUM,

@@ -4,18 +4,23 @@ from datetime import timedelta
 from typing import Any, Literal
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_plugins._lightning_compat import (
     connect_processes,
     default_backend,
     disable_sampler_replacement,
+    names_of_logged_values,
     process_launcher,
+    restart_seed,
 )
 from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, connect_to_store
 from lightning_plugins.strategies.ledger import CommLedger
+from lightning_plugins.strategies.meetings import Meetings, connect_to_first_agent, gloo_group
 from lightning_plugins.strategies.peers import FixedPeers, Peers
 
 OnPeerFailure = Literal["raise", "drop"]
@@ -61,6 +66,7 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         self.ledger = CommLedger()
         self._num_nodes = 1
         self._peers: Peers | None = None
+        self._has_own_group = False
 
     @property
     def peers(self) -> Peers:
@@ -122,23 +128,66 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         self.set_world_ranks()
         assert self.lightning_module is not None
         disable_sampler_replacement(self.lightning_module.trainer)
-        if self._peers is not None:
-            return
+        backend = self.process_group_backend or default_backend(self.root_device)
+        if self._peers is None:
+            self._peers = self._connected_peers(backend)
+        # Code of users that calls torch.distributed gets a group of this agent alone, so it neither
+        # waits for other agents nor mixes with their messages. Lightning's own calls do too.
+        if not dist.is_initialized():
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            self._has_own_group = True
+
+    def _connected_peers(self, backend: str) -> Peers:
+        environment = self.cluster_environment
+        assert environment is not None
+        if self.world_size > 1:
+            restart_seed()
         if self.on_peer_failure == "drop":
-            self._peers = FaultTolerantPeers(
+            return FaultTolerantPeers(
                 self.global_rank,
                 self.ledger,
                 self.timeout,
                 connect_to_store(self.timeout),
                 self.world_size,
                 self.min_agents,
-                self.process_group_backend or default_backend(self.root_device),
+                backend,
             )
-            return
-        assert self.cluster_environment is not None
-        backend = self.process_group_backend or default_backend(self.root_device)
-        connect_processes(self.cluster_environment, backend, self.timeout, self.root_device)
-        self._peers = FixedPeers(self.global_rank, self.ledger, self.timeout)
+        if self.world_size > 1 and backend == "gloo":
+            store = connect_to_first_agent(
+                environment.main_address,
+                environment.main_port,
+                self.global_rank,
+                self.world_size,
+            )
+            group = gloo_group(store, self.global_rank, self.world_size, self.timeout)
+            meetings = Meetings(self.global_rank, store, self.timeout)
+            meetings.details = self._logged_names
+            return FixedPeers(self.global_rank, self.ledger, self.timeout, group, meetings)
+        if self.world_size > 1:
+            connect_processes(environment, backend, self.timeout, self.root_device)
+        return FixedPeers(self.global_rank, self.ledger, self.timeout)
+
+    def _logged_names(self) -> dict[str, Any]:
+        """Return what explains a disagreement between agents."""
+        assert self.lightning_module is not None
+        trainer = self.lightning_module.trainer
+        details: dict[str, Any] = {"optimizer steps": trainer.global_step}
+        return details | {"logged values": names_of_logged_values(trainer)}
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Report to the other agents why this one ends."""
+        if self._peers is not None:
+            self._peers.end(_reason(exception))
+        super().on_exception(exception)
+
+    def teardown(self) -> None:
+        """Release the metrics and the process group of this agent."""
+        if self._peers is not None:
+            self._peers.release_metrics()
+        if self._has_own_group and dist.is_initialized():
+            dist.destroy_process_group()
+        self._has_own_group = False
+        super().teardown()
 
     def model_to_device(self) -> None:
         """Move the model to the device of this process."""
@@ -148,7 +197,7 @@ class ProcessPerAgentStrategy(ParallelStrategy):
     def barrier(self, name: str | None = None) -> None:
         """Wait for the other agents, unless an exception is being handled."""
         if self._can_communicate():
-            self.peers.barrier()
+            self.peers.barrier(name)
             self._update_rank_zero()
 
     def broadcast(self, obj: Any, src: int = 0) -> Any:
@@ -203,3 +252,10 @@ class ProcessPerAgentStrategy(ParallelStrategy):
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_peers": None}
+
+
+def _reason(exception: BaseException) -> str:
+    if isinstance(exception, SIGTERMException):
+        return "was terminated by SIGTERM"
+    lines = str(exception).splitlines()
+    return f"raised {type(exception).__name__}: {lines[0][:200] if lines else ''}"

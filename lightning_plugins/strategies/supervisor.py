@@ -4,8 +4,8 @@ usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MOD
        python -m lightning_plugins.strategies.supervisor host PORT [ADDRESS]
 
 The supervisor is not an agent. It hosts the list of remaining agents, reports the exit of an agent
-to the others at once, and kills agents that were dropped. Its exit code is 0 if at least one agent
-completed the run.
+to the others at once, and kills agents that were dropped. It forwards SIGTERM and SIGINT to the
+agents. Its exit code is 0 if at least one agent completed the run, and 143 if SIGTERM ended it.
 
 ``host`` only hosts the list, for agents that are started by something else, such as SLURM; set
 LIGHTNING_PLUGINS_STORE=ADDRESS:PORT/SECRET for them, with a random SECRET. It listens on the
@@ -56,6 +56,7 @@ class Supervisor:
         self.num_agents = num_agents
         self.grace_seconds = grace_seconds
         self.agents: list[subprocess.Popen] = []
+        self._received = 0
 
     def run(self) -> int:
         """Start the agents, wait for them, and return the exit code of this process."""
@@ -87,7 +88,7 @@ class Supervisor:
                     agent.kill()
                 elif code is not None and code != 0 and number not in reported:
                     reported.add(number)
-                    self._store.set(f"exited/{number}", str(code))
+                    self._store.set(f"exited/{number}", f"ended with {_describe(code)}")
                     print(f"agent {number} ended with {_describe(code)}", file=sys.stderr)
                 elif code == 0 and first_end is None:
                     first_end = time.monotonic()
@@ -98,7 +99,7 @@ class Supervisor:
         if len(ended) < self.num_agents:
             names = ", ".join(map(str, ended)) or "none"
             print(f"agents that completed the run, of {self.num_agents}: {names}", file=sys.stderr)
-        return 0 if ended else 1
+        return 0 if ended else 128 + self._received if self._received else 1
 
     def _environment(self, agent: int) -> dict[str, str]:
         return {
@@ -111,6 +112,7 @@ class Supervisor:
         }
 
     def _forward_signal(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
         for agent in self.agents:
             if agent.poll() is None:
                 agent.send_signal(number)

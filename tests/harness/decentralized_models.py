@@ -154,7 +154,7 @@ def cases():
     }
 
 
-def train_models(agent, num_agents, port, names):
+def train_models(agent, num_agents, port, folder, names):
     """Train each case and return its parameters, bytes of gossip and logged values."""
     os.environ |= {
         "LOCAL_RANK": str(agent),
@@ -170,6 +170,7 @@ def train_models(agent, num_agents, port, names):
         strategy = DecentralizedStrategy(Complete(), timeout_seconds=20, **options)
         module = make()
         run = Trainer(
+            default_root_dir=folder,
             accelerator="cpu",
             devices=num_agents,
             strategy=strategy,

@@ -11,7 +11,9 @@ from decentralized_trainers import free_port
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     names = list(harness.cases())
-    results = run_agents(harness.train_models, 2, folder, free_port(), names, timeout_seconds=240)
+    results = run_agents(
+        harness.train_models, 2, folder, free_port(), str(folder), names, timeout_seconds=240
+    )
     assert None not in results
     return lambda case: [result[case] for result in results]
 

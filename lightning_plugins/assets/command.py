@@ -39,7 +39,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     listing = commands.add_parser("list", help="list the assets and whether they are installed")
-    listing.add_argument("--verify", action="store_true", help="hash all files, also large ones")
     listing.set_defaults(run=_list)
     installing = commands.add_parser("install", help="install assets; without NAME, all of them")
     installing.add_argument("names", metavar="NAME", nargs="*")
@@ -59,7 +58,7 @@ def _list(arguments: argparse.Namespace) -> int:
         problem = None
         state = "missing"
         if folder.is_dir():
-            problem = find_corruption(asset, folder, every_hash=arguments.verify)
+            problem = find_corruption(asset, folder)
             state = "installed" if problem is None else "corrupted"
         corrupted = corrupted or problem is not None
         print(f"{asset.name:<20} {asset.version:<6} {state:<10} {asset.holds}")

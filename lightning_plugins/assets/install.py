@@ -64,7 +64,7 @@ def install(
             for folder in _partial_folders(asset, root):
                 shutil.rmtree(folder, ignore_errors=True)
         if target.is_dir():
-            problem = find_corruption(asset, target, every_hash=True)
+            problem = find_corruption(asset, target)
             if problem is None:
                 echo(f"{asset.name} {asset.version}: installed")
                 return target
@@ -91,7 +91,7 @@ def install(
 
 
 def _is_complete(asset: Asset, target: Path) -> bool:
-    return target.is_dir() and find_corruption(asset, target, every_hash=True) is None
+    return target.is_dir() and find_corruption(asset, target) is None
 
 
 def _partial_folders(asset: Asset, root: Path) -> list[Path]:

@@ -55,7 +55,7 @@ class PretrainedTokenizer:
     def __init__(self, name: str) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         if not self._tokenizer.is_fast:
             raise ValueError(
                 f"tokenizer={name!r}: expected a fast tokenizer, which returns character offsets"

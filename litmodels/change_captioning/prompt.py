@@ -41,7 +41,7 @@ class QwenTokenizer:
     def __init__(self, folder: str) -> None:
         from transformers import AutoTokenizer
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         self.end_id = cast("int", self._tokenizer.convert_tokens_to_ids("<|im_end|>"))
         self.pad_id = cast("int", self._tokenizer.convert_tokens_to_ids("<|endoftext|>"))
 

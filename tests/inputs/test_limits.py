@@ -1,5 +1,6 @@
 import gzip
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,3 +162,9 @@ def test_a_quoted_value_has_at_most_80_printable_characters(value):
     assert 0 < len(quoted(value)) <= 80
     assert quoted(value).isprintable()
     assert quoted("short") == "'short'"
+
+
+def test_the_security_policy_lists_every_limit():
+    policy = Path(__file__).parents[2].joinpath("SECURITY.md").read_text("utf-8")
+    for name in LIMITS:
+        assert f"| `{name}` |" in policy

@@ -74,8 +74,10 @@ class MaskFiller:
     def __init__(self, name: str, max_length: int) -> None:
         with requires("transformers", by="MaskedLM", extra="text"):
             from transformers import AutoModelForMaskedLM, AutoTokenizer
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(name)
-        self._network: Any = AutoModelForMaskedLM.from_pretrained(name).eval()
+        self._tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        self._network: Any = AutoModelForMaskedLM.from_pretrained(
+            name, trust_remote_code=False
+        ).eval()
         self._max_length = max_length
 
     def words(self, words: Words, place: int, count: int, min_probability: float) -> list[str]:

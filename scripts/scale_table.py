@@ -32,6 +32,7 @@ PLUGINS = (
     "ParameterNames",
     "PhaseDetector",
     "RoutingStats",
+    "RouterBiasBalancing",
     "AdversarialTextEvaluation",
     "AdamWPower",
     "SGDPower",

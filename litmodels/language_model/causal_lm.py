@@ -9,17 +9,19 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import (
+    callbacks_of,
     count_resumed_batches,
     load_pending_loader_states,
     logs_at_this_step,
     steps_the_optimizer,
 )
+from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
@@ -33,6 +35,7 @@ from lightning_plugins.litmodels.language_model.target_weighting import (
     TargetWeighting,
     num_targets,
 )
+from lightning_plugins.nn.moe.routers import find_routers, recorded_routings
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.nn.parallel import parallel_network
 from lightning_plugins.optimizers import configure_optimizers
@@ -137,6 +140,7 @@ class CausalLM(CheckedLoading, LightningModule):
         self._lr_scheduler = lr_scheduler
         self._tokens_seen, self._clock = 0, 0.0
         self._targets = TargetWeighting()
+        self._warned_of_balance = False
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
@@ -211,9 +215,14 @@ class CausalLM(CheckedLoading, LightningModule):
         return _cross_entropy(self.network(**inputs).logits, targets, _is_masked(batch))
 
     def routings(self, batch: Batch) -> list[Routing]:
-        """Return the routing of each layer with experts, for ``RoutingStats``."""
+        """Return the routing of each layer with experts, as the model's own routers selected it."""
         assert self.network is not None, "call configure_model() first"
-        logits = getattr(self.network(**inputs_and_targets(batch)[0]), "router_logits", None) or ()
+        with recorded_routings(self.network) as routings:
+            output = self.network(**inputs_and_targets(batch)[0])
+        if routings:
+            return routings
+        # Older releases of transformers compute the routing outside of the gate.
+        logits = getattr(output, "router_logits", None) or ()
         renormalised = self.config.model_type in _ALWAYS_RENORMALISED or getattr(
             self.config, "norm_topk_prob", False
         )
@@ -229,11 +238,26 @@ class CausalLM(CheckedLoading, LightningModule):
         self.log("train/loss", loss, prog_bar=True)
         auxiliary = getattr(output, "aux_loss", None)
         # A configuration can support router logits although no layer has a gate.
-        if auxiliary is not None and output.router_logits:
+        if auxiliary is None or not output.router_logits:
+            self._warn_of_unbalanced_experts()
+        else:
             self.log("train/auxiliary_loss", auxiliary)
             self.log("train/router_max_load", _max_load(output.router_logits))
             loss = loss + self.config.router_aux_loss_coef * auxiliary
         return loss * self._targets.weight(targets, _is_masked(batch))
+
+    def _warn_of_unbalanced_experts(self) -> None:
+        if self._warned_of_balance:
+            return
+        self._warned_of_balance = True
+        balances = any(isinstance(c, RouterBiasBalancing) for c in callbacks_of(self.trainer))
+        if find_routers(self) and not balances:
+            rank_zero_warn(
+                f"nothing balances the experts of {self.config.model_type}: it has no auxiliary "
+                "loss with this configuration, and no callback moves the routers' biases; add "
+                "RouterBiasBalancing(), or set output_router_logits=True if the architecture has "
+                "an auxiliary loss"
+            )
 
     def on_train_start(self) -> None:
         """Continue an epoch at its next window, also with another batch size."""

@@ -245,9 +245,12 @@ def test_experts_are_balanced_and_their_routing_is_available(tmp_path, data, arc
     assert 1 <= metrics["train/router_max_load"] <= 4
 
 
-def test_the_configuration_can_disable_balancing():
+def test_the_configuration_can_disable_the_auxiliary_loss_but_not_the_routing(tmp_path, data):
     module = made("mixtral", {**MIXTRAL, "output_router_logits": False})
-    assert module.routings(torch.zeros(1, 17, dtype=torch.long)) == []
+    assert len(module.routings(torch.zeros(1, 17, dtype=torch.long))) == 2
+    with pytest.warns(UserWarning, match="nothing balances the experts of mixtral"):
+        trainer = fitted(tmp_path, data, module, max_steps=1)
+    assert "train/auxiliary_loss" not in trainer.callback_metrics
 
 
 @pytest.mark.parametrize(

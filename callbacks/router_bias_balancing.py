@@ -1,0 +1,123 @@
+"""Balances the experts of a mixture by the biases of its routers, without an auxiliary loss."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
+from lightning_plugins.nn.moe.routers import count_selections, find_routers, selection_bias
+
+
+class RouterBiasBalancing(Callback):
+    """Moves each router's selection bias towards an equal load of its experts.
+
+    DeepSeek-V3 and similar architectures (GLM-4 MoE, dots.llm1, ERNIE 4.5, MiniMax-M2, LFM2 MoE and
+    others) add a bias to the scores that select the experts, but not to the weights of their
+    outputs. transformers does not update it. After each optimizer step this callback changes it by
+
+    ``b_i += speed * sign(mean load - load_i)``
+
+    with the loads of the whole accumulated and distributed batch. The biases are part of the
+    model's state, so checkpoints and exported models contain them.
+
+    Logs ``routing/max_violation`` at the logging steps: the largest relative excess of an expert's
+    load over the mean in any layer; 0 means balance.
+
+    Source: Wang et al., Auxiliary-Loss-Free Load Balancing, arXiv 2408.15664, algorithm 1;
+    DeepSeek-V3, arXiv 2412.19437, section 2.1.2, with a speed of 0.001.
+
+    Args:
+        speed: Change of a bias per optimizer step. Scores are between 0 and 1; short runs need
+            more than the default.
+
+    Raises:
+        ValueError: ``speed`` is not positive.
+        MisconfigurationException: No router of the module has a selection bias, or the strategy
+            shards the parameters or is decentralized.
+
+    Example::
+
+        trainer = Trainer(callbacks=[RouterBiasBalancing(speed=0.001)])
+        trainer.fit(CausalLM("deepseek_v3", config=...), datamodule=TokenDataModule())
+    """
+
+    def __init__(self, speed: float = 0.001) -> None:
+        if not speed > 0:
+            raise ValueError(f"speed={speed}: expected more than 0")
+        self.speed = speed
+        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._handles: list[RemovableHandle] = []
+        self._in_batch = False
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse an unsupported Trainer before data is prepared."""
+        refuse_sharded(trainer, self)
+        strategy = type(trainer.strategy).__name__
+        if "Decentralized" in strategy:
+            raise MisconfigurationException(
+                f"RouterBiasBalancing does not support {strategy}: each agent has its own biases "
+                "and loads; use strategy='ddp' or a single device"
+            )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse unsupported configurations."""
+        self.check(trainer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Find the routers with a bias and count their selections from now on."""
+        self._release()
+        for name in find_routers(pl_module):
+            bias = selection_bias(pl_module, name)
+            if bias is None:
+                continue
+            counts = torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
+            self._layers.append((bias, counts))
+            self._handles.append(count_selections(pl_module, name, counts, lambda: self._in_batch))
+        if not self._layers:
+            raise MisconfigurationException(
+                f"RouterBiasBalancing: no router of {type(pl_module).__name__} has a selection "
+                "bias; use an architecture such as deepseek_v3 or glm4_moe, or an auxiliary loss"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the selections of this batch's passes."""
+        self._in_batch = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the biases after an optimizer step."""
+        self._in_batch = False
+        if not steps_the_optimizer(trainer):
+            return
+        violations = []
+        for bias, counts in self._layers:
+            load = trainer.strategy.reduce(counts.clone(), reduce_op="sum").to(torch.float32)
+            counts.zero_()
+            mean = load.mean()
+            bias.add_((self.speed * (mean - load).sign()).to(bias.dtype))
+            violations.append(load.max() / mean.clamp(min=1) - 1)
+        if logs_at_this_step(trainer):
+            pl_module.log("routing/max_violation", torch.stack(violations).max())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop counting."""
+        self._release()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Stop counting."""
+        self._release()
+
+    def _release(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._layers, self._handles, self._in_batch = [], [], False

@@ -1,0 +1,151 @@
+"""RouterBiasBalancing: its rule, its counts, and a collapsed router that recovers."""
+
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch.utils.data import DataLoader
+
+from lightning_plugins.callbacks import RouterBiasBalancing
+from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.nn.moe.routers import find_routers, selection_bias
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy
+
+DEEPSEEK = {
+    "hidden_size": 32,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "q_lora_rank": 16,
+    "kv_lora_rank": 16,
+    "qk_rope_head_dim": 8,
+    "qk_nope_head_dim": 8,
+    "v_head_dim": 8,
+    "n_routed_experts": 16,
+    "num_experts_per_tok": 2,
+    "n_group": 1,
+    "topk_group": 1,
+    "moe_intermediate_size": 8,
+    "first_k_dense_replace": 1,
+    "n_shared_experts": 1,
+}
+TOKENS = torch.randint(64, (64, 17), generator=torch.Generator().manual_seed(0))
+
+
+def language_model(**changes):
+    torch.manual_seed(0)
+    module = CausalLM("deepseek_v3", 64, 16, {**DEEPSEEK, **changes})
+    module.configure_model()
+    return module
+
+
+def fitted(module, *callbacks, batch_size=8, **options):
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=list(callbacks),
+        log_every_n_steps=1,
+        **{"max_steps": 1, **dict.fromkeys(quiet, False), **options},
+    )
+    trainer.fit(module, DataLoader(TOKENS, batch_size))
+    return trainer
+
+
+def biases(module):
+    found = [selection_bias(module, name) for name in find_routers(module)]
+    return [bias for bias in found if bias is not None]
+
+
+def loads_before_training(module, tokens):
+    with torch.no_grad():
+        routings = module.routings(tokens)
+    return [torch.bincount(r.experts.flatten(), minlength=16).float() for r in routings]
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_a_step_moves_each_bias_by_the_sign_of_the_missing_load(accumulate):
+    module = language_model()
+    tokens = TOKENS[: 8 * accumulate]
+    expected = [
+        0.01 * (load.mean() - load).sign() for load in loads_before_training(module, tokens)
+    ]
+    trainer = fitted(module, RouterBiasBalancing(0.01), accumulate_grad_batches=accumulate)
+    (own,) = biases(module)
+    torch.testing.assert_close(own, expected[0])
+    assert trainer.callback_metrics["routing/max_violation"] > 0
+
+
+def test_a_validation_is_not_counted():
+    one, other = language_model(), language_model()
+    fitted(one, RouterBiasBalancing())
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[RouterBiasBalancing()],
+        max_steps=1,
+        **dict.fromkeys(quiet, False),
+    )
+    trainer.fit(other, DataLoader(TOKENS, 8), DataLoader(TOKENS, 8))
+    assert torch.equal(*(biases(module)[0] for module in (one, other)))
+
+
+class Violation(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.seen.append(float(trainer.callback_metrics["routing/max_violation"]))
+
+
+@pytest.mark.slow
+def test_a_router_collapsed_on_two_of_16_experts_recovers_without_an_auxiliary_loss():
+    module = language_model()
+    (bias,) = biases(module)
+    bias[:2] += 1  # scores are between 0 and 1
+    violation = Violation()
+    fitted(
+        module, RouterBiasBalancing(0.005), violation, max_steps=300, batch_size=64, max_epochs=-1
+    )
+    assert violation.seen[0] == pytest.approx(7)
+    assert max(violation.seen[-10:]) <= 0.2
+
+
+def test_a_checkpoint_contains_the_biases():
+    module = language_model()
+    fitted(module, RouterBiasBalancing())
+    other = language_model()
+    other.load_state_dict(module.state_dict())
+    assert torch.equal(*(biases(one)[0] for one in (module, other)))
+    assert biases(other)[0].any()
+
+
+def test_training_without_any_balancing_warns_once():
+    def texts(*callbacks):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            fitted(language_model(), *callbacks, max_steps=3)
+        return [str(w.message) for w in caught if "balances the experts" in str(w.message)]
+
+    assert len(texts()) == 1
+    assert texts(RouterBiasBalancing()) == []
+
+
+def test_routers_without_a_bias_are_refused():
+    config = {"hidden_size": 16, "num_local_experts": 4, "num_hidden_layers": 1}
+    module = CausalLM("mixtral", 64, 16, config)
+    with pytest.raises(MisconfigurationException, match="no router of CausalLM has a selection"):
+        fitted(module, RouterBiasBalancing())
+
+
+def test_agents_of_decentralized_training_are_refused():
+    trainer = Trainer(accelerator="cpu", strategy=SimulatedDecentralizedStrategy(2), logger=False)
+    with pytest.raises(MisconfigurationException, match="SimulatedDecentralizedStrategy"):
+        RouterBiasBalancing().check(trainer)
+
+
+def test_a_speed_of_zero_is_refused():
+    with pytest.raises(ValueError, match="speed=0"):
+        RouterBiasBalancing(0)

@@ -1,6 +1,7 @@
 """Estimates the sharpness of each block type of a transformer from the training gradients."""
 
 import math
+import statistics
 from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,12 @@ from lightning_plugins.reports.run_pictures import compared_curves_picture
 # four multipliers and to the sharpness in its chart for LLaMA 0.25B gives 0.71.
 _EXPONENT = 0.7
 
+_ENOUGH = 10
+"""Measurements in the second half of the run below which nothing is suggested."""
+
+_LIMITS = (0.1, 30.0)
+"""Multipliers beyond these are not suggested, whatever the estimate."""
+
 
 class BlockSharpness(MeasuredCurves):
     """Estimates the sharpness of the loss in each block type, and draws it over the run.
@@ -47,7 +54,7 @@ class BlockSharpness(MeasuredCurves):
     Args:
         every_n_steps: The number of optimizer steps between measurements.
         patterns: Regular expression -> block type, for names that no preset covers (``blocks_of``).
-        preset: gpt2, llama, qwen2_moe or vit; ``auto`` includes all of them.
+        preset: gpt2, llama, qwen2_moe, torch, decoder or vit; ``auto`` includes all of them.
 
     Raises:
         ValueError: ``every_n_steps`` is below 1, or at the start of the run, the block type of a
@@ -120,8 +127,19 @@ class BlockSharpness(MeasuredCurves):
             return
         suggested = self.suggested_multipliers()
         if suggested:
-            listed = ", ".join(f"{block}: {value:.1f}" for block, value in suggested.items())
-            rank_zero_info(f"BlockSharpness suggests multipliers: {{{listed}}}")
+            intervals = self.suggestion_intervals()
+            listed = ", ".join(
+                f"{block}: {value:.1f} [{intervals[block][0]:.1f}, {intervals[block][1]:.1f}]"
+                for block, value in suggested.items()
+            )
+            rank_zero_info(
+                f"BlockSharpness suggests multipliers, with 95 % intervals: {{{listed}}}"
+            )
+        else:
+            rank_zero_info(
+                f"BlockSharpness suggests no multipliers: it needs {2 * _ENOUGH} measurements with "
+                f"norms, and has {len(self.steps)}; reduce every_n_steps={self.every_n_steps}"
+            )
         log_picture(
             trainer,
             "block_sharpness",
@@ -132,21 +150,48 @@ class BlockSharpness(MeasuredCurves):
         """Return learning-rate multipliers, relative to the norms, from the measured sharpness.
 
         The multiplier is (S_norm / S_block)^0.7, with geometric means over the second half of the
-        measurements. This is our heuristic: the exponent 0.7 maps the paper's measured sharpness to
-        its published multipliers, which its authors chose by hand in the order of sharpness. The
-        result is empty if there are no norms or no gradients.
+        measurements, clamped to [0.1, 30]. This is our heuristic: the exponent 0.7 maps the paper's
+        measured sharpness to its published multipliers, which its authors chose by hand in the
+        order of sharpness. The result is empty if there are no norms, or fewer than 20
+        measurements: gradients of single batches differ by orders of magnitude.
         """
-        means = {}
+        return {
+            block: _clamped(math.exp(mean)) for block, (mean, _) in self._log_multipliers().items()
+        }
+
+    def suggestion_intervals(self) -> dict[str, tuple[float, float]]:
+        """Return a 95 % interval of each suggested multiplier.
+
+        The interval is that of the mean over measurements, which are taken as independent.
+        """
+        return {
+            block: (
+                _clamped(math.exp(mean - 1.96 * error)),
+                _clamped(math.exp(mean + 1.96 * error)),
+            )
+            for block, (mean, error) in self._log_multipliers().items()
+        }
+
+    def _log_multipliers(self) -> dict[str, tuple[float, float]]:
+        """Return the mean logarithm of each block's multiplier, and its standard error."""
+        norms = self.values.get("norm", [])
+        found = {}
         for block, curve in self.values.items():
-            late = [value for value in curve[len(curve) // 2 :] if value > 0]
-            if late:
-                means[block] = math.exp(sum(map(math.log, late)) / len(late))
-        if "norm" not in means:
-            return {}
-        return {block: (means["norm"] / mean) ** _EXPONENT for block, mean in means.items()}
+            late = [
+                _EXPONENT * math.log(norm / value)
+                for norm, value in list(zip(norms, curve, strict=True))[len(curve) // 2 :]
+                if norm > 0 and value > 0
+            ]
+            if len(late) >= _ENOUGH:
+                found[block] = statistics.fmean(late), statistics.stdev(late) / len(late) ** 0.5
+        return found if "norm" in found else {}
 
     def _measures(self, trainer: Trainer) -> bool:
         return trainer.global_step % self.every_n_steps == 0
+
+
+def _clamped(multiplier: float) -> float:
+    return min(max(multiplier, _LIMITS[0]), _LIMITS[1])
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
 """Forward passes that a callback adds to a run without changing the run, and their loss."""
 
 import inspect
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat import callbacks_of, step_arguments
 from lightning_plugins.nn.module_state import evaluation_mode, state_untouched
 from lightning_plugins.nn.random_state import seeded
 
@@ -118,11 +118,12 @@ def batch_loss(
         loss: The name of a method, which is called with the elements of the batch; or a function,
             which is called with the module and the elements. None selects ``module.loss(batch)`` if
             that method takes one argument, ``module.loss(images, labels)`` if its parameters have
-            these two names, and otherwise the cross-entropy of ``module(inputs)`` for batches
-            ``(inputs, labels)``.
+            these two names, and otherwise ``training_step``, for batches of any kind.
 
     Raises:
         ValueError: ``loss`` is not the name of a method.
+        MisconfigurationException: The loss is that of ``training_step``, which returns none or
+            optimizes manually.
     """
     if callable(loss):
         function = loss
@@ -135,19 +136,26 @@ def batch_loss(
     own = getattr(type(module), "loss", None)
     if inspect.isfunction(own) and len(inspect.signature(own).parameters) == 2:
         return lambda batch: module.loss(batch)  # type: ignore[operator]
-    pair_loss = classification_loss(module)
+    names = list(inspect.signature(own).parameters) if inspect.isfunction(own) else []
+    if names == ["self", "images", "labels"]:
+        return lambda batch: module.loss(*_elements(batch))  # type: ignore[operator]
+    if not module.automatic_optimization:
+        raise MisconfigurationException(
+            f"{type(module).__name__} uses manual optimization, so it is not known which of its "
+            "losses to measure: set loss= to a function of the module and the batch"
+        )
+    return lambda batch: _loss_of_training_step(module, batch)
 
-    def of_a_pair(batch: Any) -> Tensor:
-        elements = _elements(batch)
-        if len(elements) != 2:
-            raise MisconfigurationException(
-                f"SharpnessMonitor cannot compute the loss of {type(module).__name__} for batches "
-                f"of type {type(batch).__name__}: expected (inputs, labels), a method loss(batch), "
-                "or the argument loss= with a function of the module and the batch"
-            )
-        return pair_loss(*elements)
 
-    return of_a_pair
+def _loss_of_training_step(module: LightningModule, batch: Any) -> Tensor:
+    output = module.training_step(*step_arguments(module.training_step, batch, 0))
+    loss = output.get("loss") if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor):
+        raise MisconfigurationException(
+            f"training_step of {type(module).__name__} returned no loss for the measured batch: "
+            "set loss= to a function of the module and the batch"
+        )
+    return loss
 
 
 def _elements(batch: Any) -> tuple[Any, ...]:

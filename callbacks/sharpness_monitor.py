@@ -64,15 +64,15 @@ class SharpnessMonitor(MeasuredCurves):
         loss: The name of a method, which is called with the elements of the batch; or a function,
             which is called with the module and the elements. None selects the module's
             ``loss(batch)`` or ``loss(images, labels)``, recognized by the number and names of the
-            parameters, or else the cross-entropy of ``module(inputs)`` for batches ``(inputs,
-            labels)``.
+            parameters, or else the loss that ``training_step`` returns. The batch may be of any
+            kind; nothing is logged, and the module's state is restored.
         seed: The seed of the subset and of the random vectors.
 
     Raises:
         ValueError: An argument is outside its range.
         MisconfigurationException: The strategy shards the parameters, the data loader has no data
-            set that can be indexed, the loss of a batch is unknown, or processes would have to
-            share batch statistics.
+            set that can be indexed, ``training_step`` returns no loss or optimizes manually, the
+            loss does not depend on a parameter, or processes would have to share batch statistics.
 
     Example::
 
@@ -147,12 +147,18 @@ class SharpnessMonitor(MeasuredCurves):
             loader = loader[0]
         self._subset = fixed_subset(trainer, loader, self.num_samples, self.batch_size, self.seed)
         loss, _, batches = self._problem(pl_module)
-        with torch.no_grad(), self._measuring(pl_module):
+        with torch.enable_grad(), self._measuring(pl_module):
             value = loss(*batches[0])
         if not isinstance(value, Tensor) or value.ndim:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise MisconfigurationException(
                 f"SharpnessMonitor needs a scalar loss of {type(pl_module).__name__}, got {shape}"
+            )
+        if not value.requires_grad:
+            raise MisconfigurationException(
+                f"SharpnessMonitor cannot differentiate the loss of {type(pl_module).__name__}, "
+                "which depends on no trainable parameter: set loss= to a function of the module "
+                "and the batch"
             )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -61,7 +61,7 @@ class Phase:
                     "trainer.max_epochs or trainer.max_steps, or use unit='epoch' or unit='step'"
                 )
         limit = {"epoch": trainer.max_epochs, "step": trainer.max_steps}.get(self.unit)
-        if limit is not None and 0 <= limit <= self.start:
+        if limit is not None and 0 <= limit <= self.start and not is_shortened(trainer):
             raise ValueError(
                 f"start={self.start}: the run ends at {self.unit} {limit}, so this phase would "
                 "never begin; choose a smaller start"
@@ -74,9 +74,17 @@ class Phase:
         the data loaders.
 
         Raises:
-            ValueError: The unit is not ``step``, and the training loader has no length.
+            ValueError: The unit is not ``step`` and the training loader has no length, or the run
+                ends before ``start`` and is not shortened by ``fast_dev_run`` or a limit.
         """
         first = self._to_steps("start", self.start, trainer)
+        if first and self.unit != "fraction" and not is_shortened(trainer):
+            total = optimizer_steps(trainer)
+            if total <= first:
+                raise ValueError(
+                    f"start={self.start}, unit={self.unit!r}: the run ends after {total:.0f} "
+                    "optimizer steps, so this phase would never begin; choose a smaller start"
+                )
         return first, math.inf if self.end is None else self._to_steps("end", self.end, trainer)
 
     def _to_steps(self, name: str, moment: float, trainer: Trainer) -> int:
@@ -97,6 +105,12 @@ class Phase:
                 f"optimizer step cannot be computed; set {remedy}"
             )
         return round(steps)
+
+
+def is_shortened(trainer: Trainer) -> bool:
+    """Return whether ``fast_dev_run`` or ``limit_train_batches`` makes a trial of the real run."""
+    options: Any = trainer
+    return bool(options.fast_dev_run) or options.limit_train_batches != 1.0
 
 
 class PhaseCallback(Callback):

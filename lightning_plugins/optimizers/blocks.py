@@ -20,7 +20,11 @@ Pattern = tuple[str, Block | tuple[Block, ...]]
 # one after another.
 _FUSED_QKV: tuple[Block, ...] = ("qk", "qk", "vo")
 
-# Also Mistral, Qwen2 and Qwen3.
+# Projections that share one tensor in another order (per head, or with fewer keys than queries)
+# have one rate, the lower one of the blocks in them.
+_MIXED: Block = "vo"
+
+# Also Mistral, Gemma, Qwen2 and Qwen3.
 _LLAMA: tuple[Pattern, ...] = (
     (r"\bself_attn\.(q|k)_proj\.", "qk"),
     (r"\bself_attn\.(v|o)_proj\.", "vo"),
@@ -39,6 +43,25 @@ PRESETS: dict[str, tuple[Pattern, ...]] = {
         *_LLAMA,
     ),
     "llama": _LLAMA,
+    # torch.nn.Transformer and its layers.
+    "torch": (
+        (r"\b(self|multihead)_attn\.in_proj_(weight|bias)\b", _FUSED_QKV),
+        (r"\b(self|multihead)_attn\.([qk]_proj_weight|bias_k)\b", "qk"),
+        (r"\b(self|multihead)_attn\.(v_proj_weight|bias_v|out_proj\.\w+)\b", "vo"),
+        (r"\blinear[12]\.", "ffn"),
+    ),
+    # GPT-J, GPT-NeoX, OPT, Phi, Phi-3, BLOOM, Falcon, DeepSeek-V3 and gpt-oss in transformers.
+    "decoder": (
+        (r"\battn\.[qk]_proj\.|\bself_attn\.(q_a_proj|q_b_proj|sinks)\b", "qk"),
+        (r"\b(self_)?attn\.(v_proj|out_proj|dense)\.", "vo"),
+        (r"\bself_attn\.qkv_proj\.", _FUSED_QKV),
+        (r"\bquery_key_value\.|\bself_attn\.kv_(a_proj_with_mqa|b_proj)\.", _MIXED),
+        (r"\b(self_)?attention\.dense\.", "vo"),
+        (r"\bmlp\.router\.", "router"),
+        (r"\b(fc1|fc2)\.|\bmlp\.(fc_in|fc_out|gate_up_proj|dense_\w+|shared_experts)\.", "ffn"),
+        (r"\bproject_(in|out)\.|\b(word_embeddings|embed_in)\.", "embedding"),
+        (r"\bembed_out\.", "head"),
+    ),
     # nanoGPT and Hugging Face: c_attn is fused, and c_proj occurs in attention and feed-forward.
     "gpt2": (
         (r"\battn\.c_attn\.", _FUSED_QKV),
@@ -109,7 +132,8 @@ def blocks_of(
             ``named_parameters_of``).
         needed_by: The class that calls this, for error messages.
         patterns: Block per regular expression, searched in the name in this order.
-        preset: ``gpt2``, ``llama``, ``qwen2_moe``, ``vit``, or ``auto``, which tries all of them.
+        preset: ``gpt2``, ``llama``, ``qwen2_moe``, ``torch``, ``decoder``, ``vit``, or ``auto``,
+            which tries all of them.
 
     Raises:
         ValueError: A block or preset is unknown, a pattern matches no name, no rule matches a
@@ -173,6 +197,11 @@ def _block_of_module(owner: nn.Module | None) -> Block | None:
 def _slices_of(one: NamedParameter, blocks: Any) -> tuple[Block, ...]:
     if isinstance(blocks, str):
         return (blocks,)  # type: ignore[return-value]
+    # Fewer heads of keys and values than of queries: the thirds are not the three projections.
+    if ".qkv_proj." in one.name and one.parameter.dim() == 2:
+        outputs, inputs = one.parameter.shape
+        if outputs != 3 * inputs:
+            return (_MIXED,)
     if isinstance(one.parameter, DTensor):
         raise ValueError(
             f"{one.name!r} is a sharded fused projection to queries, keys and values, which cannot "

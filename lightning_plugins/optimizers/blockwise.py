@@ -48,14 +48,17 @@ class Blockwise(Optimizer):
             vo, ffn, norm, head (untied output), router, other.
         patterns: Block per regular expression, for names that no preset matches. The first pattern
             found in a parameter's name decides and takes precedence over everything else.
-        preset: Names of ``gpt2``, ``llama``, ``qwen2_moe`` or ``vit``; ``auto`` tries all.
+        preset: Names of ``gpt2``, ``llama``, ``qwen2_moe``, ``torch``, ``decoder`` or ``vit``;
+            ``auto`` tries all.
         no_decay_blocks: Blocks with weight decay 0; the authors' code decays all blocks.
         **kwargs: Further arguments of the optimizer.
 
     Raises:
         ValueError: A multiplier is not positive and finite or its block is unknown, a block has no
             parameters, the block of a parameter is unknown, a pattern matches nothing, or the names
-            of the parameters cannot be found.
+            of the parameters cannot be found. In ``step``: a schedule gave all blocks one rate, as
+            ``OneCycleLR(max_lr=0.1)`` and the learning-rate finder do. In ``add_param_group``:
+            always.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class Blockwise(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self._refuse_one_rate_for_all()
         lr = {group["name"]: group["lr"] for group in self.param_groups}
         deferred = _slices_at_another_rate(self._fused, lr)
         step_without_hooks(self, Blockwise)(self)
@@ -100,6 +104,34 @@ class Blockwise(Optimizer):
                 is_same = own == whole
                 now.copy_(torch.where(is_same, now, moved) if torch.is_tensor(is_same) else moved)
         return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a group of the constructor; refuse others, which have no block and no place.
+
+        Raises:
+            ValueError: The group was added after construction.
+        """
+        if "multiplier" not in param_group:
+            raise ValueError(
+                f"{type(self).__name__} does not take parameters after its construction, as "
+                "BackboneFinetuning and add_param_group do: pass model.named_parameters() with the "
+                "frozen ones, which train from when requires_grad is set, or use AdamW"
+            )
+        super().add_param_group(param_group)
+
+    def _refuse_one_rate_for_all(self) -> None:
+        """Raise if a schedule has overwritten the blocks' rates by a single one."""
+        rates = [group.get("initial_lr") for group in self.param_groups]
+        if any(rate is None or torch.is_tensor(rate) for rate in rates):
+            return
+        multipliers = {group["multiplier"] for group in self.param_groups}
+        if len(set(rates)) == 1 and len(multipliers) > 1 and rates[0] > 0:
+            raise ValueError(
+                f"{type(self).__name__}: a schedule gave all blocks the rate {rates[0]:.3g}, so "
+                "the multipliers would have no effect; pass a list, for example OneCycleLR("
+                "optimizer, max_lr=[x * group['multiplier'] for group in optimizer.param_groups]), "
+                "and run the learning-rate finder with AdamW"
+            )
 
     def table(self) -> str:
         """Return a table with block, tensors, elements, learning rate and an example name."""

@@ -1,5 +1,8 @@
 """The subset of samples and the loss that SharpnessMonitor measures."""
 
+import math
+from dataclasses import dataclass
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule
@@ -132,13 +135,9 @@ def test_augmentation_is_omitted_if_the_data_set_supports_it(task, tmp_path):
     ("monitor", "loader", "error"),
     [
         ({}, DataLoader([INPUTS], batch_size=None), "batch_size=None"),
-        (
-            {},
-            DataLoader(list(zip(INPUTS, INPUTS, INPUTS, strict=True))),
-            "expected .inputs, labels",
-        ),
         ({"loss": "absent"}, DataLoader(INPUTS), "loss='absent'"),
         ({"loss": lambda module, x: module.layer(x)}, DataLoader(INPUTS, 4), "scalar loss"),
+        ({"loss": lambda module, x: x.mean()}, DataLoader(INPUTS, 4), "cannot differentiate"),
         ({"top_k": 4}, DataLoader(INPUTS), "top_k=4: expected at most the 3"),
         ({"split": "val"}, DataLoader(INPUTS), "NoneType"),
     ],
@@ -163,3 +162,58 @@ def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
     trainer = task.trainer(tmp_path, [SharpnessMonitor()])
     with pytest.raises(MisconfigurationException, match="DataLoader of Stream"):
         trainer.fit(task.Classifier(), DataLoader(Stream(), batch_size=5))
+
+
+class AnyBatch(Quadratic):
+    """Computes its loss in training_step only, from batches that are not pairs."""
+
+    loss = None
+
+    def training_step(self, batch, batch_idx):
+        self.log("train/loss", 1.0)
+        self.passes = getattr(self, "passes", 0) + 1
+        inputs = batch["x"]["inner"] if isinstance(batch, dict) else batch[0].values
+        return {"loss": self.layer(inputs).square().mean()}
+
+
+@dataclass
+class Sample:
+    values: torch.Tensor
+
+
+def nested():
+    return [{"x": {"inner": row}} for row in INPUTS]
+
+
+def with_objects(samples):
+    return [Sample(torch.stack([sample["x"]["inner"] for sample in samples]))]
+
+
+@pytest.mark.parametrize("collate", [None, with_objects])
+def test_the_loss_is_that_of_training_step_for_nested_batches_and_objects(task, tmp_path, collate):
+    monitor, module = every_epoch(), AnyBatch()
+    loader = DataLoader(nested(), 4, collate_fn=collate)
+    task.trainer(tmp_path, [monitor]).fit(module, loader)
+    assert monitor.values["lambda_max"] == pytest.approx([EXPECTED] * 2, rel=1e-4)
+    assert module.passes == 2 * math.ceil(len(INPUTS) / 4)
+
+
+def test_manual_optimization_without_a_loss_is_refused(task, tmp_path):
+    class Manual(AnyBatch):
+        def __init__(self):
+            super().__init__()
+            self.automatic_optimization = False
+
+    trainer = task.trainer(tmp_path, [every_epoch()])
+    with pytest.raises(MisconfigurationException, match=r"manual optimization.*set loss="):
+        trainer.fit(Manual(), DataLoader(nested(), 4))
+
+
+def test_a_training_step_without_a_loss_is_refused(task, tmp_path):
+    class NoLoss(AnyBatch):
+        def training_step(self, batch, batch_idx):
+            return None
+
+    trainer = task.trainer(tmp_path, [every_epoch()])
+    with pytest.raises(MisconfigurationException, match="NoLoss returned no loss"):
+        trainer.fit(NoLoss(), DataLoader(nested(), 4))

@@ -124,11 +124,34 @@ def test_suggested_multipliers_follow_the_sharpness_and_are_near_the_published_o
     callback = BlockSharpness()
     # Read off the chart of the paper's repository for LLaMA 0.25B.
     chart = {"embedding": 9e-7, "qk": 1.5e-6, "ffn": 3e-6, "vo": 5.5e-6, "norm": 3e-5}
-    callback.values = {block: [math.nan, value] for block, value in chart.items()}
+    callback.values = {block: [math.nan] * 10 + [value] * 10 for block, value in chart.items()}
     suggested = callback.suggested_multipliers()
     published = {"embedding": 10, "qk": 8, "ffn": 6, "vo": 4, "norm": 1}
     assert suggested["norm"] == 1
     assert all(abs(math.log(suggested[b] / published[b])) < 0.25 for b in published)
+
+
+@pytest.mark.parametrize("late", [1, 9])
+def test_nothing_is_suggested_from_few_measurements(late):
+    callback = BlockSharpness()
+    callback.values = {"norm": [1.0] * 2 * late, "qk": [0.1] * 2 * late}
+    assert callback.suggested_multipliers() == callback.suggestion_intervals() == {}
+
+
+def test_suggestions_have_an_interval_and_limits():
+    callback = BlockSharpness()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(4000, generator=generator).mul(0.5).exp().tolist()
+    callback.values = {
+        "norm": [1.0] * 4000,
+        "qk": [0.1 * factor for factor in noise],
+        "vo": [1e-9] * 4000,
+        "ffn": [1e9] * 4000,
+    }
+    suggested, intervals = callback.suggested_multipliers(), callback.suggestion_intervals()
+    assert intervals["qk"][0] < 10**0.7 < intervals["qk"][1]
+    assert intervals["qk"][1] - intervals["qk"][0] < 0.4
+    assert (suggested["vo"], suggested["ffn"]) == (30, 0.1)
 
 
 def test_a_resumed_run_continues_the_curve(tmp_path):

@@ -135,12 +135,13 @@ def test_two_phases_one_after_the_other(task, tmp_path):
 def test_before_start_the_run_equals_the_run_without_it_bit_for_bit(task, tmp_path):
     def run(callbacks):
         end = RecordRandomState()
-        module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
+        short = {"max_epochs": 1, "limit_train_batches": 5}
+        module, trainer = task.train(tmp_path, [*callbacks, end], **short)
         return task.weights(module), trainer.optimizers[0].state_dict()["state"], end.state
 
     plain, plain_state, plain_random_state = run([])
     with pytest.warns(UserWarning, match="never became active"):
-        late, late_state, late_random_state = run([LateSAM(start=1, unit="epoch")])
+        late, late_state, late_random_state = run([LateSAM(start=6, unit="step")])
     task.assert_same_bits(plain, late)
     assert torch.equal(plain_random_state, late_random_state)
     for key, buffers in plain_state.items():

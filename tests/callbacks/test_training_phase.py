@@ -109,3 +109,27 @@ def test_max_steps_limits_a_run_whose_accumulation_factor_changes(task, tmp_path
         task, tmp_path, callbacks=[accumulation], trainer={"max_steps": 10}, start=0.5
     )
     assert found == (5, 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("start", "unit", "limits"),
+    [(12, "step", {}), (2.5, "epoch", {}), (12, "step", {"max_epochs": -1, "max_steps": 12})],
+)
+def test_a_start_at_or_beyond_a_known_end_is_refused(task, tmp_path, start, unit, limits):
+    with pytest.raises(ValueError, match=rf"start={start}.*never begin"):
+        task.train(tmp_path, [LateSAM(start=start, unit=unit)], **limits)
+    late = LateSAM(start=11, unit="step")
+    task.train(tmp_path, [late])
+    assert late.sam_steps == 1
+
+
+@pytest.mark.parametrize("trial", [{"fast_dev_run": 2}, {"limit_train_batches": 2}])
+@pytest.mark.parametrize(("start", "unit"), [(150, "epoch"), (150, "step"), (0.75, "fraction")])
+def test_a_trial_run_only_warns_of_a_phase_beyond_its_end(task, tmp_path, trial, start, unit):
+    late = LateSAM(start=start, unit=unit)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        _, trainer = task.train(tmp_path, [late], **trial)
+    assert trainer.global_step == (2 if "fast_dev_run" in trial else 4)
+    has_warned = any("never became active" in str(warning.message) for warning in told)
+    assert has_warned == (late.sam_steps == 0)

@@ -100,6 +100,11 @@ def is_two_classes(column: "pandas.Series") -> bool:
     return {0, 1} <= set(labels.numbers)
 
 
+def is_ai_name(name: str) -> bool:
+    """Return whether a name stands for AI in general."""
+    return plain(name) in _AI_NAMES
+
+
 def plain(value: Any) -> str:
     """Return a label in one notation: lower case, whole numbers without a decimal point."""
     text = str(value).strip().lower()

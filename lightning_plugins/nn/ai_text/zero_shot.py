@@ -15,15 +15,20 @@ CRITERIA = (
     "gltr_1000",
     "gltr_rest",
     "fast_detect_gpt",
+    "lrr",
+    "binoculars",
 )
 _GLTR_BOUNDS = (0, 10, 100, 1000, None)
 
 
 @torch.no_grad()
-def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
+def token_criteria(
+    logits: Tensor, targets: Tensor, mask: Tensor, reference: Tensor | None = None
+) -> Tensor:
     r"""Compute the criteria of each text, in the order of ``CRITERIA``.
 
-    :math:`p_t` is the model's distribution of token :math:`x_t` given the tokens before it.
+    :math:`p_t` is the scoring model's distribution of token :math:`x_t` given the tokens before it,
+    and :math:`q_t` that of the reference model, or :math:`p_t` without one.
 
     - ``log_likelihood``: mean of :math:`\log p_t(x_t)`;
     - ``rank`` and ``log_rank``: mean of the rank of :math:`x_t` among all tokens (1 is the most
@@ -33,25 +38,42 @@ def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
       (Gehrmann et al., GLTR, arXiv 1906.04043);
     - ``fast_detect_gpt``: :math:`\sum_t (\log p_t(x_t) - \mu_t) / \sqrt{\sum_t \sigma_t^2}`, where
       :math:`\mu_t` and :math:`\sigma_t^2` are the mean and variance of :math:`\log p_t` under
-      :math:`p_t`. This is the analytic conditional probability curvature of Bao et al.,
-      Fast-DetectGPT, arXiv 2310.05130, with one model for scoring and sampling.
+      :math:`q_t`. This is the analytic conditional probability curvature of Bao et al.,
+      Fast-DetectGPT, arXiv 2310.05130;
+    - ``lrr``: the mean of :math:`-\log p_t(x_t)` over the mean of the logarithm of the rank (Su et
+      al., DetectLLM, arXiv 2306.05540); 0 if all ranks are 1;
+    - ``binoculars``: the mean of :math:`-\log p_t(x_t)` over the mean of
+      :math:`-\sum_x q_t(x) \log p_t(x)`: perplexity over cross-perplexity of Hans et al.,
+      Binoculars, arXiv 2401.12070. The scoring model is their performer and the reference their
+      observer, as in their code; both means are over the predicted tokens.
 
     Args:
         logits: ``(batch, length, vocab_size)``.
         targets: int64 ``(batch, length)``, the next token at each position.
         mask: ``(batch, length)``, 1 at tokens and 0 at padding. The criteria of a text without
             tokens are 0.
+        reference: Logits of the reference model for the same tokens, of the shape of ``logits``.
 
     Returns:
         float32 ``(batch, len(CRITERIA))``.
+
+    Raises:
+        ValueError: ``reference`` has another shape than ``logits``.
     """
+    if reference is not None and reference.shape != logits.shape:
+        raise ValueError(
+            f"reference of shape {tuple(reference.shape)}: expected {tuple(logits.shape)}; both "
+            "models must have the same tokens"
+        )
     mask = mask.float()
     log_probabilities = logits.float().log_softmax(dim=-1)
     probabilities = log_probabilities.exp()
-    # A token with probability 0 contributes 0, although 0 * -inf is NaN.
-    weighted = torch.where(probabilities > 0, probabilities * log_probabilities, 0.0)
+    own_mean = _weighted(probabilities, log_probabilities).sum(dim=-1)
+    if reference is not None:
+        probabilities = reference.float().softmax(dim=-1)
+    weighted = _weighted(probabilities, log_probabilities)
     mean = weighted.sum(dim=-1)
-    square = torch.where(probabilities > 0, weighted * log_probabilities, 0.0).sum(dim=-1)
+    square = _weighted(weighted, log_probabilities).sum(dim=-1)
     variance = (square - mean.square()).clamp(min=0)
     of_target = log_probabilities.gather(-1, targets.unsqueeze(-1))
     rank = (log_probabilities > of_target).sum(dim=-1).float() + 1
@@ -67,8 +89,29 @@ def token_criteria(logits: Tensor, targets: Tensor, mask: Tensor) -> Tensor:
     surprise = torch.where(mask > 0, of_target - mean, 0.0).sum(dim=1)
     spread = torch.where(mask > 0, variance, 0.0).sum(dim=1).sqrt()
     curvature = torch.where(spread > 0, surprise / spread, 0.0)
-    means = [averaged(x) for x in (of_target, rank, rank.log(), -mean)]
-    return torch.stack([*means, *shares, curvature], dim=1)
+    likelihood, mean_rank, log_rank, entropy, cross_entropy = (
+        averaged(x) for x in (of_target, rank, rank.log(), -own_mean, -mean)
+    )
+    ratios = [_ratio(-likelihood, log_rank), _ratio(-likelihood, cross_entropy)]
+    means = [likelihood, mean_rank, log_rank, entropy]
+    return torch.stack([*means, *shares, curvature, *ratios], dim=1)
+
+
+def _weighted(weights: Tensor, values: Tensor) -> Tensor:
+    """Return the product; a weight of 0 gives 0, although 0 * -inf is NaN."""
+    return torch.where(weights != 0, weights * values, 0.0)
+
+
+def _ratio(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / denominator, 0.0)
+
+
+def auroc(scores: Tensor, labels: Tensor) -> float:
+    """Return the share of pairs of a positive and a negative in which the positive is higher."""
+    positives, negatives = scores[labels == 1], scores[labels == 0].sort().values
+    below = torch.searchsorted(negatives, positives)
+    not_above = torch.searchsorted(negatives, positives, right=True)
+    return float((below + not_above).double().mean() / (2 * len(negatives)))
 
 
 class LogisticCalibration:

@@ -23,7 +23,8 @@ LIKELY, UNLIKELY = ["aaaa", "bbbbbbb", "aabbb"], ["abcd", "xyzzy", "hello there"
 # Without entropy, which is nearly constant for this model.
 @pytest.mark.parametrize("baseline", sorted(set(BASELINES) - {"entropy"}))
 def test_each_baseline_separates_likely_from_unlikely_texts_after_fit(baseline):
-    detector = ZeroShotDetector(repeats, encode, baseline)
+    reference = repeats if baseline == "binoculars" else None
+    detector = ZeroShotDetector(repeats, encode, baseline, reference=reference)
     detector.fit(LIKELY + UNLIKELY, [1, 1, 1, 0, 0, 0])
     scores = detector.score(["aaaaaa", "abcdef"])
     assert scores[0] > 0.5 > scores[1]
@@ -48,6 +49,37 @@ def test_the_likelihood_is_computed_on_the_next_token():
     assert found.item() == pytest.approx((again[97] + again[98]).item() / 2)
 
 
+def test_one_forward_pass_of_each_model_computes_all_criteria():
+    calls = {"scoring": 0, "reference": 0}
+
+    def counted(name):
+        def network(tokens):
+            calls[name] += 1
+            return repeats(tokens)
+
+        return network
+
+    detector = ZeroShotDetector(
+        counted("scoring"), encode, batch_size=2, reference=counted("reference")
+    )
+    rows = detector.table([*LIKELY, *UNLIKELY])
+    assert calls == {"scoring": 3, "reference": 3}
+    assert set(rows[0]) == set(CRITERIA)
+
+
+def test_fit_chooses_the_baseline_that_is_best_on_held_out_texts():
+    likely = [letter * length for letter in "abcdef" for length in (5, 9)]
+    unlikely = ["abcde", "badge hi", "fedcba", "cafe bed", "face", "decaf abe", "beaded"]
+    detector = ZeroShotDetector(repeats, encode)
+    detector.fit(likely + unlikely, [1] * len(likely) + [0] * len(unlikely))
+    aurocs = detector.held_out_auroc
+    assert set(aurocs) == set(BASELINES) - {"binoculars"}
+    assert aurocs[detector.baseline] == max(aurocs.values()) == pytest.approx(1.0)
+    assert detector.score(["aaaaaa", "abcdef"])[0] > 0.5
+    with pytest.raises(ValueError, match="3 texts have the label 0, expected at least 5"):
+        ZeroShotDetector(repeats, encode).fit(LIKELY + UNLIKELY, [1, 1, 1, 0, 0, 0])
+
+
 def test_errors_name_the_argument_or_the_missing_call():
     with pytest.raises(ValueError, match=r"baseline='gltr2'.*gltr"):
         ZeroShotDetector(repeats, encode, "gltr2")
@@ -55,5 +87,7 @@ def test_errors_name_the_argument_or_the_missing_call():
         ZeroShotDetector(repeats, encode, max_length=1)
     with pytest.raises(ValueError, match="batch_size=0"):
         ZeroShotDetector(repeats, encode, batch_size=0)
+    with pytest.raises(ValueError, match="reference=None: expected a second model"):
+        ZeroShotDetector(repeats, encode, "binoculars")
     with pytest.raises(ValueError, match="call fit"):
         ZeroShotDetector(repeats, encode).score(["a"])

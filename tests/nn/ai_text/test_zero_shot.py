@@ -5,7 +5,12 @@ import math
 import pytest
 import torch
 
-from lightning_plugins.nn.ai_text.zero_shot import CRITERIA, LogisticCalibration, token_criteria
+from lightning_plugins.nn.ai_text.zero_shot import (
+    CRITERIA,
+    LogisticCalibration,
+    auroc,
+    token_criteria,
+)
 
 
 def criteria(probabilities, targets, mask=None):
@@ -49,6 +54,50 @@ def test_ranks_fall_into_the_buckets_of_gltr(rank, bucket):
     shares = {name: found[f"gltr_{name}"] for name in ("10", "100", "1000", "rest")}
     assert shares == {name: float(name == bucket) for name in shares}
     assert found["rank"] == rank
+
+
+def test_all_criteria_equal_independent_formulas_on_random_logits_of_two_models():
+    generator = torch.Generator().manual_seed(0)
+    scoring, sampling = (3 * torch.randn(2, 7, 11, generator=generator) for _ in range(2))
+    targets = torch.randint(11, (2, 7), generator=generator)
+    for reference in (None, sampling):
+        found = token_criteria(scoring, targets, torch.ones(2, 7), reference)
+        for row in range(2):
+            score = [0.0] * 6  # log p, log rank, E log p, Var log p, entropy
+            for step in range(7):
+                p = [math.exp(x) for x in scoring[row, step].double().tolist()]
+                q = (
+                    p
+                    if reference is None
+                    else [math.exp(x) for x in reference[row, step].double().tolist()]
+                )
+                log_p = [math.log(x / sum(p)) for x in p]
+                q = [x / sum(q) for x in q]
+                target = int(targets[row, step])
+                mean = sum(a * b for a, b in zip(q, log_p, strict=True))
+                score[0] += log_p[target]
+                score[1] += math.log(1 + sum(x > log_p[target] for x in log_p))
+                score[2] += mean
+                score[3] += sum(a * (b - mean) ** 2 for a, b in zip(q, log_p, strict=True))
+                score[4] -= sum(math.exp(x) * x for x in log_p)
+            expected = {
+                "log_likelihood": score[0] / 7,
+                "log_rank": score[1] / 7,
+                "entropy": score[4] / 7,
+                "fast_detect_gpt": (score[0] - score[2]) / math.sqrt(score[3]),
+                "lrr": -score[0] / score[1],
+                "binoculars": score[0] / score[2],
+            }
+            values = dict(zip(CRITERIA, found[row].tolist(), strict=True))
+            for name, value in expected.items():
+                assert values[name] == pytest.approx(value, rel=1e-6, abs=1e-6), name
+    with pytest.raises(ValueError, match=r"reference of shape \(2, 7, 10\): expected \(2, 7, 11\)"):
+        token_criteria(scoring, targets, torch.ones(2, 7), sampling[..., :10])
+
+
+def test_auroc_counts_pairs_and_ties_as_half():
+    scores, labels = torch.tensor([0.1, 0.4, 0.4, 0.9]), torch.tensor([0, 0, 1, 1])
+    assert auroc(scores, labels) == pytest.approx(3.5 / 4)
 
 
 def test_padding_is_excluded_and_a_text_without_tokens_has_zeros():

@@ -14,6 +14,10 @@ train and evaluate (LightningCLI; `lightning-plugins fit --help` lists all optio
   fit | validate | test | predict
              --config RECIPE_OR_FILE, followed by options that change it
              e.g. lightning-plugins fit --config late_sam/digits --trainer.max_epochs 5
+  fit --resume last|FOLDER|CHECKPOINT                 continue a run in its folder
+  validate | test | predict --run last|FOLDER         evaluate a run
+
+  check      RECIPE_OR_FILE: build everything without training, and run every plugin's check
 
 other commands
   recipes    list | show | copy the packaged recipes
@@ -53,6 +57,11 @@ def _dispatch(command: str, *rest: str) -> int:
         from lightning_plugins.cli import run
 
         run([command, *arguments])
+        return 0
+    if command == "check":
+        from lightning_plugins.cli import check
+
+        check(arguments)
         return 0
     # These commands do not load torch.
     with user_errors_in_one_line():

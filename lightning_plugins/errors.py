@@ -1,11 +1,8 @@
 """User errors in one line."""
 
-import difflib
-import inspect
 import re
-import sys
 from argparse import ArgumentError
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pickle import UnpicklingError
 
@@ -21,30 +18,43 @@ _GIVEN = re.compile(r"Given value: (.*)")
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
 
+_LONGEST = 300
+
+
 class UserError(Exception):
     """An error that the command line prints in one line with exit code 2."""
 
 
 @contextmanager
 def user_errors_in_one_line(
-    unless: Callable[[], bool] = lambda: False,
-    known_names: Callable[[], Iterable[str]] = tuple,
+    explain: Callable[[Exception], str | None] | None = None,
 ) -> Iterator[None]:
-    """Convert errors that a user can correct into a :class:`UserError`.
+    """Convert errors that a user can correct into a :class:`UserError` of at most 300 characters.
 
     Args:
-        unless: Called when an error is raised. If it returns True, the error is unchanged, for
-            example in a run that has already trained, where the traceback is useful.
-        known_names: Called when an error is raised. Returns the names of options and classes among
-            which similar names are suggested.
+        explain: Called with the error. Returns its message, or None to raise it unchanged, for
+            example in a run that has already trained, where the traceback is useful. By default,
+            the error itself is the message if its class is that of a user error.
     """
     try:
         yield
     except Exception as error:
-        if unless() or not _is_user_error(error):
+        if explain is not None:
+            text = explain(error)
+        else:
+            text = one_line(error) if is_user_error(error) else None
+        if text is None:
             raise
-        text = one_line(error)
-        raise UserError(text + _similar_names(text, known_names)) from error
+        raise UserError(shortened(text)) from error
+
+
+def shortened(text: str) -> str:
+    """Return ``text`` in at most 300 characters; the end stays, which contains the remedy."""
+    if len(text) <= _LONGEST:
+        return text
+    note = " [...; --debug shows all] "
+    end = 110
+    return text[: _LONGEST - len(note) - end] + note + text[-end:]
 
 
 def one_line(error: BaseException) -> str:
@@ -56,6 +66,9 @@ def one_line(error: BaseException) -> str:
     innermost = error
     while (inner := innermost.__cause__ or innermost.__context__) is not None:
         innermost = inner
+    if isinstance(innermost, OSError) and innermost.strerror:
+        where = f": {innermost.filename}" if innermost.filename else ""
+        return f"{innermost.strerror}{where}"
     text = _parsed(str(error)) or " ".join(str(innermost).split()) or type(innermost).__name__
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
 
@@ -98,26 +111,11 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _is_user_error(error: BaseException) -> bool:
+def is_user_error(error: BaseException) -> bool:
+    """Return whether the class of an error is one that wrong input or a wrong environment cause."""
     # By name, because lightning and pytorch_lightning both define the class and importing is slow.
     is_misconfiguration = any(
         c.__name__ == "MisconfigurationException" for c in type(error).__mro__
     )
-    kinds = (ValueError, ImportError, FileNotFoundError, ConnectionError)
-    return is_misconfiguration or isinstance(error, (*kinds, ArgumentError, UnpicklingError))
-
-
-def _similar_names(text: str, known_names: Callable[[], Iterable[str]]) -> str:
-    if "did you mean" in text:
-        return ""
-    if missing := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
-        name, candidates = missing[2], dir(sys.modules.get(missing[1]))
-    elif refused := re.search(r"class_path '([\w.]+)\.(\w+)': Option '(\w+)'", text):
-        owner = getattr(sys.modules.get(refused[1]), refused[2], None)
-        name, candidates = refused[3], list(inspect.signature(owner).parameters) if owner else []
-    elif unknown := re.search(r"(?:path string: |arguments: --|option ')([\w.]+)", text):
-        name, candidates = unknown[1], list(known_names())
-    else:
-        return ""
-    near = difflib.get_close_matches(name, candidates, 3, 0.6)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    kinds = (ValueError, ImportError, OSError, ArgumentError, UnpicklingError)
+    return is_misconfiguration or isinstance(error, kinds)

@@ -1,10 +1,12 @@
 """Options of the command line, before jsonargparse parses them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from typing import Any
 
 import yaml
+
+from lightning_plugins.recipes.sources import plain
 
 
 def split_options(
@@ -50,12 +52,37 @@ def named_values(options: list[str]) -> Iterator[tuple[str, str]]:
         yield name, value
 
 
-def apply_option(config: dict[str, Any], key: str, text: str) -> None:
+def stray_words(options: list[str]) -> list[str]:
+    """Return the arguments that are neither options nor their values."""
+    stray, index = [], 0
+    while index < len(options):
+        is_option = options[index].startswith("-")
+        if not is_option:
+            stray.append(options[index])
+        takes_next = is_option and "=" not in options[index]
+        index += 1
+        if takes_next and index < len(options) and not options[index].startswith("--"):
+            index += 1
+    return stray
+
+
+def apply_option(
+    config: dict[str, Any], key: str, text: str, wrap: Callable[[Any], Any] = lambda value: value
+) -> None:
     """Set ``key`` (dotted; ``+`` appends to a list) in a nested configuration to a parsed ``text``.
 
     As for jsonargparse, ``init_args`` may be omitted, and a key below a list changes its last item.
+
+    Args:
+        config: The configuration, with or without places; it is changed.
+        key: The name of the option without dashes.
+        text: Its value, in YAML.
+        wrap: Called with the value that is stored.
     """
-    value = yaml.safe_load(text) if text.strip() else text
+    try:
+        value = yaml.safe_load(text) if text.strip() else text
+    except yaml.YAMLError:
+        value = text
     *way, last = key.split(".")
     node: Any = config
     for part in way:
@@ -65,9 +92,11 @@ def apply_option(config: dict[str, Any], key: str, text: str) -> None:
         return
     if last.endswith("+"):
         added = value if isinstance(value, list) else [value]
-        node[last[:-1]] = [*(node.get(last[:-1]) or []), *added]
+        present = node.get(last[:-1])
+        present = present if isinstance(present, list) else []
+        node[last[:-1]] = [*present, *map(wrap, added)]
     else:
-        node[last] = value
+        node[last] = wrap(value)
 
 
 def _child(node: Any, part: str) -> Any:
@@ -76,14 +105,18 @@ def _child(node: Any, part: str) -> Any:
         return None
     child = node.get(part)
     if isinstance(child, list) and child:
-        if isinstance(child[-1], str):
-            child[-1] = {"class_path": child[-1]}
+        child[-1] = _opened(child[-1])
         return child[-1]
-    if isinstance(child, str):
-        child = node[part] = {"class_path": child}
-    elif child is None:
-        child = node[part] = {}
-    return child
+    node[part] = _opened(child)
+    return node[part]
+
+
+def _opened(child: Any) -> Any:
+    """A class name as a mapping with its ``class_path``, and null as an empty mapping."""
+    value = plain(child)
+    if isinstance(value, str):
+        return {"class_path": child}
+    return {} if value is None else child if isinstance(child, dict | list) else value
 
 
 def _arguments(node: Any, part: str) -> Any:

@@ -3,40 +3,28 @@
 import argparse
 import functools
 import importlib
-import logging
-import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from types import MethodType
 from typing import Any
 
-import torch
-import yaml
-from jsonargparse import get_loader, set_loader
-from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_plugins._lazy import load_exports
 from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.checkpoints import checked_hyperparameters, is_url, keep_local_copy
+from lightning_plugins.cli.configuration import bounded_yaml, config_tree, with_recipes
 from lightning_plugins.cli.continuation import HELP, Command, checkpoint_step, read_command
 from lightning_plugins.cli.interruption import Interruption, report_interruption
 from lightning_plugins.cli.run_record import RunRecord, continue_metrics
-from lightning_plugins.current_folder import strings_in, typed_modules
-from lightning_plugins.errors import user_errors_in_one_line
-from lightning_plugins.inputs import check_yaml
+from lightning_plugins.current_folder import typed_modules
 from lightning_plugins.optimizers.configuration import configure_optimizers, scheduler_config
-from lightning_plugins.recipes.loading import load_with_places, read_file, with_recipe
-from lightning_plugins.recipes.sources import plain, read_mapping
+from lightning_plugins.recipes.sources import plain
 
 # jsonargparse finds a class by its bare name (`--model ImageClassifier`) once it is imported.
 load_exports(
@@ -89,7 +77,7 @@ class PluginCLIMixin:
         """Parse ``args``, or the command line, after replacing recipe names by their contents."""
         if args is None:
             args = sys.argv[1:]
-        with _bounded_yaml():
+        with bounded_yaml():
             if isinstance(args, list):
                 args = self._of_run(args)
                 typed_modules().add(part for arg in args for part in (arg, arg.partition("=")[2]))
@@ -153,10 +141,7 @@ class PluginCLIMixin:
         Raises:
             ValueError: A plugin does not support this Trainer.
         """
-        for plugin in (*self.trainer.callbacks, self.trainer.strategy):  # type: ignore[attr-defined]
-            check = getattr(plugin, "check", None)
-            if callable(check):
-                check(self.trainer)
+        self.check_plugins()
         add_replica_check(self.trainer)
         if self.trainer.checkpoint_callbacks:
             self.interruption = Interruption()
@@ -165,6 +150,13 @@ class PluginCLIMixin:
             path = self.config_init.fit.ckpt_path  # type: ignore[attr-defined]
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
             continue_metrics(self.trainer, checkpoint_step(path) if path else 0)
+
+    def check_plugins(self) -> None:
+        """Call ``check(trainer)`` of every callback and of the strategy that has it."""
+        for plugin in (*callbacks_of(self.trainer), self.trainer.strategy):
+            check = getattr(plugin, "check", None)
+            if callable(check):
+                check(self.trainer)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train; after an interruption, print the command that continues and exit."""
@@ -233,126 +225,6 @@ class PluginCLIMixin:
 
 class PluginCLI(PluginCLIMixin, LightningCLI):
     """The command line of this package; it is independent of the tasks."""
-
-
-def run(arguments: list[str]) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict``.
-
-    Raises:
-        UserError: The command or its configuration is invalid; raised before the first batch.
-    """
-    # Lightning logs the seed before it builds the classes, that is above a one-line error.
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
-    strict = {"exit_on_error": False, "allow_abbrev": False}
-    cli = PluginCLI.__new__(PluginCLI)  # kept, to inspect the object after a failed construction
-    with user_errors_in_one_line(lambda: _has_begun(cli), lambda: _known_names(cli, arguments[0])):
-        cli.__init__(  # type: ignore[misc]
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            parser_kwargs={**strict, **{name: dict(strict) for name in PluginCLI.subcommands()}},
-            args=arguments,
-        )
-
-
-def instantiate(options: list[str]) -> None:
-    """Build the trainer, model and data of ``options`` on the meta device, without running them.
-
-    Raises:
-        UserError: The options are invalid; the message is one line.
-    """
-    with user_errors_in_one_line(), torch.device("meta"):
-        PluginCLI(
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            run=False,
-            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-            args=options,
-        )
-
-
-@contextmanager
-def _bounded_yaml() -> Iterator[None]:
-    """Check the depth and size of all YAML in the block, and note the class paths in it."""
-    load = get_loader("yaml")
-
-    def bounded(text: str) -> Any:
-        check_yaml(text, "the configuration")
-        value = load(text)
-        typed_modules().add(strings_in(value))
-        return value
-
-    set_loader("yaml", bounded, (yaml.YAMLError,))
-    try:
-        yield
-    finally:
-        set_loader("yaml", load, (yaml.YAMLError,))
-
-
-def _has_begun(cli: LightningCLI) -> bool:
-    trainer = getattr(cli, "trainer", None)
-    return trainer is not None and trainer.fit_loop.epoch_loop.batch_progress.total.ready > 0
-
-
-def _known_names(cli: LightningCLI, subcommand: str) -> list[str]:
-    options = [action.dest for action in cli._subcommand_parsers[subcommand]._actions]
-    bases = (Optimizer, LRScheduler, Callback, LightningModule, LightningDataModule, Logger)
-    return options + sorted({cls.__name__ for base in bases for cls in _subclasses(base)})
-
-
-def _subclasses(base: type) -> set[type]:
-    direct: set[type] = set(base.__subclasses__())
-    return direct.union(*(_subclasses(cls) for cls in direct))
-
-
-def with_recipes(arguments: list[str]) -> list[str]:
-    """Return ``arguments`` with each ``--config RECIPE`` replaced by the recipe's merged YAML.
-
-    A value that is a file or contains YAML is unchanged.
-    """
-    replaced = []
-    is_config = False
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if is_config:
-            argument = _contents(argument)
-        elif equals and flag in ("--config", "-c"):
-            argument = f"{flag}={_contents(value)}"
-        is_config = not is_config and argument in ("--config", "-c")
-        replaced.append(argument)
-    return replaced
-
-
-def _contents(config: str) -> str:
-    tree = config_tree(config)
-    is_given_to_the_parser = os.path.isfile(config) or "\n" in config or ":" in config
-    if is_given_to_the_parser and "recipe" not in _own_keys(config):
-        return config
-    return yaml.safe_dump(plain(tree), sort_keys=False)
-
-
-def config_tree(config: str) -> dict[str, Any]:
-    """Return the configuration of a ``--config`` value: a recipe, a file or YAML, with places.
-
-    Raises:
-        ValueError: There is no such recipe or file, or it is invalid.
-    """
-    if os.path.isfile(config):
-        return read_file(config)
-    if "\n" in config or ":" in config:
-        return with_recipe(read_mapping(config, "--config"))
-    return load_with_places(config)
-
-
-def _own_keys(config: str) -> dict[str, Any]:
-    if os.path.isfile(config):
-        return read_mapping(Path(config).read_text("utf-8-sig"), config)
-    return read_mapping(config, "--config")
 
 
 def _factory(init: Any) -> functools.partial:

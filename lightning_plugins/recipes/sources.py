@@ -65,9 +65,9 @@ def read_mapping(text: str, file: str) -> dict[str, Any]:
         if node is None:
             raise ValueError(f"{file}: the file is empty; expected options such as `trainer: ...`")
         if not isinstance(node, yaml.MappingNode):
+            got = quoted(node.value) if isinstance(node.value, str) else "a list"
             raise ValueError(
-                f"{file}: expected a mapping of options such as `trainer: ...`, got "
-                f"{quoted(node.value if isinstance(node.value, str) else 'a list')}"
+                f"{file}: expected a mapping of options such as `trainer: ...`, got {got}"
             )
         tree: dict[str, Any] = _tree(loader, node, file)
         return tree
@@ -142,4 +142,8 @@ def place_of(tree: Any, way: Iterable[str | int]) -> Place | None:
         else:
             break
         place = getattr(tree, "place", place)
+        first = next(iter(tree), None) if isinstance(tree, dict) else None
+        inner = getattr(first, "place", place)
+        if place is not None and inner.file != place.file:
+            place = inner  # of the file that replaced the value, but not the key
     return place

@@ -17,10 +17,16 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         (["--model", "ImageClasifier"], "did you mean ImageClassifier"),
         ([*MINE, "--trainer.callbacks+=LateSAMM"], "did you mean LateSAM?"),
         ([*MINE, "--optimizer", "SGDD"], "did you mean SGD"),
-        ([*MINE, "--model.width", "x"], "model.width: Expected a int. Got value: x"),
-        ([*MINE, "--model.widht", "3"], "did you mean width?"),
-        ([*MINE, "--trainer.max_epochs", "x"], "trainer.max_epochs: Expected a int, got x"),
-        ([*MINE, "--trainer.max_epoch", "3"], "did you mean trainer.max_epochs or"),
+        ([*MINE, "--model.width", "x"], "--model.width: expected a whole number, got 'x'"),
+        (
+            [*MINE, "--model.widht", "3"],
+            "--model.widht: unknown option; did you mean --model.width?",
+        ),
+        (
+            [*MINE, "--trainer.max_epochs", "x"],
+            "--trainer.max_epochs: expected a whole number or null, got 'x'",
+        ),
+        ([*MINE, "--trainer.max_epoch", "3"], "did you mean --trainer.max_epochs"),
         ([*MINE, "--model.width", "-1"], "width=-1: expected 0 or more"),
         (
             [*MINE, "--trainer.callbacks+=LateSAM", "--trainer.callbacks.rho=-1"],
@@ -28,8 +34,17 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         ),
         (
             [*MINE, "--trainer.callbacks+=LateSAM", "--trainer.callbacks.rho=x"],
-            "trainer.callbacks.rho: Expected a float. Got value: x",
+            "--trainer.callbacks.rho: expected a number, got 'x'",
         ),
+        (
+            [*MINE, "image/digits"],
+            "unexpected argument 'image/digits'; did you mean --config image",
+        ),
+        ([*MINE, "--max_epochs=3"], "did you mean --trainer.max_epochs?"),
+        ([*MINE, "--trainer.devices=None"], "--trainer.devices: `devices` selected with"),
+        ([*MINE, "--trainer.accelerator=gpu"], "--trainer.accelerator: No supported gpu backend"),
+        ([*MINE, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=/proc/x"], "/proc/x"),
+        ([*MINE, "--ckpt_path=none.ckpt"], "--ckpt_path: Checkpoint file not found"),
         (
             ["--config", "image/digits", "--data.init_args.label_noise=2"],
             "label_noise=2.0: expected a fraction in [0, 1]",
@@ -50,6 +65,53 @@ def test_a_missing_package_is_one_line_with_the_install_command(fit, monkeypatch
     assert answer.code == 2
     assert 'pip install "timm>=1.0"' in answer.err
     assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("trainer:\n\tmax_epochs: 1\n", "mine.yaml:2: invalid YAML: a tab; indent with spaces"),
+        ("", "mine.yaml: the file is empty"),
+        ("- a\n", "mine.yaml: expected a mapping of options such as `trainer: ...`, got a list"),
+        ("model: A\nmodel: B\n", "mine.yaml:2: the key 'model' occurs twice, first in line 1"),
+        ("recipe: image/digts\n", "mine.yaml:1: recipe: no recipe or file named 'image/digts'"),
+        ("trainer:\n  max_epochs: a\n", "mine.yaml:2: trainer.max_epochs: expected a whole number"),
+        ("a: &a [*a]\n", "mine.yaml"),
+        (
+            "recipe: image/digits\ntrainer:\n  callbacks+:\n  - class_path: LateSAM\n"
+            "    init_args: {rho: -1}\n",
+            "mine.yaml:5: trainer.callbacks.2.init_args.rho: rho=-1.0: expected a positive",
+        ),
+        (
+            "recipe: image/digits\nmodel:\n  init_args:\n    optimizer:\n      init_args:\n"
+            "        momentm: 1\n",
+            "mine.yaml:6: model.init_args.optimizer.init_args.momentm: unknown key; did you mean "
+            "momentum?",
+        ),
+    ],
+)
+def test_an_error_in_a_file_names_file_line_and_key(fit, users_folder, text, told):
+    (users_folder / "mine.yaml").write_text(text)
+    answer = fit("--config", "mine.yaml")
+    assert answer.code == 2
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_long_message_is_shortened_and_debug_shows_all(fit, command):
+    name = "x" * 1000
+    answer = fit("--config", "image/digits", f"--model.init_args.network={name}")
+    assert len(answer.err) < 330
+    assert "--debug shows all" in answer.err
+
+
+def test_check_builds_a_configuration_without_training(command, users_folder):
+    answer = command("check", "late_sam/digits")
+    assert answer.code == 0, answer.err
+    assert answer.out.startswith("valid: ImageClassifier with 26,")
+    answer = command("check", "late_sam/digits", "--trainer.callbacks.start=3")
+    assert answer.code == 2
+    assert not (users_folder / "runs").exists()
 
 
 def test_broken_yaml_is_one_line(fit, users_folder):

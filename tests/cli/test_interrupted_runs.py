@@ -10,7 +10,7 @@ import pytest
 
 HARNESS = Path(__file__).parents[1] / "harness"
 DIGITS = [
-    *("--config", "late_sam/digits", "--trainer.max_epochs=4"),
+    *("--config", "late_sam/digits", "--trainer.max_epochs=3"),
     *("--trainer.check_val_every_n_epoch=1", "--data.init_args.random_shift=1"),
     "--model.init_args.dropout=0.2",
 ]

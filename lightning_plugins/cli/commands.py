@@ -1,0 +1,109 @@
+"""What ``lightning-plugins fit|validate|test|predict`` and ``check`` do."""
+
+import logging
+import os
+import traceback
+from argparse import ArgumentError
+
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch.cli import LightningCLI
+
+from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.cli.explanation import located, refused_key
+from lightning_plugins.cli.plugin_cli import PluginCLI
+from lightning_plugins.errors import is_user_error, one_line, user_errors_in_one_line
+
+_STRICT = {"exit_on_error": False, "allow_abbrev": False}
+
+
+def run(arguments: list[str]) -> None:
+    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+
+    Raises:
+        UserError: The command or its configuration is invalid; raised before the first batch.
+    """
+    # Lightning logs the seed before it builds the classes, that is above a one-line error.
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    cli = PluginCLI.__new__(PluginCLI)  # kept, to inspect the object after a failed construction
+    with user_errors_in_one_line(lambda error: _explained(error, cli, arguments)):
+        cli.__init__(  # type: ignore[misc]
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            seed_everything_default=0,
+            parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in PluginCLI.subcommands()}},
+            args=arguments,
+        )
+
+
+def instantiate(options: list[str]) -> PluginCLI:
+    """Build the trainer, model and data of ``options`` on the meta device, without running them.
+
+    Raises:
+        UserError: The options are invalid; the message is one line.
+    """
+    cli = PluginCLI.__new__(PluginCLI)
+    explained = lambda error: _explained(error, cli, ["fit", *options])  # noqa: E731
+    with user_errors_in_one_line(explained), torch.device("meta"):
+        cli.__init__(  # type: ignore[misc]
+            LightningModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            run=False,
+            parser_kwargs=_STRICT,
+            args=options,
+        )
+        cli.check_plugins()
+    return cli
+
+
+def check(arguments: list[str]) -> None:
+    """Build a configuration on the meta device, call every plugin's ``check``, and print a summary.
+
+    Args:
+        arguments: A recipe or file, and options.
+
+    Raises:
+        UserError: The configuration is invalid.
+    """
+    first = ["--config"] if arguments and not arguments[0].startswith("-") else []
+    cli = instantiate([*first, *arguments])
+    weights = sum(parameter.numel() for parameter in cli.model.parameters())
+    data = type(cli.datamodule).__name__ if cli.datamodule is not None else "no data"
+    names = ", ".join(type(callback).__name__ for callback in callbacks_of(cli.trainer))
+    print(
+        f"valid: {type(cli.model).__name__} with {weights:,} parameters so far, {data}, "
+        f"{type(cli.trainer.strategy).__name__}; callbacks {names}"
+    )
+
+
+def _explained(error: Exception, cli: LightningCLI, arguments: list[str]) -> str | None:
+    """Return the message of a user error with its key and place, or None for other errors."""
+    trainer = getattr(cli, "trainer", None)
+    if trainer is not None and trainer.fit_loop.epoch_loop.batch_progress.total.ready > 0:
+        return None
+    is_built = trainer is not None
+    if not is_user_error(error) and (is_built or _is_in_users_code(error)):
+        return None
+    command = getattr(cli, "command", None)
+    options = command.arguments[1:] if command is not None else arguments[1:]
+    message = one_line(error)
+    parser = getattr(cli, "_subcommand_parsers", {}).get(arguments[0]) or cli.parser
+    try:
+        if isinstance(error, ArgumentError):
+            return refused_key(parser, options) or located(message, parser, options)
+        return located(message, parser, options)
+    except ValueError:  # the files cannot be read, which the message is about
+        return message
+
+
+def _is_in_users_code(error: Exception) -> bool:
+    """Whether the error was raised in a file of the current folder, where a traceback helps."""
+    frames = traceback.extract_tb(error.__traceback__)
+    folder = os.path.join(os.getcwd(), "")
+    last = frames[-1].filename if frames else ""
+    return last.startswith(folder) and "site-packages" not in last

@@ -50,11 +50,14 @@ class InteractionTable:
 
     def rows(self, chosen: np.ndarray) -> "InteractionTable":
         """Return the rows selected by a mask, or by indices in their order."""
-        optional = {
-            name: None if (values := getattr(self, name)) is None else values[chosen]
-            for name in ("timestamps", "ratings", "parts")
-        }
-        return replace(self, users=self.users[chosen], items=self.items[chosen], **optional)
+        return replace(
+            self,
+            users=self.users[chosen],
+            items=self.items[chosen],
+            timestamps=None if self.timestamps is None else self.timestamps[chosen],
+            ratings=None if self.ratings is None else self.ratings[chosen],
+            parts=None if self.parts is None else self.parts[chosen],
+        )
 
     @staticmethod
     def of_columns(

@@ -42,7 +42,8 @@ def questions_of_pairs(
     numbers = {name: number for number, name in enumerate(user_ids)}
     by_text = {str(name): number for name, number in numbers.items()}
     questions: list[Question] = []
-    unknown_targets, new_users = [], []
+    unknown_targets: list[ItemId] = []
+    new_users: list[ItemId] = []
     for row in table[[found["user"], found["target"]]].itertuples(index=False):
         user, target = map(identifier, row)
         item = catalogue.number_of(target)

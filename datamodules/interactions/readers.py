@@ -108,7 +108,8 @@ def read_column_file(path: Path, columns: Mapping[str, str]) -> InteractionTable
     table = without_types(read_table(path))
     with file_error_context(path):
         found = find_columns(table, ROLES, columns, str(path))
-        of_items = {r: found[r] for r in ("item", "title", "year", "genres", "text") if r in found}
+        known = {role.name for role in ITEM_ROLES}
+        of_items = {role: name for role, name in found.items() if role in known}
         return InteractionTable.of_columns(
             table,
             found,

@@ -67,9 +67,9 @@ def planning_requests(
             f"history: expected one list of items per user, because target has {len(targets)} items"
         )
     names: list[ItemId] = list(range(len(targets))) if users is None else list(users)
-    for name, values in {"history": histories, "users": names}.items():
-        if len(values) != len(targets):
-            raise ValueError(f"{name} has {len(values)} users, but target has {len(targets)}")
+    for name, count in {"history": len(histories), "users": len(names)}.items():
+        if count != len(targets):
+            raise ValueError(f"{name} has {count} users, but target has {len(targets)}")
     numbers = []
     for one in targets:
         number = catalogue.number_of(one)

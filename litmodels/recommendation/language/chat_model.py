@@ -25,7 +25,12 @@ class Usage(NamedTuple):  # Lightning refuses frozen dataclasses as predictions
 
     def plus(self, other: "Usage") -> "Usage":
         """Return the sum of both."""
-        return Usage(*(mine + its for mine, its in zip(self, other, strict=True)))
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+        )
 
 
 _ONE_REQUEST = Usage(1)

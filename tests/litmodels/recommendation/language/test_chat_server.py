@@ -277,17 +277,19 @@ def test_a_server_that_fails_in_every_way_loses_no_user(serve):
     assert sessions.problems[-1] == ""
 
 
-def test_a_refused_conversation_does_not_change_the_format_of_the_others(serve):
+@pytest.mark.parametrize("is_always_refused", [True, False])
+def test_a_refused_conversation_does_not_change_the_format_of_the_others(serve, is_always_refused):
     def answer(handler):
         is_long = handler.body["messages"][0]["content"] == "long"
-        reply = (400, {}, b'{"error": "too many tokens"}') if is_long else good("{}")
-        handler.send(*reply)
+        is_refused = is_long and (is_always_refused or "response_format" in handler.body)
+        handler.send(*((400, {}, b'{"error": "too many tokens"}') if is_refused else good("{}")))
 
     server = serve(answer)
     asked = client(server, max_concurrency=1)
     long = [{"role": "user", "content": "long"}]
     replies = asked.complete([long, QUESTION], schema={"type": "object"})
-    assert [reply.failure for reply in replies] == ["status 400: too many tokens", ""]
+    failure = "status 400: too many tokens" if is_always_refused else ""
+    assert [reply.failure for reply in replies] == [failure, ""]
     assert server.requests[-1][-1]["response_format"]["type"] == "json_schema"
 
 

@@ -110,7 +110,8 @@ class Phase:
 def is_shortened(trainer: Trainer) -> bool:
     """Return whether ``fast_dev_run`` or ``limit_train_batches`` makes a trial of the real run."""
     options: Any = trainer
-    return bool(options.fast_dev_run) or options.limit_train_batches != 1.0
+    limit = options.limit_train_batches
+    return bool(options.fast_dev_run) or isinstance(limit, int) or limit < 1  # 1 is one batch
 
 
 class PhaseCallback(Callback):

@@ -63,7 +63,8 @@ def test_it_is_active_from_start_to_end(task, tmp_path, start, end, unit, first,
 def test_before_start_the_run_equals_the_run_without_it_bit_for_bit(task, tmp_path):
     def run(callbacks):
         end = RecordRandomState()
-        module, trainer = task.train(tmp_path, [*callbacks, end], max_steps=5)
+        short = {"max_epochs": 1, "limit_train_batches": 5}
+        module, trainer = task.train(tmp_path, [*callbacks, end], **short)
         return task.weights(module), trainer.optimizers[0].state_dict()["state"], end.state
 
     plain, plain_state, plain_random_state = run([])

@@ -123,13 +123,17 @@ def test_a_start_at_or_beyond_a_known_end_is_refused(task, tmp_path, start, unit
     assert late.sam_steps == 1
 
 
-@pytest.mark.parametrize("trial", [{"fast_dev_run": 2}, {"limit_train_batches": 2}])
+@pytest.mark.parametrize(
+    "trial", [{"fast_dev_run": 2}, {"limit_train_batches": 2}, {"limit_train_batches": 1}]
+)
 @pytest.mark.parametrize(("start", "unit"), [(150, "epoch"), (150, "step"), (0.75, "fraction")])
 def test_a_trial_run_only_warns_of_a_phase_beyond_its_end(task, tmp_path, trial, start, unit):
     late = LateSAM(start=start, unit=unit)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         _, trainer = task.train(tmp_path, [late], **trial)
-    assert trainer.global_step == (2 if "fast_dev_run" in trial else 4)
+    assert trainer.global_step == (
+        2 if "fast_dev_run" in trial else 2 * trial["limit_train_batches"]
+    )
     has_warned = any("never became active" in str(warning.message) for warning in told)
     assert has_warned == (late.sam_steps == 0)

@@ -37,5 +37,5 @@ def operations_of_the_third_step(task, folder, callbacks):
             return cross_entropy(self(batch[0]), batch[1])
 
     counting = _Counting()
-    task.train(folder, [counting, *callbacks], Silent(), max_steps=3)
+    task.train(folder, [counting, *callbacks], Silent(), max_epochs=1, limit_train_batches=3)
     return counting.operations

@@ -1,5 +1,6 @@
 """Reads attention weights and head matrices from networks of several libraries."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.func import functional_call
+
+_SOFTMAX_LAYERS = ("attention", "full_attention", "sliding_attention", "chunked_attention")
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,9 @@ class AttentionAccess:
         return getattr(found, "logits", found)
 
     def patterns(self, tokens: Tensor) -> list[Tensor]:
-        """Return the attention ``(batch, heads, length, length)`` of each layer; rows sum to 1.
+        """Return the attention ``(batch, heads, length, length)`` of each layer that has it.
+
+        Rows sum to 1, or to less if a head also attends to a sink.
 
         Raises:
             MisconfigurationException: The network returns no weights.
@@ -75,15 +80,48 @@ class AttentionAccess:
             return list(self.network.attention_patterns(tokens))
         if self._kind == "torch":
             return self._patterns_of_torch(tokens)
+        name = type(self.network).__name__
         with _eager_attention(self.network):
-            found = self.network(tokens, output_attentions=True, use_cache=False).attentions
-        if not found or any(layer is None for layer in found):
+            output = self.network(tokens, output_attentions=True, use_cache=False)
+        if not hasattr(output, "attentions"):
+            raise MisconfigurationException(
+                f"{name} has no attention: use a transformer, or a hybrid with attention layers"
+            )
+        length = tokens.shape[-1]
+        found = [
+            layer
+            for layer in output.attentions or ()
+            if layer is not None and layer.dim() == 4 and layer.shape[2:] == (length, length)
+        ]
+        if not found:
             setting = getattr(self.network.config, "_attn_implementation", "unknown")
             raise MisconfigurationException(
-                f"{type(self.network).__name__} returns no attention weights with "
-                f"attn_implementation={setting!r}: load it with attn_implementation='eager'"
+                f"{name} returns no attention weights with attn_implementation={setting!r}: load "
+                "it with attn_implementation='eager', or use a model with softmax attention"
             )
-        return list(found)
+        return found
+
+    def layer_numbers(self, count: int) -> list[int]:
+        """Return the model's number of each of the ``count`` layers with attention, from 0.
+
+        Hybrid models have attention in some layers only. If their names or their configuration do
+        not show which, the layers are counted.
+        """
+        config = getattr(self.network, "config", None)
+        types = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+        by_type = [n for n, kind in enumerate(types or ()) if kind in _SOFTMAX_LAYERS]
+        by_name = sorted(
+            {
+                int(number[0])
+                for name, part in self.network.named_modules()
+                if type(part).__name__.endswith("Attention")
+                and (number := re.findall(r"(?<=\.)\d+(?=\.)", f".{name}."))
+            }
+        )
+        for numbers in (by_type, by_name):
+            if len(numbers) == count:
+                return numbers
+        return list(range(count))
 
     def matrices(self, heads: list[int]) -> list[HeadMatrices] | None:
         """Return the matrices of each layer, or None if their layout is unknown.

@@ -112,6 +112,7 @@ class HeadScores(Callback):
         self.seed = seed
         self.steps: list[int] = []
         self.scores: list[Scores] = []
+        self.layers: list[int] = []
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
@@ -150,16 +151,22 @@ class HeadScores(Callback):
         log_picture(trainer, "head_scores", lambda: heat_map_picture(self.steps, self.curves()))
 
     def curves(self) -> dict[str, dict[str, list[float]]]:
-        """Return score -> head -> one value per measured step; head ``1.0`` is layer 1, head 0."""
+        """Return score -> head -> one value per measured step; head ``1.0`` is layer 1, head 0.
+
+        Layers have the model's numbers, also in a hybrid with attention in some layers only.
+        """
         names = [name for name in self.scores[0] if name != "in_context"]
         return {
             name: {
-                f"{layer}.{head}": [scores[name][layer][head] for scores in self.scores]
+                f"{self._number(layer)}.{head}": [s[name][layer][head] for s in self.scores]
                 for layer, heads in enumerate(self.scores[0][name])
                 for head in range(len(heads))
             }
             for name in names
         }
+
+    def _number(self, layer: int) -> int:
+        return self.layers[layer] if layer < len(self.layers) else layer
 
     def measure(self, pl_module: LightningModule) -> Scores:
         """Score the heads of a module; works also outside of a run.
@@ -175,6 +182,7 @@ class HeadScores(Callback):
         tokens = self._probe(access).to(pl_module.device)
         with torch.no_grad(), while_measuring(pl_module, self.seed):
             patterns = [pattern.float() for pattern in access.patterns(tokens)]
+            self.layers = access.layer_numbers(len(patterns))
             scores: Scores = {
                 name: [
                     attention_share(attention, pattern_of(tokens), self.rows).tolist()
@@ -188,12 +196,17 @@ class HeadScores(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scores, so that a resumed run draws them from the first step."""
-        return {"steps": list(self.steps), "scores": list(self.scores)}
+        return {
+            "steps": list(self.steps),
+            "scores": list(self.scores),
+            "layers": list(self.layers),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the scores of a checkpoint."""
         self.steps = list(state_dict["steps"])
         self.scores = list(state_dict["scores"])
+        self.layers = list(state_dict.get("layers", []))
 
     def _scores_of_weights(
         self, access: AttentionAccess, patterns: list[Tensor], tokens: Tensor, loss: float

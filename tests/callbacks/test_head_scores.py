@@ -353,3 +353,53 @@ def test_unknown_projections_omit_the_scores_that_need_them_with_a_warning(tmp_p
 def test_bad_arguments_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         HeadScores(**arguments)
+
+
+TINY = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+TINY |= {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": VOCABULARY}
+TINY |= {"pad_token_id": None}
+
+
+def of_transformers(architecture, config):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    arguments = {**TINY, **config}
+    return AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **arguments)).eval()
+
+
+def test_attention_to_a_sink_is_attention_outside_of_the_pattern():
+    config = {"num_local_experts": 2, "num_experts_per_tok": 1, "head_dim": 8}
+    network = of_transformers("gpt_oss", config)
+    for layer in network.model.layers:
+        layer.self_attn.sinks.data.fill_(-20.0)
+    without = scores().measure(Language(network))
+    for layer in network.model.layers:
+        layer.self_attn.sinks.data.fill_(20.0)
+    sinks = scores().measure(Language(network))
+    for name in ("previous_token", "induction"):
+        assert min(map(min, without[name])) > 0.05
+        assert max(map(max, sinks[name])) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config"),
+    [
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+        (
+            "jamba",
+            {"attn_layer_period": 2, "attn_layer_offset": 1, "mamba_d_state": 8}
+            | {"use_mamba_kernels": False, "num_experts": 2, "num_experts_per_tok": 1},
+        ),
+    ],
+)
+def test_layers_of_hybrids_have_the_numbers_of_the_model(tmp_path, architecture, config):
+    callback = scores(ablation=False)
+    fit(tmp_path, [callback], Language(of_transformers(architecture, config)), max_steps=1)
+    assert set(callback.curves()["induction"]) == {"1.0", "1.1"}
+
+
+def test_a_model_without_attention_is_refused(tmp_path):
+    network = of_transformers("mamba", {"state_size": 8})
+    with pytest.raises(MisconfigurationException, match="MambaForCausalLM has no attention"):
+        fit(tmp_path, [scores()], Language(network))

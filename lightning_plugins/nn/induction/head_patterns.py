@@ -39,8 +39,11 @@ PATTERNS: dict[str, Callable[[Tensor], Tensor]] = {
 def attention_share(attention: Tensor, pattern: Tensor, rows: Rows = "matching") -> Tensor:
     """Compute the fraction of each head's attention on the pattern, averaged over the batch.
 
+    Attention to a sink, which is not a token, counts as attention outside of the pattern.
+
     Args:
-        attention: Attention ``(batch, heads, length, length)``; rows sum to 1.
+        attention: Attention ``(batch, heads, length, length)``; rows sum to 1, or to less if the
+            head also attends to a sink (GPT-OSS).
         pattern: Zeros and ones ``(batch, length, length)``.
         rows: ``matching`` counts only tokens whose pattern row is not empty, so that a perfect head
             has 1; ``all`` counts every token, like ``detect_head(error_measure="mul")`` of
@@ -50,10 +53,8 @@ def attention_share(attention: Tensor, pattern: Tensor, rows: Rows = "matching")
         Fractions ``(heads,)`` between 0 and 1; NaN if the pattern is empty.
     """
     on_pattern = (attention * pattern[:, None]).sum(dim=(-1, -2))
-    counted = attention.sum(dim=-1)
-    if rows == "matching":
-        counted = counted * pattern.any(dim=-1)[:, None]
-    return (on_pattern / counted.sum(dim=-1)).nanmean(dim=0)
+    counted = pattern.any(dim=-1) if rows == "matching" else torch.ones_like(pattern[..., 0])
+    return (on_pattern / counted.sum(dim=-1)[:, None]).nanmean(dim=0)
 
 
 def copying_score(value: Tensor, output: Tensor, embed: Tensor, unembed: Tensor) -> Tensor:

@@ -108,6 +108,13 @@ def _wrap_optimizer_step(trainer: Trainer, wrap: WrapClosure) -> Callable[[], No
     return remove
 
 
+def has_wrapped_closures(trainer: Trainer) -> bool:
+    """Return whether :func:`wrap_closures` is in effect."""
+    loop = trainer.fit_loop.epoch_loop.automatic_optimization
+    wrapped = "optimizer_step" in trainer.lightning_module.__dict__
+    return bool(loop.__dict__.get("_lightning_plugins_wrappers")) or wrapped
+
+
 def replace_batches(trainer: Trainer, replace: Callable[[Any, int], Any]) -> Callable[[], None]:
     """Call ``training_step`` with ``replace(batch, batch_idx)`` instead of the batch.
 

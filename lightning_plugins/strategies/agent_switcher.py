@@ -44,6 +44,9 @@ class AgentSwitcher:
         self._states: list[list[dict]] = [
             [defaultdict(dict) for _ in optimizers] for _ in range(num_agents)
         ]
+        # While steps are batched: all agents' states in one tensor each, and their identities.
+        self._stacked_states: list[Any] | None = None
+        self._viewed: list[int] = []
         self._present: int | None = None
         self.switch_to(0)
 
@@ -64,6 +67,39 @@ class AgentSwitcher:
         for optimizer, state in zip(self.optimizers, self._states[agent], strict=True):
             optimizer.state = state  # type: ignore[assignment]
         self._present = agent
+
+    def stacked_parameters(self) -> dict[str, Tensor]:
+        """Return views ``(agents, *shape)`` of all agents' parameters, by name."""
+        return self.parameters.stacked()
+
+    def stack(self) -> None:
+        """Make the module's parameters and the optimizers hold all agents at the same time."""
+        self.store_current()
+        for name, view in self.parameters.stacked().items():
+            parameter = self.module.get_parameter(name)
+            parameter.grad = None
+            parameter.data = view
+        for index, optimizer in enumerate(self.optimizers):
+            if self._stacked_states is None:
+                own = [agent[index] for agent in self._states]
+                optimizer.state = _stacked_state(own)  # type: ignore[assignment]
+            else:
+                optimizer.state = self._stacked_states[index]  # type: ignore[assignment]
+
+    def unstack(self) -> None:
+        """Return to one agent at a time, the first; the agents' states are views."""
+        states = [optimizer.state for optimizer in self.optimizers]
+        for parameter in (self.module.get_parameter(name) for name in self.parameters.names):
+            parameter.grad = None
+        tensors = [id(v) for state in states for own in state.values() for v in own.values()]
+        if tensors != self._viewed:
+            self._viewed = tensors
+            self._states = [
+                [_state_of_agent(state, agent) for state in states]
+                for agent in range(self.num_agents)
+            ]
+        self._stacked_states = states
+        self.switch_to(0)
 
     def check_trainable(self) -> None:
         """Refuse a parameter that became trainable, because all agents would share its values.
@@ -146,6 +182,7 @@ class AgentSwitcher:
 
     def load_optimizers(self, state: Mapping[str, Any]) -> None:
         """Restore the agents' optimizer states; all agents share the parameter groups."""
+        self._stacked_states, self._viewed = None, []
         for agent, states in enumerate(state["optimizers"]):
             self.switch_to(agent)
             for optimizer, own in zip(self.optimizers, states, strict=True):
@@ -181,6 +218,14 @@ class _Matrices:
         view = self.matrices[index][agent, offset : offset + shape.numel()].view(shape)
         return torch.view_as_complex(view) if name in self._complex else view
 
+    def stacked(self) -> dict[str, Tensor]:
+        views = {}
+        for name, (index, offset, shape) in self._places.items():
+            part = self.matrices[index][:, offset : offset + shape.numel()]
+            view = part.unflatten(1, shape) if shape else part.squeeze(1)
+            views[name] = torch.view_as_complex(view) if name in self._complex else view
+        return views
+
     def named_views(self, agent: int) -> list[tuple[str, Tensor]]:
         return list(self._views[agent].items())
 
@@ -200,6 +245,26 @@ class _Matrices:
             name: torch.view_as_complex(real) if name in self._complex else real
             for name, real in reals.items()
         }
+
+
+def _stacked_state(states: Sequence[Mapping[Any, dict[str, Any]]]) -> dict[Any, dict[str, Any]]:
+    """Stack the agents' moments; step counts, which are equal, are those of the first agent."""
+    stacked: dict[Any, dict[str, Any]] = defaultdict(dict)
+    for parameter, own in states[0].items():
+        for key, value in own.items():
+            is_moment = isinstance(value, Tensor) and key != "step"
+            parts = [state[parameter][key] for state in states]
+            stacked[parameter][key] = torch.stack(parts) if is_moment else value
+    return stacked
+
+
+def _state_of_agent(state: Mapping[Any, dict[str, Any]], agent: int) -> dict[Any, dict[str, Any]]:
+    views: dict[Any, dict[str, Any]] = defaultdict(dict)
+    for parameter, own in state.items():
+        for key, value in own.items():
+            is_moment = isinstance(value, Tensor) and key != "step"
+            views[parameter][key] = value[agent] if is_moment else value
+    return views
 
 
 def _is_integer(tensor: Tensor) -> bool:

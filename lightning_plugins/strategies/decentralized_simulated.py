@@ -23,6 +23,7 @@ from lightning_plugins._lightning_compat import (
 from lightning_plugins.strategies.agent_dataloaders import AgentDataLoaders, Data, agent_dataloader
 from lightning_plugins.strategies.agent_switcher import AgentSwitcher
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
+from lightning_plugins.strategies.batched_agents import BatchedAgents, check_batched
 from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState, reset_state
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.configuration_checks import (
@@ -58,6 +59,10 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         buffers: See :class:`DecentralizedStrategy`.
         optimizer_state: See :class:`DecentralizedStrategy`.
         wire: See :class:`DecentralizedStrategy`.
+        batched: Run ``training_step`` once for all agents, with ``torch.func.vmap``, which is
+            several times faster for small networks. It requires a module without buffers, whose
+            step depends only on weights and batch, and SGD, Adam or AdamW without clipping. The
+            gradients of the first step are compared with those of one agent alone.
 
     Raises:
         ValueError: An argument is outside its range, the topology does not support the number of
@@ -81,6 +86,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
+        batched: bool = False,
     ) -> None:
         super().__init__()
         if num_agents < 1:
@@ -94,6 +100,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         self.buffers = buffers
         self.optimizer_state_policy = optimizer_state
         self.wire = wire
+        self.batched = batched
         self.ledger = CommLedger()
         self.parallel_devices: list[torch.device] | None = None
         """Set by Lightning."""
@@ -103,6 +110,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         self._before_merge: list[dict[str, Tensor]] | None = None
         self._rows: AgentSwitcher | None = None
         self._agents: StackedAgents | None = None
+        self._batched: BatchedAgents | None = None
         self._resumed: dict[str, Any] | None = None
         self._total_steps = math.inf
         self._recent: deque[tuple[list[Any], int]] = deque(maxlen=RECALIBRATION_BATCHES)
@@ -115,7 +123,12 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     def with_topology(self, topology: Topology) -> "SimulatedDecentralizedStrategy":
         """Return a new strategy with another topology, for the same agents and data."""
         return SimulatedDecentralizedStrategy(
-            self.num_agents, topology, self.data, self.seed, buffers=self.buffers
+            self.num_agents,
+            topology,
+            self.data,
+            self.seed,
+            buffers=self.buffers,
+            batched=self.batched,
         )
 
     def check(self, trainer: Trainer) -> None:
@@ -181,6 +194,9 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
 
     def on_train_start(self) -> None:
         """Check that the schedule fits the run."""
+        if self.batched:
+            check_batched(self._module.trainer, self._module, self.optimizers[0])
+            self._batched = BatchedAgents(self._module, self.rows)
         self._total_steps = optimizer_steps(self._module.trainer)
         self.communication.check(self.num_agents, self._total_steps)
 
@@ -191,19 +207,36 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         self.rows.check_trainable()
 
     def training_step(self, batch: Any, *arguments: Any, **kwargs: Any) -> Any:
-        """Run the current agent's training step on its batch."""
+        """Run the current agent's training step on its batch, or all agents' steps at once."""
+        if self._batched is not None:
+            with self.precision_plugin.train_step_context():
+                return self._batched.step(batch, *arguments, *kwargs.values())
         return super().training_step(batch[self._turn], *arguments, **kwargs)
+
+    def backward(
+        self, closure_loss: Tensor, optimizer: Optimizer | None, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        """Compute gradients; a batched step has computed them together with the loss."""
+        if self._batched is None:
+            return super().backward(closure_loss, optimizer, *args, **kwargs)
+        self._batched.set_gradients()
+        return closure_loss
 
     def optimizer_step(
         self, optimizer: Optimizer, closure: Any, model: Any = None, **kwargs: Any
     ) -> Any:
         """Take a step of each agent, then communicate if a round is due."""
         output = None
-        for agent in range(self.num_agents):
-            self._turn = agent
-            self.rows.switch_to(agent)
+        if self._batched is not None:
+            self.rows.stack()
             output = super().optimizer_step(optimizer, closure, model, **kwargs)
-        self._turn = 0
+            self.rows.unstack()
+        else:
+            for agent in range(self.num_agents):
+                self._turn = agent
+                self.rows.switch_to(agent)
+                output = super().optimizer_step(optimizer, closure, model, **kwargs)
+            self._turn = 0
         steps = self._module.trainer.global_step + 1
         round_ = self.communication.after(steps, self._total_steps)
         if round_ is not None and round_.kind == "merge":
@@ -305,6 +338,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         if self._rows is not None:
             self._rows.release()
         self._rows, self._agents, self._resumed, self._before_merge = None, None, None, None
+        self._batched = None
         self._recent.clear()
         super().teardown()
 

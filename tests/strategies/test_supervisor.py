@@ -151,6 +151,36 @@ def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_starts_although_one_agent_joins_90_seconds_late(tmp_path):
+    options = [
+        "--trainer.callbacks.server=false",
+        "--trainer.strategy.init_args.timeout_seconds=30",
+    ]
+    port, agents = harness.free_port(), []
+    try:
+        for agent in (0, 1, 2, 3):
+            own = {"LOCAL_RANK": str(agent), "NODE_RANK": "0"}
+            own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+            late = ["-c", "import sys, time, runpy; time.sleep(90); sys.argv = sys.argv[1:]; "]
+            late[1] += "runpy.run_module('lightning_plugins', run_name='__main__', alter_sys=True)"
+            start = [*late, "lightning_plugins", *FIT[2:]] if agent == 3 else FIT
+            with (tmp_path / f"{agent}.log").open("w") as log:
+                command = [sys.executable, *start, *options]
+                environment = {**os.environ, **own}
+                agents.append(
+                    subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+                )
+        codes = [agent.wait(400) for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+    first = (tmp_path / "0.log").read_text()
+    assert codes == [0, 0, 0, 0], first[-3000:]
+    assert "3 of 4 agents have connected; waiting for [3]" in first
+    assert "4 agents, 80 steps each: val/accuracy" in first
+
+
+@pytest.mark.slow
 def test_the_strategy_string_starts_agents_with_lightnings_launcher(tmp_path):
     options = [
         *("--config", "image/digits", "--trainer.strategy=decentralized", "--trainer.devices=2"),

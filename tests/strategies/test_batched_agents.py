@@ -1,0 +1,105 @@
+"""Batched steps of simulated agents against steps of one agent after the other."""
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_plugins.strategies import SimulatedDecentralizedStrategy
+from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.schedule import Schedule
+from lightning_plugins.strategies.topologies import RandomPull
+
+GENERATOR = torch.Generator().manual_seed(0)
+DATA = TensorDataset(
+    torch.randn(120, 6, generator=GENERATOR), torch.randint(3, (120,), generator=GENERATOR)
+)
+AGENTS = 5
+
+
+class Small(LightningModule):
+    def __init__(self, optimizer=torch.optim.Adam, counts=False, normalized=False):
+        super().__init__()
+        torch.manual_seed(0)
+        extra = [nn.BatchNorm1d(8)] if normalized else []
+        self.net = nn.Sequential(nn.Linear(6, 8), *extra, nn.Tanh(), nn.Linear(8, 3))
+        self.net[0].bias.requires_grad_(False)
+        self.optimizer, self.counts, self.calls = optimizer, counts, 0
+
+    def training_step(self, batch, batch_idx):
+        features, labels = batch
+        self.calls += 1
+        loss = cross_entropy(self.net(features), labels)
+        if self.counts:
+            loss = loss * self.calls
+        self.log("loss", loss, on_epoch=True)
+        return {"loss": loss}
+
+    def configure_optimizers(self):
+        optimizer = self.optimizer(self.parameters(), lr=0.01, weight_decay=0.01)
+        return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
+
+
+def fit(folder, batched, module=None, callbacks=(), ckpt_path=None, **options):
+    strategy = SimulatedDecentralizedStrategy(AGENTS, batched=batched)
+    strategy.communication = Communication(
+        RandomPull(1), Schedule(every_n_steps=2), final_merge=False
+    )
+    module = module or Small()
+    trainer = Trainer(
+        default_root_dir=folder,
+        accelerator="cpu",
+        devices=1,
+        strategy=strategy,
+        logger=False,
+        enable_checkpointing=bool(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=list(callbacks),
+        **{"max_epochs": 2, **options},
+    )
+    rows = {}
+    trainer.strategy.on_train_end = lambda: rows.update(
+        {str(i): m.clone() for i, m in enumerate(strategy.rows.parameters.matrices)}
+    )
+    trainer.fit(module, DataLoader(DATA, 8, shuffle=False), ckpt_path=ckpt_path)
+    return torch.cat(list(rows.values()), 1), trainer
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.SGD])
+def test_batched_steps_equal_steps_of_one_agent_after_the_other(optimizer, tmp_path):
+    batched, trainer = fit(tmp_path, True, Small(optimizer))
+    single, other = fit(tmp_path, False, Small(optimizer))
+    torch.testing.assert_close(batched, single, rtol=0, atol=2e-6)
+    assert not torch.equal(batched[0], batched[1])
+    assert float(trainer.callback_metrics["loss_epoch"]) == pytest.approx(
+        float(other.callback_metrics["loss_epoch"]), abs=1e-5
+    )
+    assert trainer.strategy.ledger.state_dict() == other.strategy.ledger.state_dict()
+
+
+def test_batched_training_resumes_exactly(tmp_path):
+    whole, _ = fit(tmp_path, True)
+    save = ModelCheckpoint(dirpath=tmp_path, save_last=True)
+    fit(tmp_path, True, callbacks=[save], max_epochs=1)
+    resumed, _ = fit(tmp_path, True, ckpt_path=tmp_path / "last.ckpt")
+    assert torch.equal(whole, resumed)
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "message"),
+    [
+        ({"normalized": True}, {}, "buffers .net.1.running_mean"),
+        ({"optimizer": torch.optim.RMSprop}, {}, "the optimizer RMSprop"),
+        ({}, {"gradient_clip_val": 1.0}, "gradient_clip_val"),
+        ({}, {"precision": "bf16-mixed"}, "precision=bf16-mixed"),
+        ({"counts": True}, {}, "differs from that of one agent alone"),
+    ],
+)
+def test_what_batched_steps_would_not_reproduce_is_refused(module, options, message, tmp_path):
+    with pytest.raises(MisconfigurationException, match=message):
+        fit(tmp_path, True, Small(**module), **options)

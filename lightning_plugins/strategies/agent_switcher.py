@@ -84,7 +84,7 @@ class AgentSwitcher:
                 own = [agent[index] for agent in self._states]
                 optimizer.state = _stacked_state(own)  # type: ignore[assignment]
             else:
-                optimizer.state = self._stacked_states[index]  # type: ignore[assignment]
+                optimizer.state = self._stacked_states[index]
 
     def unstack(self) -> None:
         """Return to one agent at a time, the first; the agents' states are views."""

@@ -131,6 +131,8 @@ class ProcessPerAgentStrategy(ParallelStrategy):
         backend = self.process_group_backend or default_backend(self.root_device)
         if self._peers is None:
             self._peers = self._connected_peers(backend)
+        elif not self._peers.can_drop:
+            self._peers.end("")  # takes back the reason for which an earlier run ended
         # Code of users that calls torch.distributed gets a group of this agent alone, so it neither
         # waits for other agents nor mixes with their messages. Lightning's own calls do too.
         if not dist.is_initialized():

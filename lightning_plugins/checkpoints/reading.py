@@ -63,7 +63,7 @@ def read_checkpoint(source: Any, map_location: Any = "cpu", mmap: bool = False) 
     """
     with local_copy(source) as file:
         if isinstance(file, str) and "://" in file:
-            import fsspec
+            import fsspec  # type: ignore[import-untyped]
 
             with fsspec.open(file, "rb") as opened:
                 content = torch.load(opened, map_location=map_location, weights_only=True)

@@ -60,6 +60,7 @@ class PluginCLIMixin:
 
     trainer: Trainer
     model: LightningModule
+    config: Any
     subclass_mode_model: bool
     _model_class: Any
     command: Command | None = None

@@ -54,7 +54,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def parse_yaml(text: str, what: str = "YAML text", loader: type | None = None) -> Any:
+def parse_yaml(text: str, what: str = "YAML text", loader: Any = None) -> Any:
     """Return the value of a YAML text, of the safe types only.
 
     Args:
@@ -110,7 +110,7 @@ def check_yaml(text: str, what: str = "YAML text") -> None:
             # A long text counts several times, because an alias repeats it in messages.
             size, height, anchor = 1 + len(event.value) // 64, 0, event.anchor
         elif isinstance(event, yaml.AliasEvent):
-            size, height = _expanded(anchored, event.anchor, what)
+            size, height = _expanded(anchored, event.anchor or "", what)
             anchor = None
         else:
             continue

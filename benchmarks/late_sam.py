@@ -98,6 +98,7 @@ def fit(steps: int, *callbacks: Callback, module: LightningModule | None = None)
     trainer = Trainer(
         accelerator="cpu",
         max_epochs=1,
+        limit_train_batches=steps,  # a start beyond the end is accepted for a limited run
         callbacks=[*callbacks, stopwatch],
         logger=False,
         enable_checkpointing=False,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from lightning_plugins.nn.shards import local
 
@@ -179,7 +179,8 @@ class _Snapshot:
         if tensor.grad_fn is not None or tensor.is_meta or tensor.is_inference():
             return
         # An expanded tensor cannot be written in place, so it cannot have changed either.
-        if isinstance(tensor, UninitializedTensorMixin) or _overlaps_itself(tensor):
+        is_lazy = isinstance(tensor, UninitializedParameter | UninitializedBuffer)
+        if is_lazy or _overlaps_itself(tensor):
             return
         self._tensors.append(tensor)
 

@@ -121,7 +121,7 @@ class Blockwise(Optimizer):
 
     def _refuse_one_rate_for_all(self) -> None:
         """Raise if a schedule has overwritten the blocks' rates by a single one."""
-        rates = [group.get("initial_lr") for group in self.param_groups]
+        rates: list[Any] = [group.get("initial_lr") for group in self.param_groups]
         if any(rate is None or torch.is_tensor(rate) for rate in rates):
             return
         multipliers = {group["multiplier"] for group in self.param_groups}

@@ -25,6 +25,7 @@ def run(arguments: list[str]) -> None:
     """
     # Lightning logs the seed before it builds the classes, that is above a one-line error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    _hide_tips()
     cli = PluginCLI.__new__(PluginCLI)  # kept, to inspect the object after a failed construction
     with user_errors_in_one_line(lambda error: _explained(error, cli, arguments)):
         cli.__init__(  # type: ignore[misc]
@@ -79,6 +80,17 @@ def check(arguments: list[str]) -> None:
         f"valid: {type(cli.model).__name__} with {weights:,} parameters so far, {data}, "
         f"{type(cli.trainer.strategy).__name__}; callbacks {names}"
     )
+
+
+def _hide_tips() -> None:
+    """Leave out Lightning's advice on other products, which it logs between our own lines."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if _is_no_tip not in logger.filters:
+        logger.addFilter(_is_no_tip)
+
+
+def _is_no_tip(record: logging.LogRecord) -> bool:
+    return "Tip:" not in str(record.msg)
 
 
 def _explained(error: Exception, cli: LightningCLI, arguments: list[str]) -> str | None:

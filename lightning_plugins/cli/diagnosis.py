@@ -11,6 +11,7 @@ import inspect
 import io
 from argparse import SUPPRESS
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from typing import Any, get_args, get_origin
 
 from jsonargparse import ArgumentParser
@@ -52,13 +53,7 @@ def find_problem(
     """
     if refuses_null:
         config = _with_marked_nulls(config)
-    schema = _schema(parser)
-    problem = _in_group(schema, config, ())
-    needed = getattr(parser, "required_args", ()) if problem is None else ()
-    for name in sorted(needed, reverse=True):  # the model first
-        if not config.get(name.partition(".")[0]):
-            return Problem((name,), "required: a class such as `class_path: ...`, or a recipe")
-    return problem
+    return _in_group(_schema(parser), config, ())
 
 
 def _schema(parser: ArgumentParser) -> dict[str, Any]:
@@ -191,7 +186,8 @@ def _in_arguments(cls: Any, skip: int, arguments: Any, way: Way) -> Problem | No
     problem = _in_group(schema, arguments, way)
     if problem is not None or not isinstance(arguments, Mapping):
         return problem
-    needed = sorted(getattr(parser, "required_args", ()))
+    parameters = inspect.signature(cls).parameters
+    needed = [name for name, p in parameters.items() if p.default is p.empty and name in schema]
     missing = [name for name in needed if name not in arguments]
     name = getattr(cls, "__name__", "it")
     return Problem(way, f"{name} requires the argument {missing[0]}") if missing else None
@@ -223,7 +219,7 @@ def _is_accepted(hint: Any, value: Any) -> bool:
     try:
         with contextlib.redirect_stderr(io.StringIO()):
             parser.add_argument("--value", type=hint)
-            parser.parse_object({"value": value})
+            parser.parse_object({"value": deepcopy(value)})  # which changes lists in place
     except Exception:
         return False
     return True

@@ -69,6 +69,11 @@ def located(message: str, parser: ArgumentParser, options: list[str]) -> str:
     If it names none, the first key is given whose value is null without being optional.
     """
     tree = merged_tree(options)
+    if required := re.search(r"arguments are required: (?:.*\.)?(\w+)$", message):
+        key = required[1]
+        place = place_of(tree, [key]) or _first_place(tree)
+        text = f"{key}: required: a class such as `class_path: ...`; or start from a recipe"
+        return f"{place}: {text}" if place else text
     best: tuple[int, Way] | None = None
     for way, value in _leaves(plain(tree)):
         names = [part for part in way if isinstance(part, str) and part not in ("init_args",)]

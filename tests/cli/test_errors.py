@@ -43,8 +43,6 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         ([*MINE, "--max_epochs=3"], "did you mean --trainer.max_epochs?"),
         ([*MINE, "--trainer.devices=None"], "--trainer.devices: `devices` selected with"),
         ([*MINE, "--trainer.accelerator=gpu"], "--trainer.accelerator: No supported gpu backend"),
-        ([*MINE, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=/proc/x"], "/proc/x"),
-        ([*MINE, "--ckpt_path=none.ckpt"], "--ckpt_path: Checkpoint file not found"),
         (
             ["--config", "image/digits", "--data.init_args.label_noise=2"],
             "label_noise=2.0: expected a fraction in [0, 1]",
@@ -65,6 +63,24 @@ def test_a_missing_package_is_one_line_with_the_install_command(fit, monkeypatch
     assert answer.code == 2
     assert 'pip install "timm>=1.0"' in answer.err
     assert answer.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=/proc/x"],
+            "--trainer.logger.save_dir: No such file or directory: /proc/x",
+        ),
+        (["--ckpt_path=none.ckpt"], "--ckpt_path: Checkpoint file not found"),
+    ],
+)
+def test_an_error_of_the_environment_ends_with_one_line(fit, options, told):
+    answer = fit(*MINE, *options)
+    assert answer.code == 2
+    ours = [line for line in answer.err.splitlines() if line.startswith("lightning-plugins: ")]
+    assert len(ours) == 1  # after what Lightning logs about the machine
+    assert told in ours[0]
 
 
 @pytest.mark.parametrize(

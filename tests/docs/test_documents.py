@@ -17,7 +17,7 @@ from lightning_plugins.recipes import load_recipe
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/*/*.md")])
-TRAINING = ("fit", "validate", "test", "predict")
+TRAINING = ("fit", "validate", "test", "predict", "check")
 # A line of shell: words up to a comment or a redirection.
 COMMAND = re.compile(r"lightning-plugins (?P<rest>[^#>\n]+)")
 

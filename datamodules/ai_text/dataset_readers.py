@@ -170,8 +170,8 @@ def _labelled_samples(
             if str(attack).lower() not in ("none", "nan", ""):
                 reasons[row] = reasons[row] or "attacked"
     report(_report(table, source, found, f"{label}: {labels.meaning}", reasons))
-    groups = next((table[found[role]] for role in ("group", "prompt") if role in found), None)
-    domains = table[found["domain"]] if "domain" in found else None
+    groups: Any = next((table[found[role]] for role in ("group", "prompt") if role in found), None)
+    domains: Any = table[found["domain"]] if "domain" in found else None
     names: Any = labels.generators if writer in (None, label) else table[writer].tolist()
     no_group = None if groups is None else is_missing(groups)
     samples = []

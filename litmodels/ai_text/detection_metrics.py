@@ -59,6 +59,7 @@ class DetectionMetrics(nn.Module):
 
     def finish(self, module: LightningModule) -> Tensor:
         """Log and reset the metrics, and return the thresholds ``(2,)``, one per rate."""
+        metric: Any
         for name, metric in self.metrics.items():
             value = _computed_and_reset(metric)
             module.log(f"{self.stage}/{name}", value, prog_bar=name in ("loss", "auroc"))

@@ -42,6 +42,7 @@ class DetectionMetrics(nn.Module):
             "generator": GroupedAUROC(against_all_negatives=True),
         }
         self.groups = nn.ModuleDict(groups if by_group else {})
+        self._has_warned = False
 
     def update(self, scores: Tensor, batch: dict) -> None:
         """Add the scores of a batch."""
@@ -67,7 +68,8 @@ class DetectionMetrics(nn.Module):
         for max_fpr, metric in zip(FALSE_POSITIVE_RATES, self.rates, strict=True):
             name = f"{self.stage}/tpr_at_{round(100 * max_fpr)}_percent_fpr"
             with warnings.catch_warnings():
-                if module.trainer.sanity_checking:  # which reads few texts
+                # The sanity check reads few texts; later epochs would repeat the warning.
+                if module.trainer.sanity_checking or self._has_warned:
                     warnings.simplefilter("ignore")
                 rate, threshold = metric.compute()
             module.log(name, rate)
@@ -82,6 +84,7 @@ class DetectionMetrics(nn.Module):
                 continue
             found = _computed_and_reset(metric).items()
             module.log_dict({f"{self.stage}/auroc_of_{name}/{group}": x for group, x in found})
+        self._has_warned = not module.trainer.sanity_checking
         return torch.stack(thresholds)
 
 

@@ -175,12 +175,13 @@ class _Snapshot:
             self._visit_namespace(vars(value), depth)
 
     def _visit_tensor(self, tensor: Tensor) -> None:
+        if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
+            return
         # An activation of a forward pass belongs to its graph and is not state.
         if tensor.grad_fn is not None or tensor.is_meta or tensor.is_inference():
             return
         # An expanded tensor cannot be written in place, so it cannot have changed either.
-        is_lazy = isinstance(tensor, UninitializedParameter | UninitializedBuffer)
-        if is_lazy or _overlaps_itself(tensor):
+        if _overlaps_itself(tensor):
             return
         self._tensors.append(tensor)
 

@@ -63,3 +63,10 @@ def test_evaluation_mode_restores_every_mode_also_after_an_error():
     with pytest.raises(RuntimeError, match="on purpose"), evaluation_mode(network):
         fail()
     assert [module.training for module in network.modules()] == [True, True, False, True, True]
+
+
+def test_lazy_and_scripted_modules_are_accepted():
+    scripted = torch.jit.script(nn.BatchNorm1d(2))
+    with state_untouched(nn.Sequential(scripted, nn.LazyLinear(3))):
+        scripted(torch.randn(4, 2) + 3)
+    assert scripted.running_mean.abs().sum() == 0

@@ -19,6 +19,7 @@ from lightning_plugins.datamodules.tokens.tokenizers import (
     HuggingFaceTokenizer,
     Tokenizer,
     sha256_of,
+    to_transformers,
 )
 
 
@@ -149,6 +150,18 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         self.val_dataset = self._windows(prepared, "val")
         if "test" in prepared.parts:
             self.test_dataset = self._windows(prepared, "test")
+
+    def save_tokenizer(self, folder: str | Path) -> None:
+        """Write the tokenizer so that ``AutoTokenizer`` of transformers loads it from ``folder``.
+
+        Its end-of-sequence token is the end of a document. Call ``setup`` first if the tokenizer
+        was learned from the corpus.
+        """
+        tokenizer = self._given_tokenizer
+        if tokenizer is None:
+            stored = self._folder(self._corpus()) / "tokenizer.json"
+            tokenizer = BytePairTokenizer(stored.read_text("utf-8"))
+        to_transformers(tokenizer).save_pretrained(folder)
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Return a loader of the training windows, shuffled in each epoch."""

@@ -51,6 +51,41 @@ class ByteTokenizer:
         return '{"type": "bytes"}'
 
 
+def to_transformers(tokenizer: Tokenizer) -> Any:
+    """Convert to a tokenizer of transformers, which encodes text to the same numbers.
+
+    Its end-of-sequence token is the end of a document.
+
+    Raises:
+        ImportError: ``transformers`` or ``tokenizers`` is missing.
+    """
+    if isinstance(tokenizer, HuggingFaceTokenizer):
+        return tokenizer.original
+    with requires("transformers", by="saving a tokenizer", extra="text"):
+        from transformers import PreTrainedTokenizerFast
+    library = _tokenizers()
+    if isinstance(tokenizer, ByteTokenizer):
+        # Byte-level pairs without any pair; the characters stand for bytes, as in GPT-2.
+        vocabulary = {character: byte for byte, character in enumerate(_characters_of_bytes())}
+        fast = library.Tokenizer(library.models.BPE(vocabulary, []))
+        fast.pre_tokenizer = library.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        fast.decoder = library.decoders.ByteLevel()
+    else:
+        fast = library.Tokenizer.from_str(tokenizer.to_json())
+    end = fast.id_to_token(tokenizer.end_of_document)
+    fast.encode_special_tokens = True
+    return PreTrainedTokenizerFast(tokenizer_object=fast, bos_token=end, eos_token=end)
+
+
+def _characters_of_bytes() -> list[str]:
+    """Return the printable character that stands for each byte in byte-level pairs (GPT-2)."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = (byte for byte in range(256) if byte not in printable)
+    characters = {byte: chr(byte) for byte in printable}
+    characters |= {byte: chr(256 + number) for number, byte in enumerate(others)}
+    return [characters[byte] for byte in range(256)]
+
+
 class BytePairTokenizer:
     """Byte-level byte-pair encoding (Sennrich et al., arXiv 1508.07909; bytes as in GPT-2).
 
@@ -174,7 +209,7 @@ class HuggingFaceTokenizer:
             )
         self.vocab_size = len(tokenizer)
         self.end_of_document: int = tokenizer.eos_token_id
-        self._tokenizer = tokenizer
+        self._tokenizer = self.original = tokenizer
         # Serialized before encoding, which changes the stored truncation and padding.
         self._json = (
             tokenizer.backend_tokenizer.to_str()

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -213,6 +215,37 @@ class CausalLM(CheckedLoading, LightningModule):
         assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
         return _cross_entropy(self.network(**inputs).logits, targets, _is_masked(batch))
+
+    def export(self, folder: str | Path) -> None:
+        """Write weights and configurations for ``AutoModelForCausalLM.from_pretrained``.
+
+        The end of a document is the configuration's ``eos_token_id``, where ``generate`` stops.
+        ``TokenDataModule.save_tokenizer`` writes the tokenizer to the same folder.
+
+        Raises:
+            ValueError: It is unknown which token ends a document, as for checkpoints of older
+                releases; validate the model with its DataModule first.
+            MisconfigurationException: The parameters are sharded over several processes.
+        """
+        assert self.network is not None, "call configure_model() first"
+        if self._end_of_document is None and "eos_token_id" not in (
+            self.hparams.get("config") or {}
+        ):
+            raise ValueError(
+                f"export to {str(folder)!r}: it is unknown which token ends a document; run "
+                "Trainer.validate(model, datamodule=...) first, or set eos_token_id in config"
+            )
+        if any(hasattr(parameter, "to_local") for parameter in self.parameters()):
+            raise MisconfigurationException(
+                "export does not support sharded parameters: load the checkpoint in one process"
+            )
+        network: Any = self.network
+        before = network.config.use_cache
+        network.config.use_cache = True  # without it, each new token would cost the whole prefix
+        try:
+            network.save_pretrained(folder)
+        finally:
+            network.config.use_cache = before
 
     def routings(self, batch: Batch) -> list[Routing]:
         """Return the routing of each layer with experts, as the model's own routers selected it."""

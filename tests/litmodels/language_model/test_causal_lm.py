@@ -281,6 +281,47 @@ def test_the_end_of_a_document_is_the_end_of_text_also_of_a_loaded_checkpoint(tm
             assert (part.bos_token_id, part.eos_token_id) == (0, 0)
 
 
+@pytest.mark.parametrize("tokenizer", ["bytes", "bpe"])
+def test_an_exported_model_generates_the_same_text_and_stops(tmp_path, tokenizer):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    for part in ("train", "val"):
+        (tmp_path / part).mkdir()
+        for number in range(8):
+            text = "to be or not to be, café " * 20
+            (tmp_path / part / f"{number}.txt").write_text(text[: 100 + number], "utf-8")
+    folder = str(tmp_path)
+    data = TokenDataModule(folder, tokenizer, 264, 16, data_dir=f"{folder}/tokens")
+    module = made(vocab_size=280)
+    fitted(tmp_path, data, module, max_steps=2)
+    out = tmp_path / "exported"
+    module.export(out)
+    data.save_tokenizer(out)
+    assert not module.network.config.use_cache
+
+    loaded, words = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
+    tokens = data.val_dataset[0][None, :-1]
+    module.eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(tokens).logits, module(tokens))
+    text = "to be, café"
+    end = data.end_of_document
+    assert words.eos_token_id == loaded.generation_config.eos_token_id == end
+    own = words.encode(text, add_special_tokens=False)
+    if tokenizer == "bytes":
+        assert own == list(text.encode())
+    assert words.decode(own) == text
+    with torch.no_grad():
+        loaded.lm_head.weight.zero_()  # all logits are equal, and the first token is the end
+        generated = loaded.generate(torch.tensor([own]), max_new_tokens=5, do_sample=False)
+    assert generated[0].tolist() == [*own, end]
+
+
+def test_a_model_with_an_unknown_end_of_document_is_not_exported(tmp_path):
+    with pytest.raises(ValueError, match="unknown which token ends a document"):
+        made().export(tmp_path)
+
+
 def test_another_end_of_text_than_that_of_the_data_is_refused(tmp_path, data):
     module = made(config={**SMALL, "eos_token_id": 5})
     with pytest.raises(ValueError, match=r"eos_token_id=5: a document .* ends with the token 0"):

@@ -56,7 +56,8 @@ def routing_of(router: nn.Module, output: Any) -> Routing | None:
     )
     sizes = [part for part in output if isinstance(part, list)] if isinstance(output, tuple) else []
     if sizes and len(parts) == 4:
-        return _from_sorted_rows(*parts, sizes[0])
+        order, _, gates, logits = parts
+        return _from_sorted_rows(order, gates, logits, sizes[0])
     matrices = [part.flatten(0, -2) for part in parts if part.dim() >= 2]
     experts = [m for m in matrices if not m.is_floating_point()]
     scores = [m for m in matrices if m.is_floating_point()]
@@ -75,9 +76,7 @@ def routing_of(router: nn.Module, output: Any) -> Routing | None:
     return None
 
 
-def _from_sorted_rows(
-    order: Tensor, tokens: Tensor, gates: Tensor, logits: Tensor, sizes: list[int]
-) -> Routing:
+def _from_sorted_rows(order: Tensor, gates: Tensor, logits: Tensor, sizes: list[int]) -> Routing:
     every = torch.arange(len(sizes), device=order.device)
     experts = torch.empty_like(order)
     experts[order] = every.repeat_interleave(torch.tensor(sizes, device=order.device))

@@ -11,7 +11,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.data import extract_batch_size
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import data_share
@@ -21,6 +20,7 @@ from lightning_plugins.callbacks.measured_curves import (
     log_picture,
 )
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
+from lightning_plugins.nn.shards import like_parameter, sum_over_parts_
 from lightning_plugins.optimizers.blocks import BLOCKS, BlockParameter, blocks_of
 from lightning_plugins.reports.run_pictures import compared_curves_picture
 
@@ -201,11 +201,10 @@ def _mean_squares(parameters: list[BlockParameter]) -> dict[str, float]:
     counts: dict[str, int] = defaultdict(int)
     for one in parameters:
         if (gradient := one.parameter.grad) is not None:
-            if isinstance(gradient, DTensor):
-                gradient = gradient.full_tensor()  # one parameter at a time, at measured steps
-            for block, part in one.slices(gradient):
-                squares[block].append(torch.linalg.vector_norm(part, dtype=torch.float32) ** 2)
-                counts[block] += part.numel()
+            for block, part in one.slices(like_parameter(gradient, one.parameter)):
+                square = torch.linalg.vector_norm(part, dtype=torch.float32) ** 2
+                squares[block].append(sum_over_parts_(square, one.parameter))
+                counts[block] += one.parameter.numel() // len(one.blocks)
     found = [block for block in BLOCKS if counts[block]]
     if not found:
         return {}

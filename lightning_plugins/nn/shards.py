@@ -15,6 +15,7 @@ from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -93,6 +94,33 @@ def summed(values: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:
                 all_reduce(total, group=mesh.get_group(dimension))
         totals.append(total)
     return torch.stack(totals).sum()
+
+
+def first_indices(tensor: Tensor) -> tuple[int, ...]:
+    """Where this rank's part begins in the whole tensor: an index for each dimension."""
+    if not isinstance(tensor, DTensor):
+        return (0,) * tensor.dim()
+    _, offset = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    # An empty part begins behind the last element.
+    return tuple(min(one, size) for one, size in zip(offset, tensor.shape, strict=True))
+
+
+def sum_over_parts_(values: Tensor, parameter: Tensor) -> Tensor:
+    """Add up, in place, a tensor that each rank has of its own part of ``parameter``.
+
+    Args:
+        values: A plain tensor of the same shape on all ranks.
+        parameter: The ranks that hold different parts of it are those that are summed.
+
+    Returns:
+        ``values``, equal on all ranks.
+    """
+    if isinstance(parameter, DTensor):
+        for dimension in _sharded_dimensions(parameter):
+            all_reduce(values, group=parameter.device_mesh.get_group(dimension))
+    return values
 
 
 def total_norm(tensors: Sequence[Tensor], parameters: Sequence[Tensor]) -> Tensor:

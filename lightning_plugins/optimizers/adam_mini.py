@@ -6,9 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from lightning_plugins.nn.shards import (
+    first_indices,
+    is_sharded,
+    like_parameter,
+    local,
+    sum_over_parts_,
+)
 from lightning_plugins.optimizers.blocks import BlockParameter, blocks_of
 
 
@@ -19,7 +25,9 @@ class AdamMini(Optimizer):
     all other matrices (embedding, values, attention output, feed-forward, head), and per tensor of
     a normalization; biases are as in Adam. First moments are stored in full, so the state takes
     little more than 4 bytes per parameter in single precision, where Adam takes 8. Weight decay is
-    decoupled as in AdamW, and AdamW's hyper-parameters can be reused.
+    decoupled as in AdamW, and AdamW's hyper-parameters can be reused. Parameters may be sharded
+    (FSDP2, tensor parallel), also within a block: each sharded matrix takes one all-reduce of a
+    number per row.
 
     Source: Zhang et al., "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv 2406.16793,
     Algorithm 1 and the partition of version 1.1 of their code. Their code does not decay norms and
@@ -38,8 +46,6 @@ class AdamMini(Optimizer):
     Raises:
         ValueError: An argument is out of range, a number of rows is not a multiple of ``head_dim``,
             or the block of a parameter is unknown.
-        TypeError: Parameters are sharded (FSDP2, tensor parallel): a block could be split between
-            two ranks.
     """
 
     def __init__(
@@ -103,21 +109,23 @@ class AdamMini(Optimizer):
 
     def _step_parameter(self, parameter: Tensor, partition: str, group: dict[str, Any]) -> None:
         lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
-        gradient = parameter.grad
-        assert gradient is not None
-        square = _mean_square(gradient, partition, group["head_dim"])
+        assert parameter.grad is not None
+        gradient = local(like_parameter(parameter.grad, parameter))
         state = self.state[parameter]
         if not state:
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
-            state["exp_avg_sq"] = torch.zeros_like(square, dtype=parameter.dtype)
+            state["exp_avg_sq"] = _zeros_per_block(parameter, partition)
         state["step"] += 1
-        step = state["step"].item()
-        parameter.mul_(1 - lr * group["weight_decay"])
-        state["exp_avg"].lerp_(gradient, 1 - beta1)
-        state["exp_avg_sq"].lerp_(square.to(parameter.dtype), 1 - beta2)
-        root = state["exp_avg_sq"].sqrt().div_(math.sqrt(1 - beta2**step)).add_(eps)
-        parameter.addcdiv_(state["exp_avg"], root, value=-lr / (1 - beta1**step))
+        step = state["step"].double()  # 1 - beta2 has few correct digits in single precision
+        own, average = local(parameter), local(state["exp_avg"])
+        own.mul_(1 - lr * group["weight_decay"])
+        average.lerp_(gradient, 1 - beta1)
+        square = _mean_square(gradient, parameter, partition, group["head_dim"])
+        mean_square = local(state["exp_avg_sq"]).lerp_(square.to(parameter.dtype), 1 - beta2)
+        root = mean_square.sqrt().div_((1 - beta2**step).sqrt()).add_(eps)
+        rate = root.reciprocal_().mul_(lr / (1 - beta1**step))
+        own.addcmul_(average, _own_blocks(rate, parameter, partition), value=-1)
 
 
 def partition_of(one: BlockParameter) -> str:
@@ -135,20 +143,56 @@ def partition_of(one: BlockParameter) -> str:
     return f"{'+'.join(rules)}@{one.output_dim}"
 
 
-def _mean_square(gradient: Tensor, partition: str, head_dim: int) -> Tensor:
-    """Return the mean square per block, in a shape that broadcasts against ``gradient``.
+def _zeros_per_block(parameter: Tensor, partition: str) -> Tensor:
+    """Return one zero per block; of a sharded parameter, every rank has all blocks.
+
+    A bias has one per element, which are sharded like it.
+    """
+    if partition == "element":
+        return torch.zeros_like(parameter)
+    shape = _shape_of_rows(parameter, partition) if "@" in partition else []
+    return torch.zeros(shape, dtype=parameter.dtype, device=parameter.device)
+
+
+def _shape_of_rows(parameter: Tensor, partition: str) -> list[int]:
+    """Return the whole parameter's shape, with 1 for the dimensions that a row extends over."""
+    inputs = _input_dims(parameter, partition)
+    return [1 if dim in inputs else size for dim, size in enumerate(parameter.shape)]
+
+
+def _input_dims(parameter: Tensor, partition: str) -> list[int]:
+    if parameter.dim() == 2:
+        return [1 - int(partition.partition("@")[2])]
+    return list(range(2, parameter.dim()))
+
+
+def _mean_square(gradient: Tensor, parameter: Tensor, partition: str, head_dim: int) -> Tensor:
+    """Return the mean square per block of the whole parameter, equal on all ranks.
 
     A matrix has one value per row, equal within a head. In a stack of matrices, such as the experts
-    of a layer, each matrix has its own rows.
+    of a layer, each matrix has its own rows. A head may be on several ranks: their sums per row are
+    added before the mean.
+
+    Args:
+        gradient: This rank's part of the gradient.
+        parameter: The parameter, which may be sharded.
+        partition: See ``partition_of``.
+        head_dim: Rows per head.
     """
-    if partition == "tensor":
-        return gradient.square().mean()
     if partition == "element":
         return gradient.square()
-    rules, _, output_dim = partition.partition("@")
-    others = [1 - int(output_dim)] if gradient.dim() == 2 else list(range(2, gradient.dim()))
-    size = math.prod(gradient.shape[dim] for dim in others)
-    rows = torch.linalg.vector_norm(gradient, dim=others, keepdim=True).square_().div_(size)
+    if partition == "tensor":
+        if not is_sharded(parameter):
+            return gradient.square().mean()
+        return sum_over_parts_(gradient.square().sum(), parameter).div_(parameter.numel())
+    inputs = _input_dims(parameter, partition)
+    sums = torch.linalg.vector_norm(gradient, dim=inputs, keepdim=True).square_()
+    if is_sharded(parameter):
+        whole = sums.new_zeros(_shape_of_rows(parameter, partition))
+        _own_rows(whole, parameter, inputs).copy_(sums)
+        sums = sum_over_parts_(whole, parameter)
+    rows = sums.div_(math.prod(parameter.shape[dim] for dim in inputs))
+    rules = partition.partition("@")[0]
     if "head" not in rules:
         return rows
     parts = rows.flatten().chunk(rules.count("+") + 1)
@@ -159,12 +203,23 @@ def _mean_square(gradient: Tensor, partition: str, head_dim: int) -> Tensor:
     return torch.cat(list(shared)).view_as(rows)
 
 
+def _own_blocks(values: Tensor, parameter: Tensor, partition: str) -> Tensor:
+    """Return what broadcasts against this rank's part, from one value per block."""
+    if "@" not in partition or not is_sharded(parameter):
+        return values
+    return _own_rows(values, parameter, _input_dims(parameter, partition))
+
+
+def _own_rows(whole: Tensor, parameter: Tensor, inputs: list[int]) -> Tensor:
+    """Return a view of the rows of this rank's part."""
+    sizes, firsts = local(parameter).shape, first_indices(parameter)
+    for dim, (first, size) in enumerate(zip(firsts, sizes, strict=True)):
+        if dim not in inputs:
+            whole = whole.narrow(dim, first, size)
+    return whole
+
+
 def _check(name: str, parameter: Tensor, partition: str, head_dim: int) -> None:
-    if isinstance(parameter, DTensor):
-        raise TypeError(
-            f"AdamMini does not support sharded parameters such as {name!r}: use "
-            "torch.optim.AdamW under FSDP2 and tensor parallelism"
-        )
     if not partition.startswith("head"):
         return
     rules, _, output_dim = partition.partition("@")

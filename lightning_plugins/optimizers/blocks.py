@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
+from lightning_plugins.nn.shards import first_indices, local
 from lightning_plugins.optimizers.parameter_names import NamedParameter, named_parameters_of
 
 Block = Literal["embedding", "qk", "vo", "ffn", "norm", "head", "router", "other"]
@@ -109,11 +109,25 @@ class BlockParameter:
         return len(self.blocks) > 1
 
     def slices(self, tensor: Tensor) -> list[tuple[Block, Tensor]]:
-        """Return the slices of a tensor of the parameter's shape as views, with their blocks."""
+        """Return this rank's part of each slice as a view, with its block.
+
+        Args:
+            tensor: A tensor of the parameter's shape and placements, or this rank's part of one.
+        """
+        part = local(tensor)
         if not self.is_fused:
-            return [(self.blocks[0], tensor)]
-        parts = tensor.chunk(len(self.blocks), dim=self.output_dim)
-        return list(zip(self.blocks, parts, strict=True))
+            return [(self.blocks[0], part)]
+        size = self.parameter.shape[self.output_dim] // len(self.blocks)
+        first = first_indices(self.parameter)[self.output_dim]
+        # Slice i has the outputs [i·size, (i + 1)·size); this part begins with output `first`.
+        bounds = [
+            min(max(index * size - first, 0), part.shape[self.output_dim])
+            for index in range(len(self.blocks) + 1)
+        ]
+        return [
+            (block, part.narrow(self.output_dim, start, stop - start))
+            for block, start, stop in zip(self.blocks, bounds, bounds[1:], strict=False)
+        ]
 
 
 def blocks_of(
@@ -202,11 +216,6 @@ def _slices_of(one: NamedParameter, blocks: Any) -> tuple[Block, ...]:
         outputs, inputs = one.parameter.shape
         if outputs != 3 * inputs:
             return (_MIXED,)
-    if isinstance(one.parameter, DTensor):
-        raise ValueError(
-            f"{one.name!r} is a sharded fused projection to queries, keys and values, which cannot "
-            "have separate rates: use a model with separate projections"
-        )
     return tuple(blocks)
 
 

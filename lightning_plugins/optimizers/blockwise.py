@@ -137,8 +137,8 @@ class Blockwise(Optimizer):
         """Return a table with block, tensors, elements, learning rate and an example name."""
         counts: Counter[str] = Counter()
         for one in self._fused:
-            for block, part in one.slices(one.parameter):
-                counts[block] += part.numel()
+            for block in one.blocks:
+                counts[block] += one.parameter.numel() // len(one.blocks)
         fused = {id(one.parameter) for one in self._fused}
         lines = [f"{'block':<10} {'tensors':>7} {'elements':>12} {'lr':>10}  example"]
         for group in self.param_groups:

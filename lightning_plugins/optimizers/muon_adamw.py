@@ -17,8 +17,9 @@ class MuonAdamW(Optimizer):
 
     Lightning's automatic optimization expects a single optimizer. Muon updates the matrices of
     attention and feed-forward layers; AdamW updates embeddings, output head, routers, norms, biases
-    and everything that is not a matrix, such as stacked experts. Both are PyTorch's own; this class
-    assigns the parameters to two groups named ``muon`` and ``adamw``.
+    and everything that is not a matrix, such as stacked experts and matrices of one row or column.
+    Both are PyTorch's own; this class assigns the parameters to two groups named ``muon`` and
+    ``adamw``.
 
     Args:
         params: The parameters of one module, preferably ``model.named_parameters()``.
@@ -115,4 +116,5 @@ class MuonPower(SignPowerStep, MuonAdamW):
 
 
 def _is_hidden_matrix(one: BlockParameter) -> bool:
-    return one.parameter.dim() == 2 and all(block in _HIDDEN for block in one.blocks)
+    is_matrix = one.parameter.dim() == 2 and min(one.parameter.shape) > 1
+    return is_matrix and all(block in _HIDDEN for block in one.blocks)

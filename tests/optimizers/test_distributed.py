@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from lightning_plugins.optimizers import (
     AdamMini,
     AdamWPower,
+    BlockwiseAdamMini,
     BlockwiseAdamW,
     BlockwiseLion,
     GradPower,
@@ -40,6 +41,11 @@ from lightning_plugins.optimizers.sign_power import sign_power_
 RATE, LIMIT, P, STEPS, WORKERS = 1e-2, 0.5, 1.2, 6, 2
 OPTIMIZERS = {
     "AdamWPower": functools.partial(AdamWPower, lr=RATE, p=P),
+    "AdamWPower, compiled": functools.partial(AdamWPower, lr=RATE, p=P, compile=True),
+    "AdamMini": functools.partial(AdamMini, lr=RATE, head_dim=HEAD_DIM["llama"]),
+    "BlockwiseAdamMini": functools.partial(
+        BlockwiseAdamMini, lr=RATE / 10, head_dim=HEAD_DIM["llama"]
+    ),
     "BlockwiseAdamW": functools.partial(BlockwiseAdamW, lr=RATE),
     "BlockwiseLion": functools.partial(BlockwiseLion, lr=RATE / 10),
     "GradPower": functools.partial(GradPower, base=functools.partial(BlockwiseAdamW, lr=RATE), p=P),

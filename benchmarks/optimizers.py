@@ -4,14 +4,13 @@ The optimizer step alone (transform and update) is compared with ``AdamW(fused=T
 28 bytes per parameter in single precision: it reads weight, gradient and both moments, and writes
 all but the gradient. On a CPU, memory does not determine the cost of the power:
 
-- A separate pass for the transform adds 8 bytes, which gives 36. Without any computation, the ratio
-  would be at least 1.3.
+- A separate pass for the transform adds 8 bytes, which gives 36.
 - The transform computes a logarithm and an exponential per element, which dominate the eager figure
-  (``aten::pow`` is even slower). ``compile=True`` computes them from the bits of the number with
-  polynomials of degree 6 and 5.
-- A single kernel for transform and update would read nothing twice. An experimental kernel that
-  reimplements AdamW reached 1.5; ``torch.compile`` over PyTorch's own step with the transform
-  inside reached 6. We keep PyTorch's update of every optimizer and accept the second pass.
+  (``aten::pow`` is even slower).
+- ``compile=True`` transforms and updates in one C++ kernel, which reads nothing twice.
+
+The last row of each table is the memory floor: the bytes that AdamW moves, without
+any computation.
 
 usage: python benchmarks/optimizers.py [--pairs 32] [--steps 5] [--threads 1]
 
@@ -147,11 +146,34 @@ def steps_of(make: Callable[[Named], Any], named: Named, steps: int) -> Callable
     return block
 
 
-def tiny_language_model(make: MakeOptimizer, steps: int) -> Callable[[], float]:
-    """Return a block of training steps of the recipe ``language_model/tiny``, 2048 tokens each."""
+class MemoryFloor:
+    """Moves as many bytes as AdamW, in place, in a buffer that does not fit into the cache."""
+
+    def __init__(self, named: Named) -> None:
+        moved = 7 * sum(p.numel() * p.element_size() for _, p in named)
+        self.buffer = torch.zeros(moved // 2 // 4)  # each element is read and written
+
+    def step(self) -> None:
+        self.buffer.neg_()
+
+
+def call_overhead(make: Callable[[Named], Any], pairs: int) -> str:
+    """Return the microseconds of a step for one parameter of one element."""
+    block = steps_of(make, _parameters({"one": (1,)}, torch.float32), 100)
+    return f"{1e6 * sorted(block() for _ in range(pairs))[pairs // 2]:.0f} us a call"
+
+
+def language_model(make: MakeOptimizer, steps: int, **shape: int) -> Callable[[], float]:
+    """Return a block of training steps, 2048 tokens each.
+
+    Args:
+        make: Builds the optimizer.
+        steps: Steps a block.
+        **shape: Differences to the model of the recipe ``language_model/tiny``.
+    """
     torch.manual_seed(0)
-    shape = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2}
-    config = {**shape, "num_attention_heads": 2, "tie_word_embeddings": True}
+    tiny = {"hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2}
+    config = {**tiny, "num_attention_heads": 2, "tie_word_embeddings": True, **shape}
     lit = CausalLM(config=config, context_length=CONTEXT)
     lit.configure_model()
     network = lit.network
@@ -183,12 +205,14 @@ def authors_line(parameters: list[nn.Parameter]) -> None:
 ARMS: dict[str, Callable[[Named], Any]] = {
     "AdamWPower": partial(AdamWPower, p=P, fused=True),
     "AdamWPower(compile=True)": partial(AdamWPower, p=P, fused=True, compile=True),
+    "AdamWPower(p=1, compile=True)": partial(AdamWPower, p=1, fused=True, compile=True),
     "the authors' line": Paper,
     "pytorch_optimizer": in_pytorch_optimizer,
     "heavyball": in_heavyball,
     "heavyball(compile_step=True)": partial(in_heavyball, compile_step=True),
     "torch AdamW(foreach=True)": partial(AdamW, foreach=True),
     "torch AdamW(foreach=False)": partial(AdamW, foreach=False),
+    "memory floor": MemoryFloor,
 }
 
 
@@ -209,8 +233,8 @@ def main() -> None:
         f"{platform.machine()}\nratios of process CPU time, median [95 % bounds]"
     )
 
-    def show(what: str, ratio: Ratio) -> None:
-        print(f"{what:<62} {ratio}", flush=True)
+    def show(what: str, ratio: Ratio, absolute: str = "") -> None:
+        print(f"{what:<62} {ratio} {absolute}", flush=True)
 
     def compare(what: str, base: Any, arm: Any, make_named: Callable[[], Named]) -> None:
         try:
@@ -218,7 +242,9 @@ def main() -> None:
         except ImportError as error:
             print(f"{what:<62} not installed: pip install --no-deps {error.name}")
             return
-        show(what, paired_ratio(*blocks, pairs))
+        ratio = paired_ratio(*blocks, pairs)
+        nanoseconds = 1e9 * sorted(blocks[1]() for _ in range(5))[2] / parameters
+        show(what, ratio, f"{nanoseconds:.2f} ns/element, {call_overhead(arm, 5)}")
 
     fused = partial(AdamW, fused=True)
     for dtype in (torch.float32, torch.bfloat16):
@@ -233,14 +259,18 @@ def main() -> None:
     adam_mini = partial(AdamMini, head_dim=HIDDEN // HEADS)
     compare("AdamMini / AdamW(foreach=False), LLaMA", AdamW, adam_mini, llama)
 
-    print("\nwhole training step of the recipe language_model/tiny, 0.12 M, 2048 tokens / AdamW")
-    plain = tiny_language_model(partial(AdamW, lr=1e-3), steps)
-    for name, make in {
-        "AdamWPower": partial(AdamWPower, p=P, lr=1e-3),
+    arms = {
+        "AdamWPower": partial(AdamWPower, p=P, lr=1e-3, fused=True),
         "AdamWPower(compile=True)": partial(AdamWPower, p=P, lr=1e-3, compile=True),
-        "BlockwiseAdamW": partial(BlockwiseAdamW, lr=1e-4),
-    }.items():
-        show(name, paired_ratio(plain, tiny_language_model(make, steps), 2 * pairs))
+        "BlockwiseAdamW": partial(BlockwiseAdamW, lr=1e-4, fused=True),
+    }
+    ten_million = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
+    for what, shape in (("language_model/tiny, 0.12 M", {}), ("a LLaMA of 10 M", ten_million)):
+        print(f"\nwhole training step of {what} parameters, 2048 tokens / AdamW(fused=True)")
+        few = steps if not shape else 1
+        plain = language_model(partial(AdamW, lr=1e-3, fused=True), few, **shape)
+        for name, make in arms.items():
+            show(name, paired_ratio(plain, language_model(make, few, **shape), pairs))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Adam-mini: Adam with one second moment per block of parameters."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -191,7 +190,7 @@ def _mean_square(gradient: Tensor, parameter: Tensor, partition: str, head_dim: 
         whole = sums.new_zeros(_shape_of_rows(parameter, partition))
         _own_rows(whole, parameter, inputs).copy_(sums)
         sums = sum_over_parts_(whole, parameter)
-    rows = sums.div_(math.prod(parameter.shape[dim] for dim in inputs))
+    rows = sums.div_(parameter.numel() // max(1, sums.numel()))
     rules = partition.partition("@")[0]
     if "head" not in rules:
         return rows

@@ -36,6 +36,13 @@ from lightning_plugins.callbacks.replica_check import ReplicaCheck
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.nn.shards import local
+from lightning_plugins.optimizers import (
+    AdamMini,
+    AdamWPower,
+    BlockwiseAdamMini,
+    BlockwiseAdamW,
+    Lion,
+)
 
 SIZES = {
     "hidden_size": 16,
@@ -59,9 +66,10 @@ def case(
     callback=None,
     plugin=None,
     momentum=0.0,
+    optimizer=None,
     **trainer,
 ):
-    """Options of a training; ``callback`` makes the plugin that it is about."""
+    """Options of a training; ``callback`` or ``optimizer`` makes the plugin that it is about."""
     if sam is not None:
         plugin, callback = "LateSAM", functools.partial(LateSAM, start=0, local=False, **sam)
     return {
@@ -69,7 +77,7 @@ def case(
         "config": config,
         "plugin": plugin,
         "callback": callback,
-        "momentum": momentum,
+        "optimizer": optimizer or functools.partial(torch.optim.SGD, lr=0.5, momentum=momentum),
         "trainer": trainer,
     }
 
@@ -82,6 +90,12 @@ def stages():
 
 def adversarial():
     return LateAdversarialTraining(start=0, eps=0.1, steps=2, random_start=False)
+
+
+def of_optimizer(cls, architecture="llama", config=SIZES, **arguments):
+    """Adam with a large epsilon: the direction of gradients near zero depends on rounding."""
+    optimizer = functools.partial(cls, eps=1e-3, **arguments)
+    return case(architecture, config, plugin=cls.__name__, optimizer=optimizer)
 
 
 CASES = {
@@ -104,11 +118,18 @@ CASES = {
     "block sharpness": case(
         callback=functools.partial(BlockSharpness, every_n_steps=1), plugin="BlockSharpness"
     ),
+    "grad power": of_optimizer(AdamWPower, lr=0.01, p=1.2, compile=True),
+    "blockwise rates": of_optimizer(BlockwiseAdamW, lr=1e-3),
+    "blockwise rates, fused projection": of_optimizer(BlockwiseAdamW, "gpt2", GPT2, lr=1e-3),
+    "lion": case(optimizer=functools.partial(Lion, lr=1e-3), plugin="Lion"),
+    "adam-mini": of_optimizer(AdamMini, lr=0.01, head_dim=16),
+    "adam-mini, fused projection": of_optimizer(AdamMini, "gpt2", GPT2, lr=0.01, head_dim=8),
+    "blockwise rates of adam-mini": of_optimizer(BlockwiseAdamMini, lr=1e-3, head_dim=16),
     "adversarial": case("classifier", callback=adversarial, plugin="LateAdversarialTraining"),
 }
 
 
-FOUR_PROCESSES = ("clipped by norm", "tied", "sam")
+FOUR_PROCESSES = ("clipped by norm", "tied", "sam", "grad power", "adam-mini")
 
 
 class Drifting(Callback):
@@ -205,7 +226,7 @@ def model_of(case):
         VOCABULARY,
         CONTEXT,
         case["config"],
-        optimizer=lambda named: torch.optim.SGD(named, lr=0.5, momentum=case["momentum"]),
+        optimizer=case["optimizer"],
     )
 
 

@@ -9,7 +9,13 @@ from operation_count import Operations
 from small_transformers import largest_difference, transformer
 from torch.optim import AdamW
 
-from lightning_plugins.optimizers import AdamWPower, BlockwiseAdamW, BlockwiseLion, MuonPower
+from lightning_plugins.optimizers import (
+    AdamMini,
+    AdamWPower,
+    BlockwiseAdamW,
+    BlockwiseLion,
+    MuonPower,
+)
 
 # PyTorch's optimizers break the graph around their update on purpose, with this call.
 OF_PYTORCH = "torch._dynamo.graph_break()"
@@ -40,7 +46,15 @@ def graphs():
         # Newton-Schulz iterates in bfloat16, which PyTorch's own Muon rounds otherwise too.
         (functools.partial(MuonPower, p=1.1), "llama", 4, 2e-3),
     ],
-    ids=["AdamW", "AdamWPower", "compile=True", "Blockwise", "fused projections", "Lion", "Muon"],
+    ids=[
+        "AdamW",
+        "AdamWPower",
+        "compile=True",
+        "Blockwise",
+        "fused projections",
+        "Lion",
+        "Muon",
+    ],
 )
 def test_a_compiled_step_adds_no_graph_breaks_and_agrees_with_eager(
     make, architecture, wanted_graphs, tolerance
@@ -84,8 +98,9 @@ def synchronizations(make, architecture):
         (functools.partial(AdamWPower, compile=True), "llama"),
         (functools.partial(BlockwiseAdamW, fused=True), "gpt2"),
         (BlockwiseLion, "gpt2"),
+        (functools.partial(AdamMini, head_dim=8), "gpt2"),
     ],
-    ids=["AdamWPower", "floor", "compile=True", "BlockwiseAdamW", "BlockwiseLion"],
+    ids=["AdamWPower", "floor", "compile=True", "BlockwiseAdamW", "BlockwiseLion", "AdamMini"],
 )
 def test_a_step_does_not_synchronize_with_the_device(make, architecture):
     assert synchronizations(make, architecture) == 0

@@ -111,3 +111,9 @@ def test_arguments_reach_both_optimizers():
         MuonAdamW(model.named_parameters(), lr=-1)
     with pytest.raises(ValueError, match="Adjust learning rate"):
         MuonAdamW(model.named_parameters(), adjust_lr_fn="other")
+
+
+def test_matrices_of_one_row_are_updated_by_adamw():
+    weight = torch.nn.Parameter(torch.ones(1, 4))
+    optimizer = MuonAdamW([("mlp.weight", weight)], patterns={"mlp": "ffn"})
+    assert [group["name"] for group in optimizer.param_groups] == ["adamw"]

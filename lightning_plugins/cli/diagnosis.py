@@ -66,7 +66,7 @@ def _schema(parser: ArgumentParser) -> dict[str, Any]:
         node = schema
         for part in way:
             inner = node.get(part)
-            node[part] = node = inner if isinstance(inner, dict) else {}  # type: ignore[assignment]
+            node[part] = node = inner if isinstance(inner, dict) else {}
         hint = getattr(action, "_typehint", None)
         if not isinstance(node.get(last), dict):
             node[last] = hint if hint is not None else _plain_type(action)

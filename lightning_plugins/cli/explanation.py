@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -30,7 +31,7 @@ def merged_tree(options: list[str]) -> dict[str, Any]:
         else:
             key = name.lstrip("-")
             place = OptionPlace(f"--{key}", 0)
-            apply_option(tree, key, text, lambda value, place=place: Sourced(value, place))
+            apply_option(tree, key, text, partial(Sourced, place=place))
     return tree
 
 
@@ -72,8 +73,8 @@ def located(message: str, parser: ArgumentParser, options: list[str]) -> str:
     if required := re.search(r"arguments are required: (?:.*\.)?(\w+)$", message):
         key = required[1]
         place = place_of(tree, [key]) or _first_place(tree)
-        text = f"{key}: required: a class such as `class_path: ...`; or start from a recipe"
-        return f"{place}: {text}" if place else text
+        remedy = f"{key}: required: a class such as `class_path: ...`; or start from a recipe"
+        return f"{place}: {remedy}" if place else remedy
     best: tuple[int, Way] | None = None
     for way, value in _leaves(plain(tree)):
         names = [part for part in way if isinstance(part, str) and part not in ("init_args",)]

@@ -55,7 +55,7 @@ def continue_metrics(trainer: Trainer, global_step: int) -> None:
         lines = [",".join(names), *(",".join(row[name] or "" for name in names) for row in rows)]
         with warnings.catch_warnings():  # it warns that it removes the file
             warnings.simplefilter("ignore")
-            writer: Any = logger.experiment
+            writer: Any = logger.experiment  # type: ignore[attr-defined]
         write_text_atomically(path, "\n".join(lines) + "\n")
         writer.metrics_keys = names
 

@@ -186,7 +186,7 @@ class GradPower(Optimizer):
     ) -> Optimizer:
         """Build the optimizer and change its class to the GradPower subclass."""
         optimizer = base(params)
-        power_class = gradpower(type(optimizer), p)  # type: ignore[arg-type]
+        power_class = gradpower(type(optimizer), p)
         optimizer.__class__ = power_class
         assert isinstance(optimizer, SignPowerStep)
         optimizer._set_power(p, floor, compile)
@@ -243,7 +243,7 @@ def gradpower(
         raise ValueError(
             "base_cls=SparseAdam requires sparse gradients, which GradPower does not support"
         )
-    return _power_class(base_cls, p, floor, compile)
+    return _power_class(base_cls, p, floor, compile)  # type: ignore[arg-type]
 
 
 @functools.cache

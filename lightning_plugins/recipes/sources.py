@@ -144,6 +144,6 @@ def place_of(tree: Any, way: Iterable[str | int]) -> Place | None:
         place = getattr(tree, "place", place)
         first = next(iter(tree), None) if isinstance(tree, dict) else None
         inner = getattr(first, "place", place)
-        if place is not None and inner.file != place.file:
+        if place is not None and inner is not None and inner.file != place.file:
             place = inner  # of the file that replaced the value, but not the key
     return place

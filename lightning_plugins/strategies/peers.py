@@ -428,6 +428,16 @@ class FixedPeers(Peers):
         self.ledger.add(self.agent, "control", 8 * len(others), len(others))
         return result
 
+    def barrier(self, name: str | None = None) -> None:
+        """Wait for the other agents; without meetings no header exchange does it."""
+        if self.meetings is None and len(self.agents) > 1:
+            started = perf_counter()
+            devices = [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
+            dist.barrier(device_ids=devices)
+            self._record("control", 0, 1, started)
+        else:
+            super().barrier(name)
+
     def end(self, reason: str) -> None:
         """Report to the others why this agent takes part in nothing more."""
         if self.meetings is not None:

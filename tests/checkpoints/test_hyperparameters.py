@@ -114,14 +114,14 @@ PLANNER_AT_A_STRANGERS_SERVER = {
     [
         (InfluencePathPlanner, {"planners": {"x": PLANNER_AT_A_STRANGERS_SERVER}}),
         (InfluencePathPlanner, {"backbone": "http://host/a.ckpt"}),
-        (InfluencePathPlanner, {"evaluators": {"e": "/home/a.ckpt"}}),
+        (InfluencePathPlanner, {"evaluators": {"e": "/stranger/a.ckpt"}}),
         (AITextDetector, {"encoder": "stranger/model"}),
-        (AITextDetector, {"tokenizer": "/home/folder"}),
+        (AITextDetector, {"tokenizer": "/stranger/folder"}),
         (AITextDetector, {"config": {"attn_implementation": "stranger/kernels"}}),
         (CausalLM, {"architecture": "stranger/model"}),
         (CausalLM, {"optimizer": {"class_path": "os.system"}}),
-        (ChangeCaptioner, {"pretrained": "/home/folder"}),
-        (ImageClassifier, {"network": "local-dir:/home/folder"}),
+        (ChangeCaptioner, {"pretrained": "/stranger/folder"}),
+        (ImageClassifier, {"network": "local-dir:/stranger/folder"}),
         (ImageClassifier, {"network": "hf_hub:stranger/model"}),
     ],
 )

@@ -182,7 +182,7 @@ BLOCKS = ["--optimizer=BlockwiseAdamW"]
     ("options", "told"),
     [
         ([*POWER, "--optimizer.p=0"], "p=0.0: expected a finite exponent > 0"),
-        ([*POWER, "--optimizer.p=x"], "optimizer.p: Expected a float. Got value: x"),
+        ([*POWER, "--optimizer.p=x"], "optimizer.p: expected a number, got 'x'"),
         ([*POWER, "--optimizer.floor=-1"], "floor=-1.0: expected a finite number >= 0"),
         (["--optimizer=AdamWPowr"], "did you mean AdamWPower"),
         (

@@ -59,11 +59,12 @@ def batches_of(result):
 
 
 def steps_of(results):
-    """Return the processes' batches of each step, and the number of steps before SAM."""
+    """Return the processes' batches of each step, and the number of steps before SAM.
+
+    The second pass of SAM leaves no trace in the module's list of batches.
+    """
     steps = list(zip(*map(batches_of, results), strict=True))
-    before_sam = len(steps) // 3
-    # With SAM, each batch is seen twice.
-    return steps[:before_sam] + steps[before_sam::2], before_sam
+    return steps, len(steps) // 2
 
 
 def gradient_of(network, batch, is_sam):

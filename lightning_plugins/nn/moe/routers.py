@@ -64,10 +64,10 @@ def routing_of(router: nn.Module, output: Any) -> Routing | None:
     if len(experts) == 1 and scores:
         chosen = experts[0].long()
         weights = next((m for m in reversed(scores) if m.shape == chosen.shape), None)
-        logits = next((m for m in scores if m is not weights), None)
-        if weights is None or logits is None:
+        before = next((m for m in scores if m is not weights), None)
+        if weights is None or before is None:
             return None
-        return Routing(logits, chosen, weights)
+        return Routing(before, chosen, weights)
     if not experts and len(scores) == 2 and scores[0].shape == scores[1].shape:
         top_k = getattr(router, "top_k", None)
         if isinstance(top_k, int) and bool(((scores[0] != 0).sum(dim=-1) <= top_k).all()):

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lightning_plugins.inputs import quoted
-
+from .file_limits import quoted
 from .quantities import SECOND_RADIATION_CONSTANT, Array
 from .spectroscopy import Spectroscopy
 

@@ -9,8 +9,6 @@ from typing import Any, TypeVar
 
 import yaml
 
-from lightning_plugins.inputs import check_yaml, quoted
-
 from .chain import (
     BandpassFilter,
     Chain,
@@ -25,6 +23,7 @@ from .fiber import (
     Fiber,
     ytterbium_from_cladding_absorption,
 )
+from .file_limits import check_yaml, quoted
 from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import FrequencyNoise
 from .quantities import parse_quantity, split_unit

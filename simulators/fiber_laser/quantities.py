@@ -15,7 +15,7 @@ from scipy.constants import (  # type: ignore[import-untyped]
     speed_of_light,
 )
 
-from lightning_plugins.inputs import quoted
+from .file_limits import quoted
 
 Array = NDArray[np.float64]
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from lightning_plugins.inputs import check_array_bytes, parse_json, quoted, read_npz
-
 from .amplifier_result import AmplifierResult
 from .chain import ChainResult
+from .file_limits import check_array_bytes, parse_json, quoted, read_npz
 
 FORMAT = "fiber-laser result"
 FORMAT_VERSION = 1

@@ -67,10 +67,12 @@ def test_two_runs_with_late_sam_are_equal_bit_for_bit(tmp_path, accelerator):
 
 @pytest.mark.parametrize("accelerator", DEVICES)
 def test_late_sam_before_its_start_changes_no_bit(tmp_path, accelerator):
+    # With limited batches, a start after the end is a warning, not an error.
+    options = {"deterministic": True, "limit_train_batches": 8}
     idle = [LateSAM(start=10_000, unit="step")]
-    with pytest.warns(UserWarning, match="never became active"):
-        beside = fit(tmp_path, accelerator, idle, deterministic=True)
-    assert torch.equal(beside, fit(tmp_path, accelerator, deterministic=True))
+    with pytest.warns(UserWarning, match="never"):
+        beside = fit(tmp_path, accelerator, idle, **options)
+    assert torch.equal(beside, fit(tmp_path, accelerator, **options))
 
 
 @pytest.mark.scale(plugin="LateSAM", strategy="one device")

@@ -93,7 +93,7 @@ _OF_LIGHTNING = frozenset(
 )
 _SKIPPED = _OF_TORCH | _OF_LIGHTNING
 _REGISTERED = ("_parameters", "_buffers", "_modules")
-# transformers adds hooks in a forward pass, and an attribute that says so.
+# transformers adds hooks in a forward pass, and an attribute that marks them.
 _HOOKS = tuple(
     sorted(name for name, value in vars(nn.Module()).items() if "ward" in name and value == {})
 )

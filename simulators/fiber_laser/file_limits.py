@@ -10,9 +10,9 @@ try:
     )
 except ModuleNotFoundError:  # the distribution fiber-laser, which has no lightning_plugins
     import json
+    import os
     import zipfile
     from collections.abc import Sequence
-    from pathlib import Path
     from typing import Any
 
     import numpy as np
@@ -22,7 +22,7 @@ except ModuleNotFoundError:  # the distribution fiber-laser, which has no lightn
     _MOST_YAML_CHARACTERS = 1_000_000
     _DEEPEST = 64
 
-    def quoted(value: object) -> str:
+    def quoted(value: Any) -> str:
         """Return ``repr(value)`` in at most 80 characters."""
         text = repr(value)
         return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
@@ -50,7 +50,7 @@ except ModuleNotFoundError:  # the distribution fiber-laser, which has no lightn
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{what} is not valid JSON: {error}") from error
 
-    def read_npz(path: str | Path) -> "dict[str, np.ndarray]":
+    def read_npz(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
         """Return the arrays of an ``.npz`` file; objects are refused."""
         try:
             with zipfile.ZipFile(path) as archive:

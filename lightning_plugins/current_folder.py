@@ -85,12 +85,18 @@ def inherit_typed_modules() -> None:
 def remove_current_folder() -> None:
     """Remove the current folder from ``sys.path``, where ``python -m`` puts it first.
 
-    The folder stays if this package itself was found in it.
+    An empty part of ``PYTHONPATH``, such as after a trailing colon, puts it there too. The folder
+    stays if this package itself was found in it, or if ``PYTHONPATH`` names it.
     """
     package_folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    first = os.path.realpath(sys.path[0] or os.getcwd())
-    if first == os.path.realpath(os.getcwd()) != os.path.realpath(package_folder):
+    current = os.path.realpath(os.getcwd())
+    if current == os.path.realpath(package_folder):
+        return
+    if os.path.realpath(sys.path[0] or current) == current:
         del sys.path[0]
+    named = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part]
+    if current not in map(os.path.realpath, named):
+        sys.path[:] = [part for part in sys.path if os.path.realpath(part or current) != current]
 
 
 def strings_in(value: Any) -> Iterator[str]:

@@ -1,4 +1,5 @@
 import importlib
+import os
 import subprocess
 import sys
 
@@ -67,11 +68,13 @@ def test_a_run_imports_no_planted_package(fit, users_folder):
     assert not (users_folder / "owned").exists()
 
 
-def test_python_dash_m_does_not_search_the_current_folder(tmp_path):
+@pytest.mark.parametrize("python_path", ["", os.pathsep])
+def test_python_dash_m_does_not_search_the_current_folder(tmp_path, python_path):
     (tmp_path / "yaml.py").write_text(LEAVES_A_MARKER)
     run = subprocess.run(
         [sys.executable, "-m", "lightning_plugins", "recipes", "show", "image/digits"],
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": python_path},
         capture_output=True,
         text=True,
         check=False,

@@ -33,15 +33,23 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
     ``id``, ``caption`` (the training target), ``references`` (all captions) and, if known,
     ``changed``. Training uses the train part; validation uses the val part, never the test part.
 
+    The images of a batch have one size: the one that the Trainer's module states in its attribute
+    ``image_size``, as ``ChangeCaptioner`` does, or without a Trainer the largest height and width
+    of the batch. Images of another size are resized (bicubic, without keeping the ratio of the
+    sides, as the processor of CCExpert does).
+
     Without ``folder`` the pairs are synthetic 64-pixel tiles, which are generated from ``seed`` at
     the first use and cached as an image folder (5 ms per pair); see
     :func:`~lightning_plugins.datamodules.change_captioning.synthetic_tiles.generated_folder`. With
-    ``folder`` they come from a local copy of LEVIR-CC, Dubai-CC, SECOND-CC or WHU-CDC (a JSON file
-    of their common format next to ``images/<split>/A`` and ``B``) or of CC-Foundation; see
-    :func:`~lightning_plugins.datamodules.change_captioning.caption_files.read_captions`.
+    ``folder`` they come from a local copy of LEVIR-CC, LEVIR-MCI, Dubai-CC, SECOND-CC, WHU-CDC or
+    CC-Foundation; see
+    :func:`~lightning_plugins.datamodules.change_captioning.caption_files.read_captions`. For images
+    with more than 8 bits per value or with other bands see
+    :func:`~lightning_plugins.datamodules.change_captioning.image_pairs.read_pair`.
 
     Args:
-        folder: Folder of the data set; None generates tiles.
+        folder: Folder of the data set, its caption file, or a YAML list of caption files; None
+            generates tiles.
         batch_size: Pairs per batch on each rank.
         caption_mode: Captions of the training part. ``flatten`` makes each caption of a pair a
             sample (the first two stages of CCExpert), ``random`` draws one caption per pair in each
@@ -49,13 +57,13 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
             epochs (:class:`~lightning_plugins.callbacks.StagedTraining`).
         augment: Rotate and mirror both images of a training pair in the same way. Do not use it
             with captions that name directions, such as those of the tiles and of LEVIR-CC.
-        skip_bad: Read every pair once in ``setup`` and drop, with a warning that gives their
-            number, the pairs with missing or broken files or with images of different sizes. With
-            False the first such pair raises an error.
+        skip_bad: Drop empty captions. Read every pair of a part once in ``setup`` and drop the
+            pairs with missing or broken files or with images of different sizes. Warnings give
+            their numbers. With False the first such pair raises an error.
         before: First image of the only pair for ``predict``; requires ``after``.
         after: Second image of that pair.
-        training_folder: Folder of another data set for the training part, as the first two stages
-            of CCExpert use CC-Foundation. It may be changed between epochs.
+        training_folder: Folder, or YAML list, of another data set for the training part, as the
+            first two stages of CCExpert use CC-Foundation. It may be changed between epochs.
         num_train: Number of training tiles to generate.
         num_val: Number of validation tiles to generate.
         num_test: Number of test tiles to generate.
@@ -111,6 +119,7 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         self.num_workers = num_workers
         self.data_dir = Path(data_dir) if data_dir else cache_folder().parent / "change_captions"
         self._read: dict[Path, list[PairRecord]] = {}
+        self._checked: dict[tuple[Path, str], list[PairRecord]] = {}
 
     def prepare_data(self) -> None:
         """Generate the tiles if they are used and do not exist."""
@@ -120,21 +129,25 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
             generated_folder(self.data_dir, self.sizes, self.seed)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the caption file and check that the images exist."""
+        """Read the caption file and check that the images of the stage's part exist."""
         if self.own_pair is None or stage != "predict":
-            self.records("val" if stage == "validate" else "test" if stage == "test" else "train")
+            parts = {"validate": "val", "test": "test", "predict": "test"}
+            self.records(parts.get(stage or "fit", "train"))
 
     def records(self, split: str) -> list[PairRecord]:
-        """Return the pairs of ``train``, ``val`` or ``test``."""
+        """Return the pairs of ``train``, ``val`` or ``test``, whose files exist."""
         folder = self.folder
         if split == "train" and self.training_folder is not None:
             folder = Path(self.training_folder)
         folder = folder or generated_folder(self.data_dir, self.sizes, self.seed)
         if folder not in self._read:
-            self._read[folder] = self._with_files(read_captions(folder))
-        if not (chosen := [record for record in self._read[folder] if record.split == split]):
-            raise ValueError(f"{folder} has no pair with split={split!r}")
-        return chosen
+            self._read[folder] = read_captions(folder, self.skip_bad)
+        if (folder, split) not in self._checked:
+            chosen = [record for record in self._read[folder] if record.split == split]
+            if not chosen:
+                raise ValueError(f"{folder} has no pair with split={split!r}")
+            self._checked[folder, split] = self._with_files(chosen)
+        return self._checked[folder, split]
 
     def training_captions(self) -> list[str]:
         """Return all captions of the training part, from which a tokenizer can learn its words."""
@@ -144,7 +157,7 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         """Return shuffled batches of the training part, in the current ``caption_mode``."""
         return ResumableDataLoader.for_trainer(
             self.trainer,
-            ImagePairs(self.records("train"), self.caption_mode, self.augment),
+            ImagePairs(self.records("train"), self.caption_mode, self.augment, self._side()),
             self.batch_size,
             seed=self.seed,
             num_workers=self.num_workers,
@@ -168,11 +181,16 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
 
     def _in_order(self, records: list[PairRecord]) -> DataLoader:
         return DataLoader(
-            ImagePairs(records),
+            ImagePairs(records, side=self._side()),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
         )
+
+    def _side(self) -> int | None:
+        module = None if self.trainer is None else self.trainer.lightning_module
+        side = getattr(module, "image_size", None)
+        return side if isinstance(side, int) else None
 
     def _with_files(self, records: list[PairRecord]) -> list[PairRecord]:
         if self.skip_bad:
@@ -184,15 +202,16 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
 
 
 def _readable(records: list[PairRecord]) -> list[PairRecord]:
-    kept, reasons = [], []
-    for record in records:
+    errors: dict[tuple[Path, Path], str] = {}
+    for record in {(record.before, record.after): record for record in records}.values():
         try:
             read_pair(record)
-            kept.append(record)
         except ValueError as error:
-            reasons.append(str(error))
-    if reasons:
+            errors[record.before, record.after] = str(error)
+    kept = [record for record in records if (record.before, record.after) not in errors]
+    if reasons := list(errors.values()):
         rank_zero_warn(
-            f"skip_bad=True dropped {len(reasons)} of {len(records)} pairs; the first: {reasons[0]}"
+            f"skip_bad=True dropped {len(records) - len(kept)} of {len(records)} pairs; the first: "
+            f"{reasons[0]}"
         )
     return kept

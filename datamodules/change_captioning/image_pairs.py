@@ -5,13 +5,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
+from lightning_plugins.datamodules.change_captioning.raster_bands import (
+    is_tiff,
+    read_raster,
+    stretched_pair,
+)
+from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.inputs import opened_image
 from lightning_plugins.optional_packages import requires
 
 CaptionMode = Literal["flatten", "random", "first"]
+_BITS_PER_SAMPLE = 258  # tag of TIFF
 
 
 class ImagePairs(Dataset):
@@ -24,6 +32,7 @@ class ImagePairs(Dataset):
             the first caption.
         augment: Rotate and mirror both images of a pair in the same way, one of eight at random
             each time. Only for captions that name no directions.
+        side: Height and width to which images are resized; None leaves them as they are.
     """
 
     def __init__(
@@ -31,7 +40,9 @@ class ImagePairs(Dataset):
         records: Sequence[PairRecord],
         caption_mode: CaptionMode = "first",
         augment: bool = False,
+        side: int | None = None,
     ) -> None:
+        self.side = side
         self.records = records
         self.caption_mode = caption_mode
         self.augment = augment
@@ -50,6 +61,8 @@ class ImagePairs(Dataset):
         if self.caption_mode == "random":
             number = int(torch.randint(len(record.captions), ()))
         images = read_pair(record)
+        if self.side is not None:
+            images = resized(images, (self.side, self.side))
         if self.augment:
             images = _turned(images, int(torch.randint(8, ())))
         sample: dict[str, Any] = {"images": images, "id": record.id}
@@ -63,56 +76,80 @@ class ImagePairs(Dataset):
 def read_pair(record: PairRecord) -> Tensor:
     """Read both images as float32 ``(2, 3, height, width)`` in [0, 1].
 
+    Values of 8 bits are divided by 255. Images of CMYK, of one bit or with a palette are converted
+    to RGB. If one of the images has more bits, or bands that Pillow cannot read, both are read with
+    :func:`~lightning_plugins.datamodules.change_captioning.raster_bands.read_raster` and stretched
+    together.
+
     Raises:
-        ValueError: A file is missing, broken, too large or not an 8-bit image, or the sizes differ.
+        ValueError: A file is missing, broken or too large, or the sizes differ.
+        ImportError: Such images are read, and rasterio is not installed.
     """
-    before, after = _picture(record.before), _picture(record.after)
+    pictures = [_picture(file) for file in (record.before, record.after)]
+    if any(picture is None for picture in pictures):
+        rasters = read_raster(record.before), read_raster(record.after)
+        with file_error_context(record.after):
+            before, after = stretched_pair(*rasters)
+    else:
+        before, after = pictures
     if before.shape != after.shape:
         raise ValueError(
             f"pair {record.id!r}: {record.before} has {before.shape[2]}x{before.shape[1]} pixels, "
-            f"{record.after} has {after.shape[2]}x{after.shape[1]}; expected equal sizes"
+            f"{record.after} has {after.shape[2]}x{after.shape[1]}; expected equal sizes "
+            "(skip_bad=True drops such pairs)"
         )
     return torch.stack([before, after])
 
 
-def _picture(file: Any) -> Tensor:
+def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize images ``(..., 3, height, width)`` in [0, 1], bicubic and with antialiasing."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    flat = interpolate(images.flatten(0, -4), size, mode="bicubic", antialias=True)
+    return flat.clamp(0, 1).unflatten(0, images.shape[:-3])
+
+
+def _picture(file: Any) -> Any:
+    """Return an 8-bit image as a tensor, or None if it is left to rasterio."""
     with requires("Pillow", by="reading images", extra="vision"):
         from PIL import UnidentifiedImageError
     try:
         with opened_image(file) as picture:
-            if picture.mode not in ("RGB", "RGBA", "P", "L"):
-                raise ValueError(
-                    f"{file} has the pixel format {picture.mode!r}, expected 8-bit colour; scale "
-                    "and convert it first"
-                )
+            if _is_deep(picture):
+                return None
             pixels = bytearray(picture.convert("RGB").tobytes())
             width, height = picture.size
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
+        if is_tiff(file):
+            return None
         raise ValueError(f"{file} is not a readable image: {error}") from error
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)
     return values.permute(2, 0, 1).float() / 255
 
 
+def _is_deep(picture: Any) -> bool:
+    """Whether the values have more than 8 bits, of which Pillow would drop some."""
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (8,))
+    of_png = any(";16" in str(tile[3]) for tile in picture.tile)
+    return picture.mode.startswith(("I", "F")) or max(bits) > 8 or of_png
+
+
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a batch: images ``(batch, 2, 3, height, width)``, and lists of all other fields.
 
-    Raises:
-        ValueError: The pairs have different sizes.
+    Pairs of different sizes are resized to the largest height and width.
     """
-    sizes = {tuple(sample["images"].shape[-2:]) for sample in samples}
-    if len(sizes) > 1:
-        raise ValueError(
-            f"pairs of different sizes {sorted(sizes)} in one batch: resize the images, or set "
-            "batch_size=1"
-        )
+    height = max(sample["images"].shape[-2] for sample in samples)
+    width = max(sample["images"].shape[-1] for sample in samples)
+    images = torch.stack([resized(sample["images"], (height, width)) for sample in samples])
     batch: dict[str, Any] = {
         name: [sample[name] for sample in samples]
         for name in samples[0]
         if name != "images" and all(name in sample for sample in samples)
     }
-    return batch | {"images": torch.stack([sample["images"] for sample in samples])}
+    return batch | {"images": images}
 
 
 def _turned(images: Tensor, way: int) -> Tensor:

@@ -9,16 +9,15 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.optim import Optimizer
 
 from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
+from lightning_plugins.datamodules.change_captioning.image_pairs import resized
 from lightning_plugins.litmodels.change_captioning.network import (
     Difference,
     build_network,
     with_lora,
 )
-from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES, Size
 from lightning_plugins.litmodels.change_captioning.prompt import (
     QUESTION,
     Prompt,
@@ -26,6 +25,7 @@ from lightning_plugins.litmodels.change_captioning.prompt import (
     Tokenizer,
 )
 from lightning_plugins.litmodels.change_captioning.released_checkpoints import load_released
+from lightning_plugins.litmodels.change_captioning.sizes import SIZES, Size
 from lightning_plugins.litmodels.change_captioning.tile_pretraining import (
     pretrained_on_tiles,
     words_of,
@@ -141,6 +141,11 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         self._tokenizer: Tokenizer | None = None
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the network's images; others are resized."""
+        return SIZES[self.hparams["size"]].vision["image_size"]
 
     def setup(self, stage: str) -> None:
         """Read the tokenizer of a published checkpoint."""
@@ -321,12 +326,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         return Prompt(self._tokenizer, size.image_token_id, tokens_per_image)
 
     def _pixels(self, batch: PairBatch) -> Tensor:
-        images = batch["images"]
-        side = SIZES[self.hparams["size"]].vision["image_size"]
-        if images.shape[-2:] != (side, side):
-            flat = interpolate(images.flatten(0, 1), (side, side), mode="bicubic", antialias=True)
-            images = flat.clamp(0, 1).unflatten(0, (-1, 2))
-        return images * 2 - 1
+        return resized(batch["images"], (self.image_size, self.image_size)) * 2 - 1
 
     def _evaluate(self, stage: str, scores: ChangeCaptionScores, batch: PairBatch) -> None:
         first = [sentences[0] for sentences in batch["references"]]

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES, Size
+from lightning_plugins.litmodels.change_captioning.sizes import SIZES, Size
 from lightning_plugins.nn.change import DifferenceAwareIntegration
 from lightning_plugins.optional_packages import requires
 

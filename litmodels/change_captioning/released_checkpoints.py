@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from lightning_plugins.nn.change.released_weights import from_released
 
-# Tried in this order; None drops the weight. Three layouts: transformers' in memory, the one on its
-# hub (llava-hf), and LLaVA-NeXT's (lmms-lab and the authors of CCExpert).
+# Tried in this order; None drops the weight. Four layouts: transformers' in memory, the one of its
+# save_pretrained, the one on its hub (llava-hf), and LLaVA-NeXT's (lmms-lab and the authors of
+# CCExpert).
 _RENAMED: tuple[tuple[str, str | None], ...] = (
     (r"^model\.mm_cc_projector\.", None),  # created but never used by the authors' code
     (r"^model\.vision_resampler\.", "model.difference."),
     (r"^model\.vision_tower\.vision_tower\.vision_model\.", "model.vision_tower."),
     (r"^vision_tower\.vision_model\.", "model.vision_tower."),
+    (r"^vision_tower\.", "model.vision_tower."),
+    (r"^difference\.", "model.difference."),
     (r"^model\.vision_tower\.vision_model\.", "model.vision_tower."),
     (r"^model\.mm_projector\.0\.", "model.multi_modal_projector.linear_1."),
     (r"^model\.mm_projector\.2\.", "model.multi_modal_projector.linear_2."),
@@ -35,9 +38,10 @@ _MAY_LACK = (_DIFFERENCE, "lm_head.", "model.image_newline", "model.vision_tower
 def load_released(network: nn.Module, folder: str | Path) -> list[str]:
     """Copy the weights of a published checkpoint into ``network``, shard by shard.
 
-    Reads all ``*.safetensors`` of ``folder`` in the layout of ``llava-hf``, of ``lmms-lab``, or of
-    the CCExpert checkpoints. Vision layers that the network does not have, the tower's pooling head
-    and CCExpert's unused parameters are dropped. Embeddings with fewer rows fill the first rows.
+    Reads all ``*.safetensors`` of ``folder`` in the layout of ``llava-hf``, of ``lmms-lab``, of
+    transformers' ``save_pretrained``, or of CCExpert's checkpoints. Vision layers that the network
+    does not have, the tower's pooling head and CCExpert's unused parameters are dropped. Embeddings
+    with fewer rows fill the first rows.
 
     Args:
         network: A network of

@@ -23,8 +23,8 @@ from lightning_plugins.datamodules.change_captioning.synthetic_tiles import (
 )
 from lightning_plugins.datamodules.change_captioning.tile_scene import QUADRANTS, Scene
 from lightning_plugins.litmodels.change_captioning.network import build_network
-from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES
 from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
+from lightning_plugins.litmodels.change_captioning.sizes import SIZES
 from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.optimizers import WarmupCosine

@@ -11,7 +11,11 @@ from PIL import Image
 
 from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord, read_captions
-from lightning_plugins.datamodules.change_captioning.image_pairs import ImagePairs, read_pair
+from lightning_plugins.datamodules.change_captioning.image_pairs import (
+    ImagePairs,
+    collate,
+    read_pair,
+)
 
 
 def save(path, colour, size=(8, 8), mode="RGB"):
@@ -155,12 +159,19 @@ def alter(levir, part, **fields):
         (lambda f: alter(f, 1, sentences=[{"raw": " "}]), "'train_000001' has no caption, or an"),
         (lambda f: alter(f, 1, filename="train_000000.png"), "two pairs have the id"),
         (lambda f: (f / "images/train/B/train_000001.png").unlink(), "B/train_000001.png is miss"),
-        (lambda f: (f / "other.json").write_text("{}"), "found: LevirCCcaptions.json, other.json"),
+        (
+            lambda f: (f / "v1.json").write_text((f / "LevirCCcaptions.json").read_text()),
+            "v1.json and LevirCCcaptions.json both have the pair 'train_000000': give the path",
+        ),
+        (lambda f: alter(f, 0, changeflag=2), "'train_000000' has the change flag 2; expected 0"),
         (
             lambda f: (f / "LevirCCcaptions.json").write_text("{"),
             "LevirCCcaptions.json is not valid",
         ),
-        (lambda f: (f / "LevirCCcaptions.json").write_text('{"a": 1}'), "has an unknown format"),
+        (
+            lambda f: (f / "LevirCCcaptions.json").write_text('{"a": 1}'),
+            "expected a caption file.*found: LevirCCcaptions.json",
+        ),
     ],
 )
 def test_the_error_names_the_problem_of_a_folder(levir, damage, message):
@@ -173,8 +184,59 @@ BAD_PICTURES = [
     (lambda f: save(f, 0, size=(4, 8)), "has 8x8 pixels, .*train_000001.png has 4x8"),
     (lambda f: f.write_bytes(f.read_bytes()[:40]), "train_000001.png is not a readable image"),
     (lambda f: f.write_text("no picture"), "train_000001.png is not a readable image"),
-    (lambda f: save(f, 0, mode="I;16"), "has the pixel format 'I;16', expected 8-bit"),
+    (lambda f: save(f, 0, mode="I;16"), "have values of the types uint16 and uint8"),
 ]
+
+
+def test_a_json_file_without_captions_is_left_out_with_a_warning(levir):
+    (levir / "vocab.json").write_text('{"a": 1}')
+    (levir / "statistics.json").write_text("[1, 2]")
+    with pytest.warns(UserWarning, match=r"statistics\.json, vocab\.json contains no captions"):
+        assert len(ready(levir).records("train")) == 3
+
+
+def test_a_caption_file_may_start_with_a_byte_order_mark(levir):
+    file = levir / "LevirCCcaptions.json"
+    file.write_text(file.read_text(), encoding="utf-8-sig")
+    assert len(ready(file).records("train")) == 3
+
+
+def test_empty_captions_are_left_out_with_skip_bad_and_counted(levir):
+    alter(levir, 0, sentences=[{"raw": " "}, {"raw": "a house ."}])
+    alter(levir, 1, sentences=[])
+    with pytest.warns(UserWarning, match="empty captions of 2 pairs, and 1 pairs without any"):
+        records = ready(levir, skip_bad=True).records("train")
+    assert records[0].captions == ("a house .",)
+    assert [record.id for record in records] == ["train_000000", "train_000002"]
+
+
+@pytest.mark.parametrize("flag", [-1, "-1", None])
+def test_an_unknown_change_flag_is_none(levir, flag):
+    alter(levir, 4, changeflag=flag)
+    (batch,) = ready(levir).test_dataloader()
+    assert "changed" not in batch
+
+
+def test_pairs_of_several_sizes_become_one_batch_of_the_size_of_the_module(levir):
+    for part, size in (("A", (12, 20)), ("B", (12, 20))):
+        save(levir / f"images/train/{part}/train_000001.png", (50, 0, 0), size)
+    data = ready(levir, caption_mode="first")
+    samples = [data.train_dataloader().indexed_dataset[i] for i in range(3)]
+    assert collate(samples)["images"].shape == (3, 2, 3, 20, 12)
+    loader = [ImagePairs(data.records("train"), side=16)[i]["images"] for i in range(3)]
+    assert {tuple(images.shape) for images in loader} == {(2, 3, 16, 16)}
+    assert torch.allclose(loader[1][:, 0], torch.tensor(50 / 255), atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "1", "L", "RGBA", "P"])
+def test_other_8_bit_formats_are_converted_to_rgb(tmp_path, mode):
+    pixels = torch.zeros(8, 8, 3, dtype=torch.uint8)
+    pixels[:4] = 255
+    suffix = "tif" if mode == "CMYK" else "png"
+    for name in ("a", "b"):
+        Image.fromarray(pixels.numpy()).convert(mode).save(tmp_path / f"{name}.{suffix}")
+    pair = read_pair(PairRecord("p", tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"))
+    assert torch.equal(pair[0], pixels.permute(2, 0, 1) / 255)
 
 
 @pytest.mark.parametrize(("damage", "message"), BAD_PICTURES)
@@ -182,7 +244,7 @@ def test_an_invalid_image_raises_an_error_or_is_dropped_with_a_warning(levir, da
     damage(levir / "images/train/B/train_000001.png")
     with pytest.raises(ValueError, match=message):
         list(ready(levir).train_dataloader())
-    with pytest.warns(UserWarning, match=f"dropped 1 of 5 pairs; the first: .*{message}"):
+    with pytest.warns(UserWarning, match=f"dropped 1 of 3 pairs; the first: .*{message}"):
         data = ready(levir, skip_bad=True)
     assert [record.id for record in data.records("train")] == ["train_000000", "train_000002"]
 

@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from transformers import LlavaOnevisionForConditionalGeneration
 
 from lightning_plugins.litmodels.change_captioning.network import build_network
-from lightning_plugins.litmodels.change_captioning.network_sizes import SIZES
 from lightning_plugins.litmodels.change_captioning.released_checkpoints import load_released
+from lightning_plugins.litmodels.change_captioning.sizes import SIZES
 
 IMAGE = SIZES["tiny"].image_token_id
 

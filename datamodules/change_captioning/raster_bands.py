@@ -1,0 +1,155 @@
+"""Bands of raster files as RGB in [0, 1]: choice of bands, missing values and stretch."""
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_plugins.inputs.limits import require
+from lightning_plugins.optional_packages import requires
+
+PERCENTILES = (2.0, 98.0)
+"""Percentiles of a band that become 0 and 1 by default."""
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+@dataclass(frozen=True)
+class Raster:
+    """Three bands of a raster file.
+
+    Args:
+        values: Float32 ``(3, height, width)`` in the units of the file.
+        valid: Boolean ``(height, width)``; False where a value is missing.
+        dtype: Type of the file's values, such as ``uint16``.
+    """
+
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    dtype: str
+
+
+def is_tiff(file: Path) -> bool:
+    """Whether a file starts as a TIFF or BigTIFF."""
+    with file.open("rb") as stream:
+        return stream.read(4) in _TIFF
+
+
+@contextmanager
+def opened_raster(file: Path) -> Iterator[Any]:
+    """Open a local raster file for reading.
+
+    Raises:
+        ValueError: The file is missing, or is not a raster file.
+        ImportError: rasterio is not installed.
+    """
+    with requires("rasterio", by=f"reading {file.name} (more than 8 bits, or bands)", extra="geo"):
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+    if not file.is_file():  # also keeps GDAL from opening addresses and archives
+        raise ValueError(f"{file} is missing")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        try:
+            dataset = rasterio.open(file.absolute())
+        except RasterioIOError as error:
+            raise ValueError(f"{file} is not a readable image: {error}") from error
+        with dataset:
+            try:
+                yield dataset
+            except RasterioIOError as error:
+                raise ValueError(f"{file} cannot be read: {error}") from error
+
+
+def read_raster(file: Path, bands: Sequence[int] | None = None) -> Raster:
+    """Read three bands of a file.
+
+    Args:
+        file: The file, for example a GeoTIFF.
+        bands: See :func:`rgb_bands`.
+
+    Raises:
+        LimitError: The file has too many pixels.
+        ValueError: The file is missing or broken, or a band does not exist.
+        ImportError: rasterio is not installed.
+    """
+    with opened_raster(file) as dataset:
+        require("image_pixels", dataset.width * dataset.height, str(file))
+        return read_bands(dataset, rgb_bands(dataset, bands))
+
+
+def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, int, int]:
+    """Return the numbers, from 1, of the bands that become red, green and blue.
+
+    Args:
+        dataset: An open file.
+        bands: Three numbers, or one for grey. None for the bands that the file marks as red, green
+            and blue; for a file without such marks the first three; for one or two bands the first.
+
+    Raises:
+        ValueError: There is no such band, or not one or three numbers.
+    """
+    if bands is None:
+        marks = [mark.name for mark in dataset.colorinterp]
+        if all(name in marks for name in ("red", "green", "blue")):
+            bands = [marks.index(name) + 1 for name in ("red", "green", "blue")]
+        else:
+            bands = (1, 2, 3) if dataset.count >= 3 else (1,)
+    if len(bands) not in (1, 3) or not all(1 <= band <= dataset.count for band in bands):
+        raise ValueError(
+            f"bands={list(bands)}: expected one or three numbers from 1 to {dataset.count}, the "
+            f"bands of {dataset.name}"
+        )
+    red, green, blue = tuple(bands) * (3 // len(bands))
+    return red, green, blue
+
+
+def read_bands(dataset: Any, bands: Sequence[int], **options: Any) -> Raster:
+    """Read bands of an open file; ``options`` are those of rasterio's ``read``."""
+    found = dataset.read(list(bands), masked=True, **options)
+    values = found.filled(0).astype(np.float32)
+    valid = ~np.ma.getmaskarray(found).any(0) & np.isfinite(values).all(0)
+    return Raster(np.nan_to_num(values, posinf=0, neginf=0), valid, dataset.dtypes[bands[0] - 1])
+
+
+def stretch_limits(
+    rasters: Sequence[Raster], percentiles: tuple[float, float] = PERCENTILES
+) -> NDArray[np.float32]:
+    """Return the values of each band that become 0 and 1, ``(2, 3)``, the same for all rasters.
+
+    They are percentiles over the valid pixels of all rasters; of 8 bits they are 0 and 255.
+
+    Raises:
+        ValueError: The rasters have values of different types, such as uint8 and uint16.
+    """
+    dtypes = {raster.dtype for raster in rasters}
+    if len(dtypes) > 1:
+        raise ValueError(
+            f"the images have values of the types {' and '.join(sorted(dtypes))}: expected the "
+            "same type and units in both; convert one of them"
+        )
+    if dtypes == {"uint8"}:
+        return np.array([[0.0] * 3, [255.0] * 3], np.float32)
+    pixels = np.concatenate([raster.values[:, raster.valid] for raster in rasters], axis=1)
+    if not pixels.shape[1]:
+        return np.array([[0.0] * 3, [1.0] * 3], np.float32)
+    return np.percentile(pixels, percentiles, axis=1).astype(np.float32)
+
+
+def stretched(raster: Raster, limits: NDArray[np.float32]) -> Tensor:
+    """Return float32 ``(3, height, width)`` in [0, 1]; missing values become 0."""
+    low, high = limits[:, :, None, None]
+    scaled = np.clip((raster.values - low) / np.maximum(high - low, 1e-12), 0, 1)
+    return torch.from_numpy(np.where(raster.valid, scaled, 0).astype(np.float32))
+
+
+def stretched_pair(before: Raster, after: Raster) -> tuple[Tensor, Tensor]:
+    """Stretch two images with the limits of both, so that their brightness stays comparable."""
+    limits = stretch_limits([before, after])
+    return stretched(before, limits), stretched(after, limits)

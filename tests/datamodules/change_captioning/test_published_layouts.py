@@ -1,0 +1,162 @@
+"""The layouts of published data sets, built from their public descriptions."""
+
+import json
+
+import pytest
+
+pytest.importorskip("PIL")
+
+from PIL import Image
+
+from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataModule
+from lightning_plugins.datamodules.change_captioning.caption_files import read_captions
+
+PARTS = ("train", "val", "test")
+
+
+def save(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8)).save(path)
+
+
+def image(split, number, **fields):
+    sentences = [{"raw": f" {split} {number} ."}]
+    return {"filename": f"{number}.png", "split": split, "sentences": sentences} | fields
+
+
+def write(file, images):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps({"images": images}))
+
+
+def parts_of(records):
+    return sorted({(r.split, r.before.parent.name, r.after.parent.name) for r in records})
+
+
+LAYOUTS = {
+    "LEVIR-CC": ("images/{split}/A", "images/{split}/B"),
+    "WHU-CDC": ("{split}/A", "{split}/B"),
+    "SECOND-CC": ("{split}/rgb/A", "{split}/rgb/B"),
+    "without parts": ("A", "B"),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_images_of_a_layout_are_found(tmp_path, layout):
+    images = []
+    for place, split in enumerate(PARTS):
+        images.append(image(split, place, filepath=split))
+        for folder in LAYOUTS[layout]:
+            save(tmp_path / folder.format(split=split) / f"{place}.png")
+    write(tmp_path / "captions.json", images)
+    if layout == "SECOND-CC":  # classes of both images, in folders of the same names
+        for split in PARTS:
+            (tmp_path / split / "sem" / "A").mkdir(parents=True)
+            (tmp_path / split / "sem" / "B").mkdir()
+    data = ChangeCaptionDataModule(str(tmp_path))
+    for place, split in enumerate(PARTS):
+        (record,) = data.records(split)
+        assert record.before == tmp_path / LAYOUTS[layout][0].format(split=split) / f"{place}.png"
+        assert record.after == tmp_path / LAYOUTS[layout][1].format(split=split) / f"{place}.png"
+
+
+@pytest.mark.parametrize("names", [("Train", "Validation", "Test"), ("tr", "val", "te")])
+def test_dubai_cc_has_a_folder_per_year_and_a_file_per_part(tmp_path, names):
+    for split, name in zip(PARTS, names, strict=True):
+        images = [image(split, 1)]  # numbered anew in each part
+        if name != "Train":
+            del images[0]["split"]
+        write(tmp_path / "description_jsontr_te_val" / f"Dubai_{name}.json", images)
+    for year in ("500_2010", "500_2000"):
+        save(tmp_path / "RGB" / year / "1.png")
+    data = ChangeCaptionDataModule(str(tmp_path))
+    found = [record for split in PARTS for record in data.records(split)]
+    assert [record.captions for record in found] == [(f"{split} 1 .",) for split in PARTS]
+    assert {(r.before.parent.name, r.after.parent.name) for r in found} == {
+        ("500_2000", "500_2010")
+    }
+
+
+def test_levir_mci_has_masks_beside_its_images(tmp_path):
+    for folder in ("A", "B", "label"):
+        save(tmp_path / "images/train" / folder / "0.png")
+        if folder != "label":
+            save(tmp_path / "images/train" / folder / "1.png")
+    write(tmp_path / "captions.json", [image("train", n, filepath="train") for n in range(2)])
+    masks = [record.mask for record in read_captions(tmp_path)]
+    assert masks == [tmp_path / "images/train/label/0.png", None]
+
+
+@pytest.fixture
+def foundation(tmp_path):
+    """Write three files of CC-Foundation, whose ids each begin with 0."""
+    save(tmp_path / "a.png")
+    for name, count in (("sysu", 3), ("LevirCC_train", 2), ("LevirCC_test", 1)):
+        records = [
+            {"uid": uid, "img1_path": "a.png", "img2_path": str(tmp_path / "a.png"),
+             "change_flag": [1, 0, -1][uid], "change_caption": [name]}
+            for uid in range(count)
+        ]  # fmt: skip
+        (tmp_path / f"{name}_universal.json").write_text(json.dumps(records))
+    return tmp_path
+
+
+def test_all_files_of_cc_foundation_are_read_and_a_test_file_is_not_trained_on(foundation):
+    data = ChangeCaptionDataModule(str(foundation))
+    records = data.records("train")
+    assert len({record.id for record in records}) == len(records) == 5
+    assert [record.captions for record in data.records("test")] == [("LevirCC_test",)]
+    assert [r.changed for r in records if r.captions == ("sysu",)] == [True, False, None]
+
+
+def listed(folder, *entries):
+    lines = [
+        f"- {{json_path: {name}_universal.json, sampling_strategy: {s}}}" for name, s in entries
+    ]
+    (folder / "mixture.yaml").write_text("datasets:\n" + "\n".join(lines))
+    return folder / "mixture.yaml"
+
+
+def test_a_file_that_is_listed_twice_is_drawn_twice_as_often(foundation):
+    entries = ("sysu", "all"), ("LevirCC_train", "all"), ("LevirCC_train", "all")
+    records = read_captions(listed(foundation, *entries))
+    assert [record.captions[0] for record in records] == ["sysu"] * 3 + ["LevirCC_train"] * 4
+    assert len({record.id for record in records}) == 5
+
+
+@pytest.mark.parametrize(
+    ("strategy", "uids"),
+    [("first:2", "01"), ("end:1", "2"), ("first:50%", "01"), ("random:200%", "012")],
+)
+def test_a_strategy_takes_a_part_of_a_file(foundation, strategy, uids):
+    records = read_captions(listed(foundation, ("sysu", strategy)))
+    assert sorted(record.id[-1] for record in records) == list(uids)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("datasets: []", "a list named datasets"),
+        ("datasets: [{json_path: sysu_universal.json, sampling_strategy: best}]", "'best'"),
+        ("datasets: [{path: a}]", "has no json_path"),
+        ("datasets: [{json_path: /etc/passwd}]", "leads out of its folder"),
+        ("datasets: [{json_path: ../x.json}]", "leads out of its folder"),
+    ],
+)
+def test_the_error_names_the_problem_of_a_list(foundation, text, message):
+    (foundation / "mixture.yaml").write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_captions(foundation / "mixture.yaml")
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../a.png", "~/a.png", "C:\\a.png"])
+def test_a_caption_file_cannot_name_a_file_outside_of_its_folder(foundation, path):
+    file = foundation / "sysu_universal.json"
+    records = json.loads(file.read_text())
+    records[0]["img2_path"] = path
+    file.write_text(json.dumps(records))
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        read_captions(foundation)
+    write(foundation / "captions.json", [image("train", 0, filepath=path)])
+    with pytest.raises(ValueError, match="leads out of its folder"):
+        read_captions(foundation / "captions.json")

@@ -1,0 +1,90 @@
+"""Images with more than 8 bits or with several bands: choice of bands, missing values, stretch."""
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("rasterio")
+
+import rasterio
+from rasterio.enums import ColorInterp
+
+from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
+from lightning_plugins.datamodules.change_captioning.image_pairs import read_pair
+from lightning_plugins.datamodules.change_captioning.raster_bands import read_raster
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::rasterio.errors.NotGeoreferencedWarning"  # when the test files are written
+)
+
+
+def save(path, bands, colours=None, driver="GTiff", **options):
+    count, height, width = bands.shape
+    options |= {"count": count, "height": height, "width": width, "dtype": bands.dtype}
+    with rasterio.open(path, "w", driver=driver, **options) as file:
+        file.write(bands)
+        if colours:
+            file.colorinterp = colours
+    return path
+
+
+def ramp(bands, dtype=np.uint16, scale=1):
+    values = np.arange(bands * 100).reshape(bands, 10, 10) * scale
+    return values.astype(dtype)
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("GTiff", "tif"), ("PNG", "png")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_16_bits_fill_the_whole_range_with_one_scale_for_both_images(
+    tmp_path, driver, suffix, count
+):
+    before = save(tmp_path / f"a.{suffix}", ramp(count), driver=driver)
+    after = save(tmp_path / f"b.{suffix}", ramp(count, scale=2), driver=driver)
+    pair = read_pair(PairRecord("p", before, after))
+    assert pair.shape == (2, 3, 10, 10)
+    assert pair.min() == 0
+    assert pair.max() == 1
+    both = np.concatenate([ramp(count)[0].ravel(), ramp(count, scale=2)[0].ravel()])
+    low, high = np.percentile(both, (2, 98))
+    expected = (ramp(count, scale=2)[0] - low) / (high - low)
+    assert torch.allclose(pair[1, 0], torch.tensor(expected).clamp(0, 1).float(), atol=1e-6)
+
+
+def test_bands_are_those_marked_as_red_green_and_blue_or_the_first_three(tmp_path):
+    marks = [ColorInterp.blue, ColorInterp.green, ColorInterp.red, ColorInterp.undefined]
+    marked = save(tmp_path / "a.tif", ramp(4), marks)
+    assert np.array_equal(read_raster(marked).values, ramp(4)[[2, 1, 0]])
+    plain = save(tmp_path / "b.tif", ramp(5), photometric="MINISBLACK")
+    assert np.array_equal(read_raster(plain).values, ramp(5)[:3])
+    assert np.array_equal(read_raster(plain, bands=(5, 1, 2)).values, ramp(5)[[4, 0, 1]])
+    assert np.array_equal(read_raster(plain, bands=(4,)).values, ramp(5)[[3, 3, 3]])
+    for wrong in ((6, 1, 2), (0, 1, 2), (1, 2)):
+        with pytest.raises(ValueError, match=r"one or three numbers from 1 to 5"):
+            read_raster(plain, bands=wrong)
+
+
+def test_missing_values_are_black_and_do_not_change_the_stretch(tmp_path):
+    values = ramp(3, np.float32)
+    whole = save(tmp_path / "a.tif", values)
+    holed = values.copy()
+    holed[:, 0, 0], holed[0, 9, 9] = -9999, np.nan
+    file = save(tmp_path / "b.tif", holed, nodata=-9999)
+    pair = read_pair(PairRecord("p", whole, file))
+    assert pair[1, :, 0, 0].tolist() == pair[1, :, 9, 9].tolist() == [0, 0, 0]
+    assert torch.allclose(pair[0, :, 1:9], pair[1, :, 1:9])
+
+
+def test_four_bands_of_8_bits_are_not_stretched(tmp_path):
+    file = save(tmp_path / "a.tif", ramp(5, np.uint8) % 100, photometric="MINISBLACK")
+    pair = read_pair(PairRecord("p", file, file))
+    assert torch.equal(pair[0], torch.from_numpy(ramp(5, np.uint8)[:3] % 100) / 255)
+
+
+def test_a_broken_tiff_and_values_of_two_types_raise_errors(tmp_path):
+    first = save(tmp_path / "a.tif", ramp(3))
+    second = save(tmp_path / "b.tif", ramp(3, np.float32))
+    with pytest.raises(ValueError, match=r"b\.tif.*types float32 and uint16"):
+        read_pair(PairRecord("p", first, second))
+    second.write_bytes(first.read_bytes()[:120])
+    with pytest.raises(ValueError, match=r"b\.tif (is not a readable image|cannot be read)"):
+        read_pair(PairRecord("p", first, second))

@@ -2,16 +2,18 @@
 
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.datamodules.tokens.corpus import Corpus, HubCorpus, shakespeare, text_files
 from lightning_plugins.datamodules.tokens.preparation import PreparedTokens, prepare
+from lightning_plugins.datamodules.tokens.prompts import read_prompts
 from lightning_plugins.datamodules.tokens.token_file import DocumentWindows, TokenWindows
 from lightning_plugins.datamodules.tokens.tokenizers import (
     BytePairTokenizer,
@@ -63,6 +65,8 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
             first token of each document.
         seed: Seed of the training order.
         num_workers: Processes that prefetch batches.
+        prompts: What ``predict`` continues: a text, a list of texts, or a file with one prompt per
+            line (``.txt``) or per JSON object with ``prompt`` (``.jsonl``).
         data_dir: Folder of the prepared tokens; None means the user's cache.
 
     Attributes:
@@ -92,6 +96,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         seed: int = 0,
         num_workers: int = 0,
         data_dir: str | None = None,
+        prompts: str | list[str] | None = None,
     ) -> None:
         super().__init__()
         if not tokenizer:
@@ -114,6 +119,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         self.mask_documents = mask_documents
         self.seed = seed
         self.num_workers = num_workers
+        self.prompts = prompts
         self.data_dir = Path(data_dir) if data_dir else cache_folder().parent / "tokens"
         self.end_of_document: int | None = None
         self.bytes_per_token: dict[str, float] = {}
@@ -121,7 +127,9 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         self.unigram_bits_per_token: dict[str, float] = {}
 
     def prepare_data(self) -> None:
-        """Write the token files unless they exist."""
+        """Write the token files unless they exist; ``predict`` requires at most the tokenizer."""
+        if self._only_predicts:
+            return
         corpus = self._corpus()
         folder = self._folder(corpus)
         if not folder.exists():
@@ -135,7 +143,14 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
             )
 
     def setup(self, stage: str | None = None) -> None:
-        """Map the token files."""
+        """Map the token files, or read the prompts for ``predict``."""
+        if stage == "predict":
+            self.predict_dataset = read_prompts(self.prompts)
+        if self._only_predicts:
+            tokenizer = self._given_tokenizer
+            assert tokenizer is not None
+            self.vocab_size, self.end_of_document = tokenizer.vocab_size, tokenizer.end_of_document
+            return
         corpus = self._corpus()
         prepared = PreparedTokens.load(self._folder(corpus), corpus, self._given_tokenizer)
         parts = prepared.parts.items()
@@ -157,11 +172,25 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         Its end-of-sequence token is the end of a document. Call ``setup`` first if the tokenizer
         was learned from the corpus.
         """
+        self.transformers_tokenizer.save_pretrained(folder)
+
+    @cached_property
+    def transformers_tokenizer(self) -> Any:
+        """The tokenizer as one of transformers, whose end-of-sequence token ends a document.
+
+        Call ``prepare_data`` first if the tokenizer was learned from the corpus.
+        """
         tokenizer = self._given_tokenizer
         if tokenizer is None:
             stored = self._folder(self._corpus()) / "tokenizer.json"
             tokenizer = BytePairTokenizer(stored.read_text("utf-8"))
-        to_transformers(tokenizer).save_pretrained(folder)
+        return to_transformers(tokenizer)
+
+    @property
+    def _only_predicts(self) -> bool:
+        """Whether no text is required: ``predict`` with a tokenizer that was not learned."""
+        predicts = self.trainer is not None and self.trainer.state.fn == "predict"
+        return predicts and self.tokenizer != "bpe"
 
     def train_dataloader(self) -> ResumableDataLoader:
         """Return a loader of the training windows, shuffled in each epoch."""
@@ -180,6 +209,10 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         if not hasattr(self, "test_dataset"):
             raise ValueError(f"corpus={self.corpus!r} has no test part: add test.txt to it")
         return self._loader(self.test_dataset, shuffle=False)
+
+    def predict_dataloader(self) -> DataLoader:
+        """Return a loader of batches of one prompt, in order."""
+        return DataLoader(self.predict_dataset, batch_size=1, collate_fn=list)
 
     def _corpus(self) -> Corpus:
         if isinstance(self.corpus, HubCorpus):

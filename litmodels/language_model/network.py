@@ -1,6 +1,8 @@
 """Builds networks of the transformers library for CausalLM and checks what they support."""
 
+import difflib
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -27,10 +29,12 @@ def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
 
     Raises:
         ImportError: transformers is missing.
+        ValueError: The architecture has no argument of some name, which transformers would ignore.
     """
     with requires("transformers", by="CausalLM", extra="text"):
         from transformers import AutoConfig
     defaults = AutoConfig.for_model(architecture)
+    _refuse_unknown(arguments, defaults)
     config = AutoConfig.for_model(
         architecture, **{**_sizes_in_proportion(defaults, arguments), **arguments}
     )
@@ -38,6 +42,35 @@ def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
     if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
         config.output_router_logits = True
     return config
+
+
+# Accepted for every architecture, although some configurations have no attribute of this name.
+_ALWAYS_KNOWN = (
+    "attn_implementation",
+    "experts_implementation",
+    "initializer_range",
+    "max_position_embeddings",
+    "pad_token_id",
+    "rope_scaling",
+    "rope_theta",
+    "use_cache",
+)
+
+
+def known_arguments(defaults: Any) -> set[str]:
+    """Return the names of the arguments of a configuration."""
+    return {*vars(defaults), *getattr(defaults, "attribute_map", {}), *_ALWAYS_KNOWN}
+
+
+def _refuse_unknown(arguments: dict[str, Any], defaults: Any) -> None:
+    known = known_arguments(defaults)
+    for name in arguments:
+        if name not in known and not hasattr(defaults, name):
+            near = difflib.get_close_matches(name, known, 1)
+            raise ValueError(
+                f"config.{name}: the configuration of {defaults.model_type} has no argument of "
+                "this name" + (f"; did you mean {near[0]}?" if near else "")
+            )
 
 
 _FEED_FORWARD_SIZES = (
@@ -85,17 +118,32 @@ def _divisor(number: int, limit: float) -> int:
     return max(d for d in range(1, number + 1) if number % d == 0 and d <= max(limit, 1))
 
 
-def mark_end_of_document(network: nn.Module | None, config: Any, token: int) -> None:
+def mark_end_of_document(
+    network: nn.Module | None, config: Any, token: int, given: Collection[str] = ()
+) -> None:
     """Make ``token`` the start and end of a text in the configurations that are exported.
 
     Architectures have the numbers of their published tokenizer as defaults. With other tokens,
     generation would stop at an ordinary one and continue after a document ends.
+
+    Args:
+        network: The network, if it exists.
+        config: Its configuration.
+        token: The token that ends a document.
+        given: Names that were set explicitly and remain.
     """
     found = [config]
     if network is not None:
         found += [c for name in ("config", "generation_config") if (c := getattr(network, name, 0))]
     for one in found:
-        one.bos_token_id = one.eos_token_id = token
+        for name in {"bos_token_id", "eos_token_id"}.difference(given):
+            setattr(one, name, token)
+
+
+def ends_of_text(config: Any) -> tuple[int, ...]:
+    """Return the tokens at which generation stops."""
+    ends = getattr(config, "eos_token_id", None)
+    return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
 
 
 def inputs_and_targets(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

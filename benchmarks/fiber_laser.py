@@ -1,4 +1,4 @@
-"""CPU time of a converged fiber amplifier, compared with PyFiberAmp and scipy's solve_bvp.
+"""CPU time of converged fiber amplifiers and oscillators, against PyFiberAmp and scipy's solve_bvp.
 
 usage: python benchmarks/fiber_laser.py [--pyfiberamp FOLDER] [--repeats 7] [--bins 20 50 100]
 
@@ -45,6 +45,20 @@ CASES = {
     "core": (0.6, 6.0, 0.12, 5e25, None, 0.010, 0.5),
     "clad": (2.0, 25.0, 0.065, 1.2e26, 250.0, 5.0, 155.0),
 }
+# length_m, core µm, NA, ions per m³, cladding µm, pump W, output reflectivity; 99 % at the start.
+OSCILLATORS = {
+    f"{length:g} m, {pump:g} W, {reflectivity:g}": (
+        length,
+        10.0,
+        0.08,
+        5e25,
+        125.0,
+        pump,
+        reflectivity,
+    )
+    for length, pump, reflectivity in ((2, 5, 0.1), (2, 20, 0.04), (5, 5, 0.1), (5, 20, 0.3))
+}
+LASER_NM, LASER_WIDTH_NM = 1064.0, 1.2
 
 
 class Powers(types.SimpleNamespace):
@@ -149,11 +163,16 @@ class PyFiberAmp:
 
         np.loadtxt = loadtxt
         try:
+            from pyfiberamp.channels import Channels
             from pyfiberamp.fibers import YbDopedDoubleCladFiber, YbDopedFiber
             from pyfiberamp.steady_state import SteadyStateSimulation
             from pyfiberamp.steady_state.models.giles_model import GilesModel
         finally:
             np.loadtxt = original
+        # Its own conversion of an array of one index fails with numpy 2.4.
+        Channels.get_channel_id_index = lambda self, channel_id: next(
+            place for place, one in enumerate(self.as_iterator()) if one.channel_id == channel_id
+        )
         self.fibers = YbDopedFiber, YbDopedDoubleCladFiber
         self.simulation, self.model = SteadyStateSimulation, GilesModel
 
@@ -185,6 +204,58 @@ class PyFiberAmp:
             backward=watts[2 + bins :, 0].sum(),
         )
 
+    def set_up_oscillator(self, case: str):
+        length, core, na, density, cladding, pump, reflectivity = OSCILLATORS[case]
+        fiber = self.fibers[1](
+            length=length,
+            core_radius=core / 2 * 1e-6,
+            ion_number_density=density,
+            background_loss=0.005,
+            core_na=na,
+            ratio_of_core_and_cladding_diameters=core / cladding,
+        )
+        simulation = self.simulation(fiber)
+        common = {"wl": LASER_NM * 1e-9, "input_power": 0.0, "wl_bandwidth": LASER_WIDTH_NM * 1e-9}
+        simulation.add_forward_signal(
+            channel_id="out", reflection_target_id="back", reflectance=reflectivity, **common
+        )
+        simulation.add_backward_signal(
+            channel_id="back", reflection_target_id="out", reflectance=0.99, **common
+        )
+        simulation.add_forward_pump(976e-9, pump)
+        simulation.solver_verbosity = 0
+        return simulation
+
+    def run_oscillator(self, case: str) -> float:
+        """Return the output in W.
+
+        Raises:
+            AssertionError: solve_bvp does not converge.
+        """
+        watts = self.set_up_oscillator(case).run(tol=1e-5).powers
+        return float(watts[0, -1] * (1 - OSCILLATORS[case][6]))
+
+    def oscillator_lines(self, case: str) -> tuple[Lines, np.ndarray]:
+        """Return the channels of its oscillator as spectral lines of our solver."""
+        simulation = self.set_up_oscillator(case)
+        model = self.model(simulation.channels, simulation.fiber)
+        frequency, absorption, emission, loss, modes, width = (
+            getattr(model, name).ravel()[:2] for name in ("v", "a", "g", "loss", "m", "dv")
+        )
+        photon_j, pump, reflectivity = PLANCK * frequency, *OSCILLATORS[case][5:]
+        lines = Lines(
+            absorption,
+            emission,
+            loss,
+            emission * modes * width,
+            np.array([0.0, pump / photon_j[1]]),
+            np.zeros(2),
+            np.array([0.99, 0.0]),
+            np.array([reflectivity, 0.0]),
+            simulation.fiber.saturation_parameter(),
+        )
+        return lines, photon_j
+
     def lines(self, case: str, bins: int) -> tuple[Lines, np.ndarray]:
         """Return its channels as spectral lines of our solver."""
         simulation = self.set_up(case, bins)
@@ -211,7 +282,8 @@ class PyFiberAmp:
         return lines, photon_j
 
 
-def compare(case: str, bins: int, peer: PyFiberAmp | None, repeats: int) -> None:
+def compare(case: str, bins: int, peer: PyFiberAmp | None, repeats: int) -> float:
+    """Print a case; return the CPU time of PyFiberAmp over ours, nan without it."""
     length = CASES[case][0]
     lines, photon_j = peer.lines(case, bins) if peer else our_lines(case, bins)
     ours = solve_on_adapted_grid(lines, length)
@@ -225,10 +297,32 @@ def compare(case: str, bins: int, peer: PyFiberAmp | None, repeats: int) -> None
     reference = solve_by_collocation(lines, photon_j, coarse)
     theirs = cpu_seconds(lambda: solve_by_collocation(lines, photon_j, coarse), 1)
     show("solve_bvp", theirs, seconds, reference.errors(powers))
-    if peer:
-        reference = peer.run(case, bins)
-        theirs = cpu_seconds(lambda: peer.run(case, bins), repeats)
-        show("PyFiberAmp", theirs, seconds, reference.errors(powers))
+    if peer is None:
+        return float("nan")
+    reference = peer.run(case, bins)
+    theirs = cpu_seconds(lambda: peer.run(case, bins), repeats)
+    show("PyFiberAmp", theirs, seconds, reference.errors(powers))
+    return theirs / seconds
+
+
+def compare_oscillator(case: str, peer: PyFiberAmp, repeats: int) -> None:
+    length, reflectivity = OSCILLATORS[case][0], OSCILLATORS[case][6]
+    lines, photon_j = peer.oscillator_lines(case)
+    ours = solve_on_adapted_grid(lines, length)
+    seconds = cpu_seconds(lambda: solve_on_adapted_grid(lines, length), repeats)
+    flux = ours.solution.propagation.forward[-1, 0] * lines.saturation_per_m_s
+    out_w = flux * photon_j[0] * (1 - reflectivity)
+    print(f"oscillator {case}: {1e3 * seconds:6.1f} ms, {out_w:.6g} W")
+    start = time.process_time()
+    try:
+        theirs_w = peer.run_oscillator(case)
+    except (AssertionError, ValueError, ArithmeticError) as error:
+        spent = time.process_time() - start
+        reason = str(error) or type(error).__name__
+        print(f"    PyFiberAmp no solution after {spent:.2f} s: {reason[:80]}", flush=True)
+        return
+    theirs = cpu_seconds(lambda: peer.run_oscillator(case), repeats)
+    print(f"    PyFiberAmp {theirs:8.2f} s  {theirs / seconds:6.0f}x  {theirs_w:.6g} W", flush=True)
 
 
 def show(peer: str, theirs: float, ours: float, errors: str) -> None:
@@ -259,9 +353,16 @@ def main() -> None:
         f"numpy {np.__version__}, scipy {scipy.__version__}, {platform.machine()}, one thread, "
         f"median of {arguments.repeats} (solve_bvp: one run)"
     )
+    ratios: list[tuple[int, float]] = []
     for case in CASES:
         for bins in arguments.bins:
-            compare(case, bins, peer, arguments.repeats)
+            ratios.append((bins, compare(case, bins, peer, arguments.repeats)))
+    if peer:
+        for bins in arguments.bins:
+            own = [ratio for count, ratio in ratios if count == bins]
+            print(f"median against PyFiberAmp at {bins} bins: {statistics.median(own):.0f}x")
+        for case in OSCILLATORS:
+            compare_oscillator(case, peer, arguments.repeats)
     pump_sweep()
 
 

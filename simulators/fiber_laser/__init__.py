@@ -71,6 +71,7 @@ from .optimize import (
 from .pulses import Pulse, PulsedResult, pulsed
 from .reproduction import Row, reproduce
 from .result_files import load_result, save_result
+from .self_heating import Cooling
 from .spectroscopy import McCumberFit, Spectroscopy
 from .steady_state import ConvergenceError
 from .sweep import Band, SweepWarning, band_over_glasses, sweep
@@ -101,6 +102,7 @@ __all__ = [
     "ChainResult",
     "ConstrainedOptimum",
     "ConvergenceError",
+    "Cooling",
     "Curve",
     "DbrLaser",
     "DbrResult",

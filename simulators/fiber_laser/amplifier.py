@@ -11,6 +11,7 @@ from .fiber import Fiber
 from .light import AseBand, AseBins, Pump, Reflector, Signal
 from .propagation import Lines
 from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive, require_within
+from .self_heating import Cooling, solve_heated
 from .spectroscopy import Spectroscopy
 from .steady_state import solve_on_adapted_grid
 from .ytterbium import ytterbium
@@ -31,6 +32,8 @@ class Amplifier:
         ase: Bins of amplified spontaneous emission (ASE); None omits it.
         reflectors: Mirrors at the ends.
         spectroscopy: Cross-sections and lifetime.
+        cooling: Cooling by which the fiber's heat sets its temperature along z, above that of the
+            spectroscopy; None: the temperature of the spectroscopy everywhere.
         ase_forward_in_w: ASE power per bin that enters at z = 0, in W, (bins,).
         ase_backward_in_w: ASE power per bin that enters at z = L, in W, (bins,).
 
@@ -53,6 +56,7 @@ class Amplifier:
     spectroscopy: Spectroscopy = field(default_factory=ytterbium)
     ase_forward_in_w: Array | None = None
     ase_backward_in_w: Array | None = None
+    cooling: Cooling | None = None
 
     def __post_init__(self) -> None:
         for name in ("pumps", "signals", "reflectors"):
@@ -93,8 +97,13 @@ class Amplifier:
         """Photon energy of each line in J, (K,)."""
         return PLANCK * SPEED_OF_LIGHT * 1e9 / self.wavelengths_nm
 
-    def lines(self) -> Lines:
-        """Return the amplifier as spectral lines for the solver."""
+    def lines(self, temperature_k: Array | None = None) -> Lines:
+        """Return the amplifier as spectral lines for the solver.
+
+        Args:
+            temperature_k: Temperature of the core in each cell in K, (M,); None: that of the
+                spectroscopy.
+        """
         fiber, wavelength, spectrum = self.fiber, self.wavelengths_nm, self.ase_bins
         signals, bins = len(self.signals), 0 if spectrum is None else spectrum.count
         in_cladding = np.zeros(wavelength.size, dtype=bool)
@@ -114,13 +123,14 @@ class Amplifier:
                 fiber.background_loss_per_m if cladding_loss is None else cladding_loss
             )
         doped = overlap * fiber.ytterbium_per_m3
-        emission = doped * self.spectroscopy.emission_m2(wavelength)
-        spontaneous = np.zeros(wavelength.size)
+        absorption, emission = doped * self._cross_sections_m2(temperature_k)
+        spontaneous = np.zeros(emission.shape)
         if spectrum is not None:
-            spontaneous[-bins:] = emission[-bins:] * spectrum.polarisations * spectrum.widths_hz
+            per_emission = spectrum.polarisations * spectrum.widths_hz
+            spontaneous[..., -bins:] = emission[..., -bins:] * per_emission
         per_photon = 1 / self.photon_energies_j
         return Lines(
-            absorption_per_m=doped * self.spectroscopy.absorption_m2(wavelength),
+            absorption_per_m=absorption,
             emission_per_m=emission,
             loss_per_m=loss,
             spontaneous_per_m_s=spontaneous,
@@ -143,18 +153,33 @@ class Amplifier:
             guess: Result of a similar amplifier as the initial guess.
 
         Raises:
-            ConvergenceError: No steady state was found within the tolerances.
+            ConvergenceError: No steady state was found within the tolerances, or the core becomes
+                too hot for the cross-sections.
 
         Warns:
             PhysicalWarning: One for each of the result's ``warnings``.
         """
         require_within("grid_tolerance", grid_tolerance, "", 1e-6, 0.1)
-        start = guess.grid if guess is not None else None
-        grid = solve_on_adapted_grid(self.lines(), self.fiber.length_m, grid_tolerance, start)
-        result = AmplifierResult(self, grid)
+        if self.cooling is not None:
+            result = solve_heated(self, grid_tolerance, guess)
+        else:
+            start = guess.grid if guess is not None else None
+            grid = solve_on_adapted_grid(self.lines(), self.fiber.length_m, grid_tolerance, start)
+            result = AmplifierResult(self, grid)
         for text in result.warnings:
             warnings.warn(text, PhysicalWarning, stacklevel=2)
         return result
+
+    def _cross_sections_m2(self, temperature_k: Array | None) -> Array:
+        """Return absorption and emission of each line, (2, K), or (2, M, K) for M temperatures."""
+        wavelength = self.wavelengths_nm
+
+        def both(glass: Spectroscopy) -> Array:
+            return np.array([glass.absorption_m2(wavelength), glass.emission_m2(wavelength)])
+
+        if temperature_k is None:
+            return both(self.spectroscopy)
+        return np.moveaxis(self.spectroscopy.along(temperature_k, both), 0, 1)
 
     @property
     def _single(self) -> tuple[Signal | Pump, ...]:

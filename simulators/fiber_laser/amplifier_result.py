@@ -1,15 +1,18 @@
 """The result of an amplifier in the steady state: powers, spectra, heat and numerical errors."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .fiber import LEAST_YTTERBIUM_PER_M3
 from .light import Direction
-from .quantities import PLANCK, SPEED_OF_LIGHT, Array, require_positive
+from .propagation import Lines
+from .quantities import Array, require_positive
+from .spectroscopy import Spectroscopy
 from .steady_state import GridSolution
 
 if TYPE_CHECKING:
@@ -27,10 +30,13 @@ class AmplifierResult:
     Args:
         amplifier: The amplifier that was solved.
         grid: The solution on its grid, with iterations and errors.
+        heating_k: Temperature of the core above the surroundings in each cell in K, (M,), as the
+            amplifier's ``cooling`` sets it; None without cooling.
     """
 
     amplifier: "Amplifier"
     grid: GridSolution
+    heating_k: Array | None = None
 
     converged = True
 
@@ -175,18 +181,32 @@ class AmplifierResult:
         Background loss counts as heat although a part of it is scattered light, so this is an upper
         bound.
         """
-        amplifier, propagation = self.amplifier, self.grid.solution.propagation
+        propagation = self.grid.solution.propagation
         h = propagation.widths_m
         vanished = -np.diff(self.forward_w - self.backward_w, axis=0).sum(1) / h
         lines = propagation.lines
-        captured = 2 * lines.spontaneous_per_m_s.sum() * self.excitation
+        captured = 2 * lines.spontaneous_per_m_s.sum(-1) * self.excitation
         escaped = lines.saturation_per_m_s * self.excitation - captured
-        return vanished - escaped * mean_fluorescence_photon_j(amplifier)
+        return vanished - escaped * self.of_glass(lambda glass: glass.mean_fluorescence_photon_j)
 
     @property
     def heat_w(self) -> float:
         """Heat of the fiber in W."""
         return float(self.heat_w_per_m @ self.grid.solution.propagation.widths_m)
+
+    def of_glass(self, quantity: Callable[[Spectroscopy], ArrayLike]) -> Array:
+        """Return a quantity of the glass at the temperature of each cell, (M, ...) or (...)."""
+        glass = self.amplifier.spectroscopy
+        if self.heating_k is None:
+            return np.asarray(quantity(glass))
+        return glass.along(glass.temperature_k + self.heating_k, quantity)
+
+    def lines_of(self, amplifier: "Amplifier") -> Lines:
+        """Return the lines of an amplifier with other inputs at the temperatures of this result."""
+        heating = self.heating_k
+        return amplifier.lines(
+            None if heating is None else amplifier.spectroscopy.temperature_k + heating
+        )
 
     @property
     def effective_length_m(self) -> float:
@@ -262,6 +282,8 @@ class AmplifierResult:
             figures["ase_forward_w"] = float(self.ase_out_w("forward").sum())
             figures["ase_backward_w"] = float(self.ase_out_w("backward").sum())
         figures["heat_w"] = self.heat_w
+        if self.heating_k is not None:
+            figures["hottest_core_k"] = float(self.heating_k.max())
         figures["peak_heat_w_per_m"] = float(self.heat_w_per_m.max())
         figures["mean_excitation"] = float(
             np.average(self.excitation, weights=np.diff(self.edges_m))
@@ -289,14 +311,3 @@ class AmplifierResult:
                 for place, light in enumerate(lights)
             ]
         )
-
-
-def mean_fluorescence_photon_j(amplifier: "Amplifier") -> float:
-    """Return the mean energy of a spontaneously emitted photon in J.
-
-    The emission rate per frequency is proportional to σe ν² (Füchtbauer and Ladenburg).
-    """
-    low, high = amplifier.spectroscopy.range_nm
-    frequency = np.linspace(SPEED_OF_LIGHT * 1e9 / high, SPEED_OF_LIGHT * 1e9 / low, 2001)
-    rate = amplifier.spectroscopy.emission_m2(np.clip(SPEED_OF_LIGHT * 1e9 / frequency, low, high))
-    return float(PLANCK * np.average(frequency, weights=rate * frequency**2))

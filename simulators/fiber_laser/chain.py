@@ -11,6 +11,7 @@ from .fiber import Fiber
 from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import FrequencyNoise
 from .quantities import Array, require_positive, require_within
+from .self_heating import Cooling
 from .spectroscopy import Spectroscopy
 from .ytterbium import ytterbium
 
@@ -57,6 +58,10 @@ class Stage:
             number. The noise by spontaneous emission is negligible.
         reflectors: Mirrors at the ends of the fiber. With two of them the first stage is an
             oscillator, whose strongest laser line is the signal of the next stage.
+        delivery_m: Length of a passive fiber of the same core after the stage in m, which counts
+            for Brillouin and Raman scattering.
+        cooling: Cooling by which the heat sets the temperature along the fiber; None: one
+            temperature.
     """
 
     name: str
@@ -66,11 +71,14 @@ class Stage:
     input_filter: BandpassFilter | None = None
     added_noise: FrequencyNoise = field(default_factory=FrequencyNoise)
     reflectors: tuple[Reflector, ...] = ()
+    delivery_m: float = 0.0
+    cooling: Cooling | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pumps", tuple(self.pumps))
         object.__setattr__(self, "reflectors", tuple(self.reflectors))
         require_within("input_loss_db", self.input_loss_db, "dB", 0.0, 100.0)
+        require_within("delivery_m", self.delivery_m, "m", 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,6 +220,7 @@ class Chain:
             stage.reflectors,
             spectroscopy=self.spectroscopy,
             ase_forward_in_w=ase_w * ase_passed,
+            cooling=stage.cooling,
         )
 
 

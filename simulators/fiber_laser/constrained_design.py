@@ -1,49 +1,49 @@
 """Design under limits: maximise the output within thresholds, by exact gradients from many starts.
 
-The limits are those of the last stage. Each is a ratio to its allowed value, at most 1. Its
-gradient is the adjoint gradient of the steady state plus the explicit dependence on the inputs.
+Each stage and its delivery fiber has limits. A limit is a ratio to its allowed value, at most 1;
+its gradient by the inputs of its stage and of the stages before is the adjoint gradient.
 """
 
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-from .amplifier import Amplifier, PhysicalWarning
-from .amplifier_result import mean_fluorescence_photon_j
+from .amplifier import PhysicalWarning
 from .beam_quality import beam_quality
 from .chain import Chain, ChainResult
-from .fiber import SINGLE_MODE_V
+from .fiber import SINGLE_MODE_V, Fiber
 from .gradients import Leaving, leaving_of
 from .nonlinear_limits import BRILLOUIN_BANDWIDTH_HZ, RAMAN_GAIN_M
-from .optimize import chain_gradient
+from .optimize import chain_gradients
 from .parameter_paths import value_at, with_value
 from .quantities import Array, require_positive, require_within
 from .steady_state import ConvergenceError
 from .thermal_limits import INSTABILITY_HEAT_W_PER_M
 
 _SMITH_BRILLOUIN, _SMITH_RAMAN = 21.0, 16.0
-_EXPLICIT_STEP = 1e-6
 _FEASIBLE = 1 + 1e-4
 _PEAK_POWER = 16  # exponent of the norm that approximates the strongest bin
 _ITERATIONS = 60
-Ratio = Callable[[Leaving, Amplifier], float]
+Ratio = Callable[[Leaving], float]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the last stage of a design. None leaves a limit out.
+    """Limits of each stage of a design. None leaves a limit out.
 
     Args:
         brillouin_gain_m_per_w: Gain in m/W of Smith's Brillouin threshold.
-        delivery_m: Length of the delivery fiber in m.
-        raman: Whether the output stays below Smith's Raman threshold.
+        delivery_m: Length of the delivery fiber after the last stage in m, added to the
+            ``delivery_m`` that each stage has.
+        raman: Whether the output of each stage stays below Smith's Raman threshold.
         heat_w_per_m: Largest average heat in W/m.
-        ase_suppression_db: Smallest ASE suppression in dB.
+        ase_suppression_db: Smallest ASE suppression at the output of each stage in dB.
         resolution_nm: Resolution of the suppression in nm.
-        beam_quality: Largest M².
+        beam_quality: Largest M² of the last stage.
         lp11_share: Fraction of the power launched into LP11, if the core guides it.
     """
 
@@ -67,49 +67,52 @@ class Limits:
         if self.beam_quality is not None:
             require_within("beam_quality", self.beam_quality, "", 1.0)
 
-    def ratios(self) -> dict[str, Ratio]:
-        """Return the limits as functions that are at most 1 when they hold."""
-        found: dict[str, Ratio] = {}
-        if self.brillouin_gain_m_per_w is not None:
-            found["brillouin"] = self._brillouin
-        if self.raman:
-            found["raman"] = self._raman
-        if self.heat_w_per_m is not None:
-            found["heat"] = self._heat
-        if self.ase_suppression_db is not None:
-            found["ase_suppression"] = self._ase_suppression
-        if self.beam_quality is not None:
-            found["beam_quality"] = self._beam_quality
+    def ratios(self, chain: Chain) -> dict[str, tuple[int, Ratio]]:
+        """Return stage and name -> place of the stage, and a function at most 1 if the limit holds.
+
+        For example ``main.brillouin``.
+        """
+        found: dict[str, tuple[int, Ratio]] = {}
+        last = len(chain.stages) - 1
+        for place, stage in enumerate(chain.stages):
+            own = {"heat": self._heat, "ase_suppression": self._ase_suppression}
+            delivery_m = stage.delivery_m + (self.delivery_m if place == last else 0.0)
+            own["brillouin"] = partial(self._brillouin, delivery_m)
+            own["raman"] = partial(self._raman, delivery_m)
+            if place == last:
+                own["beam_quality"] = self._beam_quality
+            found |= {
+                f"{stage.name}.{name}": (place, own[name]) for name in self._active if name in own
+            }
         return found
 
-    def _brillouin(self, leaving: Leaving, amplifier: Amplifier) -> float:
+    @property
+    def _active(self) -> list[str]:
+        given = {
+            "brillouin": self.brillouin_gain_m_per_w is not None,
+            "raman": self.raman,
+            "heat": self.heat_w_per_m is not None,
+            "ase_suppression": self.ase_suppression_db is not None,
+            "beam_quality": self.beam_quality is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
+
+    def _brillouin(self, delivery_m: float, leaving: Leaving) -> float:
         gain = self.brillouin_gain_m_per_w or 0.0
         gain *= BRILLOUIN_BANDWIDTH_HZ
-        gain /= BRILLOUIN_BANDWIDTH_HZ + amplifier.signals[0].linewidth_hz
-        return self._intensity_length(leaving, amplifier) * gain / _SMITH_BRILLOUIN
+        gain /= BRILLOUIN_BANDWIDTH_HZ + leaving.amplifier.signals[0].linewidth_hz
+        return _intensity_length(leaving, delivery_m) * gain / _SMITH_BRILLOUIN
 
-    def _raman(self, leaving: Leaving, amplifier: Amplifier) -> float:
-        gain = RAMAN_GAIN_M / (amplifier.signals[0].wavelength_nm * 1e-9)
-        return self._intensity_length(leaving, amplifier) * gain / _SMITH_RAMAN
+    def _raman(self, delivery_m: float, leaving: Leaving) -> float:
+        gain = RAMAN_GAIN_M / (leaving.amplifier.signals[0].wavelength_nm * 1e-9)
+        return _intensity_length(leaving, delivery_m) * gain / _SMITH_RAMAN
 
-    def _intensity_length(self, leaving: Leaving, amplifier: Amplifier) -> float:
-        """Return ∫ P/A dz over amplifier and delivery fiber in W/m."""
-        area = float(amplifier.fiber.effective_area_m2(amplifier.signals[0].wavelength_nm))
-        power_length = leaving.power_length_w_m[0] + self.delivery_m * leaving.forward_w[0]
-        return float(power_length / area)
+    def _heat(self, leaving: Leaving) -> float:
+        return leaving.heat_w / leaving.amplifier.fiber.length_m / (self.heat_w_per_m or np.inf)
 
-    def _heat(self, leaving: Leaving, amplifier: Amplifier) -> float:
-        lines, length = amplifier.lines(), amplifier.fiber.length_m
-        entering = lines.forward_in_per_s + lines.backward_in_per_s
-        kept_w = float(entering @ amplifier.photon_energies_j)
-        kept_w -= float(leaving.forward_w.sum() + leaving.backward_w.sum())
-        escaped = lines.saturation_per_m_s - 2 * lines.spontaneous_per_m_s.sum()
-        escaped_w = escaped * leaving.mean_excitation * mean_fluorescence_photon_j(amplifier)
-        return float((kept_w / length - escaped_w) / (self.heat_w_per_m or np.inf))
-
-    def _ase_suppression(self, leaving: Leaving, amplifier: Amplifier) -> float:
+    def _ase_suppression(self, leaving: Leaving) -> float:
         """Return the strongest ASE over its allowed value; a high norm is the smooth maximum."""
-        bins = amplifier.ase_bins
+        bins = leaving.amplifier.ase_bins
         if bins is None:
             raise ValueError("ase = None: a limit of the ASE suppression requires an AseBand")
         density = leaving.forward_w[-bins.count :] * self.resolution_nm / bins.widths_nm
@@ -120,13 +123,32 @@ class Limits:
             strongest / leaving.forward_w[0] * 10 ** ((self.ase_suppression_db or 0.0) / 10)
         )
 
-    def _beam_quality(self, leaving: Leaving, amplifier: Amplifier) -> float:
-        del leaving
-        fiber, wavelength = amplifier.fiber, amplifier.signals[0].wavelength_nm
-        content = {"LP01": 1.0}
-        if float(fiber.v_number(wavelength)) > SINGLE_MODE_V:
-            content = {"LP01": 1 - self.lp11_share, "LP11": self.lp11_share}
-        return beam_quality(fiber, wavelength, content) / (self.beam_quality or np.inf)
+    def _beam_quality(self, leaving: Leaving) -> float:
+        fiber, wavelength = leaving.amplifier.fiber, leaving.amplifier.signals[0].wavelength_nm
+        return _mixed_beam_quality(fiber, wavelength, self.lp11_share) / (
+            self.beam_quality or np.inf
+        )
+
+
+def _intensity_length(leaving: Leaving, delivery_m: float) -> float:
+    """Return ∫ P/A dz over amplifier and delivery fiber in W/m."""
+    fiber, wavelength = leaving.amplifier.fiber, leaving.amplifier.signals[0].wavelength_nm
+    power_length = leaving.power_length_w_m[0] + delivery_m * leaving.forward_w[0]
+    return float(power_length / _effective_area_m2(fiber, wavelength))
+
+
+@lru_cache(maxsize=256)
+def _effective_area_m2(fiber: Fiber, wavelength_nm: float) -> float:
+    return float(fiber.effective_area_m2(wavelength_nm))
+
+
+@lru_cache(maxsize=256)
+def _mixed_beam_quality(fiber: Fiber, wavelength_nm: float, lp11_share: float) -> float:
+    """Return M² with a share of the power in LP11, if the core guides it."""
+    content = {"LP01": 1.0}
+    if float(fiber.v_number(wavelength_nm)) > SINGLE_MODE_V:
+        content = {"LP01": 1 - lp11_share, "LP11": lp11_share}
+    return beam_quality(fiber, wavelength_nm, content)
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +160,7 @@ class ConstrainedOptimum:
         result: Its steady state.
         values: Path of each varied input -> value.
         output_w: Output power in W.
-        ratios: Limit -> ratio to the allowed value.
+        ratios: Limit, such as ``main.brillouin`` -> ratio to the allowed value.
         is_feasible: Whether all limits hold. If not, no start found a design within the bounds that
             meets the limits, and this one violates them least.
         feasible_starts: Number of starts that ended at a feasible design.
@@ -168,7 +190,7 @@ def constrained_design(
     Args:
         chain: The first start; others are random within the bounds.
         bounds: Path of an input, as in :func:`chain_gradient` -> smallest and largest value.
-        limits: Limits of the last stage; None: the defaults.
+        limits: Limits of each stage; None: the defaults.
         objective: ``power``, or ``efficiency`` for output over launched pump of the last stage.
         starts: Number of starts.
         seed: Seed of the random starts.
@@ -219,7 +241,10 @@ class _Problem:
         self.chain, self.paths, self.objective = chain, tuple(bounds), objective
         self.low = np.array([bounds[path][0] for path in self.paths])
         self.span = np.array([bounds[path][1] for path in self.paths]) - self.low
-        self.ratios = limits.ratios()
+        self.ratios = limits.ratios(chain)
+        goal = (len(chain.stages) - 1, self._goal)
+        self.functions = {"objective": goal, **self.ratios}
+        self.sloped: dict[bytes, dict[str, Array]] = {}
         self.solved: dict[bytes, ChainResult] = {}
         self.guess: ChainResult | None = None
         self.scale = 1.0
@@ -244,25 +269,25 @@ class _Problem:
     def maximised(self, start: Array) -> tuple[float, float, Array]:
         """Return the largest ratio, the objective and the shares of the best design of a start."""
         self.guess = None
-        self.scale = max(abs(self._value(start, self._goal)), 1e-12)
+        self.scale = max(abs(self.value(start, "objective")), 1e-12)
         names = list(self.ratios)
         limits = {
             "type": "ineq",
-            "fun": lambda share: 1 - self._values(share),
-            "jac": lambda share: -np.array([self._slopes(share, self.ratios[n]) for n in names]),
+            "fun": lambda share: 1 - np.array([self.value(share, name) for name in names]),
+            "jac": lambda share: -np.array([self.slopes(share, name) for name in names]),
         }
         found = minimize(
-            lambda share: -self._value(share, self._goal) / self.scale,
+            lambda share: -self.value(share, "objective") / self.scale,
             start,
-            jac=lambda share: -self._slopes(share, self._goal) / self.scale,
+            jac=lambda share: -self.slopes(share, "objective") / self.scale,
             method="SLSQP",
             bounds=[(0.0, 1.0)] * len(start),
             constraints=[limits] if names else [],
             options={"maxiter": _ITERATIONS, "ftol": 1e-7},
         )
         share = np.clip(found.x, 0.0, 1.0)
-        worst = float(self._values(share).max()) if names else 0.0
-        return worst, self._value(share, self._goal), share
+        worst = max((self.value(share, name) for name in names), default=0.0)
+        return worst, self.value(share, "objective"), share
 
     def optimum(self, share: Array, feasible: bool, count: int, starts: int) -> ConstrainedOptimum:
         result = self.result_at(share)
@@ -272,39 +297,35 @@ class _Problem:
             result=result,
             values=dict(zip(self.paths, values, strict=True)),
             output_w=result.output.signal_out_w,
-            ratios={name: self._value(share, ratio) for name, ratio in self.ratios.items()},
+            ratios={name: self.value(share, name) for name in self.ratios},
             is_feasible=feasible,
             feasible_starts=count,
             starts=starts,
         )
 
-    def _goal(self, leaving: Leaving, amplifier: Amplifier) -> float:
+    def _goal(self, leaving: Leaving) -> float:
         power = float(leaving.forward_w[0])
         if self.objective == "power":
             return power
-        return power / max(sum(pump.power_w for pump in amplifier.pumps), 1e-12)
+        return power / max(sum(pump.power_w for pump in leaving.amplifier.pumps), 1e-12)
 
-    def _value(self, share: Array, function: Ratio) -> float:
-        result = self.result_at(share).output
-        return function(leaving_of(result), result.amplifier)
+    def value(self, share: Array, name: str) -> float:
+        """Return the objective or a ratio."""
+        place, function = self.functions[name]
+        return function(leaving_of(self.result_at(share).stages[place]))
 
-    def _values(self, share: Array) -> Array:
-        return np.array([self._value(share, ratio) for ratio in self.ratios.values()])
-
-    def _slopes(self, share: Array, function: Ratio) -> Array:
-        """Return the derivatives of a function of light and amplifier by the shares."""
-        result = self.result_at(share)
-        last, place = result.output, len(result.stages) - 1
-        leaving, amplifier = leaving_of(last), last.amplifier
-        by_light = chain_gradient(result, self.paths, lambda light: function(light, amplifier))
-        slopes = np.array([by_light[path] for path in self.paths])
-        prefix = f"stages[{place}]."
-        for index, path in enumerate(self.paths):
-            if path.startswith(prefix):
-                inner = path.removeprefix(prefix)
-                value = float(value_at(amplifier, inner))
-                step = _EXPLICIT_STEP * max(abs(value), 1e-12)
-                above, below = (with_value(amplifier, inner, value + s) for s in (step, -step))
-                change = function(leaving, above) - function(leaving, below)
-                slopes[index] += change / (2 * step)
-        return slopes * self.span
+    def slopes(self, share: Array, name: str) -> Array:
+        """Return the derivatives of the objective or a ratio by the shares."""
+        key = np.clip(share, 0.0, 1.0).tobytes()
+        if key not in self.sloped:
+            found = chain_gradients(
+                self.result_at(share), self.paths, list(self.functions.values())
+            )
+            by_name = zip(self.functions, found, strict=True)
+            self.sloped = {
+                key: {
+                    function: np.array([by_path[path] for path in self.paths]) * self.span
+                    for function, by_path in by_name
+                }
+            }
+        return self.sloped[key][name]

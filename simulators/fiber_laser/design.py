@@ -35,7 +35,8 @@ class Surroundings:
     Args:
         resolution_nm: Resolution of the optical spectrum analyser for the ASE suppression in nm.
         observation_s: Observation time of the linewidth in s.
-        delivery_m: Length of a passive fiber of the same core after the last stage in m.
+        delivery_m: Length of a passive fiber of the same core after the last stage in m, added to
+            the ``delivery_m`` of that stage.
         outer_diameter_um: Diameter of the glass of the last stage in µm. Other stages have their
             cladding diameter, or 125 µm.
         convection_w_per_m2_k: Heat transfer coefficient at the surface in W/m²/K.
@@ -76,9 +77,7 @@ class DesignResult:
         self, gain_m_per_w: tuple[float, float] = BRILLOUIN_GAIN_M_PER_W
     ) -> BrillouinThreshold:
         """Return the SBS threshold of the last stage with its delivery fiber, by its formula."""
-        return brillouin_threshold(
-            self.chain.output, self.design.surroundings.delivery_m, gain_m_per_w
-        )
+        return brillouin_threshold(self.chain.output, self._delivery_m(-1), gain_m_per_w)
 
     def brillouin_stokes_threshold(
         self, place: int = -1, gain_m_per_w: tuple[float, float] = BRILLOUIN_GAIN_M_PER_W
@@ -89,7 +88,7 @@ class DesignResult:
         """
         stage = self.chain.stages[place]
         low, high = (
-            brillouin_stokes(stage, gain, self._delivery_m(stage), self.core_heating_k(place))
+            brillouin_stokes(stage, gain, self._delivery_m(place), self.core_heating_k(place))
             for gain in reversed(gain_m_per_w)
         )
         power = stage.output_w
@@ -98,6 +97,8 @@ class DesignResult:
     def core_heating_k(self, place: int = -1) -> Array:
         """Return the temperature of a stage's core above its surroundings in its cells, in K."""
         surroundings, stage = self.design.surroundings, self.chain.stages[place]
+        if stage.heating_k is not None:
+            return stage.heating_k
         fiber = stage.amplifier.fiber
         outer_um = surroundings.outer_diameter_um
         if stage is not self.chain.output:
@@ -137,7 +138,7 @@ class DesignResult:
         return figures | (self._figures_of_the_line(output) if _has_line(output) else {})
 
     def _figures_of_the_line(self, output: AmplifierResult) -> dict[str, float]:
-        surroundings, delivery_m = self.design.surroundings, self._delivery_m(output)
+        surroundings, delivery_m = self.design.surroundings, self._delivery_m(-1)
         threshold, stokes = self.brillouin(), self.brillouin_stokes_threshold()
         figures = {
             "brillouin_threshold_low_w": threshold.low_w,
@@ -155,7 +156,7 @@ class DesignResult:
         return figures
 
     def _limits_exceeded(self, place: int, stage: AmplifierResult) -> list[str]:
-        found, power, delivery_m = [], stage.output_w, self._delivery_m(stage)
+        found, power, delivery_m = [], stage.output_w, self._delivery_m(place)
         formula = brillouin_threshold(stage, delivery_m)
         if power > _FAR_BELOW * formula.low_w:
             stokes = self.brillouin_stokes_threshold(place)
@@ -177,8 +178,10 @@ class DesignResult:
             )
         return found
 
-    def _delivery_m(self, stage: AmplifierResult) -> float:
-        return self.design.surroundings.delivery_m if stage is self.chain.output else 0.0
+    def _delivery_m(self, place: int) -> float:
+        own = self.design.chain.stages[place].delivery_m
+        is_last = self.chain.stages[place] is self.chain.output
+        return own + (self.design.surroundings.delivery_m if is_last else 0.0)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .file_limits import check_yaml, quoted
 from .light import AseBand, Pump, Reflector, Signal
 from .linewidth import FrequencyNoise
 from .quantities import parse_quantity, split_unit
+from .self_heating import Cooling
 from .spectroscopy import Spectroscopy
 from .temperature_tuning import FiberMount
 from .ytterbium import LIFETIME_S, ytterbium
@@ -225,7 +226,8 @@ def _stage(content: Any, glass: Spectroscopy, where: str) -> Stage:
         )
     if not parts["pumps"]:
         raise ValueError(f"{where}.pumps is missing: a stage needs at least one pump")
-    for key, kind in (("input_filter", BandpassFilter), ("added_noise", FrequencyNoise)):
+    kinds = {"input_filter": BandpassFilter, "added_noise": FrequencyNoise, "cooling": Cooling}
+    for key, kind in kinds.items():
         if key in rest:
             parts[key] = build(kind, rest.pop(key), f"{where}.{key}")
     return build(Stage, rest, where, **parts)

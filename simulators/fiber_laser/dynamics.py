@@ -1,7 +1,8 @@
 """Time-dependent amplifiers and lasers: transients, noise transfer, relaxation oscillations.
 
 Light crosses a fiber in nanoseconds and ions respond in microseconds. The light is therefore the
-steady light of the instantaneous excitation: τ dx/dt = Σ [a - (a + e) x] F̄(x) - x.
+steady light of the instantaneous excitation: τ dx/dt = Σ [a - (a + e) x] F̄(x) - x. Temperatures
+stay those of the steady state, because glass responds in milliseconds to seconds.
 """
 
 from collections.abc import Callable
@@ -84,7 +85,9 @@ def transient(
         kept += inner
     widths = start.grid.solution.propagation.widths_m
     leaving = [
-        _leaving_w(drive(at), Propagation(drive(at).lines(), widths, np.clip(x, 1e-300, 1.0)))
+        _leaving_w(
+            drive(at), Propagation(start.lines_of(drive(at)), widths, np.clip(x, 1e-300, 1.0))
+        )
         for at, x in zip(times, kept, strict=True)
     ]
     signals = len(start.amplifier.signals)
@@ -168,7 +171,7 @@ def _integrated(
 
     def light(time: float, x: Array) -> Propagation:
         at = min(max(time, segment.start_s + inset), segment.end_s - inset)
-        return Propagation(drive(at).lines(), widths, np.clip(x, 1e-300, 1.0))
+        return Propagation(start.lines_of(drive(at)), widths, np.clip(x, 1e-300, 1.0))
 
     inside = times[(times > segment.start_s) & (times <= segment.end_s)]
     wanted = np.append(inside, segment.end_s) if segment.end_s not in inside else inside
@@ -216,7 +219,9 @@ def noise_transfer(
     step = _RELATIVE_STEP
     above, below = (
         Propagation(
-            with_value(amplifier, source, power * factor).lines(), state.widths_m, state.excitation
+            result.lines_of(with_value(amplifier, source, power * factor)),
+            state.widths_m,
+            state.excitation,
         )
         for factor in (1 + step, 1 - step)
     )

@@ -1,7 +1,7 @@
 """Gradients of an amplifier's outputs with respect to its inputs, by the adjoint method."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.linalg import solve as solve_linear  # type: ignore[import-untyped]
@@ -24,12 +24,16 @@ class Leaving:
         backward_w: Power of each line that leaves at z = 0, (K,).
         mean_excitation: Fraction of excited ions, averaged over the length.
         power_length_w_m: ∫ P dz of each line, both directions, in W m, (K,).
+        heat_w: Heat of the fiber in W, as :attr:`AmplifierResult.heat_w`.
+        amplifier: The amplifier; gradients include an output's own dependence on it.
     """
 
     forward_w: Array
     backward_w: Array
     mean_excitation: float
     power_length_w_m: Array
+    heat_w: float
+    amplifier: Amplifier
 
 
 Output = Callable[[Leaving], float]
@@ -57,31 +61,43 @@ def gradient(
 
     Returns:
         For each path the derivative, in units of the output per unit of the input.
+
+    Raises:
+        ValueError: The amplifier has a ``cooling``.
     """
+    return gradients(result, inputs, (output,))[0]
+
+
+def gradients(
+    result: AmplifierResult, inputs: Sequence[str], outputs: Sequence[Output]
+) -> list[dict[str, float]]:
+    """Return the :func:`gradient` of each output; the inputs are differentiated once for all."""
     amplifier, state = result.amplifier, result.grid.solution.propagation
-    forward, backward, mean = state.forward[-1], state.backward[0], _mean_excitation(result)
-    length = state.widths_m @ state.mean
-    scales = _scales(amplifier)
-
-    def scaled(scales: tuple[Array, Array, Array], change: Mapping[str, Array | float]) -> float:
-        leaving = Leaving(
-            (forward + change.get("forward", 0.0)) * scales[0],
-            (backward + change.get("backward", 0.0)) * scales[1],
-            float(mean + change.get("mean", 0.0)),
-            (length + change.get("length", 0.0)) * scales[2],
+    if amplifier.cooling is not None:
+        raise ValueError(
+            "cooling: gradients are those at a fixed temperature; set cooling = None, or use "
+            "differences of solve()"
         )
-        return output(leaving)
-
-    by_forward = _differenced(lambda change: scaled(scales, {"forward": change}), forward)
-    by_backward = _differenced(lambda change: scaled(scales, {"backward": change}), backward)
-    by_mean = _differenced(lambda change: scaled(scales, {"mean": change[0]}), np.array([mean]))[0]
-    by_length = _differenced(lambda change: scaled(scales, {"length": change}), length)
+    fluxes = _Fluxes.of(result)
+    here = _Conversion.of(amplifier)
     shares = state.widths_m / state.widths_m.sum()
-    by_lines = adjoint_gradient(
-        state, by_forward, by_backward, by_mean * shares, by_length
-    ).packed()
-
-    found = {}
+    by_lines = []
+    for output in outputs:
+        by = {
+            name: _differenced(
+                lambda change, name=name, output=output: output(
+                    here.leaving(fluxes.changed(name, change))
+                ),
+                getattr(fluxes, name),
+            )
+            for name in ("forward", "backward", "mean", "length")
+        }
+        by_lines.append(
+            adjoint_gradient(
+                state, by["forward"], by["backward"], by["mean"] * shares, by["length"]
+            ).packed()
+        )
+    found: list[dict[str, float]] = [{} for _ in outputs]
     for path in inputs:
         value = float(value_at(amplifier, path))
         step = _RELATIVE_STEP * abs(value) if value else _RELATIVE_STEP
@@ -89,8 +105,10 @@ def gradient(
         above, below = value + step, value - step if value else value
         upper, lower = (with_value(amplifier, path, at) for at in (above, below))
         change = packed_parameters(upper) - packed_parameters(lower)
-        explicit = scaled(_scales(upper), {}) - scaled(_scales(lower), {})
-        found[path] = float((by_lines @ change + explicit) / (above - below))
+        after, before = (_Conversion.of(one).leaving(fluxes) for one in (upper, lower))
+        for slopes, output, by_line in zip(found, outputs, by_lines, strict=True):
+            explicit = output(after) - output(before)
+            slopes[path] = float((by_line @ change + explicit) / (above - below))
     return found
 
 
@@ -115,22 +133,62 @@ def packed_parameters(amplifier: Amplifier) -> Array:
 
 def leaving_of(result: AmplifierResult) -> Leaving:
     """Return the light that leaves an amplifier."""
-    state = result.grid.solution.propagation
-    scales = _scales(result.amplifier)
-    return Leaving(
-        state.forward[-1] * scales[0],
-        state.backward[0] * scales[1],
-        _mean_excitation(result),
-        state.widths_m @ state.mean * scales[2],
-    )
+    return _Conversion.of(result.amplifier).leaving(_Fluxes.of(result))
 
 
-def _scales(amplifier: Amplifier) -> tuple[Array, Array, Array]:
-    """Return the ratio of leaving power to flux at both ends, and of power to flux, (K,) each."""
-    lines = amplifier.lines()
-    scale = amplifier.photon_energies_j * lines.saturation_per_m_s
-    at_end, at_start = lines.reflectivity_at_end, lines.reflectivity_at_start
-    return scale * (1 - at_end), scale * (1 - at_start), scale
+@dataclass(frozen=True, eq=False)
+class _Fluxes:
+    """The fluxes of a :class:`Leaving`, in units of ζ: (K,), (K,), (1,) and (K,)."""
+
+    forward: Array
+    backward: Array
+    mean: Array
+    length: Array
+
+    @classmethod
+    def of(cls, result: AmplifierResult) -> "_Fluxes":
+        state = result.grid.solution.propagation
+        mean = np.average(state.excitation, weights=state.widths_m, keepdims=True)
+        return cls(state.forward[-1], state.backward[0], mean, state.widths_m @ state.mean)
+
+    def changed(self, name: str, change: Array) -> "_Fluxes":
+        return replace(self, **{name: getattr(self, name) + change})
+
+
+@dataclass(frozen=True, eq=False)
+class _Conversion:
+    """Factors from fluxes to powers, and what heat requires besides the light that leaves."""
+
+    amplifier: Amplifier
+    at_end_w: Array
+    at_start_w: Array
+    within_w: Array
+    entering_w: float
+    escaping_w: float  # fluorescence of a fully excited fiber
+
+    @classmethod
+    def of(cls, amplifier: Amplifier) -> "_Conversion":
+        lines, photon_j = amplifier.lines(), amplifier.photon_energies_j
+        scale = photon_j * lines.saturation_per_m_s
+        escaping = lines.saturation_per_m_s - 2 * lines.spontaneous_per_m_s.sum()
+        escaping *= amplifier.fiber.length_m * amplifier.spectroscopy.mean_fluorescence_photon_j
+        return cls(
+            amplifier,
+            scale * (1 - lines.reflectivity_at_end),
+            scale * (1 - lines.reflectivity_at_start),
+            scale,
+            float((lines.forward_in_per_s + lines.backward_in_per_s) @ photon_j),
+            float(escaping),
+        )
+
+    def leaving(self, fluxes: _Fluxes) -> Leaving:
+        forward_w, backward_w = fluxes.forward * self.at_end_w, fluxes.backward * self.at_start_w
+        mean = float(fluxes.mean[0])
+        left_w = float(forward_w.sum() + backward_w.sum())
+        heat_w = self.entering_w - left_w - self.escaping_w * mean
+        return Leaving(
+            forward_w, backward_w, mean, fluxes.length * self.within_w, heat_w, self.amplifier
+        )
 
 
 def _differenced(function: Callable[[Array], float], values: Array) -> Array:
@@ -142,10 +200,6 @@ def _differenced(function: Callable[[Array], float], values: Array) -> Array:
         change[place] = _RELATIVE_STEP * abs(value) + smallest
         slopes[place] = (function(change) - function(-change)) / (2 * change[place])
     return slopes
-
-
-def _mean_excitation(result: AmplifierResult) -> float:
-    return float(np.average(result.excitation, weights=np.diff(result.edges_m)))
 
 
 @dataclass(frozen=True, eq=False)

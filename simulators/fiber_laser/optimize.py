@@ -1,7 +1,7 @@
 """Inverse design: minimize a loss over inputs by exact gradients; and the optimum length."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from .gradients import (
     Leaving,
     Output,
     first_signal_w,
-    gradient,
+    gradients,
     leaving_of,
 )
 from .parameter_paths import value_at, with_value
@@ -55,6 +55,19 @@ def chain_gradient(
     Raises:
         ValueError: An input is not a parameter of a stage's fiber or pumps.
     """
+    return chain_gradients(result, inputs, ((len(result.stages) - 1, output),))[0]
+
+
+def chain_gradients(
+    result: ChainResult, inputs: Sequence[str], outputs: Sequence[tuple[int, Output]]
+) -> list[dict[str, float]]:
+    """Return the derivatives of outputs of any stages, as :func:`chain_gradient`.
+
+    Args:
+        result: The steady states.
+        inputs: Paths of inputs.
+        outputs: Place of a stage, and a function of the light that leaves it.
+    """
     by_stage: dict[int, list[tuple[str, str]]] = {}
     for path in inputs:
         stage, inner = _of_stage(path, len(result.stages))
@@ -63,18 +76,28 @@ def chain_gradient(
         raise ValueError(
             "chain.seed = None: gradients through a chain require a signal as its seed"
         )
-    found: dict[str, float] = {}
-    of_stage = output
-    for stage in range(len(result.stages) - 1, min(by_stage, default=0) - 1, -1):
-        steady = result.stages[stage]
-        bins = len(steady.ase_out_w())
-        wanted = by_stage.get(stage, [])
-        entrance = ("signals[0].power_w", *(f"ase_forward_in_w[{bin}]" for bin in range(bins)))
-        slopes = gradient(steady, (*(inner for _, inner in wanted), *entrance), of_stage)
-        found |= {path: slopes[inner] for path, inner in wanted}
-        if stage > 0:
-            of_stage = _before(result, stage, np.array([slopes[path] for path in entrance]))
-    return {path: found[path] for path in inputs}
+    found = [dict.fromkeys(inputs, 0.0) for _ in outputs]
+    first = min(by_stage, default=0)
+    current: list[tuple[int, Output]] = []  # places in `outputs`, functions of a stage's light
+    for stage in range(len(result.stages) - 1, first - 1, -1):
+        current += [(place, output) for place, (at, output) in enumerate(outputs) if at == stage]
+        if not current:
+            continue
+        steady, wanted = result.stages[stage], by_stage.get(stage, [])
+        bins = len(steady.ase_out_w()) if stage > first else 0
+        entrance = [f"ase_forward_in_w[{bin}]" for bin in range(bins)]
+        entrance = ["signals[0].power_w", *entrance] if stage > first else []
+        slopes = gradients(
+            steady, [*(inner for _, inner in wanted), *entrance], [output for _, output in current]
+        )
+        for (place, _), by_path in zip(current, slopes, strict=True):
+            found[place] |= {path: by_path[inner] for path, inner in wanted}
+        if stage > first:
+            current = [
+                (place, _before(result, stage, np.array([by_path[path] for path in entrance])))
+                for (place, _), by_path in zip(current, slopes, strict=True)
+            ]
+    return found
 
 
 def inverse_design(

@@ -23,11 +23,12 @@ class Lines:
     both directions (Giles and Desurvire, J. Lightwave Technol. 9, 271 (1991)).
 
     Args:
-        absorption_per_m: a = Γ N σa, (K,).
-        emission_per_m: e = Γ N σe, (K,).
+        absorption_per_m: a = Γ N σa, (K,), or (M, K) if it differs between M cells.
+        emission_per_m: e = Γ N σe, (K,) or (M, K).
         loss_per_m: l, background loss, which excites no ions, (K,).
         spontaneous_per_m_s: s = e m Δν, photons that a fully excited fiber emits per m and s, in
-            each direction, into m polarisations of a bin of width Δν, (K,). Zero for a signal.
+            each direction, into m polarisations of a bin of width Δν, (K,) or (M, K). Zero for a
+            signal.
         forward_in_per_s: Photon flux that enters at z = 0, (K,).
         backward_in_per_s: Photon flux that enters at z = L, (K,).
         reflectivity_at_start: Reflected fraction of the backward light at z = 0, (K,).
@@ -48,12 +49,17 @@ class Lines:
     @property
     def count(self) -> int:
         """The number of lines K."""
-        return self.absorption_per_m.size
+        return self.loss_per_m.size
 
     @property
     def gain_slope_per_m(self) -> Array:
-        """a + e: change of a line's gain with the fraction of excited ions, (K,)."""
+        """a + e: change of a line's gain with the fraction of excited ions, (K,) or (M, K)."""
         return self.absorption_per_m + self.emission_per_m
+
+    @property
+    def is_spontaneous(self) -> NDArray[np.bool_]:
+        """Lines with spontaneous emission, (K,)."""
+        return np.atleast_2d(self.spontaneous_per_m_s)[0] > 0
 
     @property
     def reflects(self) -> bool:
@@ -64,8 +70,8 @@ class Lines:
     def circulates(self) -> NDArray[np.bool_]:
         """Lines that both ends reflect and that ions can amplify: they may lase, (K,)."""
         reflected = (self.reflectivity_at_start > 0) & (self.reflectivity_at_end > 0)
-        seeded = self.spontaneous_per_m_s + self.forward_in_per_s + self.backward_in_per_s > 0
-        return reflected & seeded & (self.emission_per_m > 0)
+        seeded = self.is_spontaneous | (self.forward_in_per_s + self.backward_in_per_s > 0)
+        return reflected & seeded & (np.atleast_2d(self.emission_per_m)[0] > 0)
 
 
 def step_functions(y: Array) -> tuple[Array, Array, Array]:
@@ -134,13 +140,13 @@ class Propagation:
 
     def __post_init__(self) -> None:
         lines, x = self.lines, self.excitation
-        self.gain = np.multiply.outer(x, lines.gain_slope_per_m)
+        self.gain = x[:, None] * lines.gain_slope_per_m
         self.gain -= lines.absorption_per_m + lines.loss_per_m
         self.nepers = self.gain * self.widths_m[:, None]
         with np.errstate(over="ignore", invalid="ignore"):
             self.grown, self.phi1, self.phi2 = step_functions(self.nepers)
             source = lines.spontaneous_per_m_s / lines.saturation_per_m_s
-            self.source = np.multiply.outer(x * self.widths_m, source)
+            self.source = (x * self.widths_m)[:, None] * source
             self._march()
             self.mean = (self.forward[:-1] + self.backward[1:]) * self.phi1
             self.mean += 2 * self.source * self.phi2
@@ -171,11 +177,15 @@ class Propagation:
 
     def imbalance(self) -> Array:
         """Return absorption - emission - decay, Σ [a - (a + e) x] F̄ - x, per cell, (M,)."""
-        return self.mean @ self.lines.absorption_per_m - self.excitation * self.rate()
+        return self.absorbed() - self.excitation * self.rate()
+
+    def absorbed(self) -> Array:
+        """Return Σ a F̄ of each cell in units of 1/τ, (M,)."""
+        return _summed(self.mean, self.lines.absorption_per_m)
 
     def rate(self) -> Array:
         """Return the response rate 1 + Σ (a + e) F̄ of each cell in units of 1/τ, (M,)."""
-        return 1 + self.mean @ self.lines.gain_slope_per_m
+        return 1 + _summed(self.mean, self.lines.gain_slope_per_m)
 
     def photon_balance(self) -> float:
         """Return the relative photon balance: entered and emitted minus left, lost and decayed.
@@ -204,7 +214,7 @@ class Propagation:
         lines, h = self.lines, self.widths_m[:, None]
         slope = lines.gain_slope_per_m
         slope1, slope2 = step_derivatives(self.nepers, self.grown, self.phi1, self.phi2)
-        weight = lines.absorption_per_m - np.multiply.outer(self.excitation, slope)
+        weight = lines.absorption_per_m - self.excitation[:, None] * slope
         source_slope = (lines.spontaneous_per_m_s / lines.saturation_per_m_s) * h
         inflow = self.forward[:-1] + self.backward[1:]
         within = (inflow * slope1 + 2 * self.source * slope2) * (slope * h)
@@ -286,6 +296,11 @@ class Propagation:
             (forward_in + start * self.through * backward_in) / self.closed,
             (backward_in + end * self.through * forward_in) / self.closed,
         )
+
+
+def _summed(mean: Array, factor: Array) -> Array:
+    """Return Σ_k mean_jk factor_k, or factor_jk if it differs between cells, (M,)."""
+    return mean @ factor if factor.ndim == 1 else np.einsum("jk,jk->j", mean, factor)
 
 
 def _marched(inflow: Array, grown: Array, added: Array) -> Array:

@@ -126,8 +126,8 @@ class _Crossing:
     Each cell has exact gain and, at its edges, half of its loss.
     """
 
-    absorption: float
-    slope: float
+    absorption: Array
+    slope: Array
     transmission: Array
     widths_m: Array
     saturation_photons: float
@@ -137,8 +137,8 @@ class _Crossing:
         lines = start.grid.solution.propagation.lines
         widths = start.grid.solution.propagation.widths_m
         return cls(
-            float(lines.absorption_per_m[0]),
-            float(lines.gain_slope_per_m[0]),
+            np.broadcast_to(lines.absorption_per_m, (widths.size, lines.count))[:, 0],
+            np.broadcast_to(lines.gain_slope_per_m, (widths.size, lines.count))[:, 0],
             np.exp(-lines.loss_per_m[0] * widths / 2),
             widths,
             lines.saturation_per_m_s * start.amplifier.spectroscopy.lifetime_s,
@@ -149,8 +149,7 @@ class _Crossing:
         after, lost = excitation.copy(), 0.0
         for cell, h in enumerate(self.widths_m):
             arriving = fluence * self.transmission[cell]
-            gain = (self.slope * excitation[cell] - self.absorption) * h
-            leaving = self._amplified(arriving, gain)
+            leaving = self._amplified(arriving, cell, excitation[cell])
             after[cell] -= (leaving - arriving) / h
             lost += (fluence - arriving) + leaving * (1 - self.transmission[cell])
             fluence = leaving * self.transmission[cell]
@@ -158,25 +157,27 @@ class _Crossing:
 
     def shape(self, excitation: Array, fluences: Array) -> Array:
         """Return the output fluence up to each time from the input fluence up to it, (n,)."""
-        for cell, h in enumerate(self.widths_m):
-            gain = (self.slope * excitation[cell] - self.absorption) * h
+        for cell in range(self.widths_m.size):
             arriving = fluences * self.transmission[cell]
-            fluences = self._amplified(arriving, gain) * self.transmission[cell]
+            leaving = self._amplified(arriving, cell, excitation[cell])
+            fluences = leaving * self.transmission[cell]
         return fluences
 
-    def _amplified(self, fluence: Array | float, gain: float) -> Array | float:
-        saturated = self.slope * fluence
+    def _amplified(self, fluence: Array | float, cell: int, excitation: float) -> Array | float:
+        slope = self.slope[cell]
+        gain = (slope * excitation - self.absorption[cell]) * self.widths_m[cell]
+        saturated = slope * fluence
         # ln[1 + (e^s - 1) e^y] without overflow: for large s it is s + y + ln[1 - (1 - e^-y) e^-s].
         deep = np.minimum(saturated, 30.0)
         small = np.log1p(np.expm1(deep) * np.exp(gain))
         large = saturated + gain + np.log1p((np.exp(-gain) - 1) * np.exp(-saturated))
-        return np.where(saturated < 30.0, small, large)[()] / self.slope
+        return np.where(saturated < 30.0, small, large)[()] / slope
 
 
 def _pumped(dark: Amplifier, start: AmplifierResult, excitation: Array, duration_s: float) -> Array:
     """Return the excitation after a time without pulses."""
     widths, lifetime = start.grid.solution.propagation.widths_m, dark.spectroscopy.lifetime_s
-    lines = dark.lines()
+    lines = start.lines_of(dark)
 
     def light(x: Array) -> Propagation:
         return Propagation(lines, widths, np.clip(x, 1e-300, 1.0))

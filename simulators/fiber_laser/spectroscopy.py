@@ -8,7 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .quantities import SECOND_RADIATION_CONSTANT, Array, require_positive, require_within
+from .quantities import (
+    PLANCK,
+    SECOND_RADIATION_CONSTANT,
+    SPEED_OF_LIGHT,
+    Array,
+    require_positive,
+    require_within,
+)
 
 CrossSection = Callable[[Array], Array]
 
@@ -21,6 +28,7 @@ COLDEST_K, HOTTEST_K = 200.0, 600.0
 _HOT_ABSORPTION_PER_CM, _HOT_EMISSION_PER_CM, _HOT_WIDTH_PER_CM = 100.0, -290.0, 150.0
 _K_PER_PER_CM = SECOND_RADIATION_CONSTANT * 100  # h c / k for energies in 1/cm
 _SUM_POINTS = 1201
+_NODES, _ONE_TEMPERATURE_K = 9, 1e-6  # of the interpolation in temperature
 
 
 class McCumberFit(NamedTuple):
@@ -111,6 +119,39 @@ class Spectroscopy:
     def at_temperature(self, temperature_k: float) -> "Spectroscopy":
         """Return the same glass at another temperature in K."""
         return replace(self, temperature_k=temperature_k)
+
+    def along(self, temperature_k: Array, quantity: "Callable[[Spectroscopy], ArrayLike]") -> Array:
+        """Return a quantity of the glass at each of M temperatures in K, (M, ...).
+
+        It is interpolated by the polynomial through nine temperatures of their range. The error of
+        a cross-section is below 1e-5 over 300 K.
+
+        Args:
+            temperature_k: The temperatures in K, (M,).
+            quantity: A smooth function of the glass at a temperature.
+        """
+        low, high = float(temperature_k.min()), float(temperature_k.max())
+        if high - low < _ONE_TEMPERATURE_K:
+            value = np.asarray(quantity(self.at_temperature(low)))
+            return np.broadcast_to(value, (temperature_k.size, *value.shape))
+        nodes = np.cos(np.pi * (np.arange(_NODES) + 0.5) / _NODES)
+        middle, half = (high + low) / 2, (high - low) / 2
+        values = np.array([quantity(self.at_temperature(middle + half * at)) for at in nodes])
+        vandermonde = np.polynomial.chebyshev.chebvander
+        polynomial = np.linalg.solve(vandermonde(nodes, _NODES - 1), values.reshape(_NODES, -1))
+        found = vandermonde((temperature_k - middle) / half, _NODES - 1) @ polynomial
+        return found.reshape(temperature_k.size, *values.shape[1:])
+
+    @cached_property
+    def mean_fluorescence_photon_j(self) -> float:
+        """Mean energy of a spontaneously emitted photon in J.
+
+        The emission rate per frequency is proportional to σe ν² (Füchtbauer and Ladenburg).
+        """
+        low, high = self.range_nm
+        frequency = np.linspace(SPEED_OF_LIGHT * 1e9 / high, SPEED_OF_LIGHT * 1e9 / low, 2001)
+        rate = self.emission_m2(np.clip(SPEED_OF_LIGHT * 1e9 / frequency, low, high))
+        return float(PLANCK * np.average(frequency, weights=rate * frequency**2))
 
     def mccumber_fit(self, from_nm: float = 985.0, to_nm: float = 1035.0) -> McCumberFit:
         """Fit the McCumber relation, ln(σe/σa) = (hc/kT)(1/λ0 - 1/λ), over a band in nm.

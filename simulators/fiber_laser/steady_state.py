@@ -1,5 +1,6 @@
 """The steady state: Newton's method for the excitation, on a grid refined to a tolerance."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -163,7 +164,7 @@ def _started(lines: Lines, widths_m: Array, guess: Array | None) -> Propagation:
         return state
     state = Propagation(lines, widths_m, np.full(widths_m.size, 1e-3))
     for _ in range(_RELAXATIONS):
-        toward = state.mean @ lines.absorption_per_m / state.rate()
+        toward = state.absorbed() / state.rate()
         trial = Propagation(lines, widths_m, (state.excitation + toward) / 2)
         if not trial.is_physical or _error(trial) > 10 * _error(state):
             break
@@ -241,7 +242,10 @@ class GridSolution:
 
 
 def solve_on_adapted_grid(
-    lines: Lines, length_m: float, tolerance: float = 1e-4, guess: GridSolution | None = None
+    lines: Lines | Callable[[Array], Lines],
+    length_m: float,
+    tolerance: float = 1e-4,
+    guess: GridSolution | None = None,
 ) -> GridSolution:
     """Solve on refined grids until the estimated error of every output is below ``tolerance``.
 
@@ -251,7 +255,7 @@ def solve_on_adapted_grid(
     the spontaneous emission, at both ends.
 
     Args:
-        lines: The K lines.
+        lines: The K lines, or a function that returns them for the edges of the cells in m.
         length_m: Length of the fiber in m.
         tolerance: Relative tolerance.
         guess: Solution of a similar fiber, whose grid is used first.
@@ -259,26 +263,31 @@ def solve_on_adapted_grid(
     Raises:
         ConvergenceError: No steady state was found, or more than 2048 cells would be required.
     """
+
+    def solved(edges: Array, excitation: Array | None, before: Solution | None) -> Solution:
+        there = lines(edges) if callable(lines) else lines
+        return solve(there, np.diff(edges), excitation, before and _circulating(before, there))
+
     if guess is None:
         edges = np.linspace(0, length_m, _FIRST_CELLS + 1)
-        coarse = solve(lines, np.diff(edges))
+        coarse = solved(edges, None, None)
         edges, excitation = _adapted(edges, coarse.propagation.excitation)
     else:
         edges = guess.edges_m[::2] * (length_m / guess.edges_m[-1])
         excitation = _pairs(guess.solution.propagation.excitation)
     start = guess.solution if guess is not None else coarse
-    coarse = solve(lines, np.diff(edges), excitation, _circulating(start, lines))
+    coarse = solved(edges, excitation, start)
     before, moved = np.inf, 0
     while True:
         edges, excitation = _halved(edges, coarse.propagation.excitation)
-        fine = solve(lines, np.diff(edges), excitation, _circulating(coarse, lines))
+        fine = solved(edges, excitation, coarse)
         error = _largest_change(coarse.propagation, fine.propagation) / 3
         if error <= tolerance:
             return GridSolution(fine, edges, error)
         if error > _SLOW * before and moved < _MOST_MOVES and edges.size > 2 * _FIRST_CELLS:
             # The error falls too slowly: a part of the fiber is still unresolved.
             edges, excitation = _adapted(edges[::2], _pairs(fine.propagation.excitation))
-            coarse = solve(lines, np.diff(edges), excitation, _circulating(fine, lines))
+            coarse = solved(edges, excitation, fine)
             before, moved = np.inf, moved + 1
             continue
         before = error
@@ -297,7 +306,7 @@ def _circulating(solution: Solution, lines: Lines) -> Array | None:
 
 def outputs(propagation: Propagation) -> Array:
     """Return the outputs at both ends: signals, pumps, and the total ASE."""
-    spontaneous = propagation.lines.spontaneous_per_m_s > 0
+    spontaneous = propagation.lines.is_spontaneous
     ends = np.stack([propagation.forward[-1], propagation.backward[0]])
     return np.concatenate([ends[:, ~spontaneous].ravel(), ends[:, spontaneous].sum(1)])
 

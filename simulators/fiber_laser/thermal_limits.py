@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from .amplifier_result import AmplifierResult
-from .quantities import Array, require_positive, require_within
+from .quantities import Array, require_positive
+from .self_heating import SILICA_CONDUCTIVITY_W_PER_M_K, Cooling
 
-SILICA_CONDUCTIVITY_W_PER_M_K = 1.38
 INSTABILITY_HEAT_W_PER_M = 30.0
 """Order of the average heat at which modes become unstable in fibers that guide a few modes."""
 
@@ -20,24 +20,11 @@ def core_heating_k(
 ) -> Array:
     """Return the temperature of the axis above the surroundings in each cell, in K, (M,).
 
-    ΔT = Q [1/(4πk) + ln(b/a)/(2πk) + 1/(2πbh)] for heat Q per length in a core of radius a in a
-    glass of radius b (Brown and Hoffman, IEEE J. Quantum Electron. 37, 207 (2001)).
-
-    Args:
-        result: The amplifier.
-        outer_diameter_um: Diameter 2b of the glass in µm; a coating is not included.
-        convection_w_per_m2_k: Heat transfer coefficient h in W/m²/K, from 10 (still air) to 1000
-            (water) and more (a metal groove).
-        conductivity_w_per_m_k: Thermal conductivity k of the glass in W/m/K.
+    The heat of the result times the resistance of :class:`Cooling`, which has the arguments. With
+    the amplifier's ``cooling``, this heat also sets the cross-sections; see ``result.heating_k``.
     """
-    core = result.amplifier.fiber.core_diameter_um
-    require_within("outer_diameter_um", outer_diameter_um, "µm", core)
-    require_positive("convection_w_per_m2_k", convection_w_per_m2_k, "W/m²/K")
-    require_positive("conductivity_w_per_m_k", conductivity_w_per_m_k, "W/m/K")
-    inside = 1 / (4 * np.pi * conductivity_w_per_m_k)
-    glass = np.log(outer_diameter_um / core) / (2 * np.pi * conductivity_w_per_m_k)
-    surface = 1 / (np.pi * outer_diameter_um * 1e-6 * convection_w_per_m2_k)
-    return np.asarray(result.heat_w_per_m * (inside + glass + surface))
+    cooling = Cooling(convection_w_per_m2_k, outer_diameter_um, conductivity_w_per_m_k)
+    return np.asarray(result.heat_w_per_m * cooling.resistance_k_m_per_w(result.amplifier.fiber))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import pytest
 
 from lightning_plugins.simulators.fiber_laser import (
     Amplifier,
+    AmplifierResult,
     AseBand,
     Fiber,
     Pump,
@@ -15,7 +16,7 @@ from lightning_plugins.simulators.fiber_laser import (
 )
 from lightning_plugins.simulators.fiber_laser.gradients import Leaving, gradient
 from lightning_plugins.simulators.fiber_laser.parameter_paths import value_at, with_value
-from lightning_plugins.simulators.fiber_laser.steady_state import solve
+from lightning_plugins.simulators.fiber_laser.steady_state import GridSolution, solve
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::lightning_plugins.simulators.fiber_laser.PhysicalWarning"
@@ -55,13 +56,16 @@ INPUTS = (
 def leaving_of(amplifier, shares, guess):
     """Solve again on the grid with these shares of the length."""
     lines = amplifier.lines()
-    state = solve(lines, shares * amplifier.fiber.length_m, guess).propagation
+    solution = solve(lines, shares * amplifier.fiber.length_m, guess)
+    state, edges = solution.propagation, np.append(0, np.cumsum(solution.propagation.widths_m))
     scale = amplifier.photon_energies_j * lines.saturation_per_m_s
     return Leaving(
         state.forward[-1] * scale * (1 - lines.reflectivity_at_end),
         state.backward[0] * scale * (1 - lines.reflectivity_at_start),
         float(shares @ state.excitation),
         shares * amplifier.fiber.length_m @ state.mean * scale,
+        AmplifierResult(amplifier, GridSolution(solution, edges, 0.0)).heat_w,
+        amplifier,
     )
 
 
@@ -84,6 +88,7 @@ OUTPUTS = {
     "suppression": lambda leaving: np.log(leaving.forward_w[0] / leaving.forward_w[-12:].max()),
     "excitation": lambda leaving: leaving.mean_excitation,
     "power times length": lambda leaving: leaving.power_length_w_m[0],
+    "heat per length": lambda leaving: leaving.heat_w / leaving.amplifier.fiber.length_m,
 }
 
 

@@ -7,6 +7,7 @@ from lightning_plugins.curvature.interpolation import (
     weights_of_checkpoint,
 )
 from lightning_plugins.curvature.lanczos import Eigenvalues, largest_eigenvalues
+from lightning_plugins.curvature.sampled_labels import sampled_cross_entropy
 from lightning_plugins.curvature.sharpness import measure_sharpness, sam_gap
 from lightning_plugins.curvature.single_precision import at_least_single_precision
 from lightning_plugins.curvature.trace import Trace, hutch_plus_plus_trace, hutchinson_trace
@@ -23,5 +24,6 @@ __all__ = [
     "largest_eigenvalues",
     "measure_sharpness",
     "sam_gap",
+    "sampled_cross_entropy",
     "weights_of_checkpoint",
 ]

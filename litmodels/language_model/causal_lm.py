@@ -22,6 +22,7 @@ from lightning_plugins._lightning_compat import (
 )
 from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
+from lightning_plugins.curvature import sampled_cross_entropy
 from lightning_plugins.litmodels.language_model.generation import TextGeneration
 from lightning_plugins.litmodels.language_model.losses import (
     is_masked,
@@ -282,6 +283,15 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
         assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
         return mean_cross_entropy(self.network(**inputs).logits, targets, is_masked(batch))
+
+    def sampled_loss(self, batch: Batch) -> tuple[Tensor, int]:
+        """Compute the loss for targets drawn from the predictions, and the number of targets.
+
+        ``BlockSharpness(labels="model")`` estimates the Gauss-Newton matrix from its gradients.
+        """
+        assert self.network is not None, "call configure_model() first"
+        inputs, targets = inputs_and_targets(batch)
+        return sampled_cross_entropy(self.network(**inputs).logits[targets >= 0])
 
     def routings(self, batch: Batch) -> list[Routing]:
         """Return the routing of each layer with experts, as the model's own routers selected it."""

@@ -4,10 +4,12 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import BlockSharpness
+from lightning_plugins.curvature import sampled_cross_entropy
 
 
 class Attention(nn.Module):
@@ -22,6 +24,8 @@ class Attention(nn.Module):
 
 
 class Transformer(LightningModule):
+    rate = 0.1
+
     def __init__(self):
         super().__init__()
         self.embed_tokens = nn.Embedding(9, 6)
@@ -29,17 +33,20 @@ class Transformer(LightningModule):
         self.self_attn = Attention()
         self.lm_head = nn.Linear(6, 9)
 
+    def forward(self, tokens):
+        return self.lm_head(self.self_attn(self.norm(self.embed_tokens(tokens[:, :-1]))))
+
     def loss(self, tokens):
-        hidden = self.self_attn(self.norm(self.embed_tokens(tokens[:, :-1])))
-        return nn.functional.cross_entropy(
-            self.lm_head(hidden).flatten(0, 1), tokens[:, 1:].flatten()
-        )
+        return nn.functional.cross_entropy(self(tokens).flatten(0, 1), tokens[:, 1:].flatten())
+
+    def sampled_loss(self, tokens):
+        return sampled_cross_entropy(self(tokens))
 
     def training_step(self, tokens, batch_idx):
         return self.loss(tokens)
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
+        return torch.optim.SGD(self.parameters(), lr=self.rate)
 
 
 def batches(count=6, size=4):
@@ -72,17 +79,33 @@ def expected(samples, batch_size):
     torch.manual_seed(0)
     model = Transformer()
     torch.stack([model.loss(batch) for batch in samples]).mean().backward()
+    squares = {name: p.grad.double().square() for name, p in model.named_parameters()}
+    return {block: batch_size * value for block, value in block_means(squares).items()}
+
+
+def gauss_newton_diagonal(tokens):
+    """The exact mean diagonal entries: the mean over tokens of Σ_c p_c (∂ log p_c)²."""
+    torch.manual_seed(0)
+    model = Transformer()
+    logs = model(tokens).flatten(0, 1).log_softmax(-1)
+    parameters = dict(model.named_parameters())
+    diagonal = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for log in logs.flatten():
+        found = torch.autograd.grad(log, list(parameters.values()), retain_graph=True)
+        for entry, gradient in zip(diagonal.values(), found, strict=True):
+            entry += log.detach().exp() * gradient.square() / len(logs)
+    return block_means(diagonal)
+
+
+def block_means(entries):
     blocks = {"embedding": "embed", "norm": "norm", "head": "lm_head", "qk": ("q_", "k_")}
     blocks["vo"] = ("v_", "o_")
     result = {}
     for block, names in blocks.items():
         chosen = [
-            p.grad
-            for n, p in model.named_parameters()
-            if n.removeprefix("self_attn.").startswith(names)
+            one for n, one in entries.items() if n.removeprefix("self_attn.").startswith(names)
         ]
-        flat = torch.cat([g.flatten() for g in chosen]).double()
-        result[block] = batch_size * float(flat.square().mean())
+        result[block] = float(torch.cat([one.flatten() for one in chosen]).double().mean())
     return result
 
 
@@ -101,9 +124,34 @@ def test_accumulated_batches_count_as_one(tmp_path):
     assert {k: v[0] for k, v in callback.values.items()} == pytest.approx(wanted, rel=1e-5)
 
 
+def test_labels_of_the_model_give_the_gauss_newton_diagonal_off_the_optimum(tmp_path, monkeypatch):
+    """The same batch, weights and 400 draws: labels of the data are wrong by a factor here."""
+    monkeypatch.setattr(Transformer, "rate", 0.0)
+    tokens = torch.arange(8).repeat(4, 1)  # the data is far from the predictions
+    monkeypatch.setitem(globals(), "batches", lambda: [tokens] * 400)
+    exact = gauss_newton_diagonal(tokens)
+    drawn, given = (BlockSharpness(every_n_steps=1, labels=one) for one in ("model", "data"))
+    fit(drawn, tmp_path)
+    for block, values in drawn.values.items():
+        assert sum(values) / 400 == pytest.approx(exact[block], rel=0.15), block
+    monkeypatch.setitem(globals(), "batches", lambda: [tokens])
+    fit(given, tmp_path)
+    # Divided by the 7 labels of a sequence, as B counts sequences.
+    assert 7 * given.values["head"][0] > 2 * exact["head"]
+
+
+def test_labels_of_the_model_need_a_loss_that_draws_them(tmp_path, monkeypatch):
+    monkeypatch.delattr(Transformer, "sampled_loss")
+    with pytest.raises(MisconfigurationException, match=r"needs Transformer.sampled_loss\("):
+        fit(BlockSharpness(labels="model"), tmp_path)
+    with pytest.raises(ValueError, match="labels='mine'"):
+        BlockSharpness(labels="mine")
+
+
 @pytest.mark.scale(plugin="BlockSharpness", strategy="one device")
-def test_the_run_equals_the_run_without_it(tmp_path):
-    with_it, _ = fit(BlockSharpness(every_n_steps=1), tmp_path)
+@pytest.mark.parametrize("labels", ["data", "model"])
+def test_the_run_equals_the_run_without_it(tmp_path, labels):
+    with_it, _ = fit(BlockSharpness(every_n_steps=1, labels=labels), tmp_path)
     without, _ = fit(None, tmp_path)
     assert all(map(torch.equal, with_it.parameters(), without.parameters()))
 

@@ -84,7 +84,8 @@ def _facts(claim: ClaimEvidence) -> dict[str, str]:
 
 
 def _verdict(claim: ClaimEvidence) -> str:
-    return f"{claim.verdict} ({RULE_CHANGED})" if claim.rule_changed else claim.verdict
+    shown = claim.shown_verdict
+    return f"{shown} ({RULE_CHANGED})" if claim.rule_changed else shown
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

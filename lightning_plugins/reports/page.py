@@ -138,7 +138,7 @@ def _picture(drawn: Callable[[str], bytes], alt: str) -> Element:
 
 def _verdict(claim: ClaimEvidence) -> Element:
     kind = _VERDICT_CLASS.get(claim.verdict, "open")
-    return Element("span", claim.verdict, class_=f"verdict {kind}")
+    return Element("span", claim.shown_verdict, class_=f"verdict {kind}")
 
 
 def _rule_warning(claim: ClaimEvidence) -> Element | None:

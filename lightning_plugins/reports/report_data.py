@@ -56,6 +56,14 @@ class ClaimEvidence:
     arms: dict[str, dict[int, float]] = field(default_factory=dict)
     contrasts: tuple[ContrastEvidence, ...] = ()
 
+    @property
+    def shown_verdict(self) -> str:
+        """The verdict with the seeds that it leaves out, if there are any."""
+        if not self.dropped:
+            return self.verdict
+        seeds = self.n + self.dropped
+        return f"{self.verdict} ({self.dropped} of {seeds} seeds have no value and are left out)"
+
 
 @dataclass(frozen=True)
 class ArmInterval:

@@ -57,7 +57,8 @@ def _claim_lines(claim: ClaimEvidence) -> list[str]:
         "regime": claim.regime,
         "note": claim.note,
     }
-    lines = ["", f"{claim.verdict.upper()}{changed}: {claim.name}"]
+    left_out = claim.shown_verdict.removeprefix(claim.verdict)
+    lines = ["", f"{claim.verdict.upper()}{left_out}{changed}: {claim.name}"]
     for label, text in facts.items():
         start = f"  {label:<7} "
         if text:

@@ -98,6 +98,14 @@ def test_a_changed_rule_is_shown_next_to_the_verdict(evidence):
     assert RULE_CHANGED in html_page(evidence.report(evidence.claim(rule_changed=True)))
 
 
+def test_a_verdict_names_the_seeds_that_it_leaves_out(evidence):
+    shown = "supported (2 of 5 seeds have no value and are left out)"
+    report = evidence.report(evidence.claim(dropped=2))
+    assert shown in html_page(report)
+    assert markdown_page(report).count(shown) == 2  # in the table and in the claim's section
+    assert "left out" not in html_page(evidence.report())
+
+
 def test_a_claim_without_values_has_no_figure(evidence):
     page = html_page(evidence.report(evidence.claim(arms={"SGD": {}}, contrasts=())))
     assert "<img" not in page

@@ -135,11 +135,12 @@ def test_the_flow_converges_to_the_learned_state_a_minimum():
     assert flow.four_gram_loss[-1] == pytest.approx(1 / 16_000, rel=0.03)
 
 
-def half_time(length, sigma):
-    dynamics = MixtureDynamics(length, 1.0, 0.49)
+def half_time(length, sigma, w_star=0.49):
+    """The time until k is w*/2, divided by N (1+α)² ln(w*/2σ) / 2w*²."""
+    dynamics = MixtureDynamics(length, 1.0, w_star)
     times = np.linspace(0, 2 * dynamics.plateau_estimate(sigma), 4001)
     flow = dynamics.solve(times, sigma)
-    return float(np.interp(0.245, flow.k, times)) / dynamics.plateau_estimate(sigma)
+    return float(np.interp(w_star / 2, flow.k, times)) / dynamics.plateau_estimate(sigma)
 
 
 def test_the_plateau_is_linear_in_length_and_in_log_sigma():
@@ -147,6 +148,16 @@ def test_the_plateau_is_linear_in_length_and_in_log_sigma():
     assert max(ratios) / min(ratios) < 1.02
     far, farther = half_time(400, 1e-2), half_time(400, 1e-8)
     assert abs(farther - 1) < 0.02 < abs(far - 1)
+
+
+def test_the_plateau_follows_log_of_w_over_two_sigma_and_not_log_of_one_over_sigma():
+    """Both laws of w* have the factor w*⁻²; they differ by ln(w*/2), which vanishes slowly."""
+    change = half_time(40, 1e-2, 0.25) / half_time(40, 1e-2) - 1
+    assert abs(change) < 0.06
+    # The same times against log(1/σ)/w*², the law without w* in the logarithm.
+    other = (1 + change) * math.log(0.25 / 0.02) / math.log(0.49 / 0.02) - 1
+    assert -0.22 < other < -0.15
+    assert abs(half_time(40, 1e-6, 0.25) / half_time(40, 1e-6) - 1) < 0.005
 
 
 @pytest.mark.parametrize("w_star", [0.841, 1.0, 0.0, -0.1, math.nan])

@@ -12,7 +12,7 @@ def increase_of_interest(log_prob_before: Tensor, log_prob_after: Tensor) -> Ten
     The probabilities come from an evaluator other than the planner. Even random paths have a
     positive IoI, because a random target is unlikely at the start; use them as the baseline.
 
-    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, section IV-B.
+    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, and its released code.
 
     Args:
         log_prob_before: Log-probability of the target after the history h, ``(paths,)``.
@@ -29,8 +29,8 @@ def increment_of_rank(rank_before: Tensor, rank_after: Tensor) -> Tensor:
     and of the path are left out of both rankings, so a path gains no ranks merely because it
     recommends the items that were ranked before the target.
 
-    Source: Zhu et al., arXiv 2211.10002, section IV-B, with the sign reversed so that more is
-    better. The released code also leaves out the items of history and path.
+    Source: Zhu et al., arXiv 2211.10002, with the sign reversed so that more is better. The
+    released code also leaves out the items of history and path.
 
     Args:
         rank_before: Rank of the target after the history, 1 is best, ``(paths,)``.

@@ -123,8 +123,9 @@ class AdamWPower(SignPowerStep, PoweredAdamW):
     adds epsilon to the scale of ``|g|^p``, so for gradients near 1e-7 it has more weight than in
     plain Adam.
 
-    Source: Wang et al., "GradPower: Powering Gradients for Faster Language Model Pre-Training",
-    arXiv 2505.24275. See ``SignPowerStep`` for the arguments and ``torch.optim.AdamW`` for others.
+    Source: Jinbo Wang et al., "GradPower: Powering Gradients for Faster Language Model
+    Pre-Training", ICML 2026, arXiv 2505.24275. See ``SignPowerStep`` for the arguments and
+    ``torch.optim.AdamW`` for others.
     """
 
     def __init__(

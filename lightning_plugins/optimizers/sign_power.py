@@ -28,8 +28,8 @@ def sign_power_(
     1e-30 to 1e30 and p up to 2. The extra memory is one chunk: 65 536 elements on a CPU, 16.8
     million elsewhere.
 
-    Source: Wang et al., "GradPower", arXiv 2505.24275, Algorithm 1; ``floor`` is only in the
-    authors' code, with the value of Adam's epsilon.
+    Source: Jinbo Wang et al., "GradPower", arXiv 2505.24275, abstract; ``floor`` is only in the
+    authors' training script, with the value of Adam's epsilon.
 
     Args:
         gradients: Floating-point tensors of any shape; a DTensor is transformed shard by shard.

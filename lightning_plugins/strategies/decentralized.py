@@ -69,11 +69,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         shared_init: Start all agents from the weights of the first. Agents that start from
             different weights do not merge usefully.
         buffers: Treatment of floating-point buffers, such as batch normalization statistics. They
-            ``mix`` like the weights, stay ``local``, or, as in the paper, mix in gossip and
-            ``recalibrate`` at the final merge: each agent re-estimates them for the merged weights
-            on its last 32 batches, and the estimates are averaged.
+            ``mix`` like the weights, stay ``local``, or, as in the released code, mix in gossip and
+            ``recalibrate`` at the final merge. There, one process re-estimates them on training
+            data; here, each agent on its own last 32 batches, and the estimates are averaged.
         optimizer_state: What a gossip round does to the optimizer state: ``keep`` it, as in the
-            paper; ``average`` it, which sends its bytes too; or ``reset`` it.
+            released code; ``average`` it, which sends its bytes too; or ``reset`` it.
         wire: Format of the tensors that agents exchange in gossip, in pairs and averages: the dtype
             of the ``weights``, ``bfloat16``, or ``int8`` with a scale per block of 256 values and
             error feedback. Merges, checkpoints and measurements are exact.

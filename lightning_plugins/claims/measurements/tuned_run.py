@@ -56,7 +56,8 @@ def run_speedup(config: dict[str, Any], seed: int) -> Cell:
     ``speedup`` is the first step at which its ``val/loss`` is at most the arm's last one, divided
     by the arm's steps; it is 2 if the baseline does not reach that loss.
 
-    Source: Wang et al., arXiv 2502.19002, section 5, where the paper's "2x" is measured this way.
+    Source: the "2x" of Wang et al., arXiv 2502.19002, as the figures of the authors' repository
+    measure it.
     """
     from lightning_plugins.claims.measurements.recipe_run import train_recipe
     from lightning_plugins.claims.measurements.recording_callbacks import ValidationWatch

@@ -1,4 +1,4 @@
-"""The claims on SCRN (arXiv 2406.01179, ACL 2024): how robust are detectors of AI text?"""
+"""The claims on SCRN (Huang et al., ACL 2024, arXiv 2406.01179): robust detectors of AI text."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ def paper() -> Paper:
     return Paper(
         name="ai-text",
         title="Are AI-generated text detectors robust to adversarial perturbations?",
-        citation="SCRN; ACL 2024; arXiv 2406.01179",
+        citation="Huang, Zhang, Li, You, Wang, Yang; ACL 2024; arXiv 2406.01179",
         experiments=(_robustness(), _settings(), _published_settings()),
         claims=(*robustness, *_clean_claims()),
         columns=(

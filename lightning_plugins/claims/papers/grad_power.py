@@ -1,4 +1,4 @@
-"""The claims on GradPower (arXiv 2505.24275), on small language models."""
+"""The claims on GradPower (Jinbo Wang et al., ICML 2026, arXiv 2505.24275), on small models."""
 
 from lightning_plugins.claims.claim import Paper, claims_on
 from lightning_plugins.claims.papers.language_models import (
@@ -46,7 +46,8 @@ def paper() -> Paper:
     return Paper(
         name="grad-power",
         title="GradPower: powering gradients for faster language model pre-training",
-        citation="Wang, Wang, Zhou, Yan, E, Wu; arXiv 2505.24275, ICML 2026",
+        citation="Jinbo Wang, Mingze Wang, Zhang, Pei, Wei Wang, Cai, E, Wu; ICML 2026; "
+        "arXiv 2505.24275",
         experiments=(
             terminal_loss(arms, smoke_rates={f"{name}, 0.04M": 4e-3 for name in _OPTIMIZERS}),
             speedup({name: (chosen, 4e-3) for name, chosen in _OPTIMIZERS.items()}),
@@ -69,7 +70,7 @@ def paper() -> Paper:
                     "terminal loss of AdamPower than to reach its own.",
                     Superiority("speedup", "AdamPower", "AdamW", "higher"),
                     "not reported in the paper; the measure is that of the Blockwise LR paper",
-                    "arXiv 2502.19002, section 5, for the measure",
+                    "the repository of arXiv 2502.19002, for the measure",
                 ),
             ),
         ),

@@ -51,6 +51,7 @@ def _switch() -> Experiment:
     arms = {
         **{arm: {"recipe": recipe} for arm, recipe in recipes.items()},
         "late SAM 10 %": _digits(_sam(0.9)),
+        "late SAM 12.5 %": _digits(_sam(0.875)),  # the paper's tail, epochs 175 to 200
         "late SAM 20 %": _digits(_sam(0.8)),
         "late SAM 50 %": _digits(_sam(0.5)),
         "early SAM": _digits(_sam(0, 0.7)),
@@ -259,7 +260,7 @@ def _valley_claims() -> tuple[Claim, ...]:
             "after the switch SAM leaves the minimum of SGD",
             "In the epoch after the switch the training loss rises more than with SGD.",
             Superiority("rise", "late SAM", "SGD", "higher"),
-            "exponential escape from the minimum that SGD found",
+            "exponential escape from the minimum that SGD found; here, a rise",
             "abstract: the first of two phases",
         ),
         (
@@ -267,7 +268,7 @@ def _valley_claims() -> tuple[Claim, ...]:
             "The barrier of the training loss on the line from the weights at the switch to the "
             "final weights is within 0.01 nats of the barrier when SGD continues.",
             Equivalence("barrier", "late SAM", "SGD", margin=0.01),
-            "fast convergence to a flatter minimum in the same valley",
+            "fast convergence in the same valley; here, no barrier",
             "abstract: the second of two phases; released interpolation script",
         ),
         (

@@ -22,7 +22,7 @@ class InfluentialNetwork(SASRec):
     many, and its last item is the objective. A tenth of the samples have no objective. Without an
     objective, the network is therefore a SASRec and can be evaluated as one.
 
-    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, section IV-C.
+    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, and its released code.
 
     Args:
         num_items: Number of items. Items are numbered from 1.

@@ -19,7 +19,7 @@ class Rec2Inf(Planner):
 
     Similarity is the inner product of the backbone's item embeddings.
 
-    Source: Zhu et al., arXiv 2211.10002, section V-A; k = 50 and the inner product as in the
+    Source: a baseline of Zhu et al., arXiv 2211.10002; k = 50 and the inner product as in the
     released code of Bi et al., arXiv 2403.07571.
 
     Args:
@@ -52,7 +52,7 @@ class InfluentialGreedy(Planner):
     that the item is taken times its gain towards the target.
 
     Source: Bi et al., Proactive Recommendation with Iterative Preference Guidance,
-    arXiv 2403.07571, section 3, as in its released code.
+    arXiv 2403.07571, as in its released code.
     """
 
     def preferences(self, sessions: Sessions, knowledge: Knowledge) -> Tensor:
@@ -126,7 +126,7 @@ def _guidance(network: ItemNetwork, states: Tensor, targets: Tensor) -> Tensor:
 class InfluentialRecommender(Planner):
     """IRN: greedily follows a network that was trained to predict items on the way to an objective.
 
-    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, section IV-C.
+    Source: Zhu et al., Influential Recommender System, arXiv 2211.10002, and its released code.
 
     Args:
         checkpoint: Checkpoint of a ``SequentialRecommender`` with ``network="irn"``. If None, one

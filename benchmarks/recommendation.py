@@ -1,17 +1,19 @@
-"""Compares SASRec on MovieLens-100k with RecTools' SASRec: NDCG@10, and time to its best value.
+"""Compares SASRec on MovieLens-100k with RecTools' and RecBole's: NDCG@10, HR@10 and time.
 
-usage: python benchmarks/recommendation.py --peer PYTHON [--seeds 0 1 2] [--epochs 40]
-           [--peer-epochs 60] [--peer-lr 0.004] [--peer-batch 32] [--peer-length 50]
+usage: python benchmarks/recommendation.py [--rectools PYTHON] [--recbole PYTHON]
+           [--seeds 0 1 2 3 4] [--rows FILE] [--settings JSON]
 
-PYTHON is the interpreter of a separate environment with RecTools and torch:
-python -m venv PEER && PEER/bin/pip install "rectools[torch]==0.19.0"
+PYTHON is the interpreter of a separate environment with the library and torch. RecBole 1.2.1
+requires pandas below 3: pip install --no-deps recbole==1.2.1 colorlog colorama "pandas<3" pytz
 
-Both use the same training sequences, the full softmax, and the network size, learning rate and
-batch size of ``recommendation/tiny``. RecTools trains on the latest ``peer-length`` items of a
-user, ours on all items, in windows of 50. Each runs in a process with one thread and writes its
-scores of all items after each epoch. The same code computes ranks and NDCG for both; items that the
-user has seen are not ranked. Seconds are process CPU time of training, without reading data,
-building the network, and scoring. The best epoch is chosen by validation.
+All use the same training sequences, the full softmax and the network size of
+``recommendation/tiny``. RecTools also uses its learning rate and batch size, and trains on the
+latest ``max_length`` items of a user; RecBole trains on every prefix of a user's items with its own
+learning rate; ours trains on all items, in windows of 50. Each runs in a process with one thread
+and writes its scores of all items after each epoch. The same code computes the metrics for all;
+items that the user has seen are not ranked. Seconds are process CPU time of training, without
+reading data, building the network, and scoring. The best epoch is chosen by validation. Finished
+runs are kept in FILE.
 """
 
 import argparse
@@ -37,20 +39,21 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning_plugins.claims.statistics import paired_interval
 from lightning_plugins.datamodules import InteractionDataModule
 from lightning_plugins.litmodels import SequentialRecommender
-from lightning_plugins.metrics.ranking import NDCG, target_ranks
+from lightning_plugins.metrics.ranking import NDCG, HitRate, target_ranks
 from lightning_plugins.recipes import load_recipe
 
 RECIPE = load_recipe("recommendation/tiny")
 PARTS = ("validation", "test")
-MARGIN = 0.01
+MARGIN = 0.005
 
 
 class Curve(NamedTuple):
-    """NDCG@10 after each epoch, and the CPU seconds of training until then."""
+    """NDCG@10 and the test part's HR@10 after each epoch, and the CPU seconds until then."""
 
     seconds: list[float]
     validation: list[float]
     test: list[float]
+    hit_rate: list[float]
 
     @property
     def best(self) -> int:
@@ -140,102 +143,155 @@ def curve_of(
     run = subprocess.run([*command, str(folder)], capture_output=True, text=True, check=False)
     if run.returncode:
         raise SystemExit(run.stderr[-2000:])
-    curve = Curve([], [], [])
+    curve = Curve([], [], [], [])
     for epoch in range(settings["epochs"]):
         found = np.load(folder / f"{epoch}.npz")
         curve.seconds.append(float(found["seconds"]))
-        for part in PARTS:
-            getattr(curve, part).append(ndcg(found[part], getattr(data.parts, part)))
+        of_validation, _ = ndcg_and_hit_rate(found["validation"], data.parts.validation)
+        of_test, hit_rate = ndcg_and_hit_rate(found["test"], data.parts.test)
+        curve.validation.append(of_validation)
+        curve.test.append(of_test)
+        curve.hit_rate.append(hit_rate)
         (folder / f"{epoch}.npz").unlink()
     return curve
 
 
-def ndcg(scores: np.ndarray, questions: list) -> float:
+def ndcg_and_hit_rate(scores: np.ndarray, questions: list) -> tuple[float, float]:
     table = torch.from_numpy(scores)
     for row, question in zip(table, questions, strict=True):
         row[torch.from_numpy(np.ascontiguousarray(question.history))] = -torch.inf
-    metric = NDCG(10)
-    metric.update(target_ranks(table, torch.tensor([question.target for question in questions])))
-    return float(metric.compute())
+    ranks = target_ranks(table, torch.tensor([question.target for question in questions]))
+    metrics = NDCG(10), HitRate(10)
+    for metric in metrics:
+        metric.update(ranks)
+    ndcg, hit_rate = (float(metric.compute()) for metric in metrics)
+    return ndcg, hit_rate
+
+
+def libraries(arguments: argparse.Namespace) -> dict[str, tuple[list[str], dict[str, Any]]]:
+    """Return the command and the settings of each library that can be run."""
+    model = RECIPE["model"]["init_args"]
+    shape = {name: model[name] for name in ("dim", "layers", "heads", "dropout")}
+    here = Path(__file__)
+    found = {"ours": ([sys.executable, __file__, "--train"], {"epochs": arguments.epochs})}
+    print(f"{platform.machine()}, torch {torch.__version__}, one thread; all: {shape}")
+    for name, python, settings in (
+        (
+            "RecTools",
+            arguments.rectools,
+            {"epochs": 60, "lr": 4e-3, "batch_size": 32, "max_length": 50, "mask_padding": False},
+        ),
+        (
+            "RecBole",
+            arguments.recbole,
+            {"epochs": 10, "lr": 1e-3, "batch_size": 256, "max_length": 50},
+        ),
+    ):
+        if python is None:
+            print(f"{name}: skipped, --{name.lower()} is not set")
+            continue
+        probe = subprocess.run([python, "-c", f"import {name.lower()}"], capture_output=True)
+        if probe.returncode:
+            print(f"{name}: skipped, {probe.stderr.decode()[-200:]}")
+            continue
+        settings |= json.loads(arguments.settings).get(name, {})
+        worker = here.with_name(f"recommendation_{name.lower()}.py")
+        found[name] = ([python, str(worker)], shape | settings)
+        print(f"{name}: {settings}")
+    return found
 
 
 def compare(arguments: argparse.Namespace) -> None:
     data = interactions()
-    model = RECIPE["model"]["init_args"]
-    shape = {name: model[name] for name in ("dim", "layers", "heads", "dropout")}
-    peer = shape | {
-        "lr": arguments.peer_lr,
-        "batch_size": arguments.peer_batch,
-        "max_length": arguments.peer_length,
-        "epochs": arguments.peer_epochs,
-        "mask_padding": arguments.peer_mask_padding,
-    }
-    worker = str(Path(__file__).with_name("recommendation_rectools.py"))
-    commands = {
-        "ours": ([sys.executable, __file__, "--train"], {"epochs": arguments.epochs}),
-        "RecTools": ([arguments.peer, worker], peer),
-    }
-    print(f"{platform.machine()}, torch {torch.__version__}, one thread; both: {shape}")
-    print(f"RecTools: {peer}")
-    differences, shares = [], []
+    curves: dict[str, dict[int, Curve]] = {}
+    if arguments.rows.exists():
+        for line in arguments.rows.read_text().splitlines():
+            row = json.loads(line)
+            curves.setdefault(row["name"], {})[row["seed"]] = Curve(*row["curve"])
     for seed in arguments.seeds:
-        curves = {}
-        for name, (command, settings) in commands.items():
+        for name, (command, settings) in libraries(arguments).items():
+            if seed in curves.setdefault(name, {}):
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 write_split(data, Path(folder))
                 curve = curve_of(command, Path(folder), settings | {"seed": seed}, data)
-            curves[name] = curve
+            curves[name][seed] = curve
+            with arguments.rows.open("a") as rows:
+                rows.write(json.dumps({"name": name, "seed": seed, "curve": curve}) + "\n")
             print(
                 f"seed {seed} {name:9} NDCG@10 test {curve.test[curve.best]:.4f} validation "
-                f"{curve.validation[curve.best]:.4f} after epoch {curve.best + 1}, "
-                f"{curve.seconds[curve.best]:.1f} s",
+                f"{curve.validation[curve.best]:.4f} after epoch {curve.best + 1} of "
+                f"{len(curve.test)}, {curve.seconds[curve.best]:.1f} s",
                 flush=True,
             )
-        ours, theirs = curves["ours"], curves["RecTools"]
-        differences.append(ours.test[ours.best] - theirs.test[theirs.best])
-        reached = ours.seconds_to(theirs.validation[theirs.best])
-        shares.append(reached / theirs.seconds[theirs.best])
+    report({name: of_name for name, of_name in curves.items() if of_name})
+
+
+def report(curves: dict[str, dict[int, Curve]]) -> None:
+    """Print means over seeds, and paired differences and times beside each library."""
+    print("\n| library | NDCG@10 | HR@10 | best epoch | CPU seconds until then | seeds |")
+    print("|---|---|---|---|---|---|")
+    for name, of_name in curves.items():
+        best = [(curve, curve.best) for curve in of_name.values()]
+        ndcg, hits = [c.test[b] for c, b in best], [c.hit_rate[b] for c, b in best]
+        epochs, seconds = [b + 1 for _, b in best], [c.seconds[b] for c, b in best]
         print(
-            f"seed {seed} ours reaches RecTools' best validation after {reached:.1f} s, "
-            f"{shares[-1]:.2f} of its time",
-            flush=True,
+            f"| {name} | {mean_and_deviation(ndcg)} | {mean_and_deviation(hits)} | "
+            f"{statistics.median(epochs):.0f} | {statistics.median(seconds):.0f} | {len(best)} |"
         )
-    if len(differences) > 1:
-        test = paired_interval(differences)
-        low, high = test.interval
+    for name in curves.keys() - {"ours"}:
+        shared = sorted(curves["ours"].keys() & curves[name].keys())
+        pairs = [(curves["ours"][seed], curves[name][seed]) for seed in shared]
+        shares = [
+            ours.seconds_to(theirs.validation[theirs.best]) / theirs.seconds[theirs.best]
+            for ours, theirs in pairs
+        ]
         print(
-            f"difference of test NDCG@10: {test.estimate:+.4f}, 95 % interval "
-            f"[{low:+.4f}, {high:+.4f}], goal: lower bound at least -{MARGIN}"
+            f"{name}: our time to its best validation NDCG@10, as a share of its time: "
+            f"{', '.join(f'{share:.2f}' for share in shares)}; goal for RecTools: at most 0.5"
         )
-    print(f"share of RecTools' time: median {statistics.median(shares):.2f}, goal: at most 0.5")
+        if len(pairs) < 2:
+            continue
+        for what, values in (
+            ("NDCG@10", [a.test[a.best] - b.test[b.best] for a, b in pairs]),
+            ("HR@10", [a.hit_rate[a.best] - b.hit_rate[b.best] for a, b in pairs]),
+        ):
+            test = paired_interval(values)
+            low, high = test.interval
+            print(
+                f"{name}: our {what} minus its: {test.estimate:+.4f}, 95 % interval "
+                f"[{low:+.4f}, {high:+.4f}], goal: lower bound at least -{MARGIN}"
+            )
+
+
+def mean_and_deviation(values: list[float]) -> str:
+    deviation = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{deviation}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--peer", help="Python interpreter with RecTools")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--rectools", help="Python interpreter with RecTools")
+    parser.add_argument("--recbole", help="Python interpreter with RecBole")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--peer-epochs", type=int, default=60)
-    parser.add_argument("--peer-lr", type=float, default=4e-3)
-    parser.add_argument("--peer-batch", type=int, default=32)
-    parser.add_argument("--peer-length", type=int, default=50)
-    parser.add_argument("--peer-mask-padding", action="store_true")
+    parser.add_argument(
+        "--settings", default="{}", help='other settings, JSON: {"RecTools": {"max_length": 100}}'
+    )
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        default=Path("runs/recommendation_benchmark.jsonl"),
+        help="finished runs; they are not repeated",
+    )
     parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.train:
         train_ours(arguments.train)
         return
-    if arguments.peer is None:
-        print(
-            "skipped: set --peer to an interpreter with RecTools (--help shows how to install it)"
-        )
-        return
-    probe = subprocess.run([arguments.peer, "-c", "import rectools.models"], capture_output=True)
-    if probe.returncode:
-        print(f"skipped: {arguments.peer} cannot import RecTools: {probe.stderr.decode()[-200:]}")
-        return
+    arguments.rows.parent.mkdir(parents=True, exist_ok=True)
     compare(arguments)
 
 

@@ -55,7 +55,12 @@ BENCHMARKS = (
     ),
     Benchmark("induction_heads"),
     Benchmark("captioning", peers=("pycocoevalcap",)),
-    Benchmark("recommendation", ("--peer", "{python}"), ("rectools[torch]==0.19.0",)),
+    Benchmark(
+        "recommendation",
+        ("--rectools", "{python}", "--seeds", "0", "1", "2"),
+        ("rectools[torch]==0.19.0",),
+        remark="RecBole takes an hour and is run by hand: --recbole PYTHON",
+    ),
     Benchmark("catalogue_trie"),
     Benchmark("attacks"),
     Benchmark("fiber_laser", remark="PyFiberAmp is on no package index: --pyfiberamp CLONE"),

@@ -15,22 +15,24 @@ class Windows(Dataset):
     """Windows of ``max_length + 1`` items, counted from the end of each sequence.
 
     The last item of a window is also the first item of the next. Each item of a sequence except the
-    first is therefore a target exactly once.
+    first is therefore a target exactly once. A window is a dictionary with ``user``, the number of
+    its sequence, and ``items``, int64 ``(max_length + 1,)``.
     """
 
     def __init__(self, sequences: Sequence[np.ndarray], max_length: int) -> None:
         self.length = max_length + 1
         self.windows = [
-            sequence[max(0, end - self.length) : end]
-            for sequence in sequences
+            (user, sequence[max(0, end - self.length) : end])
+            for user, sequence in enumerate(sequences)
             for end in range(len(sequence), 1, -max_length)
         ]
 
     def __len__(self) -> int:
         return len(self.windows)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return _padded(self.windows[index], self.length)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        user, items = self.windows[index]
+        return {"user": user, "items": _padded(items, self.length)}
 
 
 class Questions(Dataset):

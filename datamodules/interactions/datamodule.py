@@ -40,8 +40,9 @@ class InteractionDataModule(CheckedLoading, LightningDataModule):
     Items are numbered from 1, users from 0. Sequences are in chronological order and padded with
     zeros at the end. If a user took an item several times, only the first interaction is kept.
 
-    Training batches are int64 ``(batch, max_length + 1)``: windows in which each item of a user
-    except the first is a target exactly once. Validation and test batches are dictionaries:
+    Training batches are dictionaries with ``user``, int64 ``(batch,)``, and ``items``, int64
+    ``(batch, max_length + 1)``: windows in which each item of a user except the first is a target
+    exactly once. Validation and test batches are dictionaries:
 
     - ``user``: int64 ``(batch,)``;
     - ``history``: int64 ``(batch, max_length)``, the latest items before the target;
@@ -88,6 +89,7 @@ class InteractionDataModule(CheckedLoading, LightningDataModule):
 
     Attributes:
         num_items: Number of items.
+        num_users: Number of users with interactions, without new users of ``pairs``.
         catalogue: Titles, years, genres and identifiers by item number.
         user_ids: The identifiers of the data by user number.
         profiles: What the data states about each user, such as age and occupation; ``""`` without.
@@ -100,6 +102,7 @@ class InteractionDataModule(CheckedLoading, LightningDataModule):
     """
 
     num_items: int
+    num_users: int
     catalogue: Catalogue
     user_ids: tuple[ItemId, ...]
     profiles: tuple[str, ...]
@@ -179,7 +182,7 @@ class InteractionDataModule(CheckedLoading, LightningDataModule):
         )
         self.user_ids = tuple(table.user_ids[place] for place in users)
         self.profiles = tuple(table.profiles.get(name, "") for name in self.user_ids)
-        self.num_items = len(item_ids)
+        self.num_items, self.num_users = len(item_ids), len(self.user_ids)
         by_user = ByUser(table.users)
         self._sequences = by_user.split(numbers[1] + 1)
         self.parts = self._split(split, table, by_user)

@@ -14,11 +14,11 @@ _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 def is_missing(column: "pandas.Series") -> np.ndarray:
     """Return the mask ``(rows,)`` of values that are NaN, None, or a string of white space."""
-    missing = column.isna().to_numpy(dtype=bool)
-    if column.dtype == object or str(column.dtype).startswith(("str", "category")):
-        blank = [isinstance(value, str) and not value.strip() for value in column]
-        missing = missing | np.array(blank, dtype=bool)
-    return missing
+    if not _may_have_texts(column):
+        return column.isna().to_numpy(dtype=bool)
+    places, distinct = _factorized(column)
+    is_blank = [isinstance(value, str) and not value.strip() for value in distinct]
+    return np.array([*is_blank, True], dtype=bool)[places]  # place -1 is NaN or None
 
 
 def missing_rows(column: "pandas.Series") -> list[int]:
@@ -34,19 +34,24 @@ def numbers(column: "pandas.Series") -> np.ndarray:
     """
     import pandas
 
-    given = column.mask(is_missing(column))
-    if column.dtype == object or str(column.dtype).startswith(("str", "category")):
-        given = given.map(
-            lambda value: (
-                _BOOLEANS.get(value.strip().lower(), value) if isinstance(value, str) else value
-            ),
-            na_action="ignore",
-        )
-    found = pandas.to_numeric(given.astype(object), errors="coerce").astype(np.float64).to_numpy()
-    wrong = np.flatnonzero(np.isnan(found) & ~given.isna().to_numpy(dtype=bool))
+    missing = is_missing(column)
+    places = np.arange(len(column))
+    if pandas.api.types.is_numeric_dtype(column.dtype):
+        distinct = column.to_numpy()
+    else:
+        places, found = _factorized(column)
+        texts = [
+            _BOOLEANS.get(value.strip().lower(), value) if isinstance(value, str) else value
+            for value in found
+        ]
+        distinct = np.empty(len(texts) + 1, dtype=object)  # the last one is of place -1
+        distinct[:-1] = texts
+    converted = pandas.to_numeric(pandas.Series(distinct), errors="coerce")
+    values = converted.to_numpy(dtype=np.float64, na_value=np.nan)[places]
+    wrong = np.flatnonzero(np.isnan(values) & ~missing)
     if len(wrong):
         raise _error(column, int(wrong[0]), "a number")
-    return found
+    return values
 
 
 def timestamps(column: "pandas.Series") -> np.ndarray:
@@ -75,6 +80,26 @@ def timestamps(column: "pandas.Series") -> np.ndarray:
         raise _error(column, int(wrong[0]), "an ISO 8601 date such as 2024-05-31, or epoch seconds")
     seconds = (times - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(seconds=1)
     return seconds.to_numpy(dtype=np.float64)
+
+
+def _may_have_texts(column: "pandas.Series") -> bool:
+    return column.dtype == object or str(column.dtype).startswith(("str", "category"))
+
+
+def _factorized(column: "pandas.Series") -> tuple[np.ndarray, list[Any]]:
+    """Return the place ``(rows,)`` of each value among the distinct values, -1 if it is missing.
+
+    Large tables repeat their identifiers, ratings and times. Without this, every row would become a
+    Python object several times.
+    """
+    import pandas
+
+    try:
+        places, distinct = pandas.factorize(column)
+    except TypeError:  # lists and dictionaries of JSON
+        values = column.tolist()
+        return np.where(column.isna().to_numpy(dtype=bool), -1, np.arange(len(values))), values
+    return places, distinct.tolist()
 
 
 def _error(column: "pandas.Series", row: int, expected: str) -> ValueError:

@@ -154,6 +154,7 @@ class InfluencePathPlanner(LightningModule):
         self._genres = datamodule.catalogue.genre_indicators()
         self._together = co_consumption_vectors(datamodule.parts.train, datamodule.num_items)
         self._user_ids, self._profiles = datamodule.user_ids, datamodule.profiles
+        self._num_users = datamodule.num_users
 
     def load(self, datamodule: Any) -> "InfluencePathPlanner":
         """Prepare :meth:`plan`: read the data, and load or train the networks that plan.
@@ -180,7 +181,7 @@ class InfluencePathPlanner(LightningModule):
             sequences=datamodule.parts.train,
         )
         for label, path in of_planners.items():
-            self.planners[label].network = load_network(path, num_items)
+            self.planners[label].network = load_network(path, num_items, datamodule.num_users)
         if not isinstance(self.user_model, TakesEverything):
             self._load_evaluators(datamodule)
         return self
@@ -200,12 +201,11 @@ class InfluencePathPlanner(LightningModule):
         """Plan paths for the users of a batch with every planner."""
         histories, targets = unpadded(batch["seen"]), batch["target"].tolist()
         users = batch["user"].tolist()
-        profiles = [self._profiles[user] for user in users]
         found = []
         for label, planner in self.planners.items():
             planner.begin(self.hparams["seed"] + batch_idx)
             self.user_model.begin(self.hparams["seed"] + batch_idx)
-            sessions = self._sessions(planner, histories, targets, profiles=profiles)
+            sessions = self._sessions(planner, histories, targets, users=users)
             self.table.add(label, self._measures(label, histories, targets, sessions))
             found += self._paths(label, [self._user_ids[user] for user in users], sessions)
         return found
@@ -282,13 +282,16 @@ class InfluencePathPlanner(LightningModule):
         histories: list[list[int]],
         targets: list[int],
         candidates: list[list[int]] | None = None,
-        profiles: list[str] | None = None,
+        users: list[int] | None = None,
     ) -> Sessions:
         """Plan the paths of one planner; the result includes the items that each user took."""
         knowledge, length = self._knowledge, self.hparams["path_length"]
         num_items = knowledge.catalogue.num_items
         sessions = Sessions(histories, targets, num_items, length, candidates)
-        sessions.profiles = profiles or sessions.profiles
+        if users is not None:
+            numbers = torch.tensor(users) + 1
+            sessions.users = numbers.masked_fill(numbers > self._num_users, 0)
+            sessions.profiles = [self._profiles[user] for user in users]
         simulated = not isinstance(self.user_model, TakesEverything)
         for _ in range(planner.longest(length)):
             items = planner.next_items(sessions, knowledge)

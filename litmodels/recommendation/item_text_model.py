@@ -125,9 +125,9 @@ class ItemTextModel(CheckedLoading, LightningModule):
             )
         return self._tokenizer
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Return the loss of a path between a random start and a random end in each window."""
-        windows = unpadded(batch)
+        windows = unpadded(batch["items"])
         # Two items have no item between them. They are used only if a batch has no longer window.
         sequences = [items for items in windows if len(items) >= 3] or windows
         longest = [min(len(items) - 1, self._longest) for items in sequences]
@@ -141,7 +141,7 @@ class ItemTextModel(CheckedLoading, LightningModule):
             for items, end, length in zip(sequences, ends, lengths, strict=True)
         ]
         loss = self._loss(texts)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(windows))
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:

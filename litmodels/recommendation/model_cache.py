@@ -57,11 +57,13 @@ def fitted_checkpoint(
     Returns:
         The path of the checkpoint.
     """
+    users = {"num_users": datamodule.num_users} if network == "irn" else {}  # type: ignore[attr-defined]
     settings: dict[str, Any] = {
         "network": network,
         "num_items": datamodule.num_items,  # type: ignore[attr-defined]
         "max_length": datamodule.max_length,  # type: ignore[attr-defined]
         **_RECIPES[network],
+        **users,
         "max_epochs": max_epochs or _EPOCHS,
     }
     folder = folder or cache_folder().parent / "recommenders"
@@ -80,11 +82,12 @@ def fitted_checkpoint(
     return path
 
 
-def load_network(path: str, num_items: int) -> ItemNetwork:
+def load_network(path: str, num_items: int, num_users: int | None = None) -> ItemNetwork:
     """Load the network of a ``SequentialRecommender`` checkpoint, in evaluation mode and frozen.
 
     Raises:
-        ValueError: The network was trained on another number of items.
+        ValueError: The network was trained on another number of items, or has weights for another
+            number of users than ``num_users``.
     """
     recommender = SequentialRecommender.load_from_checkpoint(
         path, map_location="cpu", weights_only=True
@@ -95,6 +98,12 @@ def load_network(path: str, num_items: int) -> ItemNetwork:
         raise ValueError(
             f"{path} was trained on {network.num_items} items, but the data has {num_items}: use "
             "the data settings with which it was trained"
+        )
+    of_users = getattr(network, "num_users", None)
+    if num_users is not None and of_users not in (None, num_users):
+        raise ValueError(
+            f"{path} was trained on {of_users} users, but the data has {num_users}: use the data "
+            "settings with which it was trained"
         )
     return network
 

@@ -23,8 +23,9 @@ _METRICS = {"hit_rate": HitRate, "ndcg": NDCG, "mrr": MRR}
 class SequentialRecommender(CheckedLoading, LightningModule):
     """SASRec, GRU4Rec or IRN with the full softmax, evaluated by full ranking.
 
-    Training batches are int64 ``(batch, max_length + 1)``. Evaluation batches are dictionaries with
-    ``history``, ``seen`` and ``target``, as in ``InteractionDataModule``. Items that the user has
+    Training batches are dictionaries with ``items``, int64 ``(batch, max_length + 1)``, and for IRN
+    with ``user``; evaluation batches have ``history``, ``seen`` and ``target``, as in
+    ``InteractionDataModule``. Items that the user has
     seen are not ranked. The metrics use no sampled negatives, and training uses none by default.
 
     Logged: ``train/loss`` in nats; ``val/hit_rate@K``, ``val/ndcg@K``, ``val/mrr@K`` for each K of
@@ -43,6 +44,8 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         max_length: Maximum length of a history that the network sees.
         dropout: Dropout probability, in [0, 1).
         top_k: Lengths of the evaluated lists.
+        num_users: For ``irn``, the number of users, each with a weight of the objective; None takes
+            it from the DataModule, and gives all users the same weight without one.
         negatives: Number of sampled items for the training loss, for catalogues of 100 000 items;
             None uses the full softmax, which the evaluators of paths require.
         optimizer: Builds the optimizer from named parameters.
@@ -71,6 +74,7 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=2e-3),
         lr_scheduler: LRSchedulerCallable | None = None,
         negatives: int | None = None,
+        num_users: int | None = None,
     ) -> None:
         super().__init__()
         if network not in get_args(NetworkName):
@@ -78,6 +82,8 @@ class SequentialRecommender(CheckedLoading, LightningModule):
             raise ValueError(f"network={network!r}: expected one of {allowed}")
         if num_items is not None and num_items < 1:
             raise ValueError(f"num_items={num_items}: expected at least 1")
+        if num_users is not None and num_users < 1:
+            raise ValueError(f"num_users={num_users}: expected at least 1, or None")
         if negatives is not None and negatives < 1:
             raise ValueError(f"negatives={negatives}: expected at least 1, or None")
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
@@ -91,9 +97,13 @@ class SequentialRecommender(CheckedLoading, LightningModule):
             self._build(num_items or 1)
 
     def setup(self, stage: str) -> None:
-        """Take the number of items from the data, or raise an error if the data does not match."""
+        """Take the sizes from the data, or raise an error if the data does not match."""
         datamodule = getattr(self.trainer, "datamodule", None)
-        for name in ("num_items", "max_length"):
+        names = ["num_items", "max_length"]
+        learns_users = self.network is None or self.hparams["num_users"] is not None
+        if self.hparams["network"] == "irn" and stage == "fit" and learns_users:
+            names.append("num_users")
+        for name in names:
             given = getattr(datamodule, name, None)
             if given is None:
                 continue
@@ -126,11 +136,14 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         assert self.network is not None, "call configure_model() first, as a Trainer does"
         return self.network(items)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the mean cross-entropy of all items except the first of each window."""
         assert self.network is not None
-        loss = self.network.loss(batch)
-        self.log("train/loss", loss, prog_bar=True)
+        if isinstance(self.network, InfluentialNetwork):
+            loss = self.network.loss(batch["items"], batch["user"] + 1)
+        else:
+            loss = self.network.loss(batch["items"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["items"]))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -171,8 +184,10 @@ class SequentialRecommender(CheckedLoading, LightningModule):
         settings = {name: self.hparams[name] for name in names}
         if self.hparams["network"] == "gru4rec":
             return GRU4Rec(num_items, **settings)
-        kind = InfluentialNetwork if self.hparams["network"] == "irn" else SASRec
-        return kind(num_items, heads=self.hparams["heads"], **settings)
+        settings["heads"] = self.hparams["heads"]
+        if self.hparams["network"] == "irn":
+            return InfluentialNetwork(num_items, **settings, num_users=self.hparams["num_users"])
+        return SASRec(num_items, **settings)
 
     def _evaluate(self, stage: str, metrics: nn.ModuleDict, batch: Batch) -> None:
         ranks = target_ranks(self.scores_of_unseen(batch), batch["target"])

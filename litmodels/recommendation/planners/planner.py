@@ -51,6 +51,7 @@ class Sessions:
         allowed: Which items may be recommended, bool ``(users, num_items + 1)``. Items of the
             history, items of the path, and the target are not allowed.
         step: Number of recommendations so far. A path has fewer items if none was left for it.
+        users: Numbers of the users in the data, counted from 1; 0 for unknown users.
         problems: Why the planner's own plan for a user could not be used, or ``""``.
         profiles: What is known about each user besides the history, as text; ``""`` if nothing is.
         usage: Requests, tokens and cost of the language model for each user.
@@ -80,6 +81,7 @@ class Sessions:
         for row, history, target in zip(self.allowed, histories, targets, strict=True):
             row[[*history, target]] = False
         self.step = 0
+        self.users = torch.zeros(len(targets), dtype=torch.int64)
         self.problems = [""] * len(targets)
         self.profiles = [""] * len(targets)
         self.usage = [Usage(0)] * len(targets)

@@ -144,7 +144,8 @@ class InfluentialRecommender(Planner):
         assert isinstance(network, InfluentialNetwork)
         device = network.item_embedding.weight.device
         items = padded(sessions.taken, network.max_length, device)
-        return network.logits(network.state(items, sessions.targets.to(device)))
+        states = network.state(items, sessions.targets.to(device), sessions.users.to(device))
+        return network.logits(states)
 
 
 class CoOccurrencePath(Planner):

@@ -180,9 +180,9 @@ def test_users_with_fewer_than_three_items_have_no_question():
 @pytest.mark.parametrize("length", [1, 2, 5, 6, 7, 11, 12])
 def test_each_item_except_the_first_is_a_target_of_one_window(length):
     windows = Windows([np.arange(1, length + 1)], max_length=5)
-    targets = [item for window in windows for item in window[1:].tolist() if item]
+    targets = [item for window in windows for item in window["items"][1:].tolist() if item]
     assert sorted(targets) == list(range(2, length + 1))
-    assert all(len(window) == 6 for window in windows)
+    assert all(len(window["items"]) == 6 for window in windows)
 
 
 def small(tmp_path, **changes):

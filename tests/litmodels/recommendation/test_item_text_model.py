@@ -54,7 +54,7 @@ def test_a_batch_of_two_item_windows_has_a_finite_loss(trained):
     module, _, _ = trained(1)
     windows = torch.tensor([[3, 4, 0, 0], [5, 6, 0, 0]])
     module.log = lambda *_, **__: None
-    loss = module.training_step(windows, 0)
+    loss = module.training_step({"items": windows}, 0)
     assert loss.isfinite()
     assert loss.requires_grad
 

@@ -48,8 +48,33 @@ def test_every_state_depends_on_the_objective_unless_its_weight_is_low(network):
     torch.testing.assert_close(hidden[0], network.encode(items))
 
 
+def test_each_user_has_a_weight_of_the_objective_and_an_unknown_user_the_mean():
+    torch.manual_seed(0)
+    network = InfluentialNetwork(num_items=9, dim=8, layers=1, max_length=6, num_users=3).eval()
+    torch.nn.init.normal_(network.item_embedding.weight)
+    weights = network.weights(torch.tensor([1, 2, 3, 0]))
+    assert len(weights[:3].unique()) == 3
+    torch.testing.assert_close(weights[3], weights[:3].mean(dim=0))
+    items, objective = torch.tensor([[3, 1, 4]]).expand(4, 3), torch.tensor([2]).expand(4)
+    states = network.state(items, objective, torch.tensor([1, 2, 3, 0]))
+    assert (states[0] - states[1]).abs().max() > 1e-4
+    torch.testing.assert_close(states[3:], network.state(items[:1], objective[:1]))
+    # Without an objective, the weight has no effect.
+    torch.testing.assert_close(
+        network.state(items, users=torch.tensor([1, 2, 3, 0]))[0], network.state(items)[0]
+    )
+
+
+def test_training_changes_the_weights_of_the_users_in_the_batch_only():
+    torch.manual_seed(0)
+    network = InfluentialNetwork(num_items=9, dim=8, layers=1, max_length=6, num_users=3)
+    network.loss(torch.randint(1, 9, (40, 7)), torch.tensor([1, 3] * 20)).backward()
+    changed = network.user_embedding.weight.grad.abs().sum(dim=1) > 0
+    assert changed.tolist() == [True, False, True]
+
+
 def test_every_position_attends_to_at_least_one_position(network):
-    bias = network._bias(torch.tensor([0, 2]), 4)
+    bias = network._bias(torch.tensor([0, 2]), None, 4)
     assert bias.isfinite().any(dim=-1).all()
 
 

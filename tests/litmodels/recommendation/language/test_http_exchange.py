@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import re
 import socket
 import stat
 import threading
@@ -26,6 +27,18 @@ def reply(text):
     return json.dumps({"choices": [{"message": {"content": text}}]}).encode()
 
 
+def whole_request(connection):
+    """Read the head and the body; a server that leaves bytes unread resets the connection."""
+    content = b""
+    while b"\r\n\r\n" not in content:
+        content += connection.recv(2**16)
+    head, _, body = content.partition(b"\r\n\r\n")
+    length = int(re.search(rb"(?i)content-length: (\d+)", head)[1])
+    while len(body) < length:
+        body += connection.recv(2**16)
+    return head + b"\r\n\r\n" + body
+
+
 @pytest.fixture
 def serve():
     """Start a server that sends raw bytes: each part after a pause, until the client leaves."""
@@ -39,7 +52,7 @@ def serve():
 
         def handle(connection):
             with connection:
-                seen.append(connection.recv(2**16))
+                seen.append(whole_request(connection))
                 for part in parts:
                     if stopped.wait(pause):
                         return

@@ -33,7 +33,7 @@ class Interpolation:
         It is NaN if a loss between the ends is NaN.
 
         Source: Frankle et al., arXiv 1912.05671, section 2 (error barrier height), with the loss
-        and relative to the line as in Entezari et al., arXiv 2110.06296, definition 1.
+        and relative to the line as in Entezari et al., arXiv 2110.06296.
         """
         at = dict(zip(self.alphas, self.losses, strict=True))
         between = [alpha for alpha in self.alphas if 0 <= alpha <= 1]

@@ -31,7 +31,7 @@ class WeightPerturbation:
 
     - ``sam``: ``r * g / (||g||_2 + 1e-12)`` (Foret et al., arXiv 2010.01412, eq. 2),
     - ``asam``: ``r * w^2 * g / (|| |w| * g ||_2 + 1e-12)``, a radius relative to each weight's size
-      (Kwon et al., arXiv 2102.11600, eq. 9, without its eta),
+      (Kwon et al., arXiv 2102.11600, without its eta),
     - ``usam``: ``r * g``, not normalized (Andriushchenko and Flammarion, arXiv 2206.06232, sec. 2).
 
     The first two do not depend on the scale of the gradient, so a loss scale need not be undone.

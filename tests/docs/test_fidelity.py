@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lightning_plugins.claims.papers import PAPERS, load_paper
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "fidelity.md").read_text("utf-8")
 RECIPES = ROOT / "lightning_plugins" / "recipes"
@@ -53,3 +55,8 @@ def test_every_recipe_on_the_page_exists():
 )
 def test_every_card_links_to_the_page(card):
     assert "(../fidelity.md)" in card.read_text("utf-8")
+
+
+def test_no_two_papers_have_the_same_authors():
+    authors = [load_paper(name).citation.partition(";")[0] for name in PAPERS]
+    assert len(set(authors)) == len(authors)

@@ -83,8 +83,7 @@ def check_gradient_masking(
     Passing the checks proves nothing. If a check fails, the attack failed, and the network is not
     necessarily robust.
 
-    Source: Athalye, Carlini and Wagner, arXiv 1802.00420, section 3.1; Carlini et al., arXiv
-    1902.06705, section 5.
+    Source: Athalye, Carlini and Wagner, arXiv 1802.00420; Carlini et al., arXiv 1902.06705.
 
     Args:
         network: A function from inputs to logits ``(batch, num_classes)``.

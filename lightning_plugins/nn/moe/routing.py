@@ -103,7 +103,7 @@ class CosineGate(nn.Module):
     clamped to at least 0.01.
 
     Source: Chi et al., On the Representation Collapse of Sparse Mixture of Experts, NeurIPS 2022,
-    arXiv 2204.09179, equations 4 and 5.
+    arXiv 2204.09179.
 
     Args:
         in_features: Features of a token.

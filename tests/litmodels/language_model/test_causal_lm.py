@@ -62,6 +62,21 @@ def test_the_loss_is_the_cross_entropy_of_the_next_token():
     torch.testing.assert_close(module.loss(windows), expected)
 
 
+def test_the_loss_of_drawn_targets_counts_them_and_is_the_entropy_on_average():
+    module = made("llama", SMALL).eval()
+    torch.manual_seed(0)
+    tokens = torch.randint(256, (2, 9))
+    labels = tokens.masked_fill(torch.arange(9) > 5, -100)
+    positions = torch.arange(9).expand(2, -1)
+    batch = {"input_ids": tokens, "position_ids": positions, "labels": labels}
+    assert module.sampled_loss(tokens)[1] == 16
+    assert module.sampled_loss(batch)[1] == 10
+    logits = module(tokens[:, :-1]).log_softmax(-1)
+    entropy = -(logits.exp() * logits).sum(-1).mean()
+    drawn = torch.stack([module.sampled_loss(tokens)[0].detach() for _ in range(200)]).mean()
+    assert drawn == pytest.approx(entropy.item(), rel=2e-3)
+
+
 def test_a_token_does_not_attend_to_later_tokens():
     module = made().eval()
     tokens = torch.randint(256, (1, 16), generator=torch.Generator().manual_seed(0))

@@ -244,7 +244,7 @@ def _circle_claims() -> tuple[Claim, ...]:
             "This holds by construction, also for a dense network.",
             Equivalence("log10_mse", "MoE, D=128", "MoE, D=16", margin=_FACTOR_OF_TWO),
             "1-4-MoE, m=10: test error 3.40e-4 at D=16, 3.42e-4 at D=128",
-            "section 6, first experiment",
+            "section 6, first experiment; figures from third parties' notes",
         ),
     )
 
@@ -313,7 +313,7 @@ def _pieces_claims() -> tuple[Claim, ...]:
                 "For nine pieces and m=128, 2-3-MoE has a lower error than 1-6-MoE.",
                 _lower("2-3-MoE, m=128", "1-6-MoE, m=128"),
                 "2.59e-6 against 4.60e-5 at m=128",
-                "section 6, second experiment",
+                "section 6, second experiment; figures from third parties' notes",
             ),
         ),
         *claims_on(

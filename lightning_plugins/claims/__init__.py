@@ -1,23 +1,41 @@
 """The papers' claims as experiments whose rules are written before the run."""
 
-from lightning_plugins.claims.claim import Cell, Claim, Column, Experiment, Paper, Scale, claims_on
-from lightning_plugins.claims.judgement import Judgement, Verdict
-from lightning_plugins.claims.papers import PAPERS, load_paper
-from lightning_plugins.claims.rules import Equivalence, Recovers, Superiority
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "PAPERS",
-    "Cell",
-    "Claim",
-    "Column",
-    "Equivalence",
-    "Experiment",
-    "Judgement",
-    "Paper",
-    "Recovers",
-    "Scale",
-    "Superiority",
-    "Verdict",
-    "claims_on",
-    "load_paper",
-]
+from lightning_plugins._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from .cell import Cell as Cell
+    from .claim import Claim as Claim
+    from .claim import Column as Column
+    from .claim import Experiment as Experiment
+    from .claim import Paper as Paper
+    from .claim import Scale as Scale
+    from .claim import claims_on as claims_on
+    from .judgement import Judgement as Judgement
+    from .judgement import Verdict as Verdict
+    from .papers import PAPERS as PAPERS
+    from .papers import load_paper as load_paper
+    from .rules import Equivalence as Equivalence
+    from .rules import Recovers as Recovers
+    from .rules import Superiority as Superiority
+else:
+    __getattr__, __dir__, __all__ = lazy_exports(
+        __name__,
+        {
+            "PAPERS": "papers",
+            "Cell": "cell",
+            "Claim": "claim",
+            "Column": "claim",
+            "Equivalence": "rules",
+            "Experiment": "claim",
+            "Judgement": "judgement",
+            "Paper": "claim",
+            "Recovers": "rules",
+            "Scale": "claim",
+            "Superiority": "rules",
+            "Verdict": "judgement",
+            "claims_on": "claim",
+            "load_paper": "papers",
+        },
+    )

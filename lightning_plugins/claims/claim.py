@@ -3,23 +3,11 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, NotRequired, TypedDict
+from typing import Any
 
+from lightning_plugins.claims.cell import Cell as Cell
 from lightning_plugins.claims.fingerprints import canonical_json
 from lightning_plugins.claims.rules import Rule
-
-
-class Cell(TypedDict):
-    """Result of one (arm, seed).
-
-    ``metrics`` maps names to numbers (NaN if a run diverged), ``series`` maps names to lists of
-    numbers (a curve over steps or epochs). The metric ``on_grid_edge`` is reserved: 1.0 means that
-    the arm's tuned value was the best one at the edge of its grid. Every claim about that arm is
-    then inconclusive.
-    """
-
-    metrics: dict[str, float]
-    series: NotRequired[dict[str, list[float]]]
 
 
 @dataclass(frozen=True)
@@ -95,6 +83,11 @@ class Experiment:
         }
         changes = {arm: change for arm, change in chosen.arms.items() if arm in arms}
         return replace(self, arms=arms, scales={scale: replace(chosen, arms=changes)})
+
+    def with_seeds(self, seeds: tuple[int, ...]) -> "Experiment":
+        """Return this experiment with other seeds at every scale."""
+        scales = {name: replace(scale, seeds=seeds) for name, scale in self.scales.items()}
+        return replace(self, scales=scales)
 
     def config(self, arm: str, scale: str) -> dict[str, Any]:
         """Return the resolved configuration of an arm at a scale.
@@ -276,6 +269,10 @@ class Paper:
         if shown is not None and shown.experiment not in arms:
             shown = None
         return replace(self, experiments=experiments, claims=claims, overview=shown)
+
+    def with_seeds(self, seeds: tuple[int, ...]) -> "Paper":
+        """Return this paper with other seeds in every experiment."""
+        return replace(self, experiments=tuple(one.with_seeds(seeds) for one in self.experiments))
 
     def experiment(self, name: str) -> Experiment:
         """Return the experiment with that name."""

@@ -1,6 +1,7 @@
 """``lightning-plugins reproduce``: run a paper's claims and report the verdicts."""
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,8 @@ from lightning_plugins.claims.published_runs import (
     published_lines,
     published_runs,
 )
+from lightning_plugins.claims.result_store import plain_record
+from lightning_plugins.claims.row_files import REPOSITORY_ROWS, RowFiles
 from lightning_plugins.claims.runner import BACKENDS, run_paper
 
 OUTPUT = Path("runs/reproduce")
@@ -44,7 +47,30 @@ def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None)
     papers = [load_paper(name) for name in arguments.papers or sorted(PAPERS)]
     if arguments.scale == PAPER_SCALE:
         return _show_published(papers, problem_of)
-    return _run_and_report([paper.at(arguments.scale) for paper in papers], arguments)
+    papers = [paper.at(arguments.scale) for paper in papers]
+    if arguments.seeds:
+        papers = [paper.with_seeds(arguments.seeds) for paper in papers]
+    if arguments.plan:
+        return _show_plans(papers, arguments)
+    return _run_and_report(papers, arguments)
+
+
+def _show_plans(papers: Sequence[Paper], arguments: argparse.Namespace) -> int:
+    """Print the number of seeds that decides each claim."""
+    from lightning_plugins.claims.planning import planned_claims
+    from lightning_plugins.claims.result_store import ResultStore
+
+    store = ResultStore(arguments.output / "cells", _committed_rows(arguments))
+    for paper in papers:
+        print(f"# {paper.name}, scale {arguments.scale}")
+        for planned in planned_claims(paper, arguments.scale, store):
+            print(planned.line())
+    return 0
+
+
+def _committed_rows(arguments: argparse.Namespace) -> RowFiles | None:
+    folder = arguments.rows or REPOSITORY_ROWS
+    return RowFiles(folder) if arguments.rows or folder.is_dir() else None
 
 
 def _show_published(papers: Sequence[Paper], problem_of: ProblemOf | None) -> int:
@@ -74,6 +100,7 @@ def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
     from lightning_plugins.reports import write_report
     from lightning_plugins.reports.terminal import paper_lines
 
+    rows = _committed_rows(arguments)
     results = [
         run_paper(
             paper,
@@ -82,9 +109,14 @@ def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
             jobs=arguments.jobs,
             backend=arguments.backend,
             fresh=arguments.fresh,
+            rows=rows,
         )
         for paper in papers
     ]
+    if arguments.rows and rows is not None:
+        for one in results:
+            added = rows.add(one.paper.name, map(plain_record, one.records))
+            print(f"{rows.folder / one.paper.name}.csv: {added} cells added")
     report = report_of(results, _command_line(arguments))
     for paper_evidence in report.papers:
         for line in paper_lines(paper_evidence):
@@ -107,6 +139,26 @@ def _listing(paper: Paper) -> list[str]:
     return [*lines, *(f"  - {claim.name}: {claim.statement}" for claim in paper.claims)]
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    """Return the seeds of ``A..B`` (both included) or of numbers separated by commas."""
+    found = re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", text)
+    if found:
+        seeds = tuple(range(int(found[1]), int(found[2]) + 1))
+    elif re.fullmatch(r"\d{1,9}(,\d{1,9})*", text):
+        seeds = tuple(dict.fromkeys(map(int, text.split(","))))
+    else:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected A..B or numbers such as 5,7,9")
+    if not seeds:
+        raise argparse.ArgumentTypeError(f"{text!r}: the first seed is above the last")
+    return seeds
+
+
+def _seeds_text(seeds: tuple[int, ...]) -> str:
+    if seeds == tuple(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]}..{seeds[-1]}"
+    return ",".join(map(str, seeds))
+
+
 def _scale_order(scale: str) -> tuple[int, str]:
     return (SCALES.index(scale) if scale in SCALES else len(SCALES), scale)
 
@@ -116,6 +168,8 @@ def _command_line(arguments: argparse.Namespace) -> str:
     words += ["--output", str(arguments.output)] if arguments.output != OUTPUT else []
     words += ["--jobs", str(arguments.jobs)] if arguments.jobs else []
     words += ["--backend", arguments.backend] if arguments.backend != "loky" else []
+    words += ["--seeds", _seeds_text(arguments.seeds)] if arguments.seeds else []
+    words += ["--rows", str(arguments.rows)] if arguments.rows else []
     return shlex.join([*words, *(["--fresh"] if arguments.fresh else [])])
 
 
@@ -136,6 +190,24 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--jobs", type=int, help="worker processes (default: one per core)")
     parser.add_argument(
         "--backend", default="loky", choices=BACKENDS, help="joblib backend (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        metavar="A..B",
+        help="seeds to run instead of the scale's, such as 20..40; finished cells are reused",
+    )
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="print how many seeds decide each claim, from the finished cells, then exit",
+    )
+    parser.add_argument(
+        "--rows",
+        type=Path,
+        metavar="FOLDER",
+        help="CSV files of finished cells: they are reused, and new cells are added to them "
+        "(default: those of the repository, which are only read)",
     )
     parser.add_argument("--fresh", action="store_true", help="compute finished cells again")
     parser.add_argument("--list", action="store_true", help="list papers and claims, then exit")

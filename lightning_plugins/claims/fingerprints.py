@@ -1,29 +1,22 @@
-"""Hashes and versions that identify a result: configuration, source files, installed packages."""
+"""Hashes and versions that identify a result: plain data, and installed packages."""
 
 import hashlib
 import importlib.metadata
-import importlib.util
-import inspect
 import json
 import platform
-from collections.abc import Callable
-from functools import cache
-from pathlib import Path
+from collections.abc import Collection
 
-import lightning_plugins
-
-_FOLDERS_OUTSIDE = ("callbacks", "datamodules", "litmodels", "simulators")
-_EXCLUDED_FOLDER = "reports"
-_DISTRIBUTIONS = (
-    "torch",
-    "lightning",
-    "torchmetrics",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "transformers",
-    "tokenizers",
-)
+_DISTRIBUTIONS = {
+    "torch": "torch",
+    "lightning": "lightning",
+    "torchmetrics": "torchmetrics",
+    "numpy": "numpy",
+    "scipy": "scipy",
+    "sklearn": "scikit-learn",
+    "transformers": "transformers",
+    "tokenizers": "tokenizers",
+}
+_IMPORTED_BY = {"lightning": ("torch", "torchmetrics"), "transformers": ("tokenizers",)}
 
 
 def canonical_json(value: object) -> str:
@@ -44,66 +37,29 @@ def sha256_of(value: object) -> str:
     return hashlib.sha256(canonical_json(value).encode("ascii")).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the numerical packages, and the machine architecture.
+def versions(packages: Collection[str]) -> dict[str, str]:
+    """Return the versions that a result depends on.
 
     Versions are read from the installed metadata; nothing is imported.
+
+    Args:
+        packages: Top-level names of the packages that the run imports.
+
+    Returns:
+        Python's version without the patch number, the architecture of the machine, and the versions
+        of NumPy and of the numerical packages among ``packages``.
     """
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in _DISTRIBUTIONS:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
-
-
-def source_sha256(run: Callable[..., object] | None = None) -> str:
-    """Return a hash of every ``.py`` and ``.yaml`` file of the package except ``reports/``.
-
-    importlib locates the folders that a checkout keeps next to the package, without importing
-    them, so a wheel and a checkout of the same sources have the same hash. If the file that
-    defines ``run`` is outside the package, it is included.
-    """
-    own = _package_files()
-    digest = hashlib.sha256()
-    for name, path in sorted(own.items()):
-        digest.update(f"{name}\0{_file_sha256(path)}\n".encode())
-    outside = _file_of(run) if run is not None else None
-    if outside is not None and outside not in own.values():
-        digest.update(f"{outside.name}\0{_file_sha256(outside)}\n".encode())
-    return digest.hexdigest()
-
-
-def _package_files() -> dict[str, Path]:
-    files = _files_below("", Path(lightning_plugins.__file__).resolve().parent)
-    for folder in _FOLDERS_OUTSIDE:
-        spec = importlib.util.find_spec(f"{lightning_plugins.__name__}.{folder}")
-        for location in (spec.submodule_search_locations or []) if spec else []:
-            files |= _files_below(f"{folder}/", Path(location).resolve())
-    return {name: path for name, path in files.items() if name.split("/")[0] != _EXCLUDED_FOLDER}
-
-
-def _files_below(prefix: str, root: Path) -> dict[str, Path]:
-    return {
-        prefix + path.relative_to(root).as_posix(): path
-        for pattern in ("*.py", "*.yaml")
-        for path in root.rglob(pattern)
+    wanted = {"numpy", *packages}
+    wanted |= {name for package in packages for name in _IMPORTED_BY.get(package, ())}
+    found = {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        "machine": platform.machine(),
     }
-
-
-def _file_of(run: Callable[..., object]) -> Path | None:
-    try:
-        return Path(inspect.getfile(run)).resolve()
-    except TypeError:
-        return None
-
-
-@cache
-def _content_sha256(path: Path, modified_ns: int, size: int) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _file_sha256(path: Path) -> str:
-    status = path.stat()
-    return _content_sha256(path, status.st_mtime_ns, status.st_size)
+    for package, distribution in _DISTRIBUTIONS.items():
+        if package not in wanted:
+            continue
+        try:
+            found[distribution] = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            found[distribution] = "absent"
+    return found

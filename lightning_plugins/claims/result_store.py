@@ -1,15 +1,15 @@
 """Finished cells on disk: one JSON file each, found by the hash of everything they depend on."""
 
+import contextlib
 import json
 import math
 import warnings
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell
 from lightning_plugins.claims.fingerprints import sha256_of
+from lightning_plugins.claims.row_files import RowFiles
 from lightning_plugins.reports.writer import write_text_atomically
 
 _FORMAT = 1
@@ -39,6 +39,7 @@ class CellRecord:
     """A finished cell.
 
     ``rules`` maps each claim on the experiment to the hash of its rule at the time of the run.
+    ``sources`` names the modules and recipes whose hash is part of the identity.
     ``finished`` is UTC in ISO 8601, ``seconds`` is wall time. NaN and infinity are stored as JSON
     null and are read back as NaN.
     """
@@ -49,17 +50,20 @@ class CellRecord:
     rules: dict[str, str]
     seconds: float
     finished: str
+    sources: tuple[str, ...] = ()
 
 
 class ResultStore:
-    """A folder of cell records.
+    """A folder of cell records, and the rows of a repository, which are only read.
 
     Args:
         folder: Location of the records; created when the first one is saved.
+        rows: Finished cells of other machines.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: RowFiles | None = None) -> None:
         self.folder = folder
+        self.rows = rows
 
     def path(self, identity: CellIdentity) -> Path:
         """Return the file of a cell, named after ``identity.key``."""
@@ -72,8 +76,14 @@ class ResultStore:
         as missing, so the cell is computed again and the file is replaced.
         """
         path = self.path(identity)
+        committed = self._rows_of(identity.paper)
         try:
-            stored = json.loads(path.read_text("utf-8"))
+            if path.exists():
+                stored = json.loads(path.read_text("utf-8"))
+            elif identity.key in committed:
+                stored = json.loads(committed[identity.key])
+            else:
+                return None
             if stored["format"] != _FORMAT or sha256_of(stored["identity"]) != identity.key:
                 raise ValueError("it contains another cell")
             return CellRecord(
@@ -85,60 +95,61 @@ class ResultStore:
                 rules={str(name): str(rule) for name, rule in stored["rules"].items()},
                 seconds=float(stored["seconds"]),
                 finished=str(stored["finished"]),
+                sources=tuple(map(str, stored.get("sources", ()))),
             )
-        except FileNotFoundError:
-            return None
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             warnings.warn(
                 f"{path} is not a readable result and is computed again: {error}", stacklevel=2
             )
             return None
 
-    def rules_seen(self, paper: str, scale: str) -> list[tuple[str, str, dict[str, str]]]:
-        """Return (experiment, arm, rules) of every stored cell of a paper at a scale.
+    def seen(self, paper: str, scale: str) -> list[dict[str, Any]]:
+        """Return every stored cell of a paper at a scale, as plain data, the oldest first.
 
         Cells of other sources and package versions are included, because somebody may have seen
         their numbers. Unreadable files are skipped.
         """
-        seen = []
+        texts = list(self._rows_of(paper).values())
         for path in sorted(self.folder.glob("*.json")):
+            with contextlib.suppress(OSError, UnicodeDecodeError):
+                texts.append(path.read_text("utf-8"))
+        seen = {}
+        for text in texts:
             try:
-                stored = json.loads(path.read_text("utf-8"))
+                stored = json.loads(text)
                 identity = stored["identity"]
                 if (identity["paper"], identity["scale"]) == (paper, scale):
-                    seen.append((identity["experiment"], identity["arm"], dict(stored["rules"])))
-            except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                    dict(stored["rules"]), dict(stored["metrics"])
+                    seen[sha256_of(identity)] = stored
+            except (ValueError, KeyError, TypeError, RecursionError):
                 continue
-        return seen
+        return sorted(seen.values(), key=lambda stored: str(stored["finished"]))
+
+    def rules_seen(self, paper: str, scale: str) -> list[tuple[str, str, dict[str, str]]]:
+        """Return (experiment, arm, rules) of every cell of :meth:`seen`."""
+        return [
+            (stored["identity"]["experiment"], stored["identity"]["arm"], dict(stored["rules"]))
+            for stored in self.seen(paper, scale)
+        ]
 
     def save(self, record: CellRecord) -> None:
         """Write the record atomically."""
-        stored = {
-            "format": _FORMAT,
-            **asdict(record),
-            "metrics": {name: _write(x) for name, x in record.metrics.items()},
-            "series": {name: [_write(x) for x in curve] for name, curve in record.series.items()},
-        }
-        text = json.dumps(stored, indent=1, sort_keys=True, allow_nan=False)
+        text = json.dumps(plain_record(record), indent=1, sort_keys=True, allow_nan=False)
         write_text_atomically(self.path(record.identity), text + "\n")
 
+    def _rows_of(self, paper: str) -> dict[str, str]:
+        return {} if self.rows is None else self.rows.records(paper)
 
-def checked_cell(cell: Cell) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """Return metrics and series of a cell as plain floats.
 
-    Raises:
-        ValueError: If ``cell``, the return value of ``run``, has another form.
-    """
-    if not isinstance(cell, Mapping) or not isinstance(cell.get("metrics"), Mapping):
-        raise ValueError(f'run must return {{"metrics": {{name: number}}, …}}, got {cell!r:.80}')
-    try:
-        metrics = {str(name): float(x) for name, x in cell["metrics"].items()}
-        series = {
-            str(name): [float(x) for x in curve] for name, curve in cell.get("series", {}).items()
-        }
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"metrics and series must hold numbers: {error}") from error
-    return metrics, series
+def plain_record(record: CellRecord) -> dict[str, Any]:
+    """Return a record as JSON data."""
+    return {
+        "format": _FORMAT,
+        "key": record.identity.key,
+        **asdict(record),
+        "metrics": {name: _write(x) for name, x in record.metrics.items()},
+        "series": {name: [_write(x) for x in curve] for name, curve in record.series.items()},
+    }
 
 
 def _write(value: float) -> float | None:

@@ -38,8 +38,8 @@ class Results:
 
     ``reused`` counts the records that were finished before this run. ``rules_seen`` lists
     (experiment, arm, claim -> hash of its rule) of the cells that were stored before the run,
-    including those of other sources and versions. A rule is part of our sources, so after a
-    change of a rule none of the old cells is among the records.
+    including those of other sources and versions. A rule changes no cell, so cells that were
+    computed under another rule are reused, and :class:`ClaimResult` states that the rule changed.
     """
 
     paper: Paper

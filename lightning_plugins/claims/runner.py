@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell, Paper, suggestion
-from lightning_plugins.claims.fingerprints import source_sha256, versions
+from lightning_plugins.claims.cell import Cell, checked_cell
+from lightning_plugins.claims.claim import Paper, suggestion
+from lightning_plugins.claims.fingerprints import versions
+from lightning_plugins.claims.import_closure import closure_of_run
 from lightning_plugins.claims.result_store import (
     CellIdentity,
     CellRecord,
     ResultStore,
-    checked_cell,
 )
 from lightning_plugins.claims.results import Failure, Results
+from lightning_plugins.claims.row_files import RowFiles
 from lightning_plugins.optional_packages import requires
 from lightning_plugins.reports.writer import write_text_atomically
 
@@ -36,6 +38,7 @@ def run_paper(
     jobs: int | None = None,
     backend: str = "loky",
     fresh: bool = False,
+    rows: RowFiles | None = None,
     echo: Callable[[str], None] = print,
 ) -> Results:
     """Run every (experiment, arm, seed) of a paper at a scale that is not finished yet.
@@ -51,6 +54,7 @@ def run_paper(
         jobs: Number of processes; None means one per core.
         backend: ``loky`` on this machine; ``dask`` or ``ray`` on a configured cluster.
         fresh: Whether to compute finished cells again.
+        rows: Committed rows of finished cells, which are reused.
         echo: Called with each progress line.
 
     Returns:
@@ -69,7 +73,7 @@ def run_paper(
         raise ValueError(f"jobs must be at least 1, got {jobs!r}")
     started = time.monotonic()
     paper = paper.at(scale)
-    store = ResultStore(Path(output) / "cells")
+    store = ResultStore(Path(output) / "cells", rows)
     tasks = _tasks(paper, scale, store)
     rules_seen = tuple(store.rules_seen(paper.name, scale))
     finished = [] if fresh else [record for task in tasks if (record := store.load(task.identity))]
@@ -109,6 +113,7 @@ class CellTask:
     identity: CellIdentity
     rules: dict[str, str]
     store: ResultStore
+    sources: tuple[str, ...] = ()
 
     def failure(self, error: str) -> Failure:
         """Return this cell as a failure."""
@@ -136,6 +141,7 @@ def run_cell(task: CellTask) -> CellRecord | Failure:
         metrics=metrics,
         series=series,
         rules=task.rules,
+        sources=task.sources,
         seconds=time.monotonic() - started,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
     )
@@ -166,28 +172,29 @@ def _one_thread() -> Iterator[None]:
 
 
 def _tasks(paper: Paper, scale: str, store: ResultStore) -> list[CellTask]:
-    installed = versions()
     tasks = []
     for experiment in paper.experiments:
-        sources = source_sha256(experiment.run)
+        configs = {arm: experiment.config(arm, scale) for arm in experiment.arms}
+        closures = {arm: closure_of_run(experiment.run, configs[arm]) for arm in configs}
+        hashes = {arm: closure.sha256() for arm, closure in closures.items()}
         rules = {
             claim.name: claim.rule_sha256
             for claim in paper.claims
             if claim.experiment == experiment.name
         }
         for seed in experiment.scale(scale).seeds:
-            for arm in experiment.arms:
+            for arm, closure in closures.items():
                 identity = CellIdentity(
                     paper=paper.name,
                     experiment=experiment.name,
                     arm=arm,
                     scale=scale,
                     seed=seed,
-                    config=experiment.config(arm, scale),
-                    source_sha256=sources,
-                    versions=installed,
+                    config=configs[arm],
+                    source_sha256=hashes[arm],
+                    versions=versions(closure.packages),
                 )
-                tasks.append(CellTask(experiment.run, identity, rules, store))
+                tasks.append(CellTask(experiment.run, identity, rules, store, closure.names))
     return tasks
 
 

@@ -63,6 +63,27 @@ def test_after_a_failed_cell_the_exit_code_is_one_and_the_report_is_written(
     assert "the loss is not finite" in (tmp_path / "report.html").read_text()
 
 
+def test_other_seeds_are_run_and_kept_as_rows_that_another_folder_reuses(
+    registered, tmp_path, capsys
+):
+    options = ["synthetic", "--jobs", "1", "--rows", str(tmp_path / "rows")]
+    assert command.main([*options, "--seeds", "4..6", "--output", str(tmp_path / "one")]) == 0
+    output = capsys.readouterr().out
+    assert "9 cells, reusing 0" in output
+    assert "synthetic.csv: 9 cells added" in output
+    assert command.main([*options, "--seeds", "5,6,9", "--output", str(tmp_path / "two")]) == 0
+    output = capsys.readouterr().out
+    assert "9 cells, reusing 6 finished, running 3" in output
+    assert "--seeds 5,6,9" in (tmp_path / "two" / "report.md").read_text()
+    assert command.main([*options, "--plan", "--output", str(tmp_path / "none")]) == 0
+    assert "# synthetic, scale smoke\nbetter: " in capsys.readouterr().out
+    assert not (tmp_path / "none").exists()
+    for wrong in ("4..", "6..4", "a", "1,b", "1..2,3"):
+        with pytest.raises(SystemExit):
+            command.main([*options, "--seeds", wrong])
+    assert "expected A..B" in capsys.readouterr().err
+
+
 def test_paper_scale_prints_the_commands_and_runs_nothing(registered, tmp_path, capsys):
     assert command.main(["--scale", "paper", "--output", str(tmp_path / "none")]) == 0
     output = capsys.readouterr().out

@@ -1,19 +1,17 @@
 import dataclasses
 import json
 import math
-import shutil
-import subprocess
-import sys
 
 import pytest
 
-from lightning_plugins.claims import fingerprints
+from lightning_plugins.claims.cell import checked_cell
 from lightning_plugins.claims.result_store import (
     CellIdentity,
     CellRecord,
     ResultStore,
-    checked_cell,
+    plain_record,
 )
+from lightning_plugins.claims.row_files import RowFiles
 
 IDENTITY = CellIdentity(
     paper="p",
@@ -100,51 +98,28 @@ def test_numpy_numbers_become_plain_floats():
     assert series == {"b": [1.0]}
 
 
-def test_the_hashed_sources_are_all_package_files_except_reports():
-    names = fingerprints._package_files()
-    assert {"__init__.py", "claims/rules.py", "callbacks/__init__.py"} <= names.keys()
-    assert {"datamodules/__init__.py", "litmodels/__init__.py", "simulators/__init__.py"} <= set(
-        names
-    )
-    assert not [name for name in names if name.startswith(("reports", "tests"))]
+def test_committed_rows_are_reused_like_the_cells_they_come_from(tmp_path):
+    rows = RowFiles(tmp_path / "rows")
+    record = dataclasses.replace(RECORD, sources=("lightning_plugins.callbacks.late_sam",))
+    assert rows.add("p", [plain_record(record)]) == 1
+    assert rows.add("p", [plain_record(record)]) == 0
+    loaded = ResultStore(tmp_path / "none", RowFiles(tmp_path / "rows")).load(IDENTITY)
+    assert loaded.metrics["loss"] == RECORD.metrics["loss"]
+    assert math.isnan(loaded.metrics["diverged"])
+    assert loaded.rules == RECORD.rules
+    other = dataclasses.replace(IDENTITY, seed=1)
+    assert ResultStore(tmp_path / "none", RowFiles(tmp_path / "rows")).load(other) is None
+    sources = json.loads((tmp_path / "rows" / "sources.json").read_text())
+    assert sources == {IDENTITY.source_sha256: ["lightning_plugins.callbacks.late_sam"]}
 
 
-def test_changing_a_source_line_changes_the_hash_and_undoing_it_restores_the_hash(
-    tmp_path, monkeypatch
-):
-    package = tmp_path / "package"
-    shutil.copytree(
-        fingerprints.Path(fingerprints.lightning_plugins.__file__).parent,
-        package,
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    monkeypatch.setattr(fingerprints.lightning_plugins, "__file__", str(package / "__init__.py"))
-    before = fingerprints.source_sha256()
-    for name, counts in (
-        ("claims/rules.py", True),
-        ("recipes/new.yaml", True),
-        ("reports/page.py", False),
-        ("recipes/notes.txt", False),
-    ):
-        path = package / name
-        old = path.read_bytes() if path.exists() else None
-        path.write_bytes((old or b"") + b"# one line\n")
-        assert (fingerprints.source_sha256() != before) == counts, name
-        path.unlink() if old is None else path.write_bytes(old)
-        assert fingerprints.source_sha256() == before
-
-
-def test_the_file_of_a_run_function_outside_the_package_is_hashed(synthetic):
-    assert fingerprints.source_sha256(synthetic.draw) != fingerprints.source_sha256()
-
-
-def test_hashing_and_listing_import_neither_torch_nor_lightning_nor_scipy():
-    code = (
-        "import sys, lightning_plugins.claims, lightning_plugins.claims.command, "
-        "lightning_plugins.claims.reporting\n"
-        "from lightning_plugins.claims.fingerprints import source_sha256, versions\n"
-        "source_sha256(); assert versions()['torch'] != 'absent'\n"
-        "heavy = {'torch', 'lightning', 'scipy', 'numpy', 'joblib', 'matplotlib'}\n"
-        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_a_committed_row_of_another_cell_is_not_reused(tmp_path):
+    rows = RowFiles(tmp_path)
+    rows.add("p", [plain_record(RECORD)])
+    path = tmp_path / "p.csv"
+    path.write_text(path.read_text().replace('""seed"":0', '""seed"":5'))
+    with pytest.warns(UserWarning, match="another cell"):
+        assert ResultStore(tmp_path / "none", RowFiles(tmp_path)).load(IDENTITY) is None
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(ValueError, match="expected the columns"):
+        RowFiles(tmp_path).records("p")

@@ -9,19 +9,26 @@ import pytest
 
 from lightning_plugins.claims import Superiority
 from lightning_plugins.claims import runner as runner_module
+from lightning_plugins.claims.import_closure import Closure
 from lightning_plugins.claims.reporting import paper_evidence
 from lightning_plugins.claims.runner import run_paper
 
 # A child process uses the same fixed source hash as the test's process, so the tests do not fail if
 # the package is edited while they run.
 FIXED_SOURCES = (
-    "from lightning_plugins.claims import runner\nrunner.source_sha256 = lambda run: 'f' * 64\n"
+    "from lightning_plugins.claims import runner\n"
+    "from lightning_plugins.claims.import_closure import Closure\n"
+    "runner.closure_of_run = lambda run, config: Closure({}, {}, frozenset({'torch'}))\n"
 )
+
+
+def fixed_closure(run, config):
+    return Closure({}, {}, frozenset({"torch"}))
 
 
 @pytest.fixture
 def fixed_sources(monkeypatch):
-    monkeypatch.setattr(runner_module, "source_sha256", lambda run: "f" * 64)
+    monkeypatch.setattr(runner_module, "closure_of_run", fixed_closure)
 
 
 def finished_cells(output):
@@ -52,7 +59,7 @@ def test_fresh_computes_finished_cells_again(tmp_path, synthetic):
 
 def test_a_changed_source_hash_reuses_nothing(tmp_path, synthetic, monkeypatch):
     run_paper(synthetic.paper(), "smoke", tmp_path, jobs=1, echo=str)
-    monkeypatch.setattr(runner_module, "source_sha256", lambda run: "f" * 64)
+    monkeypatch.setattr(runner_module, "closure_of_run", fixed_closure)
     assert run_paper(synthetic.paper(), "smoke", tmp_path, jobs=1, echo=str).reused == 0
     assert len(finished_cells(tmp_path)) == 24
 
@@ -102,7 +109,7 @@ def test_a_changed_rule_is_reported_even_if_every_cell_is_run_again(
 ):
     paper = synthetic.paper()
     run_paper(paper, "smoke", tmp_path, jobs=1, echo=str)
-    monkeypatch.setattr(runner_module, "source_sha256", lambda run: "f" * 64)
+    monkeypatch.setattr(runner_module, "closure_of_run", fixed_closure)
     later = replace(paper.claims[0], rule=Superiority("loss", "tail", "sgd", "lower"))
     unseen = replace(paper.claims[1], name="written after the run")
     after = replace(paper, claims=(later, unseen, paper.claims[2]))

@@ -4,7 +4,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 from lightning_plugins.claims.fingerprints import canonical_json
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 
 def run_captioner(config: dict[str, Any], seed: int) -> Cell:

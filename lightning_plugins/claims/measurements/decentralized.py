@@ -7,7 +7,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 GLASSES = (0, 1, 2, 3, 4)
 

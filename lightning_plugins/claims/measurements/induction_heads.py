@@ -5,7 +5,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 from lightning_plugins.claims.fingerprints import canonical_json
 
 if TYPE_CHECKING:

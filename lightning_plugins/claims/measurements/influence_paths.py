@@ -5,7 +5,7 @@ import io
 import time
 from typing import Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 _PER_SEED = 100  # so that networks of different seeds share no training seed
 _QUIET: dict[str, Any] = {
@@ -20,12 +20,12 @@ def run_planner(config: dict[str, Any], seed: int) -> Cell:
 
     The seed determines users, targets, backbone and evaluators; they are the same for every
     planner. Networks are trained once per seed and stored in the user's cache folder, under the
-    hash of our sources.
+    hash of what this function imports.
     """
     from lightning.pytorch import Trainer
 
     from lightning_plugins.assets.cache import cache_folder
-    from lightning_plugins.claims.fingerprints import source_sha256
+    from lightning_plugins.claims.import_closure import closure_of_run
     from lightning_plugins.claims.measurements.recipe_run import quiet
     from lightning_plugins.datamodules import InteractionDataModule
     from lightning_plugins.litmodels import InfluencePathPlanner
@@ -35,7 +35,7 @@ def run_planner(config: dict[str, Any], seed: int) -> Cell:
     settings = config["overrides"]
     data = InteractionDataModule(predict_users=settings["users"], seed=seed)
     data.setup()
-    folder = cache_folder().parent / "recommenders" / source_sha256()[:16]
+    folder = cache_folder().parent / "recommenders" / closure_of_run(run_planner).sha256()[:16]
 
     def fitted(network: Any, number: int) -> str:
         epochs = settings["epochs"]

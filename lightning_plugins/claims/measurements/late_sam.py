@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 if TYPE_CHECKING:
     from lightning_plugins.claims.measurements.recipe_run import TrainedRecipe

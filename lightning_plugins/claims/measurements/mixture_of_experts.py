@@ -4,7 +4,7 @@ import math
 import time
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.claims.claim import Cell
+from lightning_plugins.claims.cell import Cell
 
 if TYPE_CHECKING:
     from lightning_plugins.datamodules import ManifoldDataModule

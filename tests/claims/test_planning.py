@@ -1,0 +1,65 @@
+"""The planned number of seeds decides a claim both ways with the planned power."""
+
+import dataclasses
+import math
+import random
+
+import pytest
+
+from lightning_plugins.claims import Superiority, Verdict
+from lightning_plugins.claims.planning import pairs_for, planned_claims
+from lightning_plugins.claims.result_store import ResultStore
+from lightning_plugins.claims.runner import run_paper
+
+RULE = Superiority("loss", "new", "old", "lower", smallest_effect=1.0)
+
+
+def verdict(true_effect, deviation, pairs, seed):
+    draw = random.Random(seed)
+    values = {"old": {}, "new": {}}
+    for pair in range(pairs):
+        shared = draw.gauss(0, 5)
+        values["old"][pair] = {"loss": shared + draw.gauss(true_effect, deviation)}
+        values["new"][pair] = {"loss": shared}
+    return RULE.judge(values).verdict
+
+
+@pytest.mark.parametrize("deviation", [0.5, 1.5])
+def test_with_the_planned_pairs_an_effect_is_shown_and_a_true_zero_is_refuted(deviation):
+    pairs = pairs_for(RULE.smallest_effect, deviation)
+    runs = 200
+    shown = [verdict(1.0, deviation, pairs, seed) for seed in range(runs)]
+    refuted = [verdict(0.0, deviation, pairs, runs + seed) for seed in range(runs)]
+    twice = [verdict(2.0, deviation, pairs, 2 * runs + seed) for seed in range(runs)]
+    # 90 % power; three standard errors of a share of 200 runs are 6.4 points.
+    assert sum(one != Verdict.INCONCLUSIVE for one in shown) / runs > 0.83
+    assert refuted.count(Verdict.NOT_SUPPORTED) / runs > 0.83
+    assert twice.count(Verdict.SUPPORTED) / runs > 0.9
+    # A/A: both decisions are two-sided tests at 5 %, so a false "better" is at most 2.5 %.
+    assert refuted.count(Verdict.SUPPORTED) / runs <= 0.05
+
+
+def test_more_spread_needs_more_pairs_and_too_many_are_not_planned():
+    assert pairs_for(1.0, 0.0) == 2
+    assert pairs_for(1.0, 0.5) < pairs_for(1.0, 1.0) < pairs_for(1.0, 3.0)
+    assert pairs_for(0.01, 10.0) is None
+
+
+def test_the_plan_takes_the_spread_of_finished_cells(tmp_path, synthetic):
+    paper = synthetic.paper()
+    rule = Superiority("loss", "sam", "sgd", "lower", smallest_effect=0.1)
+    paper = dataclasses.replace(
+        paper, claims=(dataclasses.replace(paper.claims[0], rule=rule), *paper.claims[1:])
+    )
+    store = ResultStore(tmp_path / "cells")
+    assert "no pilot" in next(planned_claims(paper, "smoke", store)).line()
+    run_paper(paper, "smoke", tmp_path, jobs=1, echo=str)
+    better, recovers, _ = planned_claims(paper, "smoke", store)
+    assert (better.pilot_pairs, better.effect) == (4, 0.1)
+    assert better.pairs == pairs_for(0.1, better.deviation)
+    assert not math.isnan(better.hours)
+    assert "seeds for 90 % power" in better.line()
+    assert "no smallest effect" in recovers.line()
+    more = run_paper(paper.with_seeds((4, 5)), "smoke", tmp_path, jobs=1, echo=str)
+    assert more.reused == 0
+    assert next(planned_claims(paper, "smoke", store)).pilot_pairs == 6

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from .manifolds import ManifoldDataModule as ManifoldDataModule
     from .partition import DirichletPartition as DirichletPartition
     from .resumable import ResumableDataLoader as ResumableDataLoader
+    from .tokens import BinCorpus as BinCorpus
+    from .tokens import CorpusShare as CorpusShare
     from .tokens import HubCorpus as HubCorpus
     from .tokens import TokenDataModule as TokenDataModule
 else:
@@ -23,7 +25,9 @@ else:
         __name__,
         {
             "AITextDataModule": "ai_text",
+            "BinCorpus": "tokens",
             "ChangeCaptionDataModule": "change_captioning",
+            "CorpusShare": "tokens",
             "DigitsDataModule": "digits",
             "DirichletPartition": "partition",
             "HubCorpus": "tokens",

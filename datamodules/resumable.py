@@ -3,13 +3,19 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from lightning_plugins._lightning_compat import data_share
+from lightning_plugins.datamodules.keyed_permutation import KeyedPermutation, mixed_seed
 from lightning_plugins.inputs import quoted
 from lightning_plugins.nn.random_state import seeded
+
+# Larger permutations are computed place by place, smaller ones are a table of 8 MB.
+_LARGEST_TABLE = 2**20
+_BLOCK = 8192
 
 
 class ResumableDataLoader:
@@ -20,11 +26,13 @@ class ResumableDataLoader:
     visited yet. ``CausalLM`` and ``ExactResume`` then convert Lightning's count of batches; without
     one of them such a change is refused.
 
-    Each epoch visits a permutation drawn from (seed, epoch), split over the ranks. While a batch is
+    Each epoch visits a permutation drawn from (seed, epoch), split over the ranks; its memory does
+    not grow with the dataset. While a batch is
     fetched, the global random generators of Python, NumPy and torch are seeded from (seed, epoch,
     rank, batch); afterwards their states are restored. Random augmentation in ``dataset[i]``
     therefore returns the same sample in an interrupted and in an uninterrupted run, and for every
-    ``num_workers``.
+    ``num_workers``. A dataset without randomness can have a method ``batch(indices)`` that returns
+    a whole batch; it is used if ``collate_fn`` is the default.
 
     Lightning calls ``state_dict`` when it writes a checkpoint, ``load_state_dict`` when it resumes,
     and ``sampler.set_epoch`` before every epoch. In a custom loop, call ``set_epoch`` yourself, as
@@ -276,24 +284,33 @@ class EpochBatches(Sampler):
 
     def __iter__(self) -> Iterator[tuple[int, list[int]]]:
         first = self.first_batch_of_iterator
-        indices = self._indices_of_rank(self.samples_before(first))
-        for batch in range(first, len(self)):
-            start = (batch - first) * self.batch_size
-            yield self._batch_seed(batch), indices[start : start + self.batch_size]
+        before = self.samples_before(first)
+        of_rank = -(-(self.num_samples - before) // self.world_size)
+        order = self._order()
+        # Several batches at a time, because a call of NumPy costs as much as many elements.
+        per_block = max(1, _BLOCK // self.batch_size)
+        for start in range(first, len(self), per_block):
+            end = min(start + per_block, len(self))
+            places = np.arange(
+                (start - first) * self.batch_size, min((end - first) * self.batch_size, of_rank)
+            )
+            indices = order((before + self.rank + places * self.world_size) % self.num_samples)
+            for batch in range(start, end):
+                place = (batch - start) * self.batch_size
+                yield self._batch_seed(batch), indices[place : place + self.batch_size].tolist()
 
-    def _indices_of_rank(self, samples_before: int) -> list[int]:
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(_mix(self.seed, self.epoch))
-            order = torch.randperm(self.num_samples, generator=generator).tolist()
-        else:
-            order = list(range(self.num_samples))
-        remaining = -(-(self.num_samples - samples_before) // self.world_size) * self.world_size
-        start = samples_before + self.rank
-        positions = range(start, samples_before + remaining, self.world_size)
-        return [order[position % self.num_samples] for position in positions]
+    def _order(self) -> Callable[[np.ndarray], np.ndarray]:
+        """Return the samples of the epoch at given places."""
+        if not self.shuffle:
+            return lambda places: places
+        key = mixed_seed(self.seed, self.epoch)
+        if self.num_samples > _LARGEST_TABLE:
+            return KeyedPermutation(self.num_samples, key)
+        generator = torch.Generator().manual_seed(key)
+        return torch.randperm(self.num_samples, generator=generator).numpy().__getitem__
 
     def _batch_seed(self, batch: int) -> int:
-        return _mix(self.seed, self.epoch, self.rank, batch)
+        return mixed_seed(self.seed, self.epoch, self.rank, batch)
 
 
 class _SeededBatches(Dataset):
@@ -302,19 +319,12 @@ class _SeededBatches(Dataset):
     def __init__(self, dataset: Dataset, collate_fn: Callable[[list[Any]], Any]) -> None:
         self._dataset = dataset
         self._collate_fn = collate_fn
+        is_default = collate_fn is default_collate
+        self._whole_batch = getattr(dataset, "batch", None) if is_default else None
 
     def __getitem__(self, key: tuple[int, list[int]]) -> Any:
         batch_seed, indices = key
+        if self._whole_batch is not None:
+            return self._whole_batch(indices)
         with seeded(batch_seed):
             return self._collate_fn([self._dataset[index] for index in indices])
-
-
-def _mix(*numbers: int) -> int:
-    """Combine integers into one 63-bit seed (splitmix64); similar inputs give unrelated seeds."""
-    state = 0
-    for number in numbers:
-        state = (state + number + 0x9E3779B97F4A7C15) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        state ^= state >> 31
-    return state >> 1

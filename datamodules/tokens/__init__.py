@@ -2,5 +2,6 @@
 
 from lightning_plugins.datamodules.tokens.corpus import HubCorpus
 from lightning_plugins.datamodules.tokens.datamodule import TokenDataModule
+from lightning_plugins.datamodules.tokens.mixture import BinCorpus, CorpusShare
 
-__all__ = ["HubCorpus", "TokenDataModule"]
+__all__ = ["BinCorpus", "CorpusShare", "HubCorpus", "TokenDataModule"]

@@ -156,8 +156,9 @@ class HubCorpus:
 
     Args:
         name: ``c4``, ``openwebtext``, ``minipile``, another name on the hub such as
-            ``HuggingFaceFW/fineweb-edu``, or a folder: the output of ``save_to_disk``, or files
-            that ``datasets.load_dataset`` reads (``train.parquet``, ``train-*.jsonl.gz``, …).
+            ``HuggingFaceFW/fineweb-edu``; a file (``.jsonl``, ``.parquet``, also compressed); or a
+            folder: the output of ``save_to_disk``, files that ``datasets.load_dataset`` reads
+            (``train.parquet``, ``train-*.jsonl.gz``, …), or ``.txt`` files, one document each.
         config: Configuration of the dataset; None means its default, for ``c4`` English.
         revision: Branch, tag or commit on the hub; only a commit is exact.
         column: Column with the text.
@@ -189,7 +190,7 @@ class HubCorpus:
         folder = Path(self.name)
         files = [
             (path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
-            for path in sorted(folder.rglob("*"))
+            for path in ([folder] if folder.is_file() else sorted(folder.rglob("*")))
             if path.is_file()
         ]
         identity = [*self._source, self.revision, self.column, self.held_out, self.max_documents]
@@ -225,7 +226,7 @@ class HubCorpus:
 
     @property
     def _source(self) -> tuple[str, str | None]:
-        if Path(self.name).is_dir():
+        if Path(self.name).exists():
             return self.name, self.config
         name, config = _KNOWN.get(self.name, (self.name, None))
         return name, self.config or config
@@ -240,7 +241,8 @@ class HubCorpus:
                 return datasets.load_from_disk(name)
             if (folder / "state.json").is_file():
                 return {"train": datasets.load_from_disk(name)}
-            return datasets.load_dataset(name, config, revision=self.revision, streaming=True)
+            source = _local_files(folder) or {"path": name, "name": config}
+            return datasets.load_dataset(**source, revision=self.revision, streaming=True)
         # The package and its HTTP client raise different exception classes for a missing dataset.
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
@@ -261,6 +263,17 @@ class HubCorpus:
                     f"column; its columns are {sorted(row)}"
                 )
             yield text
+
+
+def _local_files(place: Path) -> dict[str, Any] | None:
+    """Return the arguments of ``load_dataset`` for a file, or a folder of text files."""
+    if place.is_file():
+        builder = "parquet" if ".parquet" in place.suffixes else "json"
+        return {"path": builder, "data_files": str(place)}
+    endings = {suffix for path in place.rglob("*") for suffix in path.suffixes}
+    if ".txt" in endings and not endings & {".parquet", ".json", ".jsonl", ".csv"}:
+        return {"path": "text", "data_dir": str(place), "sample_by": "document"}
+    return None
 
 
 def _uniform(text: str) -> float:

@@ -1,8 +1,10 @@
 """Windows of the tokens of a corpus for language models."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,9 +14,14 @@ from lightning_plugins.assets.cache import cache_folder
 from lightning_plugins.checkpoints import CheckedLoading
 from lightning_plugins.datamodules.resumable import ResumableDataLoader
 from lightning_plugins.datamodules.tokens.corpus import Corpus, HubCorpus, shakespeare, text_files
+from lightning_plugins.datamodules.tokens.mixture import (
+    BinCorpus,
+    CorpusShare,
+    windows_per_epoch,
+)
 from lightning_plugins.datamodules.tokens.preparation import PreparedTokens, prepare
 from lightning_plugins.datamodules.tokens.prompts import read_prompts
-from lightning_plugins.datamodules.tokens.token_file import DocumentWindows, TokenWindows
+from lightning_plugins.datamodules.tokens.statistics import PartStatistics, pooled
 from lightning_plugins.datamodules.tokens.tokenizers import (
     BytePairTokenizer,
     ByteTokenizer,
@@ -23,6 +30,7 @@ from lightning_plugins.datamodules.tokens.tokenizers import (
     sha256_of,
     to_transformers,
 )
+from lightning_plugins.datamodules.tokens.windows import MixedWindows, TokenWindows
 
 
 class TokenDataModule(CheckedLoading, LightningDataModule):
@@ -52,8 +60,10 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
     Args:
         corpus: ``shakespeare``, the embedded default of 5 MB; a folder of text files with
             ``train`` and ``val`` (``train.txt`` or ``train/*.txt``); ``hub:NAME``, a dataset on the
-            Hugging Face hub or a folder in one of its formats, such as ``hub:openwebtext``; or a
-            :class:`HubCorpus` with further options.
+            Hugging Face hub such as ``hub:openwebtext``, or a folder in one of its formats; a
+            ``.jsonl`` or ``.parquet`` file; a :class:`HubCorpus` with further options;
+            ``bin:FOLDER`` or a :class:`BinCorpus`, tokens of nanoGPT; or a list of
+            :class:`CorpusShare`, a mixture.
         tokenizer: ``bytes``; ``bpe``, byte pairs learned from the training part; or the name or
             folder of a tokenizer of transformers.
         vocab_size: Vocabulary size of ``bpe``; other tokenizers ignore it.
@@ -87,7 +97,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
 
     def __init__(
         self,
-        corpus: str | HubCorpus = "shakespeare",
+        corpus: str | HubCorpus | BinCorpus | list[CorpusShare] = "shakespeare",
         tokenizer: str = "bytes",
         vocab_size: int = 2048,
         context_length: int = 128,
@@ -111,7 +121,17 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         for name, value in positive.items():
             if value < 1:
                 raise ValueError(f"{name}={value}: expected at least 1")
-        self.corpus = _hub_corpus(corpus)
+        shares = corpus if isinstance(corpus, list) else [CorpusShare(corpus)]
+        self.shares = [replace(share, corpus=_corpus_of(share.corpus)) for share in shares]
+        if len(self.shares) > 1 and tokenizer == "bpe":
+            raise ValueError(
+                "tokenizer='bpe' learns from one corpus: for a mixture, write it with "
+                "save_tokenizer(FOLDER) and set tokenizer=FOLDER"
+            )
+        if not self.shares:
+            raise ValueError("corpus=[]: expected at least one corpus")
+        self.is_mixture = isinstance(corpus, list)
+        self.corpus = self.shares if self.is_mixture else self.shares[0].corpus
         self.tokenizer = tokenizer
         self.vocab_size = {"bytes": ByteTokenizer.vocab_size, "bpe": vocab_size}.get(tokenizer)
         self.context_length = context_length
@@ -130,7 +150,11 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         """Write the token files unless they exist; ``predict`` requires at most the tokenizer."""
         if self._only_predicts:
             return
-        corpus = self._corpus()
+        for share in self.shares:
+            if not isinstance(share.corpus, BinCorpus):
+                self._prepare(_texts_of(share.corpus))
+
+    def _prepare(self, corpus: Corpus) -> None:
         folder = self._folder(corpus)
         if not folder.exists():
             prepare(
@@ -151,20 +175,51 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
             assert tokenizer is not None
             self.vocab_size, self.end_of_document = tokenizer.vocab_size, tokenizer.end_of_document
             return
-        corpus = self._corpus()
-        prepared = PreparedTokens.load(self._folder(corpus), corpus, self._given_tokenizer)
-        parts = prepared.parts.items()
-        self.vocab_size = prepared.vocab_size
-        self.end_of_document = prepared.end_of_document
-        self.bytes_per_token = {name: part.bytes_per_token for name, part in parts}
-        self.unigram_bits_per_token = {name: part.unigram_bits_per_token for name, part in parts}
-        self.xz_bits_per_byte = {
-            name: part.xz_bits_per_byte for name, part in parts if part.xz_bits_per_byte is not None
-        }
-        self.train_dataset = self._windows(prepared, "train")
-        self.val_dataset = self._windows(prepared, "val")
-        if "test" in prepared.parts:
-            self.test_dataset = self._windows(prepared, "test")
+        opened = [self._opened(share.corpus) for share in self.shares]
+        first, *others = opened
+        for other in others:
+            if (other.vocab_size, other.end_of_document) != first[1:3]:
+                raise ValueError(
+                    f"corpus: the corpora of a mixture have {first.vocab_size} and "
+                    f"{other.vocab_size} tokens, and end documents with {first.end_of_document} "
+                    f"and {other.end_of_document}: they need the same tokenizer"
+                )
+        self.vocab_size, self.end_of_document = first.vocab_size, first.end_of_document
+        if self.mask_documents and self.end_of_document is None:
+            raise ValueError("mask_documents=True needs end_of_document of the corpus")
+        for part in ("train", "val", "test"):
+            having = [one for one in opened if part in one.files]
+            if not having:
+                continue
+            if all(part in one.statistics for one in having):
+                for name, value in pooled([one.statistics[part] for one in having]).items():
+                    getattr(self, name)[part] = value
+            paths = [path for one in having for path in one.files[part]]
+            setattr(self, f"{part}_dataset", self._windows(paths, part))
+        if self.is_mixture:
+            parts = [self._windows(one.files["train"], "train") for one in opened]
+            sizes = windows_per_epoch(self.shares, [len(windows) for windows in parts])
+            self.train_dataset: Dataset = MixedWindows(parts, sizes, self.seed)
+
+    def _opened(self, corpus: str | HubCorpus | BinCorpus) -> "_Opened":
+        if isinstance(corpus, BinCorpus):
+            vocab_size, end = corpus.vocab_size, corpus.end_of_document
+            if vocab_size is None:
+                tokenizer = self._given_tokenizer
+                if tokenizer is None:
+                    raise ValueError(
+                        f"tokenizer='bpe' does not know the tokens of 'bin:{corpus.folder}': set "
+                        "vocab_size and end_of_document of the corpus, or their tokenizer"
+                    )
+                vocab_size, end = tokenizer.vocab_size, tokenizer.end_of_document
+            files = corpus.files()
+            for paths in files.values():
+                corpus.check(paths, vocab_size)
+            return _Opened(files, vocab_size, end, {})
+        texts = _texts_of(corpus)
+        prepared = PreparedTokens.load(self._folder(texts), texts, self._given_tokenizer)
+        files = {part: [prepared.path(part)] for part in prepared.parts}
+        return _Opened(files, prepared.vocab_size, prepared.end_of_document, prepared.parts)
 
     def save_tokenizer(self, folder: str | Path) -> None:
         """Write the tokenizer so that ``AutoTokenizer`` of transformers loads it from ``folder``.
@@ -182,7 +237,9 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         """
         tokenizer = self._given_tokenizer
         if tokenizer is None:
-            stored = self._folder(self._corpus()) / "tokenizer.json"
+            corpus = self.shares[0].corpus
+            assert not isinstance(corpus, BinCorpus)
+            stored = self._folder(_texts_of(corpus)) / "tokenizer.json"
             tokenizer = BytePairTokenizer(stored.read_text("utf-8"))
         return to_transformers(tokenizer)
 
@@ -214,11 +271,6 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         """Return a loader of batches of one prompt, in order."""
         return DataLoader(self.predict_dataset, batch_size=1, collate_fn=list)
 
-    def _corpus(self) -> Corpus:
-        if isinstance(self.corpus, HubCorpus):
-            return self.corpus
-        return shakespeare() if self.corpus == "shakespeare" else text_files(Path(self.corpus))
-
     @cached_property
     def _given_tokenizer(self) -> Tokenizer | None:
         """The tokenizer; None if it is learned from the corpus."""
@@ -240,17 +292,13 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
             kind = f"{Path(self.tokenizer).name}-{sha256_of(self._given_tokenizer)[:8]}"
         return self.data_dir / f"{Path(corpus.name).name}-{kind}-{corpus.fingerprint[:12]}"
 
-    def _windows(self, prepared: PreparedTokens, part: str) -> TokenWindows:
-        file = prepared.path(part), self.context_length
-        windows = (
-            DocumentWindows(*file, prepared.end_of_document)
-            if self.mask_documents
-            else TokenWindows(*file)
-        )
+    def _windows(self, paths: list[Path], part: str) -> TokenWindows:
+        end = self.end_of_document if self.mask_documents else None
+        windows = TokenWindows(paths, self.context_length, end)
         if len(windows) < 1:
             raise ValueError(
                 f"context_length={self.context_length}: {part} of corpus={self.corpus!r} has only "
-                f"{len(windows.tokens)} tokens; reduce context_length or add text"
+                f"{windows.num_tokens} tokens; reduce context_length or add text"
             )
         return windows
 
@@ -265,17 +313,37 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         )
 
 
-def _hub_corpus(corpus: str | HubCorpus) -> str | HubCorpus:
-    """Convert ``hub:NAME`` to a :class:`HubCorpus`; return other corpora unchanged.
+class _Opened(NamedTuple):
+    """The token files of a corpus, and the statistics of its text if they are known."""
+
+    files: Mapping[str, list[Path]]
+    vocab_size: int
+    end_of_document: int | None
+    statistics: Mapping[str, PartStatistics]
+
+
+def _texts_of(corpus: str | HubCorpus) -> Corpus:
+    if isinstance(corpus, HubCorpus):
+        return corpus
+    return shakespeare() if corpus == "shakespeare" else text_files(Path(corpus))
+
+
+def _corpus_of(corpus: str | HubCorpus | BinCorpus) -> str | HubCorpus | BinCorpus:
+    """Convert ``hub:NAME``, ``bin:FOLDER`` and files to a corpus; return others unchanged.
 
     Raises:
         ValueError: The corpus does not exist.
     """
-    if isinstance(corpus, HubCorpus) or corpus == "shakespeare" or Path(corpus).is_dir():
+    if not isinstance(corpus, str) or corpus == "shakespeare" or Path(corpus).is_dir():
         return corpus
     if corpus.startswith("hub:"):
         return HubCorpus(corpus.removeprefix("hub:"))
+    if corpus.startswith("bin:"):
+        return BinCorpus(corpus.removeprefix("bin:"))
+    if Path(corpus).is_file() and set(Path(corpus).suffixes) & {".json", ".jsonl", ".parquet"}:
+        return HubCorpus(corpus)
     raise ValueError(
-        f"corpus={corpus!r}: expected 'shakespeare', a folder with train.txt and val.txt, or "
-        "'hub:NAME' with the name or folder of a Hugging Face dataset"
+        f"corpus={corpus!r}: expected 'shakespeare', a folder with train.txt and val.txt, a .jsonl "
+        "or .parquet file, 'hub:NAME' with the name or folder of a Hugging Face dataset, or "
+        "'bin:FOLDER' with token files"
     )

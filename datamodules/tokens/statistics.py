@@ -41,6 +41,22 @@ class PartStatistics:
         return self.num_bytes / max(1, self.num_tokens)
 
 
+def pooled(parts: Sequence[PartStatistics]) -> dict[str, float]:
+    """Return the values of :class:`PartStatistics` that the texts of several corpora have together.
+
+    The entropy of token frequencies is known for a single corpus only.
+    """
+    num_bytes = sum(part.num_bytes for part in parts)
+    found = {"bytes_per_token": num_bytes / max(1, sum(part.num_tokens for part in parts))}
+    sizes = [(part.xz_bits_per_byte, part.num_bytes) for part in parts]
+    bits = [size * number for size, number in sizes if size is not None]
+    if len(bits) == len(parts):
+        found["xz_bits_per_byte"] = sum(bits) / max(1, num_bytes)
+    if len(parts) == 1:
+        found["unigram_bits_per_token"] = parts[0].unigram_bits_per_token
+    return found
+
+
 class StatisticsOfText:
     """Accumulates the statistics of a part's text over its documents.
 

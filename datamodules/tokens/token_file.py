@@ -1,4 +1,4 @@
-"""Memory-mapped token files, and windows of their tokens.
+"""Memory-mapped token files.
 
 Layout, little-endian: a header of 256 integers of 32 bits, then the tokens. The header contains the
 magic number 20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the low and high 32
@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
 _MAGIC = 20240520
 _HEADER_INTEGERS = 256
@@ -54,6 +51,24 @@ def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
     if num_tokens == 0:
         return np.zeros(0, dtype)
     return np.memmap(path, dtype, mode="r", offset=4 * _HEADER_INTEGERS, shape=(num_tokens,))
+
+
+def map_tokens(path: Path) -> np.ndarray:
+    """Memory-map the tokens of a file with this header, or of nanoGPT's: 16 bits without a header.
+
+    Raises:
+        ValueError: The file is neither, or has the wrong length.
+    """
+    start = np.fromfile(path, "<u4", count=1)
+    if len(start) and start[0] == _MAGIC:
+        return np.asarray(read_token_file(path))
+    size_bytes = path.stat().st_size
+    if size_bytes == 0 or size_bytes % 2:
+        raise ValueError(
+            f"{path} has {size_bytes} bytes: expected a header of modded-nanogpt, or tokens of 16 "
+            "bits as nanoGPT writes them"
+        )
+    return np.asarray(np.memmap(path, "<u2", mode="r"))
 
 
 def write_token_file(path: Path, chunks: Iterable[np.ndarray], vocab_size: int) -> int:
@@ -109,65 +124,3 @@ def _hash_of_tokens(path: Path) -> bytes:
     with path.open("rb") as file:
         file.seek(4 * _HEADER_INTEGERS)
         return hashlib.file_digest(file, "sha256").digest()
-
-
-class TokenWindows(Dataset):
-    """Windows of ``context_length + 1`` tokens; consecutive windows share one token.
-
-    Args:
-        path: Path of the token file.
-        context_length: Targets per window.
-    """
-
-    def __init__(self, path: Path, context_length: int) -> None:
-        self.path = path
-        self.context_length = context_length
-        self.tokens = read_token_file(path)
-
-    def __len__(self) -> int:
-        return (len(self.tokens) - 1) // self.context_length
-
-    def __getitem__(self, index: int) -> Tensor:
-        if not 0 <= index < len(self):
-            raise IndexError(f"window {index} of {len(self)}")
-        start = index * self.context_length
-        window = self.tokens[start : start + self.context_length + 1]
-        return torch.from_numpy(window.astype(np.int64))
-
-    def __reduce__(self) -> tuple:
-        # Worker processes map the file themselves; a pickled map would contain all its data.
-        return type(self), (self.path, self.context_length)
-
-
-class DocumentWindows(TokenWindows):
-    """Windows with positions and labels that separate the documents in a window.
-
-    Each window is a dictionary for a causal model of transformers, with int64 tensors
-    ``(context_length + 1,)``: ``input_ids``; ``position_ids``, which count from 0 in each document
-    and at the start of the window; and ``labels``, equal to ``input_ids`` except for -100 at the
-    first token of each document, which cannot be predicted.
-
-    Args:
-        path: Path of the token file.
-        context_length: Targets per window.
-        end_of_document: Token that ends a document.
-    """
-
-    def __init__(self, path: Path, context_length: int, end_of_document: int) -> None:
-        super().__init__(path, context_length)
-        self.end_of_document = end_of_document
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:  # type: ignore[override]
-        tokens = super().__getitem__(index)
-        is_first = torch.zeros(len(tokens), dtype=torch.bool)
-        is_first[1:] = tokens[:-1] == self.end_of_document
-        positions = torch.arange(len(tokens))
-        starts = torch.where(is_first, positions, 0).cummax(dim=0).values
-        return {
-            "input_ids": tokens,
-            "position_ids": positions - starts,
-            "labels": tokens.masked_fill(is_first, -100),
-        }
-
-    def __reduce__(self) -> tuple:
-        return type(self), (self.path, self.context_length, self.end_of_document)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lightning_plugins.datamodules import HubCorpus, TokenDataModule
+from lightning_plugins.datamodules.tokens.token_file import map_tokens
 
 ROWS = [f"row {index} " * 8 for index in range(40)]
 
@@ -147,7 +148,7 @@ def test_a_tokenizer_of_transformers_encodes_the_corpus(words_with, save_tokeniz
     data = words_with(save_tokenizer(["one", "two", "three"], eos_token="[END]"))
     assert data.vocab_size == 5
     assert data.train_dataset[0].tolist() == [0, 1, 2, 1, 0]
-    assert data.train_dataset.tokens[-1] == 4  # [END]
+    assert map_tokens(data.train_dataset.paths[0])[-1] == 4  # [END]
 
 
 def test_a_changed_tokenizer_prepares_new_tokens(words_with, save_tokenizer, tmp_path):

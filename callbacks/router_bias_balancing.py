@@ -26,7 +26,7 @@ class RouterBiasBalancing(Callback):
     model's state, so checkpoints and exported models contain them.
 
     Logs ``routing/max_violation`` at the logging steps: the largest relative excess of an expert's
-    load over the mean in any layer; 0 means balance.
+    load over the mean in any layer, over all steps since the last logging step; 0 means balance.
 
     Source: Wang et al., Auxiliary-Loss-Free Load Balancing, arXiv 2408.15664, algorithm 1;
     DeepSeek-V3, arXiv 2412.19437, section 2.1.2, with a speed of 0.001.
@@ -51,6 +51,7 @@ class RouterBiasBalancing(Callback):
             raise ValueError(f"speed={speed}: expected more than 0")
         self.speed = speed
         self._layers: list[tuple[Tensor, Tensor]] = []
+        self._loads: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._in_batch = False
 
@@ -77,6 +78,7 @@ class RouterBiasBalancing(Callback):
                 continue
             counts = torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
             self._layers.append((bias, counts))
+            self._loads.append(torch.zeros(len(bias), device=bias.device))
             self._handles.append(count_selections(pl_module, name, counts, lambda: self._in_batch))
         if not self._layers:
             raise MisconfigurationException(
@@ -97,15 +99,16 @@ class RouterBiasBalancing(Callback):
         self._in_batch = False
         if not steps_the_optimizer(trainer):
             return
-        violations = []
-        for bias, counts in self._layers:
+        for (bias, counts), logged in zip(self._layers, self._loads, strict=True):
             load = trainer.strategy.reduce(counts.clone(), reduce_op="sum").to(torch.float32)
             counts.zero_()
-            mean = load.mean()
-            bias.add_((self.speed * (mean - load).sign()).to(bias.dtype))
-            violations.append(load.max() / mean.clamp(min=1) - 1)
+            bias.add_((self.speed * (load.mean() - load).sign()).to(bias.dtype))
+            logged += load
         if logs_at_this_step(trainer):
+            violations = [load.max() / load.mean().clamp(min=1) - 1 for load in self._loads]
             pl_module.log("routing/max_violation", torch.stack(violations).max())
+            for load in self._loads:
+                load.zero_()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop counting."""
@@ -120,4 +123,4 @@ class RouterBiasBalancing(Callback):
     def _release(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._layers, self._handles, self._in_batch = [], [], False
+        self._layers, self._loads, self._handles, self._in_batch = [], [], [], False

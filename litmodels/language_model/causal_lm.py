@@ -9,25 +9,27 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import (
-    callbacks_of,
     count_resumed_batches,
     load_pending_loader_states,
     logs_at_this_step,
     steps_the_optimizer,
 )
-from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.curvature import sampled_cross_entropy
+from lightning_plugins.litmodels.language_model.expert_balancing import (
+    ExpertBalancing,
+    RoutedExperts,
+)
 from lightning_plugins.litmodels.language_model.generation import TextGeneration
 from lightning_plugins.litmodels.language_model.losses import (
     is_masked,
-    max_load,
-    mean_cross_entropy,
+    require_chunked_loss,
+    token_loss,
 )
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
@@ -47,17 +49,12 @@ from lightning_plugins.litmodels.language_model.target_weighting import (
     TargetWeighting,
     num_targets,
 )
-from lightning_plugins.nn.moe.routers import find_routers, recorded_routings
-from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.nn.parallel import parallel_network
 from lightning_plugins.optimizers import configure_optimizers
 from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
-# Model types without ``norm_topk_prob`` whose expert weights sum to 1.
-_ALWAYS_RENORMALISED = ("gpt_oss", "mixtral")
 
-
-class CausalLM(CheckedLoading, TextGeneration, LightningModule):
+class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
     """Trains any causal architecture of transformers on windows of tokens.
 
     The weights are new, or those of a pretrained model.
@@ -71,9 +68,11 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
     * ``train/loss`` in nats per token, without the router's auxiliary loss;
     * ``val/loss``, ``val/perplexity``, and the same for ``test``;
     * ``train/tokens_per_second`` of this process at the logging steps;
-    * for mixtures of experts, ``train/auxiliary_loss``, which is added to the training loss, and
-      ``train/router_max_load``: the largest fraction of tokens with the same first expert in any
-      layer, times the number of experts; 1 means balance. ``RoutingStats`` supports these models.
+    * ``train/z_loss`` if it has a coefficient;
+    * for mixtures of experts ``train/router_max_load``: the largest fraction of tokens with the
+      same first expert in any layer, times the number of experts; 1 means balance. Of the losses
+      that are added, ``train/auxiliary_loss``, ``train/sequence_balancing_loss`` and
+      ``train/router_z_loss``. ``RoutingStats`` supports these models.
 
     A DataModule with text statistics, such as ``TokenDataModule``, adds two comparisons:
     ``val/bits_per_byte`` with ``val/bits_per_byte_xz``, the size of the validation text after
@@ -108,6 +107,12 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
         generation: Arguments of ``generate`` of transformers for ``predict``, such as
             ``max_new_tokens`` (default 100; 0 only measures prompts), ``do_sample``,
             ``temperature``, ``top_p``. Generation ends at the latest at ``context_length``.
+        chunked_loss: Compute the logits of some tokens at a time, and again in the backward pass.
+            A large vocabulary then needs little memory; the head costs one more matrix product.
+        z_loss: Coefficient of the mean squared log-sum-exp of the logits, which keeps them small;
+            0.0001 in PaLM (Chowdhery et al., arXiv 2204.02311, section 5).
+        balancing: Losses that balance the experts of a mixture; None means the load-balancing loss
+            of each layer with the coefficient of the architecture, if it has one.
         optimizer: Builds the optimizer from named parameters.
         lr_scheduler: Builds the schedule from the optimizer.
 
@@ -138,6 +143,9 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
         compile: bool = False,
         pretrained: str | None = None,
         generation: dict[str, Any] | None = None,
+        chunked_loss: bool = False,
+        z_loss: float = 0.0,
+        balancing: ExpertBalancing | None = None,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -147,7 +155,14 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
                 raise ValueError(f"{name}={value}: expected at least 2")
         if not initializer_range > 0:
             raise ValueError(f"initializer_range={initializer_range}: expected more than 0")
-        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
+        if not z_loss >= 0:
+            raise ValueError(f"z_loss={z_loss}: expected 0 or more")
+        if compile and balancing is not None:
+            raise ValueError(
+                "balancing with compile=True: a compiled network does not report its routing; set "
+                "compile=False, or router_aux_loss_coef in config"
+            )
+        self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "balancing"])
         self._pretrained = pretrained
         if pretrained is None:
             self.vocab_size = vocab_size or 256
@@ -178,8 +193,8 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
         self._lr_scheduler = lr_scheduler
         self._tokens_seen, self._clock = 0, 0.0
         self._targets = TargetWeighting()
-        self._warned_of_balance = False
         self._generation = dict(generation or {})
+        self._chunked_loss, self._z_loss, self._balancing = chunked_loss, z_loss, balancing
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
@@ -205,6 +220,8 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
                 scale_residual_projections(network, self.config)
         if self._mask_documents:
             require_isolated_documents(network)
+        if self._chunked_loss:
+            require_chunked_loss(network)
         if self._activation_checkpointing:
             network.gradient_checkpointing_enable()
         return network
@@ -281,8 +298,7 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
     def loss(self, batch: Batch) -> Tensor:
         """Compute the mean cross-entropy in nats over the targets of a batch."""
         assert self.network is not None, "call configure_model() first"
-        inputs, targets = inputs_and_targets(batch)
-        return mean_cross_entropy(self.network(**inputs).logits, targets, is_masked(batch))
+        return token_loss(self.network, batch, self._chunked_loss, with_z=False).cross_entropy
 
     def sampled_loss(self, batch: Batch) -> tuple[Tensor, int]:
         """Compute the loss for targets drawn from the predictions, and the number of targets.
@@ -293,50 +309,19 @@ class CausalLM(CheckedLoading, TextGeneration, LightningModule):
         inputs, targets = inputs_and_targets(batch)
         return sampled_cross_entropy(self.network(**inputs).logits[targets >= 0])
 
-    def routings(self, batch: Batch) -> list[Routing]:
-        """Return the routing of each layer with experts, as the model's own routers selected it."""
-        assert self.network is not None, "call configure_model() first"
-        with recorded_routings(self.network) as routings:
-            output = self.network(**inputs_and_targets(batch)[0])
-        if routings:
-            return routings
-        # Older releases of transformers compute the routing outside of the gate.
-        logits = getattr(output, "router_logits", None) or ()
-        renormalised = self.config.model_type in _ALWAYS_RENORMALISED or getattr(
-            self.config, "norm_topk_prob", False
-        )
-        weighting: GateWeighting = "softmax_topk" if renormalised else "softmax_all"
-        return [route(one, self.config.num_experts_per_tok, weighting) for one in logits]
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, including the router's auxiliary loss if there is one."""
         assert self.network is not None
-        inputs, targets = inputs_and_targets(batch)
-        output = self.network(**inputs)
-        loss = mean_cross_entropy(output.logits, targets, is_masked(batch))
+        with self.recorded_routings() as routings:
+            found = token_loss(self.network, batch, self._chunked_loss, self._z_loss > 0)
+        loss = found.cross_entropy
         self.log("train/loss", loss, prog_bar=True)
-        auxiliary = getattr(output, "aux_loss", None)
-        # A configuration can support router logits although no layer has a gate.
-        if auxiliary is None or not output.router_logits:
-            self._warn_of_unbalanced_experts()
-        else:
-            self.log("train/auxiliary_loss", auxiliary)
-            self.log("train/router_max_load", max_load(output.router_logits))
-            loss = loss + self.config.router_aux_loss_coef * auxiliary
+        if found.squared_log_partition is not None:
+            self.log("train/z_loss", found.squared_log_partition)
+            loss = loss + self._z_loss * found.squared_log_partition
+        loss = loss + self.balancing_loss(found.output, routings, batch)
+        targets = inputs_and_targets(batch)[1]
         return loss * self._targets.weight(targets, is_masked(batch))
-
-    def _warn_of_unbalanced_experts(self) -> None:
-        if self._warned_of_balance:
-            return
-        self._warned_of_balance = True
-        balances = any(isinstance(c, RouterBiasBalancing) for c in callbacks_of(self.trainer))
-        if find_routers(self) and not balances:
-            rank_zero_warn(
-                f"nothing balances the experts of {self.config.model_type}: it has no auxiliary "
-                "loss with this configuration, and no callback moves the routers' biases; add "
-                "RouterBiasBalancing(), or set output_router_logits=True if the architecture has "
-                "an auxiliary loss"
-            )
 
     def on_train_start(self) -> None:
         """Continue an epoch at its next window, also with another batch size."""

@@ -9,8 +9,10 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import RouterBiasBalancing
+from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.nn.moe.routers import find_routers, selection_bias
+from lightning_plugins.recipes import load_recipe
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
 
 DEEPSEEK = {
@@ -47,8 +49,7 @@ def fitted(module, *callbacks, batch_size=8, **options):
     trainer = Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
-        log_every_n_steps=1,
-        **{"max_steps": 1, **dict.fromkeys(quiet, False), **options},
+        **{"max_steps": 1, "log_every_n_steps": 1, **dict.fromkeys(quiet, False), **options},
     )
     trainer.fit(module, DataLoader(TOKENS, batch_size))
     return trainer
@@ -97,7 +98,8 @@ class Violation(Callback):
         self.seen = []
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.seen.append(float(trainer.callback_metrics["routing/max_violation"]))
+        if "routing/max_violation" in trainer.callback_metrics:
+            self.seen.append(float(trainer.callback_metrics["routing/max_violation"]))
 
 
 @pytest.mark.slow
@@ -111,6 +113,44 @@ def test_a_router_collapsed_on_two_of_16_experts_recovers_without_an_auxiliary_l
     )
     assert violation.seen[0] == pytest.approx(7)
     assert max(violation.seen[-10:]) <= 0.2
+
+
+@pytest.mark.slow
+def test_a_collapsed_router_recovers_on_the_data_of_the_tiny_recipe():
+    init = load_recipe("language_model/tiny")["model"]["init_args"]
+    config = {**DEEPSEEK, **init["config"], "moe_intermediate_size": 32}
+    config |= {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32}
+    config |= {"num_attention_heads": 2, "num_key_value_heads": 2}
+    torch.manual_seed(0)
+    module = CausalLM(
+        "deepseek_v3", 256, 128, config, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3)
+    )
+    module.configure_model()
+    (bias,) = biases(module)
+    bias[:2] += 1
+    violation = Violation()
+    names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=300,
+        limit_val_batches=0,
+        callbacks=[RouterBiasBalancing(0.01), violation],
+        **dict.fromkeys(names, False),
+    )
+    trainer.fit(module, datamodule=TokenDataModule())
+    assert violation.seen[0] > 6
+    assert violation.seen[-1] <= 0.2
+
+
+def test_the_violation_is_that_of_all_steps_since_the_last_logged_one():
+    module = language_model()
+    expected = sum(
+        load for n in range(4) for load in loads_before_training(module, TOKENS[8 * n : 8 * n + 8])
+    )
+    module.configure_optimizers = lambda: torch.optim.SGD(module.parameters(), lr=1e-12)
+    trainer = fitted(module, RouterBiasBalancing(1e-12), max_steps=4, log_every_n_steps=4)
+    found = trainer.callback_metrics["routing/max_violation"]
+    torch.testing.assert_close(found, expected.max() / expected.mean() - 1)
 
 
 def test_a_checkpoint_contains_the_biases():

@@ -13,13 +13,53 @@ def load_balancing_loss(routing: Routing) -> Tensor:
     """Compute ``E * sum_i f_i P_i``: 1 if load and probability are uniform, at most E.
 
     f_i is the fraction of all assignments that go to expert i, P_i its mean probability under the
-    softmax over all experts. Only P has a gradient.
+    gate's scores over all experts (:func:`probabilities`). Only P has a gradient.
 
     Source: Fedus et al., Switch Transformers, arXiv 2101.03961, equations 4 to 6, with ``top_k``
     assignments per token.
     """
-    probabilities = routing.scores.softmax(dim=-1).mean(dim=0)
-    return routing.num_experts * (expert_load(routing) * probabilities).sum()
+    mean = probabilities(routing).mean(dim=0)
+    return routing.num_experts * (expert_load(routing) * mean).sum()
+
+
+def sequence_balancing_loss(routing: Routing, num_sequences: int) -> Tensor:
+    """Compute the load-balancing loss within each sequence, and average it over the sequences.
+
+    Source: DeepSeek-V3, arXiv 2412.19437, equations 17 to 20.
+
+    Args:
+        routing: Routing of the tokens of all sequences, one sequence after the other.
+        num_sequences: Number of sequences of equal length.
+    """
+    scores = probabilities(routing).unflatten(0, (num_sequences, -1))
+    chosen = routing.experts.unflatten(0, (num_sequences, -1)).flatten(1)
+    load = torch.zeros_like(scores[:, 0]).scatter_add_(
+        1, chosen, torch.ones_like(chosen, dtype=scores.dtype)
+    )
+    load = load / chosen.shape[1]
+    return routing.num_experts * (load * scores.mean(dim=1)).sum(dim=-1).mean()
+
+
+def probabilities(routing: Routing) -> Tensor:
+    """Return the scores of all experts as a distribution, ``(tokens, num_experts)``.
+
+    Gates score by a softmax or, as DeepSeek-V3, by sigmoids, which are divided by their sum here.
+    The kind is the one whose ratios are those of the weights that the gate gave.
+    """
+    softmax = routing.scores.softmax(dim=-1)
+    sigmoid = routing.scores.sigmoid()
+    if routing.experts.shape[1] == 1:  # a single weight has no ratio; its value may be the score
+        kinds = [score.gather(1, routing.experts) for score in (softmax, sigmoid)]
+    else:
+        kinds = [_normalized(score.gather(1, routing.experts)) for score in (softmax, sigmoid)]
+    weights = routing.weights.to(softmax.dtype)
+    weights = weights if routing.experts.shape[1] == 1 else _normalized(weights)
+    errors = torch.stack([(kind - weights).detach().abs().mean() for kind in kinds])
+    return torch.where(errors[1] < 0.5 * errors[0], _normalized(sigmoid), softmax)
+
+
+def _normalized(scores: Tensor) -> Tensor:
+    return scores / scores.sum(dim=-1, keepdim=True).clamp(min=1e-20)
 
 
 def router_z_loss(routing: Routing) -> Tensor:

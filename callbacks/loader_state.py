@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_plugins.inputs import parse_json
+
 _DEEPEST = 3
 _SCALARS = (bool, int, float, str, type(None))
 _OF_SAMPLES = ("data_source", "dataset", "datasets")
@@ -98,15 +100,54 @@ def _saved(generator: Any) -> Any:
 
 
 def _restore(generator: Any, saved: Any) -> None:
-    if isinstance(generator, torch.Generator):
-        now = generator.get_state()
-        if saved.dtype != now.dtype or saved.shape != now.shape:
-            raise ValueError("the checkpoint's state of a loader's generator is not one of torch's")
-        generator.set_state(saved)
-    elif isinstance(generator, random.Random):
-        version, words, gauss = json.loads(saved)
-        generator.setstate((version, tuple(words), gauss))
-    elif isinstance(generator, np.random.RandomState):
-        generator.set_state(json.loads(saved))
-    else:
-        generator.bit_generator.state = json.loads(saved)
+    """Set a generator to a state from a checkpoint.
+
+    The state must have the form of the generator's own, with positions inside its buffers: NumPy
+    checks neither, and reads outside its memory.
+
+    Raises:
+        ValueError: It has another form.
+    """
+    now = _saved(generator)
+    try:
+        if isinstance(now, Tensor):
+            if saved.dtype != now.dtype or saved.shape != now.shape:
+                raise TypeError
+            generator.set_state(saved)
+            return
+        state = parse_json(saved)
+        if not _has_form(state, json.loads(now)):
+            raise TypeError
+        if isinstance(generator, random.Random):
+            version, words, gauss = state
+            generator.setstate((version, tuple(words), gauss))
+        elif isinstance(generator, np.random.RandomState):
+            generator.set_state(state)
+        else:
+            generator.bit_generator.state = state
+    except (TypeError, ValueError, AttributeError, OverflowError, LookupError, RuntimeError) as e:
+        kind = type(generator).__name__
+        raise ValueError(
+            f"the checkpoint's state of a loader's {kind} is refused: it is not a state of this "
+            "generator"
+        ) from e
+
+
+# Key of NumPy's states -> largest value of a position, a flag, or half of a buffered word.
+_LARGEST = {"pos": 624, "buffer_pos": 4, "has_gauss": 1, "has_uint32": 1, "uinteger": 2**32 - 1}
+_LARGEST_WORD = 2**128 - 1  # of PCG64
+
+
+def _has_form(value: Any, like: Any, key: str = "") -> bool:
+    """Whether plain data has the keys, lengths, types and ranges of a generator's own state."""
+    if isinstance(like, dict):
+        keys = isinstance(value, dict) and value.keys() == like.keys()
+        return keys and all(_has_form(value[name], like[name], name) for name in like)
+    if isinstance(like, list):
+        lengths = isinstance(value, list) and len(value) == len(like)
+        return lengths and all(map(_has_form, value, like))
+    if isinstance(like, bool | str):
+        return type(value) is type(like) and value == like
+    if isinstance(like, int):
+        return type(value) is int and 0 <= value <= _LARGEST.get(key, _LARGEST_WORD)
+    return value is None or isinstance(value, int | float)  # the second number of a Gaussian pair

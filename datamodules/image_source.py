@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_plugins.inputs import opened_image
+from lightning_plugins.inputs import listed, opened_image, quoted
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -108,7 +108,8 @@ def from_hub(name: str, image_column: str | None, label_column: str | None) -> I
     except Exception as error:
         reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     else:
-        return _from_parts(parts, f"dataset={name!r}", image_column, label_column)
+        cache = Path(datasets.config.HF_CACHE_HOME)
+        return _from_parts(parts, f"dataset={name!r}", image_column, label_column, cache)
     raise FileNotFoundError(
         f"dataset={name!r}: {hub_name} is neither in the Hugging Face cache nor reachable "
         f"({reason}). Download it on a machine with network access with `hf download --repo-type "
@@ -143,7 +144,7 @@ def from_folder(data_dir: str, image_column: str | None, label_column: str | Non
             import datasets
 
         read = datasets.load_from_disk if is_saved else datasets.load_dataset
-        return _from_parts(read(str(folder)), what, image_column, label_column)
+        return _from_parts(read(str(folder)), what, image_column, label_column, folder)
     if not (folder / "train").is_dir():
         raise FileNotFoundError(
             f"{what}: expected train/<class>/*.png, Parquet files, or a saved DatasetDict"
@@ -176,10 +177,10 @@ def _from_class_folders(folder: Path, what: str) -> ImageSource:
 
 
 def _from_parts(
-    parts: Any, what: str, image_column: str | None, label_column: str | None
+    parts: Any, what: str, image_column: str | None, label_column: str | None, folder: Path
 ) -> ImageSource:
     if "train" not in parts:
-        raise ValueError(f"{what}: expected a part named 'train', found {', '.join(parts)}")
+        raise ValueError(f"{what}: expected a part named 'train', found {listed(parts)}")
     import datasets
 
     features = parts["train"].features
@@ -189,7 +190,7 @@ def _from_parts(
     images = _column(what, "image_column", image_column, image_columns, list(features))
     labels = _column(what, "label_column", label_column, classes or integers, list(features))
     named = {
-        name: LabelledImages(_ColumnReader(part, images), _long(part[labels]))
+        name: LabelledImages(_ColumnReader(part, images, folder), _long(part[labels]))
         for name, part in parts.items()
         # Unpublished labels, as in the test part of a competition, are -1.
         if min(part[labels], default=-1) >= 0
@@ -204,12 +205,12 @@ def _column(
 ) -> str:
     if given is not None:
         if given not in columns:
-            raise ValueError(f"{argument}={given!r}: {what} has the columns {', '.join(columns)}")
+            raise ValueError(f"{argument}={given!r}: {what} has the columns {listed(columns)}")
         return given
     if len(candidates) != 1:
         raise ValueError(
             f"{what} has {len(candidates)} columns that could be the {argument}: set {argument} "
-            f"to one of {', '.join(candidates or columns)}"
+            f"to one of {listed(candidates or columns)}"
         )
     return candidates[0]
 
@@ -240,16 +241,23 @@ class _FileReader:
 
 
 class _ColumnReader:
-    def __init__(self, part: Any, column: str) -> None:
+    def __init__(self, part: Any, column: str, folder: Path) -> None:
         import datasets
 
         # Undecoded, so that the size is checked before any pixel is decoded.
         self._part = part.cast_column(column, datasets.Image(decode=False))
         self._column = column
+        self._folder = folder.resolve()
 
     def __call__(self, index: int) -> "Image":
         stored = self._part[index][self._column]
-        source = io.BytesIO(stored["bytes"]) if stored["bytes"] is not None else stored["path"]
-        with opened_image(source, f"image {index} of column {self._column!r}") as image:
+        what = f"image {index} of column {self._column!r}"
+        source: Any = stored["path"]
+        if stored["bytes"] is not None:
+            source = io.BytesIO(stored["bytes"])
+        # A table can name any file, but a folder of images names its own.
+        elif not Path(source).resolve().is_relative_to(self._folder):
+            raise ValueError(f"{what}: its path {quoted(source)} leads out of {self._folder}")
+        with opened_image(source, what) as image:
             image.load()
             return image

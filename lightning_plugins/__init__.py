@@ -39,6 +39,12 @@ def _is_our_checkout(root: Path) -> bool:
     return pyproject.is_file() and 'name = "lightning-plugins"' in pyproject.read_text("utf-8")
 
 
+if sys.argv[:1] == ["-m"]:  # `python -m` is about to run a module, maybe of this package
+    from lightning_plugins.current_folder import is_command, remove_current_folder
+
+    if is_command(sys.orig_argv):
+        remove_current_folder()
+
 _root = Path(__file__).resolve().parent.parent
 if _is_our_checkout(_root):
     sys.meta_path.append(_CheckoutFinder(_root))

@@ -1,8 +1,9 @@
 """The command ``lightning-plugins``; equivalent to ``python -m lightning_plugins``."""
 
+import os
 import sys
 
-from lightning_plugins.current_folder import inherit_typed_modules, remove_current_folder
+from lightning_plugins.current_folder import inherit_typed_modules
 from lightning_plugins.errors import UserError, user_errors_in_one_line
 
 inherit_typed_modules()
@@ -93,5 +94,6 @@ def _problem_of(options: list[str]) -> str | None:
 
 
 if __name__ == "__main__":
-    remove_current_folder()
+    if sys.flags.safe_path:  # python -P; Lightning starts the other processes without the option
+        os.environ["PYTHONSAFEPATH"] = "1"
     sys.exit(main())

@@ -99,6 +99,15 @@ def remove_current_folder() -> None:
         sys.path[:] = [part for part in sys.path if os.path.realpath(part or current) != current]
 
 
+def is_command(arguments: Sequence[str]) -> bool:
+    """Return whether the arguments of Python, ``sys.orig_argv``, run a module of this package."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith("-m"):
+            module = argument[2:] or "".join(arguments[place + 1 : place + 2])
+            return module.partition(".")[0] == __package__
+    return False
+
+
 def strings_in(value: Any) -> Iterator[str]:
     """Yield every string in nested lists and mappings, keys excluded."""
     if isinstance(value, str):

@@ -45,7 +45,12 @@ def user_errors_in_one_line(
             text = one_line(error) if is_user_error(error) else None
         if text is None:
             raise
-        raise UserError(shortened(text)) from error
+        raise UserError(shortened(_printable(text))) from error
+
+
+def _printable(text: str) -> str:
+    """Escape control characters, which a terminal would obey, as ``repr`` does."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def shortened(text: str) -> str:

@@ -9,7 +9,7 @@ import zlib
 from pathlib import Path, PurePath
 from typing import Any
 
-from lightning_plugins.inputs import LimitError, decompressed
+from lightning_plugins.inputs import LimitError, decompressed, listed
 
 PACKED_SUFFIXES = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".zip")
 _ZSTD, _ZIP = b"\x28\xb5\x2f\xfd", b"PK\x03\x04"
@@ -55,7 +55,7 @@ def _only_member(data: bytes, path: Path) -> tuple[bytes, str]:
         names = [name for name in names if not name.startswith("__MACOSX/")]
         if len(names) != 1:
             raise ValueError(
-                f"{path} contains {len(names)} files ({', '.join(names[:5])}): expected one; "
+                f"{path} contains {len(names)} files ({listed(names[:5])}): expected one; "
                 "unpack the archive and give the file"
             )
         with archive.open(names[0]) as member:

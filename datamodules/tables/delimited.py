@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from lightning_plugins.inputs import check_table_bytes, quoted
 from lightning_plugins.inputs.limits import require
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ _NO_DELIMITER = "\x1f"
 _IN_NAMES = frozenset("\"'_-. \r\n")
 _HEAD_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 22
-_QUOTED = re.compile(r'"(?:[^"]|"")*"')
+_QUOTED = re.compile(r'"[^"]*(?:""[^"]*)*"')
 _EXCEL_LINE = re.compile(rb"sep=(.)\r?\n", re.IGNORECASE)
 
 
@@ -70,7 +71,7 @@ def read_delimited(
         )
     repeated = [name for name, count in Counter(parsed.table.column_names).items() if count > 1]
     if repeated:
-        raise ValueError(f"{path} has several columns named {repeated[0]!r}")
+        raise ValueError(f"{path} has several columns named {quoted(repeated[0])}")
     check_columns(parsed.table, path)
     return parsed.table.to_pandas()
 
@@ -88,7 +89,7 @@ def check_columns(table: "pyarrow.Table", path: Path) -> None:
         if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
             longest = compute.max(compute.utf8_length(column)).as_py()
             require("cell_characters", longest or 0, str(path))
-    require("table_bytes", table.nbytes, str(path))
+    check_table_bytes(table.nbytes, path)
 
 
 def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | None) -> _Parsed:

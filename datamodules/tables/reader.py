@@ -9,7 +9,7 @@ from lightning_plugins.datamodules.tables.compression import PACKED_SUFFIXES, re
 from lightning_plugins.datamodules.tables.delimited import check_columns, read_delimited
 from lightning_plugins.datamodules.tables.encodings import as_utf8, decoded
 from lightning_plugins.datamodules.tables.records import read_records
-from lightning_plugins.inputs import check_cells, check_rows
+from lightning_plugins.inputs import check_cells, check_rows, check_table_bytes
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def read_table(
             raise ValueError(f"{file} is not a Parquet file: save it as Parquet, CSV or JSON")
         try:
             if _is_json(inner, data, delimiter, names):
-                return read_records(decoded(data, file, encoding))
+                return read_records(decoded(data, file, encoding), file)
             suffix = PurePath(inner).suffix.lower()
             data = as_utf8(data, file, encoding)
             return read_delimited(data, file, suffix, delimiter, names)
@@ -106,6 +106,7 @@ def _read_parquet(data: bytes, path: Path) -> "pandas.DataFrame":
     try:
         file = parquet.ParquetFile(pyarrow.BufferReader(data))
         check_rows(file.metadata.num_rows, path)
+        check_table_bytes(_bytes_before_decoding(file.metadata), path)
         schema = file.schema_arrow
         texts = [f.name for f in schema if types.is_string(f.type) or types.is_binary(f.type)]
         # A repeated text is stored once; as a dictionary it also takes memory once.
@@ -116,6 +117,19 @@ def _read_parquet(data: bytes, path: Path) -> "pandas.DataFrame":
         raise ValueError(f"not a complete Parquet file: {error}") from error
     check_columns(table, path)
     return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+
+
+def _bytes_before_decoding(metadata: Any) -> int:
+    """Return the memory of all values, with 8 bytes for each text; repeated values are stored once.
+
+    The file's own sizes are those of encoded values.
+    """
+    bits = {"BOOLEAN": 1, "INT32": 32, "FLOAT": 32, "INT96": 96}
+    total = 0
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column in map(group.column, range(group.num_columns)):
+            total += column.num_values * bits.get(column.physical_type, 64)
+    return total // 8
 
 
 def _lengths(table: Any) -> Iterator[tuple[int, int]]:

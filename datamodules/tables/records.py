@@ -2,31 +2,43 @@
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lightning_plugins.inputs import check_json_depth, check_table_bytes, listed
 
 if TYPE_CHECKING:
     import pandas
 
+_CELL_BYTES = 8
 _EXPECTED = (
     "expected a list of records, one record per line, or a dictionary of columns of equal length"
 )
 
 
-def read_records(text: str) -> "pandas.DataFrame":
+def read_records(text: str, path: Path) -> "pandas.DataFrame":
     """Return the records of JSON or of JSON lines; values keep their types.
+
+    Args:
+        text: Content of the file.
+        path: The file.
 
     Raises:
         ValueError: The text is neither, or is empty; the message gives the line.
+        LimitError: It is nested too deeply, or the table would be much larger than its file.
     """
     import pandas
 
     content = _parsed(text)
     if isinstance(content, dict):
-        content = _records_in(content)
+        content = _records_in(content, path)
     if isinstance(content, list):
         for number, record in enumerate(content, start=1):
             if not isinstance(record, dict):
                 raise ValueError(f"row {number} is not a record but {_kind(record)}: {_EXPECTED}")
+        # Each record has a cell for every key of the others.
+        names = {name for record in content for name in record}
+        check_table_bytes(_CELL_BYTES * len(content) * len(names), path)
         # dtype=object keeps whole numbers whole in columns with missing values.
         content = pandas.DataFrame(content, dtype=object)
     return content
@@ -36,7 +48,9 @@ def _parsed(text: str) -> Any:
     if not text.strip():
         raise ValueError(f"the file is empty: {_EXPECTED}")
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        check_json_depth(text, "the JSON")
+        return content
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -53,25 +67,30 @@ def _parsed(text: str) -> Any:
 
 def _line(line: str, number: int) -> Any:
     try:
-        return json.loads(line)
+        content = json.loads(line)
+        check_json_depth(line, f"line {number}")
+        return content
     except RecursionError as error:
         raise ValueError(f"line {number} is nested too deeply") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"line {number} is not JSON: {error}") from error
 
 
-def _records_in(content: Mapping[str, Any]) -> Any:
+def _records_in(content: Mapping[str, Any], path: Path) -> Any:
     """Return the list of records, or the table, that a dictionary contains."""
     import pandas
 
     values = list(content.values())
     if content and all(isinstance(value, list) for value in values):
         if {"columns", "data"} <= set(content):  # pandas' orient="split"
+            widest = max((len(x) for x in content["data"] if isinstance(x, list | dict)), default=1)
+            check_table_bytes(_CELL_BYTES * len(content["data"]) * widest, path)
             return pandas.DataFrame(content["data"], columns=content["columns"], dtype=object)
         lengths = {name: len(value) for name, value in content.items()}
         if len(values) > 1 or not _are_records(values[0]):
             if len(set(lengths.values())) > 1:
-                raise ValueError(f"the columns have different lengths, {lengths}: {_EXPECTED}")
+                of_columns = listed(f"{name}: {length}" for name, length in lengths.items())
+                raise ValueError(f"the columns have different lengths, {of_columns}: {_EXPECTED}")
             return pandas.DataFrame(dict(content), dtype=object)
     if content and all(isinstance(value, dict) for value in values):
         rows = set().union(*values)
@@ -86,7 +105,7 @@ def _records_in(content: Mapping[str, Any]) -> Any:
         raise ValueError(f"a dictionary of dictionaries is ambiguous: {_EXPECTED}")
     lists = [name for name, value in content.items() if _are_records(value)]
     if len(lists) > 1:
-        raise ValueError(f"several lists of records ({', '.join(lists)}): {_EXPECTED}")
+        raise ValueError(f"several lists of records ({listed(lists)}): {_EXPECTED}")
     return content[lists[0]] if lists else [dict(content)]
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightning_plugins.datamodules.tables.values import is_missing
+from lightning_plugins.inputs import listed, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -68,7 +69,7 @@ def find_columns(
         if column not in available:
             raise ValueError(
                 f"columns={{{name!r}: {column!r}}}: {source} has no such column, it has "
-                f"{', '.join(available)}"
+                f"{listed(available)}"
             )
     free = [name for name in available if name not in given.values()]
     claims = {role.name: _named(table, role, free) for role in roles if role.name not in given}
@@ -94,10 +95,10 @@ def describe_columns(table: "pandas.DataFrame", found: Mapping[str, str]) -> str
     for role, column in found.items():
         values = table[column].astype(str).nunique()
         few = f" ({values} value{'s' * (values != 1)})" if values <= 20 < len(table) else ""
-        parts.append(f"{role} ← {column}{few}")
+        parts.append(f"{role} ← {listed([column])}{few}")
     unused = [str(name) for name in table.columns if name not in found.values()]
     if unused:
-        parts.append(f"not used: {' '.join(unused)}")
+        parts.append(f"not used: {listed(unused)}")
     return ", ".join(parts)
 
 
@@ -124,9 +125,10 @@ def _refuse_two_roles(
     if len(names) < 2 or any(plain in map(_plain, known[name].known_as) for name in given):
         return
     if sum(column in claims[name] for name in names) != 1:
-        options = " or ".join(f"columns={{{name!r}: {column!r}}}" for name in names)
+        options = " or ".join(f"columns={{{name!r}: {quoted(column)}}}" for name in names)
         raise ValueError(
-            f"{source}: column {column!r} can be the {' or the '.join(names)}: expected {options}"
+            f"{source}: column {quoted(column)} can be the {' or the '.join(names)}: expected "
+            f"{options}"
         )
 
 
@@ -150,7 +152,7 @@ def _by_content(
 
 
 def _options(role: str, candidates: Sequence[str], why: str) -> str:
-    options = " or ".join(f"columns={{{role!r}: {name!r}}}" for name in candidates[:5])
+    options = " or ".join(f"columns={{{role!r}: {quoted(name)}}}" for name in candidates[:5])
     return f"{why} the {role}: expected {options or 'a column for it'}"
 
 

@@ -2,7 +2,10 @@
 
 import shutil
 import tempfile
+import threading
+import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ import torch
 from lightning_plugins.inputs.limits import require
 
 _SECONDS_WITHOUT_DATA = 60
+_LEAST_BYTES_PER_SECOND = 100
 _CHUNK_BYTES = 1 << 20
 
 
@@ -29,7 +33,7 @@ def local_copy(source: Any) -> Iterator[Any]:
     that a file of another server with the same name would be returned.
 
     Raises:
-        OSError: The download failed.
+        OSError: The download failed, or is slower than 100 bytes per second.
         LimitError: The file exceeds the limit on downloads.
     """
     if not is_url(source):
@@ -37,16 +41,39 @@ def local_copy(source: Any) -> Iterator[Any]:
         return
     with tempfile.TemporaryDirectory(prefix="lightning-plugins-") as folder:
         path = Path(folder) / "downloaded.ckpt"
-        with (
-            urllib.request.urlopen(source, timeout=_SECONDS_WITHOUT_DATA) as response,
-            path.open("xb") as file,
-        ):
-            size = 0
-            while chunk := response.read(_CHUNK_BYTES):
+        with _response(source) as response, path.open("xb") as file:
+            size, begin = 0, time.monotonic()
+            while chunk := response.read1(_CHUNK_BYTES):
                 size += len(chunk)
                 require("download_bytes", size, source)
                 file.write(chunk)
+                seconds = time.monotonic() - begin
+                if seconds > _SECONDS_WITHOUT_DATA and size < _LEAST_BYTES_PER_SECOND * seconds:
+                    raise TimeoutError(f"{source}: {size} bytes in {seconds:.0f} s")
+            if response.length:
+                raise OSError(f"{source}: the connection ended after {size} bytes")
         yield path
+
+
+def _response(source: str) -> Any:
+    """Open a URL; its headers must be complete within 60 s, however slowly they arrive."""
+    outcome: list[Any] = []
+
+    def open_url() -> None:
+        try:
+            outcome.append(urllib.request.urlopen(source, timeout=_SECONDS_WITHOUT_DATA))
+        except Exception as error:  # raised again by the caller's thread
+            outcome.append(error)
+
+    # The time-out of a socket restarts with every byte.
+    thread = threading.Thread(target=open_url, daemon=True)
+    thread.start()
+    thread.join(_SECONDS_WITHOUT_DATA)
+    if not outcome:
+        raise TimeoutError(f"{source}: no reply within {_SECONDS_WITHOUT_DATA} s")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 def read_checkpoint(source: Any, map_location: Any = "cpu", mmap: bool = False) -> dict[str, Any]:
@@ -59,16 +86,18 @@ def read_checkpoint(source: Any, map_location: Any = "cpu", mmap: bool = False) 
 
     Raises:
         pickle.UnpicklingError: It contains an object other than tensors and plain data.
-        ValueError: It is not a mapping, as a checkpoint of Lightning is.
+        ValueError: It is not a mapping, as a checkpoint of Lightning is, or it is compressed.
     """
     with local_copy(source) as file:
         if isinstance(file, str) and "://" in file:
             import fsspec  # type: ignore[import-untyped]
 
             with fsspec.open(file, "rb") as opened:
+                _check_stored(opened, source)
                 content = torch.load(opened, map_location=map_location, weights_only=True)
         else:
-            is_mapped = mmap and isinstance(file, (str, Path)) and _is_zip(file)
+            is_zip = _check_stored(file, source)
+            is_mapped = mmap and isinstance(file, (str, Path)) and is_zip
             content = torch.load(
                 file, map_location=map_location, weights_only=True, mmap=is_mapped or None
             )
@@ -77,9 +106,23 @@ def read_checkpoint(source: Any, map_location: Any = "cpu", mmap: bool = False) 
     return content
 
 
-def _is_zip(path: str | Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(4) == b"PK\x03\x04"
+def _check_stored(file: Any, source: Any) -> bool:
+    """Return whether a file is a zip archive, after a check that its parts are not compressed.
+
+    torch does not compress, but reads compressed parts, which can be 1,000 times larger.
+    """
+    place = file.tell() if hasattr(file, "seek") else None
+    try:
+        with zipfile.ZipFile(file) as archive:
+            packed = any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist())
+    except zipfile.BadZipFile:
+        return False
+    finally:
+        if place is not None:
+            file.seek(place)
+    if packed:
+        raise ValueError(f"{source}: its parts are compressed, as torch does not write them")
+    return True
 
 
 def keep_local_copy(source: str, folder: str | Path) -> Path:

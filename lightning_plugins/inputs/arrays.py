@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lightning_plugins.inputs.limits import require
+from lightning_plugins.inputs.messages import quoted
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -47,6 +48,9 @@ def read_npz(path: str | os.PathLike[str]) -> dict[str, "np.ndarray"]:
         raise ValueError(f"{path} is not a readable npz file: {error}") from error
 
 
+_LONGEST_HEADER = 10_000  # NumPy's own limit, which it checks after it has read the header
+
+
 def _array_bytes(archive: "ZipFile", entry: "ZipInfo") -> int:
     """Return the larger of the sizes that the archive and the array's own header state."""
     import math
@@ -55,6 +59,11 @@ def _array_bytes(archive: "ZipFile", entry: "ZipInfo") -> int:
 
     with archive.open(entry) as file:
         version = npy.read_magic(file)
+        size = file.read(2 if version == (1, 0) else 4)
+        if int.from_bytes(size, "little") > _LONGEST_HEADER:
+            raise ValueError(f"{quoted(entry.filename)}: the header of the array is too long")
+        file.seek(0)
+        npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, _, dtype = read(file)
     return max(entry.file_size, math.prod(shape) * dtype.itemsize)

@@ -6,6 +6,9 @@ from typing import IO, TYPE_CHECKING, Any
 
 from lightning_plugins.inputs.limits import require
 
+# Raster formats. Pillow decodes others, such as EPS, by starting another program.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "JPEG2000")
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 @contextmanager
 def opened_image(file: str | Any | IO[bytes], what: object = None) -> Iterator["Image"]:
     """Open an image with Pillow, after a check of the size that its header states.
+
+    The formats are PNG, JPEG, GIF, BMP, TIFF, WebP, PPM and JPEG 2000, whatever the file's name.
 
     Args:
         file: Path or binary file.
@@ -30,7 +35,7 @@ def opened_image(file: str | Any | IO[bytes], what: object = None) -> Iterator["
         # Pillow warns and raises at limits of its own, which are wider than ours.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            image = Image.open(file)
+            image = Image.open(file, formats=_FORMATS)
         except Image.DecompressionBombError as error:
             raise ValueError(f"{what or file}: {error}") from error
     with image:

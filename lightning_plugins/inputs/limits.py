@@ -27,7 +27,10 @@ LIMITS = {
     "image_pixels": Limit(25_000_000, "pixels of an image"),
     "table_rows": Limit(2_000_000, "rows of a table; at least one row per byte of its file"),
     "cell_characters": Limit(4_000_000, "characters of one cell of a table"),
-    "table_bytes": Limit(4 << 30, "bytes of the cells of a table, decompressed"),
+    "table_bytes": Limit(
+        4 << 30,
+        "bytes of the cells of a table, decompressed; at most 512 MiB, or 200 times its file",
+    ),
     "array_bytes": Limit(2 << 30, "bytes of the arrays of one file"),
     "nesting": Limit(64, "nested levels of a JSON or YAML text"),
     "yaml_nodes": Limit(200_000, "values of a YAML text, with every anchor expanded"),
@@ -40,10 +43,12 @@ LIMITS = {
 class LimitError(ValueError):
     """An input exceeds a limit."""
 
-    def __init__(self, name: str, amount: int, what: str) -> None:
+    def __init__(self, name: str, amount: int, what: str, allowed: int | None = None) -> None:
+        most = limit(name) if allowed is None else allowed
+        counted = LIMITS[name].meaning.partition(";")[0]
         super().__init__(
-            f"{what}: {amount:,} {LIMITS[name].meaning.partition(';')[0]}, allowed are "
-            f"{limit(name):,}; if you trust it, set the environment variable {variable(name)}"
+            f"{what}: {amount:,} {counted}, allowed are {most:,}; if "
+            f"you trust it, set the environment variable {variable(name)}"
         )
 
 

@@ -1,9 +1,12 @@
 """Foreign values in error messages, shortened."""
 
 import reprlib
+from collections.abc import Iterable
+from itertools import islice
 from typing import Any
 
 _LONGEST = 80
+_MOST_NAMES = 20
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _LONGEST
@@ -23,3 +26,11 @@ def quoted(value: Any) -> str:
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST - 4]}...{text[-1]}"
     return text
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names separated by commas, without their quotes: at most 20, of 80 characters each."""
+    rest = iter(names)
+    shown = [quoted(str(name))[1:-1] for name in islice(rest, _MOST_NAMES)]
+    more = sum(1 for _ in rest)
+    return ", ".join(shown) + (f" and {more} more" if more else "")

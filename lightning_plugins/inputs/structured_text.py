@@ -7,9 +7,12 @@ from typing import Any
 from lightning_plugins.inputs.limits import LimitError, limit, require
 from lightning_plugins.inputs.messages import quoted
 
-_JSON_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+# Also matches a string without an end: a failed match would begin again at each quote inside it.
+_JSON_STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _NO_BRACKET = re.compile(r"[^\[\]{}]+")
 _STEP = {"[": 1, "{": 1, "]": -1, "}": -1}
+_NUMBER = re.compile(r"[-+.0-9][-+.:_0-9eE]*")
+_LONGEST_NUMBER = 100
 
 
 def parse_json(text: str | bytes, what: str = "JSON text") -> Any:
@@ -26,14 +29,19 @@ def parse_json(text: str | bytes, what: str = "JSON text") -> Any:
 
     if isinstance(text, bytes):
         text = text.decode("utf-8-sig")
-    _check_json_depth(text, what)
+    check_json_depth(text, what)
     try:
         return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{what} is not valid JSON: {error}") from error
 
 
-def _check_json_depth(text: str, what: str) -> None:
+def check_json_depth(text: str, what: str = "JSON text") -> None:
+    """Check the depth of a JSON text, in time linear in its length.
+
+    Raises:
+        LimitError: The text is nested too deeply.
+    """
     allowed = limit("nesting")
     if text.count("[") + text.count("{") <= allowed:
         return
@@ -75,6 +83,8 @@ def parse_yaml(text: str, what: str = "YAML text", loader: Any = None) -> Any:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{what} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (LookupError, AttributeError, OverflowError) as error:  # as from !!bool 3
+        raise ValueError(f"{what} is not valid YAML: a value is not of its type") from error
 
 
 def check_yaml(text: str, what: str = "YAML text") -> None:
@@ -82,7 +92,7 @@ def check_yaml(text: str, what: str = "YAML text") -> None:
 
     Raises:
         LimitError: The text is nested too deeply, or too large when its anchors are expanded.
-        ValueError: An anchor contains itself.
+        ValueError: An anchor contains itself, or a number is too long.
         yaml.YAMLError: The text is not YAML.
     """
     import yaml
@@ -107,6 +117,10 @@ def check_yaml(text: str, what: str = "YAML text") -> None:
         if isinstance(event, yaml.CollectionEndEvent):
             size, height, anchor = sizes.pop(), heights.pop() + 1, open_anchors.pop()
         elif isinstance(event, yaml.ScalarEvent):
+            # PyYAML reads 1:30 to base 60, in time quadratic in the length.
+            is_plain = event.implicit[0] or event.tag is not None
+            if is_plain and len(event.value) > _LONGEST_NUMBER and _NUMBER.fullmatch(event.value):
+                raise ValueError(f"{what}: a number of {len(event.value):,} characters")
             # A long text counts several times, because an alias repeats it in messages.
             size, height, anchor = 1 + len(event.value) // 64, 0, event.anchor
         elif isinstance(event, yaml.AliasEvent):

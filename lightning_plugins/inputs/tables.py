@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import IO
 
 from lightning_plugins.inputs.limits import LimitError, is_raised, limit, require
-from lightning_plugins.inputs.messages import quoted
+
+_ANY_FILE_BYTES = 512 << 20
+_LARGEST_RATIO = 200
 
 
 def check_rows(rows: int, path: str | os.PathLike[str]) -> None:
@@ -30,6 +32,26 @@ def check_rows(rows: int, path: str | os.PathLike[str]) -> None:
         raise LimitError("table_rows", rows, str(path))
 
 
+def check_table_bytes(amount: int, path: str | os.PathLike[str]) -> None:
+    """Check the memory of a table, or of its decompressed text.
+
+    A file that unpacks to more than 200 times its size, and to more than 512 MiB, repeats itself.
+    If the environment variable of the limit is set, its value alone is the limit.
+
+    Args:
+        amount: Bytes.
+        path: The file, packed as it is.
+
+    Raises:
+        LimitError: The table is too large.
+    """
+    require("table_bytes", amount, str(path))
+    if amount > _ANY_FILE_BYTES and not is_raised("table_bytes"):
+        allowed = max(_ANY_FILE_BYTES, _LARGEST_RATIO * os.stat(path).st_size)
+        if amount > allowed:
+            raise LimitError("table_bytes", amount, str(path), allowed)
+
+
 def check_cells(lengths: Iterable[tuple[int, int]], path: str | os.PathLike[str]) -> None:
     """Check the lengths of the texts of a table.
 
@@ -44,23 +66,22 @@ def check_cells(lengths: Iterable[tuple[int, int]], path: str | os.PathLike[str]
     for longest, in_all in lengths:
         require("cell_characters", longest, str(path))
         total += in_all
-        require("table_bytes", total, str(path))
+        check_table_bytes(total, path)
 
 
-def decompressed(stream: IO[bytes], path: Path, name: str = "table_bytes") -> IO[bytes]:
+def decompressed(stream: IO[bytes], path: Path) -> IO[bytes]:
     """Return a decompressing stream that raises when more than a limit was read from it.
 
     Args:
         stream: For example an open ``gzip`` or ``zstd`` file.
-        path: The file, for the message.
-        name: Name of the limit.
+        path: The file.
     """
-    return io.BufferedReader(_Bounded(stream, path, name))
+    return io.BufferedReader(_Bounded(stream, path))
 
 
 class _Bounded(io.RawIOBase):
-    def __init__(self, stream: IO[bytes], path: Path, name: str) -> None:
-        self._stream, self._path, self._name = stream, path, name
+    def __init__(self, stream: IO[bytes], path: Path) -> None:
+        self._stream, self._path = stream, path
         self._read = 0
 
     def readable(self) -> bool:
@@ -69,7 +90,7 @@ class _Bounded(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         content = self._stream.read(len(buffer))
         self._read += len(content)
-        require(self._name, self._read, quoted(str(self._path)))
+        check_table_bytes(self._read, self._path)
         buffer[: len(content)] = content
         return len(content)
 

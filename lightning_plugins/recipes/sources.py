@@ -75,7 +75,7 @@ def read_mapping(text: str, file: str) -> dict[str, Any]:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}" if mark else file
         raise ValueError(f"{place}: invalid YAML: {_problem(error)}") from error
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{file}: invalid YAML: {' '.join(str(error).split())[:150]}") from error
 
 

@@ -29,10 +29,10 @@ def rows_as_csv(rows: Sequence[dict[str, Any]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer)  # with \r\n as line end, so that a lone \r is quoted
     table = raw_table(rows)
-    writer.writerow(map(_no_formula, table.header))
+    writer.writerow(map(no_formula, table.header))
     for row in rows:
         cells = ((row.get(key), _text(row.get(key))) for key in table.header)
-        writer.writerow(_no_formula(text) if isinstance(x, str) else text for x, text in cells)
+        writer.writerow(no_formula(text) if isinstance(x, str) else text for x, text in cells)
     return buffer.getvalue()
 
 
@@ -56,5 +56,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _no_formula(text: str) -> str:
+def no_formula(text: str) -> str:
+    """Return ``text``, with an apostrophe in front if a spreadsheet would read it as a formula."""
     return f"'{text}" if text.lstrip(" \u3000").startswith(_FORMULA_STARTS) else text

@@ -133,7 +133,8 @@ def heat_map_picture(
         )
         axes.invert_yaxis()
         if len(curves) <= _MAX_ROW_LABELS:
-            axes.set_yticks([row + 0.5 for row in range(len(curves))], curves, fontsize=7)
+            labels = [literal(label) for label in curves]
+            axes.set_yticks([row + 0.5 for row in range(len(curves))], labels, fontsize=7)
         axes.set_ylabel("layer.head", fontsize=8)
         axes.set_title(literal(name), fontsize=10, color=INK["light"])
         figure.colorbar(mesh, ax=axes)

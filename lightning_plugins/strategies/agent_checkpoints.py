@@ -1,7 +1,8 @@
 """Per-agent files next to a checkpoint, for exact resume."""
 
 import os
-import shutil
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,6 +10,9 @@ from uuid import uuid4
 import torch
 
 from lightning_plugins.inputs import file_name
+
+# Complete files, and temporary ones of an interrupted save.
+_IS_OWN = re.compile(r"\.agent\d{1,9}\.pt(\.[0-9a-f]{32})?$")
 
 
 class AgentCheckpoints:
@@ -22,7 +26,7 @@ class AgentCheckpoints:
         checkpoint: Path of ``X.ckpt``; symbolic links are resolved.
 
     Raises:
-        ValueError: The path is a URL.
+        ValueError: The path is a URL, or the folder of the agents' files is a symbolic link.
     """
 
     def __init__(self, checkpoint: str | os.PathLike) -> None:
@@ -32,6 +36,9 @@ class AgentCheckpoints:
                 "nodes share; use a path on one"
             )
         self.folder = Path(f"{os.path.realpath(checkpoint)}.agents")
+        # Files of previous saves are removed, which must not happen in another folder.
+        if self.folder.is_symlink():
+            raise ValueError(f"{self.folder} is a symbolic link: expected a folder")
 
     def path(self, save: str, agent: int) -> Path:
         """Return the path of one agent's file.
@@ -58,10 +65,16 @@ class AgentCheckpoints:
 
     def keep_only(self, save: str) -> None:
         """Remove the files of every save but ``save``."""
-        for path in self.folder.iterdir():
-            if not path.name.startswith(f"{save}."):
-                path.unlink(missing_ok=True)
+        self._remove_all_but(f"{save}.")
 
     def remove(self) -> None:
-        """Remove the files of all saves."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove the files of all saves, and the folder."""
+        if self.folder.is_dir():
+            self._remove_all_but(None)
+            with suppress(OSError):  # it has files of others
+                self.folder.rmdir()
+
+    def _remove_all_but(self, prefix: str | None) -> None:
+        for path in self.folder.iterdir():
+            if _IS_OWN.search(path.name) and not (prefix and path.name.startswith(prefix)):
+                path.unlink(missing_ok=True)

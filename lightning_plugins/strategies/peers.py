@@ -456,13 +456,10 @@ class FixedPeers(Peers):
         """Return the ``value`` of agent ``source``: plain data, tensors and paths."""
         if len(self.agents) == 1:
             return value
-        if self._group is None:
-            values = [value]
-            dist.broadcast_object_list(values, source)
-            self.ledger.record(self.agent, "control", messages=1)
-            return values[0]
         content = packed(value) if self.agent == source else b""
-        parts = self.gather_bytes(content, torch.device("cpu"))
+        uses_nccl = self._group is None and dist.get_backend() == "nccl"
+        device = torch.device("cuda", torch.cuda.current_device()) if uses_nccl else "cpu"
+        parts = self.gather_bytes(content, torch.device(device))
         return value if self.agent == source else unpacked(parts[self.agents.index(source)])
 
 

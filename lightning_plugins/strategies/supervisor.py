@@ -140,7 +140,10 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2 or not arguments[0].isdigit():
         print(__doc__, end="", file=sys.stderr)
         return 2
-    return Supervisor([sys.executable, *arguments[1:]], int(arguments[0])).run()
+    # -P: agents of this package do not search the current folder, not even before its first line.
+    is_own = list(arguments[1:3]) == ["-m", "lightning_plugins"]
+    options = ["-P"] if is_own or sys.flags.safe_path else []
+    return Supervisor([sys.executable, *options, *arguments[1:]], int(arguments[0])).run()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from lightning_plugins.litmodels.recommendation.influence_path import InfluencePath
+from lightning_plugins.reports.raw_rows import no_formula
 
 
 def paths_as_jsonl(paths: Sequence[InfluencePath]) -> str:
@@ -24,7 +25,11 @@ def paths_as_jsonl(paths: Sequence[InfluencePath]) -> str:
 
 
 def paths_as_csv(paths: Sequence[InfluencePath]) -> str:
-    """Format a table with one row per recommendation; a path without items has one row."""
+    """Format a table with one row per recommendation; a path without items has one row.
+
+    Titles and problems that a spreadsheet would read as a formula get an apostrophe; identifiers
+    are unchanged.
+    """
     file = io.StringIO()
     rows = csv.writer(file, lineterminator="\n")
     rows.writerow(
@@ -41,10 +46,12 @@ def paths_as_csv(paths: Sequence[InfluencePath]) -> str:
         )
     )
     for path in paths:
-        begin = (path.planner, path.user, path.target, path.target_title)
+        problem = no_formula(path.problem)
+        begin = (path.planner, path.user, path.target, no_formula(path.target_title))
         steps = list(zip_longest(path.items, path.titles, path.is_accepted, fillvalue=""))
         for step, (item, title, is_accepted) in enumerate(steps, 1):
-            rows.writerow((*begin, step, item, title, int(bool(is_accepted)), path.problem))
+            taken = int(bool(is_accepted))
+            rows.writerow((*begin, step, item, no_formula(title), taken, problem))
         if not steps:
-            rows.writerow((*begin, 0, "", "", "", path.problem))
+            rows.writerow((*begin, 0, "", "", "", problem))
     return file.getvalue()

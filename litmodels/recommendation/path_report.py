@@ -10,6 +10,7 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_plugins.litmodels.recommendation.influence_path import InfluencePath
 from lightning_plugins.litmodels.recommendation.influence_paths import InfluencePathPlanner
+from lightning_plugins.litmodels.recommendation.language.chat_model import Usage
 from lightning_plugins.litmodels.recommendation.path_files import paths_as_csv, paths_as_jsonl
 from lightning_plugins.litmodels.recommendation.path_table import gathered
 from lightning_plugins.nn.recommendation.item_network import padded, unpadded
@@ -102,7 +103,8 @@ class InfluencePathReport(Callback):
             trainer.log_dir or trainer.default_root_dir
         )  # a collective call, needed on every rank
         assert isinstance(pl_module, InfluencePathPlanner)
-        paths = gathered(self._all)
+        plain = gathered([tuple(path._replace(usage=tuple(path.usage))) for path in self._all])
+        paths = [InfluencePath(*path[:-1], Usage(*path[-1])) for path in plain]
         if not self._paths:
             return
         for name, text in (("jsonl", paths_as_jsonl(paths)), ("csv", paths_as_csv(paths))):

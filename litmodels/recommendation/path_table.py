@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from torch import Tensor, distributed
 
+from lightning_plugins.nn.plain_gather import all_gather_plain
+
 Row = dict[str, list[float]]
 T = TypeVar("T")
 
@@ -63,12 +65,10 @@ class PathTable:
 
 
 def gathered(values: list[T]) -> list[T]:
-    """Return the values of all processes, by rank. Every process must call it."""
+    """Return the plain values of all processes, by rank. Every process must call it."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return list(values)
-    parts: list[list[T]] = [[] for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(parts, values)
-    return [value for part in parts for value in part]
+    return [value for part in all_gather_plain(values) for value in part]
 
 
 def _mean(numbers: list[float]) -> float:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from lightning_plugins.litmodels.recommendation.path_table import gathered
+from lightning_plugins.reports.raw_rows import no_formula
 from lightning_plugins.reports.writer import write_text_atomically
 
 
@@ -55,7 +56,7 @@ class RecommendationTable(Callback):
                     datamodule.user_ids[user],
                     rank,
                     datamodule.catalogue.id_of(item),
-                    str(datamodule.catalogue[item]),
+                    no_formula(str(datamodule.catalogue[item])),
                 )
                 for rank, item in enumerate(items, 1)
                 if item

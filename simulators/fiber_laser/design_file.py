@@ -89,7 +89,10 @@ def parse_yaml(text: str) -> Any:
         LimitError: The text is nested too deeply, or too large when its anchors are expanded.
     """
     check_yaml(text, "the design")
-    return yaml.load(text, Loader=_Loader)
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (ValueError, LookupError, AttributeError, OverflowError) as error:  # as from !!bool 3
+        raise yaml.YAMLError("a value is not of the type that it has") from error
 
 
 def read_design_text(name: str | os.PathLike[str]) -> str:

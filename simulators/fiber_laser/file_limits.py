@@ -24,7 +24,10 @@ except ModuleNotFoundError:  # the distribution fiber-laser, which has no lightn
 
     def quoted(value: Any) -> str:
         """Return ``repr(value)`` in at most 80 characters."""
-        text = repr(value)
+        try:
+            text = repr(value)
+        except (ValueError, RecursionError):  # for example an integer of more than 4,300 digits
+            text = f"<{type(value).__name__}>"
         return text if len(text) <= 80 else f"{text[:76]}...{text[-1]}"
 
     def check_array_bytes(sizes: Sequence[int], what: str) -> None:
@@ -57,7 +60,7 @@ except ModuleNotFoundError:  # the distribution fiber-laser, which has no lightn
                 check_array_bytes([entry.file_size for entry in archive.infolist()], str(path))
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
-        except (zipfile.BadZipFile, EOFError, KeyError) as error:
+        except (zipfile.BadZipFile, EOFError, KeyError, MemoryError, OSError) as error:
             raise ValueError(f"{path} is not a readable npz file: {error}") from error
 
 

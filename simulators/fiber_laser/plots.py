@@ -112,7 +112,7 @@ def plot_identification(found: Identified, curves: Sequence[Curve]) -> "Figure":
         error = curve.relative_error * measured
         axis.errorbar(curve.inputs, measured, error, fmt=".", label="measured")
         axis.plot(curve.inputs, modelled, "-", lw=0.8, label="model")
-        axis.set(xlabel=curve.path, ylabel=curve.quantity)
+        axis.set(xlabel=_literal(curve.path), ylabel=_literal(curve.quantity))
         axis.legend(fontsize="small")
     return figure
 
@@ -190,5 +190,10 @@ def _figure(rows: int, columns: int, title: str) -> tuple["Figure", Any]:
     for axis in axes.flat:
         axis.locator_params(nbins=4)
     if title:
-        figure.suptitle(title.replace("$", r"\$"))  # a foreign name is no mathematics
+        figure.suptitle(_literal(title))
     return figure, axes
+
+
+def _literal(text: str) -> str:
+    """Escape dollar signs, which would start mathematics: names are those of files."""
+    return text.replace("$", r"\$")

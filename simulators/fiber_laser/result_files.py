@@ -133,6 +133,8 @@ def _read_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
         def keep(name: str, node: Any) -> None:
             if isinstance(node, h5py.Dataset):
+                if node.external or node.is_virtual or node.dtype.kind not in "fiubc":
+                    raise ValueError(f"{path}: {quoted(name)} is not an array inside the file")
                 sizes.append(node.nbytes)
                 check_array_bytes(sizes, str(path))  # a compressed file can be much smaller
                 arrays[name] = node[()]

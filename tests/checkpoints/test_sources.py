@@ -1,15 +1,19 @@
 """Checkpoints of a stranger, by path and by URL, for every command and loader."""
 
+import contextlib
 import io
 import pickle
+import socket
 import sys
+import threading
+import time
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
 
 from lightning_plugins.__main__ import main
-from lightning_plugins.checkpoints import read_checkpoint
+from lightning_plugins.checkpoints import read_checkpoint, reading
 from lightning_plugins.datamodules import DigitsDataModule
 from lightning_plugins.litmodels import ImageClassifier
 
@@ -130,3 +134,36 @@ def test_a_command_accepts_the_clean_checkpoint_by_path_and_by_url(clean, addres
     model = ["--model.network=mlp", "--model.in_channels=1", "--model.image_size=8"]
     for source in ("clean.ckpt", f"{address}/clean.ckpt"):
         assert main(["test", *OPTIONS[:3], *model, f"--ckpt_path={source}"]) == 0
+
+
+@pytest.mark.parametrize("dripped", ["headers", "body"])
+def test_a_download_that_drips_ends(dripped, monkeypatch):
+    monkeypatch.setattr(reading, "_SECONDS_WITHOUT_DATA", 0.3)
+    content = b"HTTP/1.0 200 OK\r\n" + (b"\r\n" if dripped == "body" else b"A: ")
+
+    def drip(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.recv(4096)
+            connection.sendall(content)
+            for _ in range(100):
+                connection.sendall(b"x")
+                time.sleep(0.05)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=drip, args=[listener], daemon=True).start()
+        with pytest.raises(TimeoutError):
+            read_checkpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/x.ckpt")
+
+
+def test_a_download_that_ends_early_is_an_error():
+    def cut(listener):
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Length: 9\r\n\r\nx")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=cut, args=[listener], daemon=True).start()
+        with pytest.raises(OSError, match="ended after 1 bytes"):
+            read_checkpoint(f"http://127.0.0.1:{listener.getsockname()[1]}/x.ckpt")

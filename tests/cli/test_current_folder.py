@@ -2,10 +2,12 @@ import importlib
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from lightning_plugins.current_folder import TypedModules
+from lightning_plugins.current_folder import TypedModules, is_command
+from lightning_plugins.strategies import supervisor
 
 LEAVES_A_MARKER = "import pathlib\npathlib.Path('owned').mkdir(exist_ok=True)\n"
 # Packages that Lightning, torchmetrics, torch or this package import if they are installed.
@@ -68,16 +70,78 @@ def test_a_run_imports_no_planted_package(fit, users_folder):
     assert not (users_folder / "owned").exists()
 
 
-@pytest.mark.parametrize("python_path", ["", os.pathsep])
-def test_python_dash_m_does_not_search_the_current_folder(tmp_path, python_path):
-    (tmp_path / "yaml.py").write_text(LEAVES_A_MARKER)
+@pytest.mark.parametrize(
+    ("launcher", "python_path"),
+    [
+        ((), os.pathsep),
+        (("-m", "lightning_plugins.strategies.supervisor", "1"), ""),
+    ],
+    ids=["alone", "supervisor"],
+)
+def test_python_dash_m_does_not_search_the_current_folder(tmp_path, launcher, python_path):
+    for name in ("yaml", "numpy", "optree"):
+        (tmp_path / f"{name}.py").write_text(LEAVES_A_MARKER)
     run = subprocess.run(
-        [sys.executable, "-m", "lightning_plugins", "recipes", "show", "image/digits"],
+        [
+            sys.executable,
+            *launcher,
+            *("-m", "lightning_plugins", "recipes", "show", "image/digits"),
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": python_path},
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
+    assert "class_path" in run.stdout
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["-m", "lightning_plugins", "fit"], True),
+        (["-X", "dev", "-mlightning_plugins.strategies.supervisor", "2"], True),
+        (["-m", "pytest", "lightning_plugins"], False),
+        (["-m"], False),
+        (["train.py", "-model", "x"], False),
+    ],
+)
+def test_a_command_of_this_package_is_recognized(arguments, expected):
+    assert is_command(["python", *arguments]) == expected
+
+
+@pytest.mark.parametrize(("options", "expected"), [(("-P",), "1"), ((), "None")])
+def test_the_processes_of_a_run_keep_pythons_option(options, expected, tmp_path):
+    program = (
+        "import os, runpy, sys; sys.argv = ['lightning-plugins', '--version']\n"
+        "try: runpy.run_module('lightning_plugins', run_name='__main__')\n"
+        "except SystemExit: print(os.environ.get('PYTHONSAFEPATH'))"
+    )
+    run = subprocess.run(
+        [sys.executable, *options, "-c", program],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert run.stdout.splitlines()[-1] == expected
+
+
+def test_the_supervisor_starts_agents_of_this_package_without_the_current_folder(monkeypatch):
+    commands = []
+    monkeypatch.setattr(
+        supervisor,
+        "Supervisor",
+        lambda command, n: commands.append(command) or SimpleNamespace(run=int),
+    )
+    supervisor.main(["2", "-m", "lightning_plugins", "fit"])
+    supervisor.main(["2", "-m", "my_package.train"])
+    assert commands == [
+        [sys.executable, "-P", "-m", "lightning_plugins", "fit"],
+        [sys.executable, "-m", "my_package.train"],
+    ]

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from lightning_plugins.errors import UserError, user_errors_in_one_line
+
 MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
 
 
@@ -172,3 +174,9 @@ def test_without_a_command_the_usage_is_printed(command):
     answer = command()
     assert answer.code == 2
     assert "usage: lightning-plugins" in answer.out
+
+
+def test_control_characters_of_a_foreign_name_do_not_reach_the_terminal():
+    with pytest.raises(UserError) as raised, user_errors_in_one_line():
+        raise ValueError("no column \x1b[2J\x07é")
+    assert str(raised.value) == "no column \\x1b[2J\\x07é"

@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 
 from lightning_plugins.datamodules import ImageDataModule, ResumableDataLoader
 from lightning_plugins.datamodules.image import Cutout
+from lightning_plugins.datamodules.image_source import _ColumnReader
 from lightning_plugins.litmodels import ImageClassifier
 
 pytest.importorskip("sklearn")
@@ -331,3 +332,21 @@ def test_training_images_are_available_without_augmentation(digits_folder):
     assert [plain[i][1] for i in range(20)] == [data.train_dataset[i][1] for i in range(20)]
     moved = torch.stack([data.train_dataset[index][0] for index in range(20)])
     assert not torch.equal(moved, images[0])
+
+
+def test_a_table_cannot_name_an_image_outside_its_folder(tmp_path):
+    import datasets
+
+    for name in ("private.png", "data/own.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    paths = ["data/own.png", "private.png", "data/../private.png"]
+    table = datasets.Dataset.from_dict(
+        {"image": [{"path": str(tmp_path / path), "bytes": None} for path in paths]},
+        features=datasets.Features({"image": datasets.Image()}),
+    )
+    read = _ColumnReader(table, "image", tmp_path / "data")
+    assert read(0).size == (8, 8)
+    for place in (1, 2):
+        with pytest.raises(ValueError, match=r"private\.png' leads out of"):
+            read(place)

@@ -9,9 +9,11 @@ from lightning_plugins.inputs import (
     LIMITS,
     LimitError,
     check_rows,
+    check_table_bytes,
     decompressed,
     file_name,
     limit,
+    listed,
     path_inside,
     quoted,
     read_npz,
@@ -168,3 +170,22 @@ def test_the_security_policy_lists_every_limit():
     policy = Path(__file__).parents[2].joinpath("SECURITY.md").read_text("utf-8")
     for name in LIMITS:
         assert f"| `{name}` |" in policy
+
+
+def test_listed_names_are_short_and_few():
+    assert listed(["a", "it's", "\x1b[2J"]) == "a, it's, \\x1b[2J"
+    text = listed(["x" * 1000] * 1000)
+    assert text.endswith(" and 980 more")
+    assert len(text) < 20 * 82 + 20
+
+
+def test_a_small_file_is_not_allowed_to_become_a_large_table(tmp_path, monkeypatch):
+    file = tmp_path / "small.parquet"
+    file.write_bytes(b"x" * 100)
+    check_table_bytes(500 << 20, file)
+    with pytest.raises(LimitError, match=r"600,000,000 bytes.*allowed are 536,870,912"):
+        check_table_bytes(600_000_000, file)
+    monkeypatch.setenv("LIGHTNING_PLUGINS_MAX_TABLE_BYTES", "600000000")
+    check_table_bytes(600_000_000, file)
+    with pytest.raises(LimitError):
+        check_table_bytes(600_000_001, file)

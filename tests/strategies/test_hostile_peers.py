@@ -52,3 +52,25 @@ def test_an_invalid_address_is_an_error(address, monkeypatch):
     monkeypatch.setenv("LIGHTNING_PLUGINS_STORE", address)
     with pytest.raises(ValueError, match="LIGHTNING_PLUGINS_STORE: expected ADDRESS:PORT"):
         connect_to_store(timedelta(seconds=1))
+
+
+def test_a_link_in_place_of_the_agents_folder_is_refused(tmp_path):
+    (tmp_path / "private").mkdir()
+    (tmp_path / "last.ckpt.agents").symlink_to(tmp_path / "private")
+    with pytest.raises(ValueError, match="symbolic link"):
+        AgentCheckpoints(tmp_path / "last.ckpt")
+
+
+def test_files_of_others_in_the_agents_folder_are_not_removed(tmp_path):
+    files = AgentCheckpoints(tmp_path / "last.ckpt")
+    for save in ("first", "second"):
+        files.write(save, 0, {})
+    (files.folder / "notes.txt").write_text("mine")
+    (files.folder / "first.agent0.pt").unlink()
+    (files.folder / "first.agent0.pt").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").write_text("mine")
+    files.keep_only("second")
+    assert {path.name for path in files.folder.iterdir()} == {"notes.txt", "second.agent0.pt"}
+    files.remove()
+    assert [path.name for path in files.folder.iterdir()] == ["notes.txt"]
+    assert (tmp_path / "elsewhere").read_text() == "mine"

@@ -7,6 +7,7 @@ from typing import Any
 from lightning_plugins.litmodels.recommendation.language.chat_model import Reply, Usage
 
 _MAX_MESSAGE_CHARACTERS = 300
+_MOST_TOKENS = 10**12
 _REASONING = ("reasoning_content", "reasoning")  # the names of DeepSeek and vLLM
 
 
@@ -85,7 +86,8 @@ def _text(content: object) -> str:
 
 def _count(counts: dict[str, Any], kind: str) -> int:
     number = counts.get(f"{kind}_tokens")
-    return number if isinstance(number, int) and number >= 0 else 0
+    # A larger number would overflow in the cost.
+    return number if isinstance(number, int) and 0 <= number < _MOST_TOKENS else 0
 
 
 def _joined(body: bytes) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Paths of a few users as a page and as pictures, with hostile titles."""
 
 import io
+import pickle
 import warnings
 
 import pytest
@@ -13,6 +14,7 @@ from lightning_plugins.litmodels.recommendation import (
     InfluencePathReport,
     SequentialRecommender,
 )
+from lightning_plugins.litmodels.recommendation.path_table import gathered
 from lightning_plugins.litmodels.recommendation.planners import NextItem, Popular, RandomItems
 from lightning_plugins.litmodels.recommendation.user_models import TakesTheLikely
 from lightning_plugins.reports import fonts, recommendation_paths
@@ -212,3 +214,15 @@ def test_wrong_arguments_are_refused(run, quiet_trainer):
         run(InfluencePathReport(planners=["x"]))
     with pytest.raises(ValueError, match="the model is a SequentialRecommender: remove it"):
         InfluencePathReport().on_predict_start(None, SequentialRecommender(5))
+
+
+def test_values_are_gathered_without_pickled_objects():
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        values = [("user", 3, (1.5, "item"), True), {"a": [1.0]}]
+        assert gathered(values) == values
+        with pytest.raises(pickle.UnpicklingError):
+            gathered([path()])
+    finally:
+        torch.distributed.destroy_process_group()

@@ -119,6 +119,25 @@ def test_paths_may_leave_out_units_and_name_stages(small):
     assert full_path(design, "only.pumps[0].power_w") == "chain.stages[0].pumps[0].power_w"
 
 
+@pytest.mark.parametrize("kind", ["external", "virtual", "objects"])
+def test_an_hdf5_file_that_reads_other_files_is_refused(kind, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    (tmp_path / "private").write_bytes(b"secret!!")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.attrs["head"] = "{}"
+        if kind == "external":
+            place = [(str(tmp_path / "private"), 0, 8)]
+            file.create_dataset("a", (8,), "u1", external=place)
+        elif kind == "virtual":
+            layout = h5py.VirtualLayout((8,), "u1")
+            layout[:] = h5py.VirtualSource(tmp_path / "private", "a", (8,))
+            file.create_virtual_dataset("a", layout)
+        else:
+            file.create_dataset("a", data=["text"])
+    with pytest.raises(ValueError, match="'a' is not an array inside the file"):
+        load_result(tmp_path / "x.h5")
+
+
 def test_hdf5_holds_the_same_data_or_names_h5py(tmp_path):
     import yaml
 

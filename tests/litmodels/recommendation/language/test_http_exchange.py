@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from lightning_plugins.litmodels.recommendation.language.chat_protocol import parsed_reply
 from lightning_plugins.litmodels.recommendation.language.chat_server import ChatServer, ServerError
 from lightning_plugins.litmodels.recommendation.language.http_exchange import check_address, key_of
 
@@ -192,3 +193,10 @@ def test_a_closed_port_is_an_error_of_the_run(serve):
         port = free.getsockname()[1]
     with pytest.raises(ServerError, match="Connection refused"):
         ask(f"http://127.0.0.1:{port}/v1")
+
+
+@pytest.mark.parametrize("count", [10**4000, -1, 10**400, True, 1.5, "7", None])
+def test_an_impossible_number_of_tokens_does_not_change_the_usage(count):
+    body = {"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": count}}
+    usage = parsed_reply(json.dumps(body).encode()).usage
+    assert 1e-6 * usage.prompt_tokens <= 1

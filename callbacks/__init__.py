@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .merged_evaluation import MergedEvaluation as MergedEvaluation
     from .parameter_names import ParameterNames as ParameterNames
     from .phase_detector import PhaseDetector as PhaseDetector
+    from .pretraining_monitor import PretrainingMonitor as PretrainingMonitor
     from .router_bias_balancing import RouterBiasBalancing as RouterBiasBalancing
     from .routing_stats import RoutingStats as RoutingStats
     from .sharpness_monitor import SharpnessMonitor as SharpnessMonitor
@@ -38,6 +39,7 @@ else:
             "MergedEvaluation": "merged_evaluation",
             "ParameterNames": "parameter_names",
             "PhaseDetector": "phase_detector",
+            "PretrainingMonitor": "pretraining_monitor",
             "RouterBiasBalancing": "router_bias_balancing",
             "RoutingStats": "routing_stats",
             "SharpnessMonitor": "sharpness_monitor",

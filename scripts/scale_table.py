@@ -33,6 +33,7 @@ PLUGINS = (
     "PhaseDetector",
     "RoutingStats",
     "RouterBiasBalancing",
+    "PretrainingMonitor",
     "AdversarialTextEvaluation",
     "AdamWPower",
     "SGDPower",

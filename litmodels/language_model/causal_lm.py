@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import (
@@ -308,6 +309,16 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         assert self.network is not None, "call configure_model() first"
         inputs, targets = inputs_and_targets(batch)
         return sampled_cross_entropy(self.network(**inputs).logits[targets >= 0])
+
+    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return losses (NaN without a target) and positions of the targets ``(batch, length)``."""
+        assert self.network is not None, "call configure_model() first"
+        inputs, targets = inputs_and_targets(batch)
+        logits = self.network(**inputs).logits.float()
+        losses = cross_entropy(logits.transpose(1, 2), targets, reduction="none")
+        places = torch.arange(1, targets.shape[1] + 1, device=targets.device).expand_as(targets)
+        positions = places if isinstance(batch, Tensor) else batch["position_ids"][:, 1:]
+        return losses.masked_fill(targets < 0, torch.nan), positions
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the loss of a batch, including the router's auxiliary loss if there is one."""

@@ -7,6 +7,7 @@ from lightning_plugins._lazy import lazy_exports
 if TYPE_CHECKING:
     from .ai_text import AITextDataModule as AITextDataModule
     from .change_captioning import ChangeCaptionDataModule as ChangeCaptionDataModule
+    from .change_captioning import ScenePairDataModule as ScenePairDataModule
     from .digits import DigitsDataModule as DigitsDataModule
     from .image import ImageDataModule as ImageDataModule
     from .induction import InductionMixtureDataModule as InductionMixtureDataModule
@@ -38,6 +39,7 @@ else:
             "MarkovChainDataModule": "induction",
             "RepeatedSequenceDataModule": "induction",
             "ResumableDataLoader": "resumable",
+            "ScenePairDataModule": "change_captioning",
             "TokenDataModule": "tokens",
         },
     )

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets.cache import cache_folder
@@ -13,9 +13,11 @@ from lightning_plugins.datamodules.change_captioning.caption_files import (
     PairRecord,
     read_captions,
 )
+from lightning_plugins.datamodules.change_captioning.consistency import Consistency, consistency
 from lightning_plugins.datamodules.change_captioning.image_pairs import (
     CaptionMode,
     ImagePairs,
+    PairCache,
     collate,
     read_pair,
 )
@@ -119,6 +121,7 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         self.num_workers = num_workers
         self.data_dir = Path(data_dir) if data_dir else cache_folder().parent / "change_captions"
         self._read: dict[Path, list[PairRecord]] = {}
+        self._images = PairCache()
         self._checked: dict[tuple[Path, str], list[PairRecord]] = {}
 
     def prepare_data(self) -> None:
@@ -149,6 +152,12 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
             self._checked[folder, split] = self._with_files(chosen)
         return self._checked[folder, split]
 
+    def consistency(self, split: str) -> Consistency:
+        """Print and return the contradictions between captions, flags and masks of a part."""
+        found = consistency(self.records(split))
+        rank_zero_info(f"{split}: {found}")
+        return found
+
     def training_captions(self) -> list[str]:
         """Return all captions of the training part, from which a tokenizer can learn its words."""
         return [caption for record in self.records("train") for caption in record.captions]
@@ -157,7 +166,9 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         """Return shuffled batches of the training part, in the current ``caption_mode``."""
         return ResumableDataLoader.for_trainer(
             self.trainer,
-            ImagePairs(self.records("train"), self.caption_mode, self.augment, self._side()),
+            ImagePairs(
+                self.records("train"), self.caption_mode, self.augment, self._side(), self._cache()
+            ),
             self.batch_size,
             seed=self.seed,
             num_workers=self.num_workers,
@@ -181,11 +192,15 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
 
     def _in_order(self, records: list[PairRecord]) -> DataLoader:
         return DataLoader(
-            ImagePairs(records, side=self._side()),
+            ImagePairs(records, side=self._side(), cache=self._cache()),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=collate,
         )
+
+    def _cache(self) -> PairCache | None:
+        """Worker processes would each fill a cache of their own and lose it after an epoch."""
+        return None if self.num_workers else self._images
 
     def _side(self) -> int | None:
         module = None if self.trainer is None else self.trainer.lightning_module

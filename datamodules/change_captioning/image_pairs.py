@@ -1,7 +1,7 @@
 """The map-style data set of image pairs, with joint augmentation of both images."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -9,6 +9,11 @@ from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
 
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
+from lightning_plugins.datamodules.change_captioning.georeference import (
+    Georeference,
+    check_same_place,
+    of_tiff_tags,
+)
 from lightning_plugins.datamodules.change_captioning.raster_bands import (
     is_tiff,
     read_raster,
@@ -33,6 +38,7 @@ class ImagePairs(Dataset):
         augment: Rotate and mirror both images of a pair in the same way, one of eight at random
             each time. Only for captions that name no directions.
         side: Height and width to which images are resized; None leaves them as they are.
+        cache: Where decoded images are kept; None reads the files each time.
     """
 
     def __init__(
@@ -41,8 +47,10 @@ class ImagePairs(Dataset):
         caption_mode: CaptionMode = "first",
         augment: bool = False,
         side: int | None = None,
+        cache: "PairCache | None" = None,
     ) -> None:
         self.side = side
+        self.cache = cache
         self.records = records
         self.caption_mode = caption_mode
         self.augment = augment
@@ -60,9 +68,7 @@ class ImagePairs(Dataset):
         record = self.records[pair]
         if self.caption_mode == "random":
             number = int(torch.randint(len(record.captions), ()))
-        images = read_pair(record)
-        if self.side is not None:
-            images = resized(images, (self.side, self.side))
+        images = self._images(record)
         if self.augment:
             images = _turned(images, int(torch.randint(8, ())))
         sample: dict[str, Any] = {"images": images, "id": record.id}
@@ -71,6 +77,38 @@ class ImagePairs(Dataset):
         if record.changed is not None:
             sample["changed"] = record.changed
         return sample
+
+    def _images(self, record: PairRecord) -> Tensor:
+        def read() -> Tensor:
+            images = read_pair(record)
+            return images if self.side is None else resized(images, (self.side, self.side))
+
+        if self.cache is None:
+            return read()
+        return self.cache.get((record.before, record.after, self.side), read)
+
+
+class PairCache:
+    """Decoded images by their files, up to a number of bytes; further ones are not kept.
+
+    A training on small images would otherwise spend more time on decoding than on the network.
+
+    Args:
+        max_bytes: Limit.
+    """
+
+    def __init__(self, max_bytes: int = 256 << 20) -> None:
+        self._images: dict[object, Tensor] = {}
+        self._free = max_bytes
+
+    def get(self, key: object, read: Callable[[], Tensor]) -> Tensor:
+        """Return the images of ``key``, from memory or from ``read``. Do not write to them."""
+        if (images := self._images.get(key)) is None:
+            images = read()
+            if (size := images.numel() * images.element_size()) <= self._free:
+                self._free -= size
+                self._images[key] = images
+        return images
 
 
 def read_pair(record: PairRecord) -> Tensor:
@@ -81,23 +119,29 @@ def read_pair(record: PairRecord) -> Tensor:
     :func:`~lightning_plugins.datamodules.change_captioning.raster_bands.read_raster` and stretched
     together.
 
+    Georeferenced images (GeoTIFF) have to show the same place.
+
     Raises:
-        ValueError: A file is missing, broken or too large, or the sizes differ.
+        ValueError: A file is missing, broken or too large; the sizes differ, or the georeferences
+            by more than one pixel.
         ImportError: Such images are read, and rasterio is not installed.
     """
     pictures = [_picture(file) for file in (record.before, record.after)]
-    if any(picture is None for picture in pictures):
+    if None in pictures:
         rasters = read_raster(record.before), read_raster(record.after)
         with file_error_context(record.after):
             before, after = stretched_pair(*rasters)
+        places = [raster.georeference for raster in rasters]
     else:
-        before, after = pictures
+        (before, first), (after, second) = cast("list[_Picture]", pictures)
+        places = [first, second]
     if before.shape != after.shape:
         raise ValueError(
             f"pair {record.id!r}: {record.before} has {before.shape[2]}x{before.shape[1]} pixels, "
             f"{record.after} has {after.shape[2]}x{after.shape[1]}; expected equal sizes "
             "(skip_bad=True drops such pairs)"
         )
+    check_same_place(places[0], places[1], (before.shape[2], before.shape[1]), f"pair {record.id}")
     return torch.stack([before, after])
 
 
@@ -109,8 +153,13 @@ def resized(images: Tensor, size: tuple[int, int]) -> Tensor:
     return flat.clamp(0, 1).unflatten(0, images.shape[:-3])
 
 
-def _picture(file: Any) -> Any:
-    """Return an 8-bit image as a tensor, or None if it is left to rasterio."""
+class _Picture(NamedTuple):
+    pixels: Tensor
+    georeference: Georeference | None
+
+
+def _picture(file: Any) -> _Picture | None:
+    """Return an 8-bit image, or None if it is left to rasterio."""
     with requires("Pillow", by="reading images", extra="vision"):
         from PIL import UnidentifiedImageError
     try:
@@ -119,6 +168,7 @@ def _picture(file: Any) -> Any:
                 return None
             pixels = bytearray(picture.convert("RGB").tobytes())
             width, height = picture.size
+            place = of_tiff_tags(getattr(picture, "tag_v2", {}))
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
@@ -126,7 +176,7 @@ def _picture(file: Any) -> Any:
             return None
         raise ValueError(f"{file} is not a readable image: {error}") from error
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)
-    return values.permute(2, 0, 1).float() / 255
+    return _Picture(values.permute(2, 0, 1).float() / 255, place)
 
 
 def _is_deep(picture: Any) -> bool:

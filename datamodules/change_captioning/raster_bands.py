@@ -1,9 +1,8 @@
 """Bands of raster files as RGB in [0, 1]: choice of bands, missing values and stretch."""
 
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_plugins.datamodules.change_captioning.georeference import Georeference, of_dataset
 from lightning_plugins.inputs.limits import require
 from lightning_plugins.optional_packages import requires
 
@@ -28,11 +28,13 @@ class Raster:
         values: Float32 ``(3, height, width)`` in the units of the file.
         valid: Boolean ``(height, width)``; False where a value is missing.
         dtype: Type of the file's values, such as ``uint16``.
+        georeference: Where the raster is, or None.
     """
 
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
     dtype: str
+    georeference: Georeference | None = None
 
 
 def is_tiff(file: Path) -> bool:
@@ -41,8 +43,7 @@ def is_tiff(file: Path) -> bool:
         return stream.read(4) in _TIFF
 
 
-@contextmanager
-def opened_raster(file: Path) -> Iterator[Any]:
+def open_raster(file: Path) -> Any:
     """Open a local raster file for reading.
 
     Raises:
@@ -57,14 +58,9 @@ def opened_raster(file: Path) -> Iterator[Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            dataset = rasterio.open(file.absolute())
+            return rasterio.open(file.absolute())
         except RasterioIOError as error:
             raise ValueError(f"{file} is not a readable image: {error}") from error
-        with dataset:
-            try:
-                yield dataset
-            except RasterioIOError as error:
-                raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def read_raster(file: Path, bands: Sequence[int] | None = None) -> Raster:
@@ -79,9 +75,10 @@ def read_raster(file: Path, bands: Sequence[int] | None = None) -> Raster:
         ValueError: The file is missing or broken, or a band does not exist.
         ImportError: rasterio is not installed.
     """
-    with opened_raster(file) as dataset:
+    with open_raster(file) as dataset:
         require("image_pixels", dataset.width * dataset.height, str(file))
-        return read_bands(dataset, rgb_bands(dataset, bands))
+        raster = read_bands(dataset, rgb_bands(dataset, bands))
+        return replace(raster, georeference=of_dataset(dataset))
 
 
 def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, int, int]:
@@ -111,8 +108,17 @@ def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, in
 
 
 def read_bands(dataset: Any, bands: Sequence[int], **options: Any) -> Raster:
-    """Read bands of an open file; ``options`` are those of rasterio's ``read``."""
-    found = dataset.read(list(bands), masked=True, **options)
+    """Read bands of an open file; ``options`` are those of rasterio's ``read``.
+
+    Raises:
+        ValueError: The file is broken.
+    """
+    from rasterio.errors import RasterioIOError
+
+    try:
+        found = dataset.read(list(bands), masked=True, **options)
+    except RasterioIOError as error:
+        raise ValueError(f"{dataset.name} cannot be read: {error}") from error
     values = found.filled(0).astype(np.float32)
     valid = ~np.ma.getmaskarray(found).any(0) & np.isfinite(values).all(0)
     return Raster(np.nan_to_num(values, posinf=0, neginf=0), valid, dataset.dtypes[bands[0] - 1])

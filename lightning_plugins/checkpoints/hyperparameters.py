@@ -4,13 +4,14 @@ import inspect
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 from lightning_plugins.inputs.messages import quoted
 
-CheckpointStrings = Mapping[str, re.Pattern[str] | frozenset[str]]
+CheckpointStrings = Mapping[str, re.Pattern[str] | AbstractSet[str]]
 """Parameter -> pattern, or set, of the strings that may come from a checkpoint."""
 
 WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -116,7 +117,7 @@ def _literals(hint: Any) -> list[Any]:
     return [value for part in get_args(hint) for value in _literals(part)]
 
 
-def _as_list(strings: re.Pattern[str] | frozenset[str] | None) -> list[Any]:
+def _as_list(strings: re.Pattern[str] | AbstractSet[str] | None) -> list[Any]:
     if strings is None:
         return []
     return [strings] if isinstance(strings, re.Pattern) else list(strings)

@@ -5,5 +5,6 @@ from lightning_plugins.litmodels.change_captioning.caption_callbacks import (
     CaptionWriter,
 )
 from lightning_plugins.litmodels.change_captioning.captioner import ChangeCaptioner
+from lightning_plugins.litmodels.change_captioning.scene_writer import SceneCaptionWriter
 
-__all__ = ["CaptionPictures", "CaptionWriter", "ChangeCaptioner"]
+__all__ = ["CaptionPictures", "CaptionWriter", "ChangeCaptioner", "SceneCaptionWriter"]

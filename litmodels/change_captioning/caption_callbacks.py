@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_plugins.metrics.captioning.caption_faults import caption_faults
 from lightning_plugins.reports.captioned_pairs import (
     CaptionedPair,
     captions_page,
@@ -22,11 +23,14 @@ from lightning_plugins.reports.writer import write_text_atomically
 class CaptionPictures(Callback):
     """Draws the first pairs with their captions at the end of a fit, a test or a prediction.
 
-    Each pair is shown with a map of the feature distance per patch, the generated caption and the
-    human captions. The page ``captions.html`` is written to ``folder``. The picture ``captions``
-    with the same pairs is sent to the loggers that accept images, or written to the folder if
-    there is none. A fit draws pairs of the last validation. Only rank 0 draws, and only pairs of
-    its own batches.
+    Each pair is shown with a map of the response to the change in each patch, the generated caption
+    and the human captions. The maps of all pairs have one scale, with a colour bar. Wrong captions
+    are marked with what is wrong, see
+    :func:`~lightning_plugins.metrics.captioning.caption_faults.caption_faults`.
+
+    The page ``captions.html`` is written to ``folder``. The picture ``captions`` with the same
+    pairs is sent to the loggers that accept images, or written to the folder if there is none. A
+    fit draws pairs of the last validation. Only rank 0 draws, and only pairs of its own batches.
 
     Args:
         num_pairs: Number of pairs, at least 1.
@@ -130,12 +134,21 @@ def _captioned(pl_module: Any, batch: Any) -> list[CaptionedPair]:
     captions = pl_module.generate(batch)
     maps = pl_module.difference_maps(batch).cpu().numpy()
     images = batch["images"].permute(0, 1, 3, 4, 2).cpu().numpy()
-    nothing: list[list[str]] = [[] for _ in captions]
+    references = batch.get("references", [[] for _ in captions])
+    changed = batch.get("changed", [None] * len(captions))
     return [
-        CaptionedPair(name, before, after, difference, caption, tuple(references))
-        for name, (before, after), difference, caption, references in zip(
-            batch["id"], images, maps, captions, batch.get("references", nothing), strict=True
+        CaptionedPair(
+            name=batch["id"][place],
+            before=images[place, 0],
+            after=images[place, 1],
+            difference=maps[place],
+            caption=caption,
+            references=tuple(references[place]),
+            faults=caption_faults(caption, references[place], changed[place])
+            if references[place]
+            else (),
         )
+        for place, caption in enumerate(captions)
     ]
 
 

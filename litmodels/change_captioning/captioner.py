@@ -2,12 +2,14 @@
 
 import math
 import re
-from typing import Any, ClassVar, TypedDict
+from pathlib import Path
+from typing import Any, ClassVar, TypedDict, get_args
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -16,10 +18,12 @@ from lightning_plugins.datamodules.change_captioning.image_pairs import resized
 from lightning_plugins.litmodels.change_captioning.network import (
     Difference,
     build_network,
+    merged_weights,
     with_lora,
 )
 from lightning_plugins.litmodels.change_captioning.prompt import (
     QUESTION,
+    LossOn,
     Prompt,
     QwenTokenizer,
     Tokenizer,
@@ -58,13 +62,15 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
     """Trains LLaVA-OneVision with a difference-aware module to caption changes.
 
     Batches are :class:`PairBatch`; images of another size are resized to the network's. The prompt
-    is the same question for every pair, and the loss is the cross-entropy of the answer's tokens.
+    is the same question for every pair, and the loss is the cross-entropy of the target tokens,
+    whose logits alone are computed.
 
     Logged: ``train/loss`` (nats per token), ``val/loss`` (of the first reference) and, over the
     whole validation part, all scores of :class:`~lightning_plugins.metrics.ChangeCaptionScores` of
     the generated captions, as ``val/s_m``, ``val/bleu_4`` and so on. The same scores are logged for
     ``test``. Select checkpoints by ``val/s_m``; the authors of CCExpert selected theirs on the test
-    part. ``predict_step`` returns a list of ``{"id", "caption"}``.
+    part. ``predict_step`` returns a list of ``{"id", "caption", "score"}``, see
+    :meth:`generate_with_scores`.
 
     Source: Wang et al., CCExpert, arXiv 2411.11360.
 
@@ -82,8 +88,14 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             (one minute) before the first fit and keeps the result in the user's cache.
         lora_rank: Rank of low-rank updates (peft) of the language model's query and value
             projections; with them, only the projector and the difference module are trained.
-            0 trains all parameters.
-        gradient_checkpointing: Recompute activations in the backward pass.
+            0 trains all parameters. With ``pretrained``, checkpoints then contain the trained
+            weights only; the others are read from ``pretrained`` again.
+        vocab_size: Tokens of the tiny network, with four special ones; None for 256. A warning
+            gives the number of words that do not fit.
+        loss_on: Tokens that the loss is computed on: ``conversation`` as the authors' code, or
+            ``answer``; see :class:`~lightning_plugins.litmodels.change_captioning.prompt.Prompt`.
+        gradient_checkpointing: Recompute the activations of the vision tower, the difference module
+            and the language model, layer by layer, in the backward pass.
         max_new_tokens: Maximum number of tokens of a caption.
         num_beams: Number of beams; 1 is greedy decoding.
         constant: Sentence of a constant captioner whose scores are also logged.
@@ -102,8 +114,9 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         Trainer(max_epochs=20).fit(model, datamodule=ChangeCaptionDataModule())
     """
 
+    _known_folders: ClassVar[set[str]] = {_TILES}
     checkpoint_strings: ClassVar[CheckpointStrings] = {
-        "pretrained": frozenset({_TILES}),
+        "pretrained": _known_folders,
         "constant": re.compile(r"[\w ,.;'!?-]{0,200}"),
     }
 
@@ -114,6 +127,8 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         zero_gate: bool = True,
         pretrained: str | None = None,
         lora_rank: int = 0,
+        vocab_size: int | None = None,
+        loss_on: LossOn = "conversation",
         gradient_checkpointing: bool = False,
         max_new_tokens: int = 40,
         num_beams: int = 1,
@@ -132,8 +147,19 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             raise ValueError(f"lora_rank={lora_rank}: expected 0 or more")
         if size == "tiny" and pretrained not in (None, _TILES):
             raise ValueError(f"pretrained={pretrained!r}: expected None or 'tiles' for size='tiny'")
+        if vocab_size is not None and (size != "tiny" or vocab_size < 8):
+            raise ValueError(
+                f"vocab_size={vocab_size}: expected None, or at least 8 with size='tiny'; "
+                "published sizes have the tokens of their checkpoint"
+            )
+        if loss_on not in get_args(LossOn):
+            raise ValueError(f"loss_on={loss_on!r}: expected 'conversation' or 'answer'")
         if lora_rank and pretrained == _TILES:
             raise ValueError(f"lora_rank={lora_rank}: expected 0 with pretrained='tiles'")
+        if pretrained is not None:
+            # The user named this folder, or the check of load_from_checkpoint passed, so a
+            # checkpoint that is loaded later in this process may name it too.
+            self._known_folders.add(pretrained)
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler"])
         self.network: Any = None
         self.val_scores = ChangeCaptionScores(java_meteor, constant)
@@ -164,7 +190,9 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
 
     def _make_network(self) -> Any:
         options = self.hparams
-        network = build_network(options["size"], options["difference"], options["zero_gate"])
+        network = build_network(
+            options["size"], options["difference"], options["zero_gate"], options["vocab_size"]
+        )
         # Under ModelParallelStrategy rank 0 reads the weights; the others have none yet.
         is_meta = next(network.parameters()).is_meta
         if options["pretrained"] not in (None, _TILES) and not is_meta:
@@ -199,9 +227,30 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         answers = self._prompt().with_answers(captions, self.device)
         return self.network(pixel_values=self._pixels(batch), **answers).loss
 
-    @torch.no_grad()
     def generate(self, batch: PairBatch) -> list[str]:
         """Generate a caption for each pair."""
+        answers, _ = self._generated(batch)
+        return [self._prompt().tokenizer.decode(answer) for answer in answers.tolist()]
+
+    @torch.no_grad()
+    def generate_with_scores(self, batch: PairBatch) -> list[tuple[str, float]]:
+        """Generate a caption for each pair, with its score.
+
+        The score is the geometric mean of the probabilities of the caption's tokens, in (0, 1], end
+        included. It is not calibrated.
+        """
+        answers, found = self._generated(batch, output_scores=True, return_dict_in_generate=True)
+        beams = getattr(found, "beam_indices", None)
+        logs = self.network.compute_transition_scores(
+            found.sequences, found.scores, beams, normalize_logits=beams is None
+        )
+        tokenizer = self._prompt().tokenizer
+        # Tokens after the first end are padding.
+        is_used = (answers == tokenizer.end_id).cumsum(1).cumsum(1) <= 1
+        scores = (logs.where(is_used, 0).sum(1) / is_used.sum(1)).exp().tolist()
+        return [(tokenizer.decode(a), s) for a, s in zip(answers.tolist(), scores, strict=True)]
+
+    def _generated(self, batch: PairBatch, **extra: Any) -> tuple[Tensor, Any]:
         prompt, options = self._prompt(), self.hparams
         questions = prompt.questions(len(batch["images"]), self.device)
         found = self.network.generate(
@@ -215,23 +264,29 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             # Ranks that share one network stop together.
             synced_gpus=self.device_mesh is not None,
             eos_token_id=prompt.tokenizer.end_id,
+            **extra,
         )
-        answers = found[:, questions.shape[1] :].tolist()
-        return [prompt.tokenizer.decode(answer) for answer in answers]
+        return (found.sequences if extra else found)[:, questions.shape[1] :], found
 
     @torch.no_grad()
     def difference_maps(self, batch: PairBatch) -> Tensor:
-        """Compute the distance between the vision tower's last features of both images.
+        """Compute the response of the difference module to the change, for each patch.
+
+        The module's output for the pair minus its output for the first image paired with itself:
+        it is 0 if both images are equal. Without a module it is the distance between the vision
+        tower's last features.
 
         Returns:
-            Euclidean distances ``(batch, rows, columns)``, one for each patch.
+            Euclidean norms ``(batch, rows, columns)``, one for each patch.
         """
         unwrapped = self.network.get_base_model() if self.hparams["lora_rank"] else self.network
-        pixels = self._pixels(batch).flatten(0, 1)
-        found = unwrapped.model.vision_tower(pixels, output_hidden_states=True).hidden_states[-1]
-        distances = torch.linalg.vector_norm(found[1::2] - found[0::2], dim=-1)
+        pixels = self._pixels(batch)
+        before, after, _ = unwrapped.model.pair_features(pixels)
+        same, again, _ = unwrapped.model.pair_features(pixels[:, :1].expand_as(pixels))
+        response = (after - before) - (again - same)
+        distances = torch.linalg.vector_norm(response.float(), dim=-1)
         side = math.isqrt(distances.shape[1])
-        return distances.unflatten(1, (side, side)).float()
+        return distances.unflatten(1, (side, side))
 
     def training_step(self, batch: PairBatch, batch_idx: int) -> Tensor:
         """Return the loss of a batch."""
@@ -247,10 +302,12 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         """Generate and score the captions of a test batch."""
         self._evaluate("test", self.test_scores, batch)
 
-    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[dict[str, str]]:
-        """Return ``{"id", "caption"}`` for each pair."""
-        captions = self.generate(batch)
-        return [{"id": i, "caption": c} for i, c in zip(batch["id"], captions, strict=True)]
+    def predict_step(self, batch: PairBatch, batch_idx: int) -> list[dict[str, Any]]:
+        """Return ``{"id", "caption", "score"}`` for each pair."""
+        found = zip(batch["id"], self.generate_with_scores(batch), strict=True)
+        return [
+            {"id": name, "caption": caption, "score": score} for name, (caption, score) in found
+        ]
 
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the whole validation part."""
@@ -274,14 +331,47 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         clip_gradients(self, optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store the words of the tokenizer."""
+        """Store the words of the tokenizer, and leave out weights that ``pretrained`` contains."""
         if isinstance(self._tokenizer, WordTokenizer):
             checkpoint["words"] = self._tokenizer.words
+        if self._frozen_weights_are_published():
+            weights = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {n: w for n, w in weights.items() if _is_of_adapter(n)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the words of the tokenizer."""
+        """Restore the words of the tokenizer, and complete the weights."""
         if "words" in checkpoint:
             self._tokenizer = WordTokenizer(checkpoint["words"])
+        if self._frozen_weights_are_published() and self.network is not None:
+            own = self.state_dict()
+            frozen = {name: own[name] for name in own if not _is_of_adapter(name)}
+            checkpoint["state_dict"] = frozen | checkpoint["state_dict"]
+
+    def export(self, folder: str | Path) -> None:
+        """Write a folder that ``pretrained`` and transformers can read, with its tokenizer.
+
+        Low-rank updates are added to the weights. transformers reads all weights except those of
+        the difference module, which it does not have.
+
+        Raises:
+            ValueError: The network is not built, or has no tokenizer yet.
+            MisconfigurationException: The parameters are sharded over several processes.
+        """
+        if self.network is None:
+            raise ValueError(f"export to {str(folder)!r}: there is no network; train or load first")
+        if self.device_mesh is not None:
+            raise MisconfigurationException(
+                "export does not support sharded parameters: load the checkpoint in one process"
+            )
+        network, weights = self.network, None
+        if self.hparams["lora_rank"]:
+            network, weights = network.get_base_model(), merged_weights(network)
+        tokenizer = self._prompt().tokenizer
+        network.save_pretrained(folder, state_dict=weights)
+        tokenizer.save(folder)
+
+    def _frozen_weights_are_published(self) -> bool:
+        return bool(self.hparams["lora_rank"]) and self.hparams["pretrained"] is not None
 
     def _published_tokenizer(self) -> QwenTokenizer:
         size, pretrained = self.hparams["size"], self.hparams["pretrained"]
@@ -309,7 +399,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
                 f"{type(datamodule).__name__} does not have; use ChangeCaptionDataModule, or "
                 "restore a trained checkpoint"
             )
-        vocab_size = SIZES["tiny"].text["vocab_size"]
+        vocab_size = self.hparams["vocab_size"] or SIZES["tiny"].text["vocab_size"]
         texts = [QUESTION.replace("<image>", ""), *datamodule.training_captions()]
         return WordTokenizer.learned(texts, vocab_size, known)
 
@@ -323,7 +413,8 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         size = SIZES[self.hparams["size"]]
         vision = size.vision
         tokens_per_image = (vision["image_size"] // vision["patch_size"]) ** 2
-        return Prompt(self._tokenizer, size.image_token_id, tokens_per_image)
+        loss_on = self.hparams["loss_on"]
+        return Prompt(self._tokenizer, size.image_token_id, tokens_per_image, loss_on)
 
     def _pixels(self, batch: PairBatch) -> Tensor:
         return resized(batch["images"], (self.image_size, self.image_size)) * 2 - 1
@@ -340,3 +431,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
         numbers = {f"{stage}/{k}": float(v) for k, v in found.items() if not isinstance(v, str)}
         # compute() gathered all ranks, so every rank has the same scores.
         self.log_dict(numbers, rank_zero_only=False, sync_dist=False)
+
+
+def _is_of_adapter(name: str) -> bool:
+    return "lora_" in name or ".modules_to_save." in name

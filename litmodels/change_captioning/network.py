@@ -1,26 +1,33 @@
 """LLaVA-OneVision for image pairs, with a difference-aware module before the projector."""
 
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from lightning_plugins.litmodels.change_captioning.sizes import SIZES, Size
 from lightning_plugins.nn.change import DifferenceAwareIntegration
 from lightning_plugins.optional_packages import requires
 
 Difference = Literal["integrate", "alone", "none"]
+NO_TARGET = -100
+"""Label of a token that is not a target."""
 
 
 def build_network(
-    size: Size = "tiny", difference: Difference = "integrate", zero_gate: bool = True
+    size: Size = "tiny",
+    difference: Difference = "integrate",
+    zero_gate: bool = True,
+    vocab_size: int | None = None,
 ) -> Any:
     """Build a ``LlavaOnevisionForConditionalGeneration`` for image pairs, with random weights.
 
     ``forward`` and ``generate`` take ``pixel_values`` ``(batch, 2, 3, height, width)`` in [-1, 1],
     the range of SigLIP. Each image replaces ``network.tokens_per_image`` image tokens of
-    ``input_ids``, without a newline token.
+    ``input_ids``, without a newline token. With ``labels``, ``forward`` computes the logits of the
+    target positions only; its ``logits`` are then ``(number of targets, vocab_size)``.
 
     Unused weights (the tower's last norm, the newline) do not require gradients, so DDP does not
     need ``find_unused_parameters``.
@@ -32,6 +39,7 @@ def build_network(
             a control with the same parameters that cannot see the change. ``none`` is plain
             LLaVA-OneVision.
         zero_gate: See :class:`~lightning_plugins.nn.change.DifferenceAwareIntegration`.
+        vocab_size: Rows of the embedding; None for the size's own number.
 
     Raises:
         ValueError: ``size`` or ``difference`` is unknown.
@@ -41,7 +49,8 @@ def build_network(
         raise ValueError(f"size={size!r}: expected one of {', '.join(map(repr, SIZES))}")
     if difference not in ("integrate", "alone", "none"):
         raise ValueError(f"difference={difference!r}: expected 'integrate', 'alone' or 'none'")
-    network = _pair_llava()(_configuration(size), SIZES[size], difference, zero_gate)
+    config = _configuration(size, vocab_size)
+    network = _pair_llava()(config, SIZES[size], difference, zero_gate)
     for unused in (network.model.vision_tower.post_layernorm, network.model.image_newline):
         unused.requires_grad_(False)
     return network
@@ -67,13 +76,36 @@ def with_lora(network: Any, rank: int) -> Any:
     return get_peft_model(network, config)
 
 
-def _configuration(size: Size) -> Any:
+def merged_weights(network: Any) -> dict[str, Tensor]:
+    """Return the weights of a network of :func:`with_lora` with the updates added, by plain name.
+
+    The network is not changed. Unlike peft's ``merge_and_unload``, only one copy of the updated
+    weights is made.
+    """
+    from peft.tuners.lora import Linear
+
+    base = network.get_base_model()
+    updated = {name: module for name, module in base.named_modules() if isinstance(module, Linear)}
+    weights = {}
+    for name, weight in base.state_dict().items():
+        if "lora_" in name or ".original_module." in name:
+            continue
+        plain = name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+        owner = name.partition(".base_layer.weight")[0]
+        if name.endswith(".base_layer.weight"):
+            weight = weight + updated[owner].get_delta_weight("default").to(weight.dtype)
+        weights[plain] = weight
+    return weights
+
+
+def _configuration(size: Size, vocab_size: int | None) -> Any:
     with requires("transformers>=5", by="ChangeCaptioner", extra="text"):
         from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
     chosen = SIZES[size]
+    rows = {} if vocab_size is None else {"vocab_size": vocab_size}
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**chosen.vision),
-        text_config=Qwen2Config(**chosen.text),
+        text_config=Qwen2Config(**(chosen.text | rows)),
         image_token_index=chosen.image_token_id,
         video_token_index=-1,  # no token is a video token
         tie_word_embeddings=chosen.text["tie_word_embeddings"],
@@ -84,7 +116,7 @@ def _configuration(size: Size) -> Any:
 @cache
 def _pair_llava() -> type:
     from transformers import LlavaOnevisionForConditionalGeneration, LlavaOnevisionModel
-    from transformers.modeling_outputs import BaseModelOutputWithPooling
+    from transformers.modeling_outputs import BaseModelOutputWithPooling, CausalLMOutput
 
     class PairModel(LlavaOnevisionModel):
         """Vision tower, difference module, projector and language model."""
@@ -146,6 +178,18 @@ def _pair_llava() -> type:
             text = config.text_config
             self.lm_head = nn.Linear(text.hidden_size, text.vocab_size, bias=False)
             self.post_init()
+
+        # The signature tells generate() which arguments it may pass.
+        @wraps(LlavaOnevisionForConditionalGeneration.forward)
+        def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
+            if labels is None:
+                return super().forward(*args, **kwargs)
+            # All logits would be (batch, 1500, 152000) at the paper's sizes, for 20 targets a pair.
+            hidden = self.model(*args, **(kwargs | {"use_cache": False}))[0][:, :-1]
+            targets = labels[:, 1:]
+            is_target = targets != NO_TARGET
+            logits = self.lm_head(hidden[is_target])
+            return CausalLMOutput(cross_entropy(logits.float(), targets[is_target]), logits)
 
         @property
         def tokens_per_image(self) -> int:

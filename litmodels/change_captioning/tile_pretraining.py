@@ -25,11 +25,10 @@ from lightning_plugins.datamodules.change_captioning.tile_scene import QUADRANTS
 from lightning_plugins.litmodels.change_captioning.network import build_network
 from lightning_plugins.litmodels.change_captioning.prompt import QUESTION, Prompt
 from lightning_plugins.litmodels.change_captioning.sizes import SIZES
-from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
+from lightning_plugins.litmodels.change_captioning.word_tokenizer import WORDS_FILE, WordTokenizer
 from lightning_plugins.nn.random_state import seeded
 from lightning_plugins.optimizers import WarmupCosine
 
-_WORDS_FILE = "words.json"
 _PART = 3
 """Part of the tiles' key; the data sets use the parts 0 to 2."""
 
@@ -94,7 +93,7 @@ def pretrained_on_tiles(cache: Path | None = None, plan: Pretraining | None = No
 
 def words_of(folder: Path) -> list[str]:
     """Return the words of a pre-trained network, in the order of their token ids."""
-    return json.loads((folder / _WORDS_FILE).read_text(encoding="utf-8"))
+    return json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
 
 
 def _pretrain(folder: Path, plan: Pretraining) -> None:
@@ -107,7 +106,7 @@ def _pretrain(folder: Path, plan: Pretraining) -> None:
     _train_vision(network, tiles, plan)
     _train_answers(network, tiles, words, plan)
     save_file(dict(network.named_parameters()), folder / "model.safetensors")
-    (folder / _WORDS_FILE).write_text(json.dumps(words.words), encoding="utf-8")
+    words.save(folder)
 
 
 @dataclass(frozen=True)

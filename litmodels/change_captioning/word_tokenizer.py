@@ -1,9 +1,16 @@
 """A word-level tokenizer that is learned from captions."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_warn
+
+from lightning_plugins.litmodels.change_captioning.prompt import QUESTION
+
+WORDS_FILE = "words.json"
 _SPECIAL = ("<pad>", "<unknown>", "<end>", "<image>")
 
 
@@ -18,6 +25,8 @@ class WordTokenizer:
     """
 
     pad_id, unknown_id, end_id, image_id = range(len(_SPECIAL))
+    template, header, footer = QUESTION, "", ""
+    marker_ids: frozenset[int] = frozenset()
 
     def __init__(self, words: Sequence[str]) -> None:
         self.words = list(words)
@@ -29,6 +38,8 @@ class WordTokenizer:
     ) -> "WordTokenizer":
         """Build a vocabulary of at most ``vocab_size`` tokens from the most frequent words.
 
+        A warning gives the number of words that do not fit; they become the unknown token.
+
         Args:
             texts: Texts that contain the words.
             vocab_size: Maximum number of tokens, including the four special tokens.
@@ -36,11 +47,23 @@ class WordTokenizer:
         """
         counts = Counter(word for text in texts for word in _split(text))
         new = sorted(counts.keys() - set(known), key=lambda word: (-counts[word], word))
-        return cls([*known, *new][: vocab_size - len(_SPECIAL)])
+        words, places = [*known, *new], vocab_size - len(_SPECIAL)
+        if len(words) > places:
+            lost = sum(counts[word] for word in words[places:])
+            rank_zero_warn(
+                f"vocab_size={vocab_size}: {len(words) - places} of {len(words)} words, "
+                f"{lost / counts.total():.2%} of the texts, become the unknown token; "
+                f"vocab_size={len(words) + len(_SPECIAL)} has room for all of them"
+            )
+        return cls(words[:places])
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of ``text``."""
         return [self._id_of.get(word, self.unknown_id) for word in _split(text)]
+
+    def save(self, folder: str | Path) -> None:
+        """Write the words to a folder."""
+        Path(folder, WORDS_FILE).write_text(json.dumps(self.words), encoding="utf-8")
 
     def decode(self, ids: Iterable[int]) -> str:
         """Return the words of ``ids`` up to the first end token, without special tokens.

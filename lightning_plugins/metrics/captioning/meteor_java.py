@@ -5,10 +5,12 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn, Self
 
-_TIMEOUT_S = 600
+_WEIGHTS = {"exact": "1.0", "stem": "0.6", "synonym": "0.8", "paraphrase": "0.6"}
 
 
 def java_meteor_available() -> bool:
@@ -16,57 +18,116 @@ def java_meteor_available() -> bool:
     return shutil.which("java") is not None and _scorer() is not None
 
 
-def java_meteor(
-    preds: Sequence[str], references: Sequence[Sequence[str]], stages: Sequence[str] = ()
-) -> tuple[float, list[float]]:
-    """Compute METEOR of a corpus and of its segments, in [0, 1], with its authors' program.
+class JavaMeteor:
+    """METEOR 1.5 by its authors' program, as a context manager that starts one Java process.
+
+    A segment that occurs in several corpora is aligned once.
 
     Args:
-        preds: One sentence per segment.
-        references: One or more sentences per segment.
         stages: Stages among ``exact``, ``stem``, ``synonym`` and ``paraphrase``; empty for all.
-
-    Returns:
-        The score of the corpus, and the scores of the segments.
+        timeout: Seconds after which the program is stopped.
 
     Raises:
         ImportError: Java or ``pycocoevalcap`` is not installed.
-        RuntimeError: The program failed, or took more than ten minutes.
+        RuntimeError: The program failed, or took longer than ``timeout``.
+
+    Example::
+
+        with JavaMeteor() as scorer:
+            corpus, segments = scorer.score(["a house appears"], [["a house is built"]])
     """
-    if not java_meteor_available():
-        raise ImportError(
-            "METEOR 1.5 requires java on the PATH, and pycocoevalcap: pip install pycocoevalcap"
-        )
-    weights = {"exact": "1.0", "stem": "0.6", "synonym": "0.8", "paraphrase": "0.6"}
-    # All segments must have the same number of references; repeating one keeps the maximum.
-    count = max(len(sentences) for sentences in references)
-    padded = [[*group, *[group[-1]] * (count - len(group))] for group in references]
-    with tempfile.TemporaryDirectory() as folder:
-        captions, wanted = Path(folder, "captions"), Path(folder, "references")
-        captions.write_text(_lines(preds), encoding="utf-8")
-        wanted.write_text(_lines(s for group in padded for s in group), encoding="utf-8")
-        command = ["java", "-Xmx2G", "-jar", str(_scorer()), str(captions), str(wanted)]
-        command += ["-l", "en", "-norm", "-r", str(count)]
-        if stages:
-            command += ["-m", " ".join(stages), "-w", " ".join(weights[stage] for stage in stages)]
-        try:
-            finished = subprocess.run(
-                command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
+
+    def __init__(self, stages: Sequence[str] = (), timeout: float = 600.0) -> None:
+        if not java_meteor_available():
+            raise ImportError(
+                "METEOR 1.5 requires java on the PATH, and pycocoevalcap: pip install pycocoevalcap"
             )
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
-            raise RuntimeError(f"METEOR's Java program failed: {error}") from error
-    segments = re.findall(r"^Segment \d+ score:\s*(\S+)", finished.stdout, re.MULTILINE)
-    final = re.search(r"^Final score:\s*(\S+)", finished.stdout, re.MULTILINE)
-    if final is None or len(segments) != len(preds):
-        raise RuntimeError(
-            "METEOR's Java program printed an unexpected result, which ends with "
-            f"{finished.stdout[-200:]!r}"
+        self._command = ["java", "-Xmx2G", "-jar", str(_scorer()), "-", "-", "-stdio"]
+        self._command += ["-l", "en", "-norm"]
+        if stages:
+            weights = (_WEIGHTS[stage] for stage in stages)
+            self._command += ["-m", " ".join(stages), "-w", " ".join(weights)]
+        self._timeout = timeout
+        self._statistics: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            encoding="utf-8",
         )
-    return float(final[1]), [float(score) for score in segments]
+        self._timer = threading.Timer(self._timeout, self._process.kill)
+        self._timer.daemon = True
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def score(
+        self, preds: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> tuple[float, list[float]]:
+        """Compute METEOR of a corpus and of its segments, in [0, 1].
+
+        Args:
+            preds: One sentence per segment.
+            references: One or more sentences per segment.
+        """
+        statistics = []
+        for pred, sentences in zip(preds, references, strict=True):
+            line = " ||| ".join(["SCORE", *map(_line, sentences), _line(pred)])
+            if line not in self._statistics:
+                self._statistics[line] = self._answer(line)
+            statistics.append(self._statistics[line])
+        self._write(" ||| ".join(["EVAL", *statistics]))
+        *segments, corpus = (float(self._read()) for _ in range(len(preds) + 1))
+        return corpus, segments
+
+    def _answer(self, line: str) -> str:
+        self._write(line)  # one line at a time: with more, both processes could wait for a pipe
+        return self._read()
+
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(f"{line}\n")
+            self._process.stdin.flush()
+        except OSError:
+            self._fail()
+
+    def _read(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not re.fullmatch(r"[\d.eE+ -]+|NaN", line):
+            self._fail(line)
+        return line
+
+    def _fail(self, line: str = "") -> NoReturn:
+        self._process.kill()
+        self._process.wait()
+        self._errors.seek(0)
+        found = (line or self._errors.read()).strip()[-200:]
+        raise RuntimeError(
+            f"METEOR's Java program failed, or took longer than {self._timeout:g} s: {found!r}"
+        )
 
 
-def _lines(sentences: Iterable[str]) -> str:
-    return "".join(" ".join(sentence.split()) + "\n" for sentence in sentences)
+def java_meteor(
+    preds: Sequence[str], references: Sequence[Sequence[str]], stages: Sequence[str] = ()
+) -> tuple[float, list[float]]:
+    """Compute METEOR of one corpus with :class:`JavaMeteor`."""
+    with JavaMeteor(stages) as scorer:
+        return scorer.score(preds, references)
+
+
+def _line(sentence: str) -> str:
+    return " ".join(sentence.replace("|||", " ").split())
 
 
 def _scorer() -> Path | None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
+from torch.utils.checkpoint import checkpoint
 
 _RELEASED_DIM = 1152
 
@@ -42,6 +43,9 @@ class DifferenceAwareIntegration(nn.Module):
     Raises:
         ValueError: An argument is outside its range, or the levels have different shapes.
     """
+
+    gradient_checkpointing = False
+    """Recompute the activations of each layer in the backward pass; transformers sets it too."""
 
     def __init__(
         self,
@@ -118,7 +122,12 @@ class DifferenceAwareIntegration(nn.Module):
         for layer in self.layers:
             initial = self.change_initialization(first, second)
             change = initial if change is None else change + initial
-            change, first, second = layer(change, first, second, positions)
+            if self.gradient_checkpointing and self.training:
+                change, first, second = checkpoint(
+                    layer, change, first, second, positions, use_reentrant=False
+                )
+            else:
+                change, first, second = layer(change, first, second, positions)
         assert change is not None
 
         pooled = torch.cat([first, second, change], dim=-1).mean(dim=1)

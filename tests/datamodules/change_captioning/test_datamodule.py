@@ -13,6 +13,7 @@ from lightning_plugins.datamodules.change_captioning import ChangeCaptionDataMod
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord, read_captions
 from lightning_plugins.datamodules.change_captioning.image_pairs import (
     ImagePairs,
+    PairCache,
     collate,
     read_pair,
 )
@@ -128,6 +129,18 @@ def test_both_images_of_a_pair_are_augmented_in_the_same_way(tmp_path):
     seen = [pairs[0]["images"] for _ in range(40)]
     assert all(torch.equal(images[0], images[1]) for images in seen)
     assert len({images.numpy().tobytes() for images in seen}) == 8
+
+
+def test_images_are_decoded_once_up_to_a_limit(levir):
+    records = ready(levir).records("train")
+    cache = PairCache(max_bytes=2 * 4 * 2 * 3 * 8 * 8)
+    pairs = ImagePairs(records, cache=cache)
+    first = [pairs[place]["images"] for place in range(3)]
+    second = [ImagePairs(records, cache=cache)[place]["images"] for place in range(3)]
+    assert [a is b for a, b in zip(first, second, strict=True)] == [True, True, False]
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    other = ImagePairs(records, side=16, cache=cache)[0]["images"]
+    assert other.shape[-1] == 16
 
 
 def test_predict_reads_the_given_pair_without_reading_or_generating_a_data_set(tmp_path):

@@ -160,3 +160,26 @@ def test_a_caption_file_cannot_name_a_file_outside_of_its_folder(foundation, pat
     write(foundation / "captions.json", [image("train", 0, filepath=path)])
     with pytest.raises(ValueError, match="leads out of its folder"):
         read_captions(foundation / "captions.json")
+
+
+def test_contradictions_of_caption_flag_and_mask_are_counted(tmp_path):
+    """A pair for each combination of a caption, a flag and a mask of change or no change."""
+    images = []
+    for place in range(8):
+        caption, flag, mask = place & 1, place >> 1 & 1, place >> 2
+        text = "a house is built" if caption else "nothing has changed"
+        sentences = [{"raw": text}]
+        images.append(image("train", place, filepath="train", changeflag=flag, sentences=sentences))
+        for folder in ("A", "B", "label"):
+            save(tmp_path / "images/train" / folder / f"{place}.png")
+        Image.new("L", (8, 8), 255 * mask).save(tmp_path / f"images/train/label/{place}.png")
+    images[0]["sentences"] *= 2
+    images[0]["sentences"] += [{"raw": "a road appears"}]
+    write(tmp_path / "captions.json", images)
+    found = ChangeCaptionDataModule(str(tmp_path)).consistency("train")
+    assert (found.pairs, found.with_flag, found.with_mask, found.contradictory) == (8, 8, 8, 7)
+    assert found.ids["captions: change, flag: no change"] == ["1", "5"]
+    assert found.ids["captions: no change, mask: change"] == ["4", "6"]
+    assert found.ids["flag: change, mask: no change"] == ["2", "3"]
+    assert found.ids["captions of one pair differ"] == ["0"]
+    assert "7 (87.5%) contradict themselves" in str(found)

@@ -88,3 +88,29 @@ def test_a_broken_tiff_and_values_of_two_types_raise_errors(tmp_path):
     second.write_bytes(first.read_bytes()[:120])
     with pytest.raises(ValueError, match=r"b\.tif (is not a readable image|cannot be read)"):
         read_pair(PairRecord("p", first, second))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(
+    ("moved", "message"),
+    [
+        ({}, None),
+        ({"east": 0.4}, None),
+        ({"east": 3.0}, r"shifted by \+6\.0 pixels to the east and \+0\.0"),
+        ({"north": -1.0}, r"\+0\.0 pixels to the east and -2\.0 to the north"),
+        ({"east": 500.0}, "do not overlap"),
+        ({"pixel": 0.6}, "the pixels are"),
+        ({"crs": "EPSG:32651"}, "different coordinate systems"),
+    ],
+)
+def test_georeferenced_images_must_show_one_place(tmp_path, dtype, moved, message):
+    def georeferenced(name, east=0.0, north=0.0, pixel=0.5, crs="EPSG:32650"):
+        grid = rasterio.transform.from_origin(500000 + east, 4e6 + north, pixel, pixel)
+        return save(tmp_path / name, ramp(3, dtype), crs=crs, transform=grid)
+
+    record = PairRecord("p", georeferenced("a.tif"), georeferenced("b.tif", **moved))
+    if message is None:
+        assert read_pair(record).shape == (2, 3, 10, 10)
+    else:
+        with pytest.raises(ValueError, match=message):
+            read_pair(record)

@@ -53,7 +53,13 @@ def test_words_are_ordered_by_frequency_and_decoded_again():
     assert words.decode([*ids, words.end_id, 5]) == "a house , a."
 
 
-def test_only_the_answer_and_its_end_token_are_targets():
+def test_words_that_do_not_fit_are_counted_in_a_warning():
+    with pytest.warns(UserWarning, match=r"vocab_size=6: 2 of 4 words, 25.00% of the texts"):
+        words = WordTokenizer.learned(["a house a house", "a house is built"], vocab_size=6)
+    assert words.words == ["a", "house"]
+
+
+def test_only_the_answer_and_its_end_token_are_targets_without_chat_markers():
     words = WordTokenizer.learned([QUESTION, "a house is built"], vocab_size=64)
     prompt = Prompt(words, image_token_id=3, tokens_per_image=4)
     assert prompt.ids.count(3) == 8
@@ -150,7 +156,7 @@ def test_pictures_are_drawn_after_a_test_and_require_a_captioner(trained, tmp_pa
     for record in pairs.records("test"):
         assert record.id in page
         assert all(caption in page for caption in record.captions)
-    assert page.count("data:image/png") == 2 * 3
+    assert page.count("data:image/png") == 1 + 2 * 3  # with the scale
     assert (tmp_path / "out" / "captions.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(MisconfigurationException, match=r"requires BoringModel.generate\(batch\)"):
         trainer(tmp_path, callbacks=[pictures]).test(BoringModel(), verbose=False)
@@ -185,6 +191,9 @@ def test_low_rank_training_changes_no_other_weights(tiles, tmp_path):
         ({"size": "1b"}, "size='1b'"),
         ({"num_beams": 0}, "num_beams=0"),
         ({"lora_rank": -1}, "lora_rank=-1"),
+        ({"vocab_size": 7}, "vocab_size=7"),
+        ({"size": "0.5b", "vocab_size": 500}, "published sizes have the tokens"),
+        ({"loss_on": "prompt"}, "loss_on='prompt'"),
     ],
 )
 def test_the_error_names_an_argument_outside_its_range(arguments, message):

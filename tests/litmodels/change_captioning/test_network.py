@@ -79,6 +79,53 @@ def test_generation_reads_each_pair_in_order(networks, num_beams):
     assert not torch.allclose(seen, turned, atol=1e-5)
 
 
+def losses_and_gradients(network, pixels, tokens, labels, full):
+    """Compute the loss from the targets' logits, or from all logits with transformers' own code."""
+    forward = LlavaOnevisionForConditionalGeneration.forward if full else type(network).forward
+    network.zero_grad()
+    loss = forward(network, input_ids=tokens, pixel_values=pixels, labels=labels).loss
+    loss.backward()
+    return loss.item(), {
+        n: p.grad.clone() for n, p in network.named_parameters() if p.requires_grad
+    }
+
+
+def test_loss_and_gradients_equal_those_of_all_logits(networks):
+    _, _, pixels, tokens = networks
+    network = build_network("tiny", zero_gate=False, vocab_size=5000)
+    labels = tokens.clone()
+    labels[:, :-3] = -100
+    labels[0, 4], labels[1, -1] = 7, -100
+    few, grads = losses_and_gradients(network, pixels, tokens, labels, full=False)
+    many, expected = losses_and_gradients(network, pixels, tokens, labels, full=True)
+    assert few == pytest.approx(many, rel=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(grads[name], gradient, rtol=1e-4, atol=1e-6)
+    logits = network(input_ids=tokens, pixel_values=pixels, labels=labels).logits
+    assert logits.shape == (6, 5000)
+
+
+def test_activation_checkpointing_covers_tower_module_and_language_model(networks):
+    _, _, pixels, tokens = networks
+    network = build_network("tiny", zero_gate=False).train()
+    plain = losses_and_gradients(network, pixels, tokens, tokens, full=False)
+    network.gradient_checkpointing_enable({"use_reentrant": False})
+    counts = dict.fromkeys(("vision_tower", "difference", "language_model"), 0)
+
+    def count(part):
+        counts[part] += 1
+
+    for part in counts:
+        layer = next(m for n, m in network.named_modules() if f"{part}." in n and n.endswith(".0"))
+        inner = next(m for m in layer.modules() if isinstance(m, torch.nn.Linear))
+        inner.register_forward_pre_hook(lambda *_, part=part: count(part))
+    again = losses_and_gradients(network, pixels, tokens, tokens, full=False)
+    assert set(counts.values()) == {2}  # each first layer ran once more
+    assert again[0] == plain[0]
+    for name, gradient in plain[1].items():
+        torch.testing.assert_close(again[1][name], gradient)
+
+
 def test_every_parameter_that_requires_a_gradient_has_one(networks):
     _, _, pixels, tokens = networks
     for difference in ("integrate", "alone", "none"):

@@ -58,6 +58,61 @@ def test_a_run_that_is_killed_in_its_second_stage_resumes_exactly(tmp_path):
     assert_killed_run_resumes_exactly(["--config", str(path)], tmp_path, steps=26)
 
 
+THREE_STAGES = """
+import json, resource, sys
+from pathlib import Path
+import numpy as np, torch
+from lightning.pytorch import Trainer
+from PIL import Image
+from lightning_plugins.callbacks import StagedTraining, TrainingStage
+from lightning_plugins.datamodules import ChangeCaptionDataModule
+from lightning_plugins.litmodels import ChangeCaptioner
+
+torch.set_num_threads(1)
+folder = Path("data")
+images = []
+for place in range(10):
+    split = "val" if place > 7 else "train"
+    for side in "AB":
+        where = folder / "images" / split / side
+        where.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(place).integers(0, 256, (64 + 40 * (place % 3), 96, 3))
+        Image.fromarray(pixels.astype(np.uint8)).save(where / f"{place}.png")
+    images.append({"filename": f"{place}.png", "split": split,
+                   "sentences": [{"raw": f"house {place} is built"}]})
+(folder / "captions.json").write_text(json.dumps({"images": images}))
+stages = [
+    TrainingStage(1, {"difference|multi_modal_projector": 1e-3}),
+    TrainingStage(1, {"vision_tower": 1e-4, ".*": 1e-3}),
+    TrainingStage(1, {".*": 1e-3}),
+]
+model = ChangeCaptioner(zero_gate=False, vocab_size=152000, gradient_checkpointing=True,
+                        max_new_tokens=4)
+trainer = Trainer(max_epochs=3, accelerator="cpu", logger=False, enable_checkpointing=False,
+                  enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0,
+                  callbacks=[StagedTraining(stages)])
+trainer.fit(model, datamodule=ChangeCaptionDataModule("data", batch_size=4))
+assert trainer.global_step == 6
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+"""
+
+
+def test_three_stages_with_152k_tokens_and_several_sizes_need_less_than_1_5_gb(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", THREE_STAGES],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    gib = float(run.stdout.split()[-1])
+    print(f"peak {gib:.2f} GiB resident")
+    assert gib < 1.5e9 / 2**30
+
+
 def test_two_processes_compute_the_same_test_scores_as_one(tmp_path):
     path = recipe(tmp_path, (1, 1, 1), num_train=24, batch_size=8, num_val=2, num_test=13)
     config = ["--config", str(path)]

@@ -1,5 +1,6 @@
 """ChangeCaptionScores: its parts, its invariances, and its errors."""
 
+import subprocess
 import time
 
 import pytest
@@ -8,6 +9,7 @@ from caption_corpora import PUBLISHED, made_corpus, published_corpus
 
 from lightning_plugins.metrics import ChangeCaptionScores
 from lightning_plugins.metrics.captioning import bleu, cider_d, meteor, rouge_l
+from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
 
 SAME = "the scene is the same as before"
 
@@ -21,7 +23,7 @@ def scored(*updates, **arguments):
 
 def test_the_parts_equal_the_functions_and_s_m_is_their_mean():
     preds, references = made_corpus(40)
-    found = scored((preds, references))
+    found = scored((preds, references), tokenization="space")
     assert found["bleu_4"] == pytest.approx(bleu(preds, references)[3], abs=1e-12)
     assert found["rouge_l"] == pytest.approx(rouge_l(preds, references), abs=1e-12)
     assert found["cider_d"] == pytest.approx(cider_d(preds, references), abs=1e-12)
@@ -63,6 +65,61 @@ def test_changed_pairs_constant_captions_and_change_accuracy():
     assert found["changed_s_m"] == alone["s_m"]
     floor = scored(([SAME] * 4, references))
     assert found["constant_s_m"] == floor["s_m"]
+
+
+def test_punctuation_is_dropped_or_only_full_stops():
+    update = (
+        ["some houses, roads and trees appear."],
+        [["some houses , roads and trees appear ."]],
+    )
+    assert scored(update)["bleu_4"] == pytest.approx(1)
+    assert scored(update, tokenization="space")["bleu_4"] == pytest.approx(0.4548, abs=1e-4)
+    with pytest.raises(ValueError, match="tokenization='words'"):
+        ChangeCaptionScores(tokenization="words")
+
+
+def test_no_change_is_recognized_by_its_meaning_and_by_exact_sentences():
+    preds = ["no difference is visible", "all is quiet", "a house is built"]
+    references = [[SAME], ["all is quiet"], ["a house is built"]]
+    found = scored((preds, references, None, [False, False, True]))
+    assert found["change_accuracy"] == 1
+    assert found["change_accuracy_exact"] == pytest.approx(2 / 3)
+
+
+def test_s_m_contains_the_meteor_with_the_most_stages_that_are_available(tmp_path):
+    table = tmp_path / "paraphrases"
+    table.write_text("0.5\nhas vanished\nis gone\n")
+    for part in ("noun", "verb", "adj", "adv"):
+        words = "02 house 0 home 0" if part == "noun" else f"01 {part} 0"
+        (tmp_path / f"data.{part}").write_text(f"00000001 06 n {words} 000 | meaning\n")
+    update = (["the house has vanished"], [["the home is gone"]])
+    names = {"wordnet": str(tmp_path), "paraphrases": str(table)}
+    seen = []
+    for count in range(3):
+        found = scored(update, **dict(list(names.items())[:count]))
+        seen.append((found["s_m_meteor"], found[found["s_m_meteor"]]))
+        four = found["bleu_4"] + found["rouge_l"] + found["cider_d"] + seen[-1][1]
+        assert found["s_m"] == pytest.approx(four / 4)
+    assert [name for name, _ in seen] == [
+        "meteor_exact_stem",
+        "meteor_exact_stem_synonym",
+        "meteor_exact_stem_synonym_paraphrase",
+    ]
+    assert seen[0][1] < seen[1][1] < seen[2][1]
+
+
+@pytest.mark.skipif(not java_meteor_available(), reason="Java or pycocoevalcap is not installed")
+def test_all_scores_with_java_start_one_process(monkeypatch):
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(a) or popen(*a, **k))
+    preds, references = made_corpus(6)
+    changed = [True, False] * 3
+    found = scored((preds, references, None, changed), java=True, constant=SAME)
+    assert len(started) == 1
+    assert found["s_m_meteor"] == "meteor"
+    total, _ = java_meteor(preds[::2], references[::2])
+    assert found["changed_meteor"] == pytest.approx(total, abs=1e-9)
 
 
 def test_compute_after_reset_raises_an_error():
@@ -116,7 +173,7 @@ def test_the_published_predictions_have_the_published_scores_within_15_seconds()
     if (corpus := published_corpus()) is None:
         pytest.skip(f"set {PUBLISHED} to the published predictions")
     started = time.process_time()
-    found = scored(corpus)
+    found = scored(corpus, tokenization="space")
     assert time.process_time() - started <= 15
     assert 100 * found["bleu_4"] == pytest.approx(65.48, abs=0.005)
     assert 100 * found["rouge_l"] == pytest.approx(76.54, abs=0.005)

@@ -1,5 +1,6 @@
 """METEOR without Java against manual computation, and per segment against the original program."""
 
+import gzip
 import itertools
 import random
 
@@ -7,8 +8,13 @@ import pytest
 from caption_corpora import PUBLISHED, made_corpus, published_corpus
 
 from lightning_plugins.metrics.captioning.english_stemmer import stem
-from lightning_plugins.metrics.captioning.meteor import align, meteor, tokenized
-from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
+from lightning_plugins.metrics.captioning.meteor import MatchStages, align, meteor, tokenized
+from lightning_plugins.metrics.captioning.meteor_java import (
+    _scorer,
+    java_meteor,
+    java_meteor_available,
+)
+from lightning_plugins.metrics.captioning.meteor_tables import read_paraphrases, wordnet_synonyms
 
 
 def test_a_perfect_caption_scores_one_and_an_unrelated_one_zero():
@@ -31,6 +37,45 @@ def test_a_match_of_stems_has_weight_0_6_and_requires_stems():
     expected = 1 / (0.15 / precision + 0.85 / recall)  # one chunk: no penalty
     assert meteor(["houses"], [["house"]])[0] == pytest.approx(expected)
     assert meteor(["houses"], [["house"]], stems=False)[0] == 0
+
+
+def test_a_synonym_has_weight_0_8_and_a_stem_comes_first():
+    stages = MatchStages(synonyms=lambda one, other: {one, other} <= {"house", "houses", "home"})
+    for caption, weight in (("home", 0.8), ("houses", 0.6), ("house", 1.0)):
+        assert meteor([caption], [["house"]], stages=stages)[0] == pytest.approx(
+            0 + (1 if weight == 1 else weight)
+        )
+
+
+def test_phrases_of_different_lengths_match_with_weight_0_6_as_one_chunk():
+    stages = MatchStages(paraphrases=frozenset({("has vanished", "gone")}))
+    found = align(["a", "house", "has", "vanished"], ["a", "house", "gone"], stages)
+    assert [(m.place, m.reference_place, m.length, m.reference_length) for m in found.matches] == [
+        (0, 0, 1, 1),
+        (1, 1, 1, 1),
+        (2, 2, 2, 1),
+    ]
+    assert found.chunks == 1
+    backwards = align(["a", "house", "gone"], ["a", "house", "has", "vanished"], stages)
+    assert backwards.matches[-1].reference_length == 2
+
+
+def test_an_equal_word_is_matched_before_a_phrase_that_contains_it():
+    stages = MatchStages(paraphrases=frozenset({("old house", "house")}))
+    found = align(["old", "house"], ["house", "old"], stages)
+    assert sum(match.weight * match.length for match in found.matches) == 2
+
+
+def test_a_table_of_paraphrases_is_read_for_the_phrases_of_the_sentences(tmp_path):
+    text = "0.1\nhas vanished\ngone\n0.2\nother\nphrase\n"
+    (tmp_path / "plain").write_text(text)
+    (tmp_path / "packed.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("plain", "packed.gz"):
+        found = read_paraphrases(tmp_path / name, ["a house has vanished", "it is gone", "other"])
+        assert found == {("has vanished", "gone")}
+    (tmp_path / "plain").write_text("0.1\nhas vanished\n")
+    with pytest.raises(ValueError, match="is not a table of paraphrases"):
+        read_paraphrases(tmp_path / "plain", ["a"])
 
 
 def test_each_segment_uses_its_best_reference_and_the_corpus_sums_statistics():
@@ -131,3 +176,23 @@ def test_exact_and_stem_stages_equal_the_original_segment_by_segment(corpus, equ
     equal = sum(abs(a - b) < 1e-9 for a, b in zip(of_ours, segments, strict=True))
     assert equal >= equal_stems * len(preds)
     assert ours == pytest.approx(total, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not java_meteor_available(), reason="Java or pycocoevalcap is not installed")
+def test_all_stages_are_within_0_1_points_of_the_original_on_published_captions():
+    if (found := published_corpus()) is None:
+        pytest.skip(f"set {PUBLISHED} to the published predictions")
+    try:
+        synonyms = wordnet_synonyms()
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    preds, references = found
+    table = _scorer().parent / "data" / "paraphrase-en.gz"
+    paraphrases = read_paraphrases(table, [*preds, *itertools.chain(*references)])
+    for stages, names in (
+        (MatchStages(synonyms=synonyms), ["exact", "stem", "synonym"]),
+        (MatchStages(synonyms=synonyms, paraphrases=paraphrases), []),
+    ):
+        total, _ = java_meteor(preds, references, names)
+        assert meteor(preds, references, stages=stages)[0] == pytest.approx(total, abs=1e-3)

@@ -89,7 +89,9 @@ class _RunningAttack:
         # Seeded by the text, not its position: a text is attacked alike in every data set.
         self._randomness = random.Random(f"{seed}:{text}")
         max_words = attack.max_words(self._words)
-        self._questions = Questions(label, threshold, attack.max_queries, max_words)
+        self._questions = Questions(
+            label, threshold, attack.max_queries, max_words, attack.constraints
+        )
         self._search = self._whole_search()
         self._scores: dict[str, float] = {}
         self.queries = next(self._search)

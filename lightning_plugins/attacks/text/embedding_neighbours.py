@@ -13,10 +13,10 @@ from lightning_plugins.attacks.text.words import Words
 class EmbeddingNeighbours(WordAttack):
     """Replaces words by nearest neighbours in cosine; ranks words by the score without them.
 
-    This is TextFooler (Jin et al., arXiv 1907.11932) without its part-of-speech tagger and sentence
-    encoder. It changes the meaning more, so its success rates are an upper bound. The paper uses
-    the counter-fitted vectors of Mrkšić et al., arXiv 1603.00892, in which antonyms are far apart;
-    in GloVe they are not.
+    This is :class:`TextFooler` (Jin et al., arXiv 1907.11932) without constraints on part of speech
+    and meaning. It changes the meaning more, so its success rates are an upper bound. The paper
+    uses the counter-fitted vectors of Mrkšić et al., arXiv 1603.00892, in which antonyms are far
+    apart; in GloVe they are not.
 
     Args:
         max_queries: See :class:`WordAttack`.

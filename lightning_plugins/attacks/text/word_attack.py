@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_plugins.attacks.text.constraints import Constraint
 from lightning_plugins.attacks.text.words import STOP_WORDS, Words
 
 # A search yields texts and receives their scores, so that many searches can share one batch.
@@ -23,6 +24,8 @@ class WordAttack:
             the clean text; at least 1. None means no limit.
         max_word_share: The share of a text's words that may be changed, in [0, 1]; rounded down,
             but at least one word unless it is 0.
+        constraints: What a replacement must meet, such as :class:`SentenceSimilarity`. Candidates
+            that do not are not scored, so they are no queries.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -30,6 +33,7 @@ class WordAttack:
 
     max_queries: int | None = None
     max_word_share: float = 1.0
+    constraints: tuple[Constraint, ...] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         if self.max_queries is not None and self.max_queries < 1:
@@ -58,6 +62,7 @@ class Questions:
         max_queries: The largest number of scored texts, including the clean one; None means no
             limit.
         max_words: The largest number of changed words.
+        constraints: What a replacement must meet.
         asked: The number of texts scored so far.
     """
 
@@ -65,7 +70,19 @@ class Questions:
     threshold: float
     max_queries: int | None
     max_words: int
+    constraints: tuple[Constraint, ...] = ()
     asked: int = field(default=0)
+
+    def constrained(self, original: Words, propose: Propose) -> Propose:
+        """Return ``propose`` without the candidates that do not meet the constraints."""
+
+        def allowed(current: Words, place: int) -> list[str]:
+            found = propose(current, place)
+            for constraint in self.constraints:
+                found = constraint.allowed(original, current, place, found)
+            return found
+
+        return allowed if self.constraints else propose
 
     def wrongness(self, score: float) -> float:
         """Return the probability of the wrong class."""
@@ -107,6 +124,7 @@ def by_importance(
     Source: Gao et al., DeepWordBug, arXiv 1801.04354; the search is TextAttack's
     ``GreedyWordSwapWIR``.
     """
+    propose = questions.constrained(words, propose)
     current, wrongness = words, questions.wrongness(clean_score)
     for place in (yield from _ranked(words, wrongness, propose, questions, ranking)):
         if len(current.changed) >= questions.max_words or questions.exhausted:
@@ -128,6 +146,7 @@ def over_all_words(words: Words, propose: Propose, questions: Questions) -> Sear
 
     Source: TextAttack's ``GreedySearch``.
     """
+    propose = questions.constrained(words, propose)
     current = words
     places = changeable(words)
     while len(current.changed) < questions.max_words and not questions.exhausted:

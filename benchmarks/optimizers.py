@@ -1,18 +1,21 @@
 """Costs of the optimizer steps, as ratios of process CPU time to PyTorch's, in one run.
 
+With several threads, the ratios are of wall-clock time, because a thread that waits for the others
+also uses CPU time; no other program may run then.
+
 The optimizer step alone (transform and update) is compared with ``AdamW(fused=True)``, which moves
 28 bytes per parameter in single precision: it reads weight, gradient and both moments, and writes
 all but the gradient. On a CPU, memory does not determine the cost of the power:
 
 - A separate pass for the transform adds 8 bytes, which gives 36.
 - The transform computes a logarithm and an exponential per element, which dominate the eager figure
-  (``aten::pow`` is even slower).
+  (``aten::pow`` is even slower). With AVX-512, NumPy computes the logarithm.
 - ``compile=True`` transforms and updates in one C++ kernel, which reads nothing twice.
 
 The last row of each table is the memory floor: the bytes that AdamW moves, without
 any computation.
 
-usage: python benchmarks/optimizers.py [--pairs 32] [--steps 5] [--threads 1]
+usage: python benchmarks/optimizers.py [--pairs 32] [--steps 5] [--threads 1] [--only PATTERN]
 
 The other libraries are optional: pip install --no-deps pytorch_optimizer heavyball
 """
@@ -20,6 +23,7 @@ The other libraries are optional: pip install --no-deps pytorch_optimizer heavyb
 import argparse
 import logging
 import platform
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -44,6 +48,7 @@ from lightning_plugins.optimizers import (
 P = 1.2
 HIDDEN, FEED_FORWARD, LAYERS, VOCABULARY, HEADS = 256, 688, 8, 4096, 8
 CONTEXT, BATCH = 128, 16
+clock = time.process_time
 Named = list[tuple[str, nn.Parameter]]
 MakeOptimizer = Callable[[Named], Optimizer]
 
@@ -138,9 +143,9 @@ def steps_of(make: Callable[[Named], Any], named: Named, steps: int) -> Callable
                 if parameter.grad is None:  # heavyball consumes them
                     parameter.grad = torch.empty_like(gradient)
                 parameter.grad.copy_(gradient)
-            started = time.process_time()
+            started = clock()
             optimizer.step()
-            seconds += time.process_time() - started
+            seconds += clock() - started
         return seconds / steps
 
     return block
@@ -183,14 +188,14 @@ def language_model(make: MakeOptimizer, steps: int, **shape: int) -> Callable[[]
     optimizer = make(list(network.named_parameters()))
 
     def block() -> float:
-        started = time.process_time()
+        started = clock()
         for _ in range(steps):
             optimizer.zero_grad()
             logits = network(windows[:, :-1]).logits
             cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
-        return time.process_time() - started
+        return clock() - started
 
     return block
 
@@ -221,8 +226,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--steps", type=int, default=5, help="steps a block")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", default="", help="measure rows whose table and name match")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    global clock
+    clock = time.process_time if arguments.threads == 1 else time.perf_counter
     warnings.simplefilter("ignore")
     logging.getLogger("lightning_plugins").setLevel(logging.ERROR)
     steps, pairs = arguments.steps, arguments.pairs
@@ -230,13 +238,20 @@ def main() -> None:
     print(
         f"{parameters / 1e6:.2f} M parameters in the shapes of a LLaMA, gradients of size 1e-3, "
         f"blocks of {steps} steps, {arguments.threads} thread(s), torch {torch.__version__}, "
-        f"{platform.machine()}\nratios of process CPU time, median [95 % bounds]"
+        f"{platform.machine()}\nratios of {clock.__name__}, median [95 % bounds]"
     )
 
     def show(what: str, ratio: Ratio, absolute: str = "") -> None:
         print(f"{what:<62} {ratio} {absolute}", flush=True)
 
-    def compare(what: str, base: Any, arm: Any, make_named: Callable[[], Named]) -> None:
+    def is_wanted(table: str, what: str) -> bool:
+        return re.search(arguments.only, f"{table}: {what}") is not None
+
+    def compare(
+        table: str, what: str, base: Any, arm: Any, make_named: Callable[[], Named]
+    ) -> None:
+        if not is_wanted(table, what):
+            return
         try:
             blocks = steps_of(base, make_named(), steps), steps_of(arm, make_named(), steps)
         except ImportError as error:
@@ -250,14 +265,14 @@ def main() -> None:
     for dtype in (torch.float32, torch.bfloat16):
         print(f"\nstep of the optimizer, transform and update / AdamW(fused=True), {dtype}")
         for name, arm in ARMS.items():
-            compare(name, fused, arm, partial(llama, dtype))
+            compare(f"step {dtype}", name, fused, arm, partial(llama, dtype))
     print("\nblockwise step / the same optimizer without blocks")
     blockwise = partial(BlockwiseAdamW, fused=True)
-    compare("BlockwiseAdamW, LLaMA", fused, blockwise, llama)
-    compare("BlockwiseAdamW, GPT-2 with fused projections", fused, blockwise, gpt2)
-    compare("BlockwiseLion, LLaMA", Lion, BlockwiseLion, llama)
+    compare("blockwise", "BlockwiseAdamW, LLaMA", fused, blockwise, llama)
+    compare("blockwise", "BlockwiseAdamW, GPT-2 with fused projections", fused, blockwise, gpt2)
+    compare("blockwise", "BlockwiseLion, LLaMA", Lion, BlockwiseLion, llama)
     adam_mini = partial(AdamMini, head_dim=HIDDEN // HEADS)
-    compare("AdamMini / AdamW(foreach=False), LLaMA", AdamW, adam_mini, llama)
+    compare("blockwise", "AdamMini / AdamW(foreach=False), LLaMA", AdamW, adam_mini, llama)
 
     arms = {
         "AdamWPower": partial(AdamWPower, p=P, lr=1e-3, fused=True),
@@ -268,8 +283,11 @@ def main() -> None:
     for what, shape in (("language_model/tiny, 0.12 M", {}), ("a LLaMA of 10 M", ten_million)):
         print(f"\nwhole training step of {what} parameters, 2048 tokens / AdamW(fused=True)")
         few = steps if not shape else 1
+        wanted = {name: arm for name, arm in arms.items() if is_wanted(what, name)}
+        if not wanted:
+            continue
         plain = language_model(partial(AdamW, lr=1e-3, fused=True), few, **shape)
-        for name, make in arms.items():
+        for name, make in wanted.items():
             show(name, paired_ratio(plain, language_model(make, few, **shape), pairs))
 
 

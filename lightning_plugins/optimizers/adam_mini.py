@@ -22,15 +22,14 @@ class AdamMini(Optimizer):
 
     There is one second moment per head in the projections to queries and keys, per output row in
     all other matrices (embedding, values, attention output, feed-forward, head), and per tensor of
-    a normalization; biases are as in Adam. First moments are stored in full, so the state takes
-    little more than 4 bytes per parameter in single precision, where Adam takes 8. Weight decay is
-    decoupled as in AdamW, and AdamW's hyper-parameters can be reused. Parameters may be sharded
-    (FSDP2, tensor parallel), also within a block: each sharded matrix takes one all-reduce of a
-    number per row.
+    a normalization's weight; biases are as in Adam. First moments are stored in full, so the state
+    takes little more than 4 bytes per parameter in single precision, where Adam takes 8. Weight
+    decay is decoupled as in AdamW, and AdamW's hyper-parameters can be reused. Parameters may be
+    sharded (FSDP2, tensor parallel), also within a block: each sharded matrix takes one all-reduce
+    of a number per row.
 
     Source: Zhang et al., "Adam-mini: Use Fewer Learning Rates To Gain More", arXiv 2406.16793,
-    Algorithm 1 and the partition of version 1.1 of their code. Their code does not decay norms and
-    biases; this class decays every group by its ``weight_decay``.
+    Algorithm 1 and the rules of version 1.1 of their code (``released``).
 
     Args:
         params: The parameters of one module, preferably ``model.named_parameters()``.
@@ -41,6 +40,10 @@ class AdamMini(Optimizer):
         weight_decay: Decoupled weight decay, >= 0.
         patterns: Block per regular expression for names that no preset matches (``blocks_of``).
         preset: Names of ``gpt2``, ``llama``, ``qwen2_moe`` or ``vit``; ``auto`` tries all.
+        released: Follow the authors' code: norms and biases are not decayed, and the position
+            embeddings of GPT-2 (``wpe``) share one second moment. With False, every parameter is
+            decayed, positions have one second moment per row like tokens, and a normalization's
+            bias has one in total like its weight.
 
     Raises:
         ValueError: An argument is out of range, a number of rows is not a multiple of ``head_dim``,
@@ -57,6 +60,7 @@ class AdamMini(Optimizer):
         weight_decay: float = 0.01,
         patterns: Mapping[str, str] | None = None,
         preset: str = "auto",
+        released: bool = True,
     ) -> None:
         if head_dim < 1:
             raise ValueError(f"head_dim={head_dim}: expected at least 1, hidden size / heads")
@@ -69,7 +73,7 @@ class AdamMini(Optimizer):
         if not (isinstance(groups, list) and groups and isinstance(groups[0], dict)):
             parameters = blocks_of(groups, type(self).__name__, patterns, preset)
             members = [(one.name, one.parameter) for one in parameters]
-            partitions = [partition_of(one) for one in parameters]
+            partitions = [partition_of(one, released) for one in parameters]
             groups = [{"params": members, "partitions": partitions}]
         defaults = {
             "lr": lr,
@@ -77,6 +81,7 @@ class AdamMini(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "head_dim": head_dim,
+            "released": released,
         }
         super().__init__(groups, defaults)
 
@@ -85,7 +90,8 @@ class AdamMini(Optimizer):
         if "partitions" not in param_group:
             parameters = blocks_of(param_group["params"], type(self).__name__)
             param_group["params"] = [(one.name, one.parameter) for one in parameters]
-            param_group["partitions"] = [partition_of(one) for one in parameters]
+            released = param_group.get("released", self.defaults["released"])
+            param_group["partitions"] = [partition_of(one, released) for one in parameters]
         super().add_param_group(param_group)
         names = param_group.get("param_names", [])
         for name, parameter, partition in zip(
@@ -101,12 +107,17 @@ class AdamMini(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for parameter, partition in zip(group["params"], group["partitions"], strict=True):
+            members = zip(group["params"], group["partitions"], group["param_names"], strict=True)
+            for parameter, partition, name in members:
                 if parameter.grad is not None:
-                    self._step_parameter(parameter, partition, group)
+                    decays = not group.get("released") or _is_decayed(name, partition)
+                    weight_decay = group["weight_decay"] if decays else 0.0
+                    self._step_parameter(parameter, partition, weight_decay, group)
         return loss
 
-    def _step_parameter(self, parameter: Tensor, partition: str, group: dict[str, Any]) -> None:
+    def _step_parameter(
+        self, parameter: Tensor, partition: str, weight_decay: float, group: dict[str, Any]
+    ) -> None:
         lr, (beta1, beta2), eps = group["lr"], group["betas"], group["eps"]
         assert parameter.grad is not None
         gradient = local(like_parameter(parameter.grad, parameter))
@@ -118,7 +129,7 @@ class AdamMini(Optimizer):
         state["step"] += 1
         step = state["step"].double()  # 1 - beta2 has few correct digits in single precision
         own, average = local(parameter), local(state["exp_avg"])
-        own.mul_(1 - lr * group["weight_decay"])
+        own.mul_(1 - lr * weight_decay)
         average.lerp_(gradient, 1 - beta1)
         square = _mean_square(gradient, parameter, partition, group["head_dim"])
         mean_square = local(state["exp_avg_sq"]).lerp_(square.to(parameter.dtype), 1 - beta2)
@@ -127,19 +138,30 @@ class AdamMini(Optimizer):
         own.addcmul_(average, _own_blocks(rate, parameter, partition), value=-1)
 
 
-def partition_of(one: BlockParameter) -> str:
+def partition_of(one: BlockParameter, released: bool) -> str:
     """Return how a parameter shares its second moment.
 
     Returns:
-        ``tensor``, ``element``, or the rule of each slice of the outputs and the output dimension,
-        such as ``head@0`` or, for a fused projection with outputs as columns, ``head+head+row@1``.
+        ``tensor`` of a norm, ``positions`` of GPT-2 (one per tensor, too), ``element``, or the rule
+        of each slice of the outputs and the output dimension, such as ``head@0`` or, for a fused
+        projection with outputs as columns, ``head+head+row@1``.
     """
     if one.blocks == ("norm",):
-        return "tensor"
+        return "element" if released and _is_bias(one.name) else "tensor"
     if one.parameter.dim() < 2:
         return "element"
+    if released and one.name.split(".")[-2:-1] == ["wpe"]:
+        return "positions"
     rules = ("head" if block == "qk" else "row" for block in one.blocks)
     return f"{'+'.join(rules)}@{one.output_dim}"
+
+
+def _is_decayed(name: str, partition: str) -> bool:
+    return partition != "tensor" and not _is_bias(name)
+
+
+def _is_bias(name: str) -> bool:
+    return name.endswith("bias")
 
 
 def _zeros_per_block(parameter: Tensor, partition: str) -> Tensor:
@@ -180,7 +202,7 @@ def _mean_square(gradient: Tensor, parameter: Tensor, partition: str, head_dim: 
     """
     if partition == "element":
         return gradient.square()
-    if partition == "tensor":
+    if partition in ("tensor", "positions"):
         if not is_sharded(parameter):
             return gradient.square().mean()
         return sum_over_parts_(gradient.square().sum(), parameter).div_(parameter.numel())

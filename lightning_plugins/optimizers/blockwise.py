@@ -56,9 +56,9 @@ class Blockwise(Optimizer):
     Raises:
         ValueError: A multiplier is not positive and finite or its block is unknown, a block has no
             parameters, the block of a parameter is unknown, a pattern matches nothing, or the names
-            of the parameters cannot be found. In ``step``: a schedule gave all blocks one rate, as
-            ``OneCycleLR(max_lr=0.1)`` and the learning-rate finder do. In ``add_param_group``:
-            always.
+            of the parameters cannot be found. In ``step``: all blocks were given one rate, as by
+            ``OneCycleLR(max_lr=0.1)``, ``SWALR`` or the learning-rate finder. In
+            ``add_param_group``: always.
     """
 
     def __init__(
@@ -83,7 +83,8 @@ class Blockwise(Optimizer):
                 group["weight_decay"] = 0.0
             if isinstance(self, AdamMini):
                 members = (one for one in parameters if one.blocks[0] == group["name"])
-                group["partitions"] = [partition_of(one) for one in members]
+                released = kwargs.get("released", True)
+                group["partitions"] = [partition_of(one, released) for one in members]
         super().__init__(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
         rank_zero_info(f"{needed_by}:\n{self.table()}")
 
@@ -120,17 +121,24 @@ class Blockwise(Optimizer):
         super().add_param_group(param_group)
 
     def _refuse_one_rate_for_all(self) -> None:
-        """Raise if a schedule has overwritten the blocks' rates by a single one."""
-        rates: list[Any] = [group.get("initial_lr") for group in self.param_groups]
+        """Raise if a schedule or the caller has overwritten the blocks' rates by a single one.
+
+        Rates may become equal later, as at a common floor; the peaks, the final rate of ``SWALR``
+        and, without a schedule, the rates of the first step may not.
+        """
+        key = next((k for k in ("swa_lr", "initial_lr") if k in self.param_groups[0]), "lr")
+        rates: list[Any] = [group.get(key) for group in self.param_groups]
         if any(rate is None or torch.is_tensor(rate) for rate in rates):
             return
         multipliers = {group["multiplier"] for group in self.param_groups}
         if len(set(rates)) == 1 and len(multipliers) > 1 and rates[0] > 0:
+            if key == "lr" and self.state:
+                return
             raise ValueError(
-                f"{type(self).__name__}: a schedule gave all blocks the rate {rates[0]:.3g}, so "
-                "the multipliers would have no effect; pass a list, for example OneCycleLR("
-                "optimizer, max_lr=[x * group['multiplier'] for group in optimizer.param_groups]), "
-                "and run the learning-rate finder with AdamW"
+                f"{type(self).__name__}: {key}={rates[0]:.3g} for all blocks, so the multipliers "
+                "would have no effect; give each group its own, for example [x * "
+                "group['multiplier'] for group in optimizer.param_groups] as the max_lr of "
+                "OneCycleLR or the swa_lr of SWALR, and run the learning-rate finder with AdamW"
             )
 
     def table(self) -> str:

@@ -1,5 +1,6 @@
 """Adam-mini against the published rule, implemented per tensor, and its memory."""
 
+import copy
 import math
 
 import pytest
@@ -13,11 +14,16 @@ from lightning_plugins.optimizers import AdamMini
 LR, BETAS, EPS, DECAY = 1e-2, (0.9, 0.95), 1e-8, 0.1
 
 
-def mean_square_of_its_block(name, gradient, head_dim):
+def is_norm(name):
+    return any(part.startswith("ln_") or "norm" in part for part in name.split("."))
+
+
+def mean_square_of_its_block(name, gradient, head_dim, released):
     """Choose the block by name; Hugging Face's Conv1D weights are (inputs, outputs)."""
     square = gradient**2
-    is_norm = any(part.startswith("ln_") or "norm" in part for part in name.split("."))
-    if is_norm:
+    if released and name.endswith("bias"):
+        return square
+    if is_norm(name) or (released and ".wpe." in name):
         return torch.full_like(square, float(square.mean()))
     if gradient.dim() == 1:
         return square
@@ -45,8 +51,8 @@ def by_head(square, head_dim):
 
 
 class Published:
-    def __init__(self, model, head_dim):
-        self.model, self.head_dim, self.steps = model, head_dim, 0
+    def __init__(self, model, head_dim, released):
+        self.model, self.head_dim, self.released, self.steps = model, head_dim, released, 0
         self.first = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
         self.second = {n: torch.zeros_like(p) for n, p in model.named_parameters()}
 
@@ -62,24 +68,45 @@ class Published:
             gradient = parameter.grad
             if gradient is None:
                 continue
-            square = mean_square_of_its_block(name, gradient, self.head_dim)
+            square = mean_square_of_its_block(name, gradient, self.head_dim, self.released)
             self.first[name] = BETAS[0] * self.first[name] + (1 - BETAS[0]) * gradient
             self.second[name] = BETAS[1] * self.second[name] + (1 - BETAS[1]) * square
             first = self.first[name] / (1 - BETAS[0] ** self.steps)
             second = self.second[name] / (1 - BETAS[1] ** self.steps)
-            parameter -= LR * (first / (second.sqrt() + EPS) + DECAY * parameter)
+            undecayed = self.released and (is_norm(name) or name.endswith("bias"))
+            decay = 0 if undecayed else DECAY
+            parameter -= LR * (first / (second.sqrt() + EPS) + decay * parameter)
 
 
 @pytest.mark.scale(plugin="AdamMini", strategy="one device")
-@pytest.mark.parametrize("architecture", ["gpt2", "llama", "qwen2_moe"])
-def test_the_update_equals_the_published_rule(architecture):
+@pytest.mark.parametrize(
+    ("architecture", "released"),
+    [("gpt2", True), ("gpt2", False), ("llama", True), ("llama", False), ("qwen2_moe", True)],
+)
+def test_the_update_equals_the_rule(architecture, released):
     head_dim = HEAD_DIM[architecture]
     by_hand = transformer(architecture, torch.float64)
     ours = transformer(architecture, torch.float64)
-    train(by_hand, Published(by_hand, head_dim), 10)
+    train(by_hand, Published(by_hand, head_dim, released), 10)
     settings = {"lr": LR, "betas": BETAS, "eps": EPS, "weight_decay": DECAY}
-    train(ours, AdamMini(ours.named_parameters(), head_dim=head_dim, **settings), 10)
+    arguments = {} if released else {"released": False}
+    train(ours, AdamMini(ours.named_parameters(), head_dim=head_dim, **settings, **arguments), 10)
     assert largest_difference(by_hand, ours) < 1e-12
+
+
+def test_a_checkpoint_without_the_rule_continues_as_it_was_trained():
+    straight, resumed = transformer("gpt2"), transformer("gpt2")
+    settings = {"lr": LR, "weight_decay": DECAY, "released": False}
+    before = AdamMini(straight.named_parameters(), head_dim=8, **settings)
+    train(straight, before, 3)
+    resumed.load_state_dict(straight.state_dict())
+    state = copy.deepcopy(before.state_dict())
+    del state["param_groups"][0]["released"]
+    after = AdamMini(resumed.named_parameters(), head_dim=8)
+    after.load_state_dict(state)
+    train(straight, before, 3, first=3)
+    train(resumed, after, 3, first=3)
+    assert largest_difference(straight, resumed) == 0
 
 
 def state_bytes(optimizer):

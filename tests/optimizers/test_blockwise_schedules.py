@@ -7,6 +7,7 @@ from lightning.pytorch.callbacks import BackboneFinetuning
 from lightning.pytorch.tuner import Tuner
 from torch import nn
 from torch.optim import lr_scheduler
+from torch.optim.swa_utils import SWALR
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_plugins.optimizers import BlockwiseAdamW
@@ -41,6 +42,9 @@ def ratio(optimizer):
 
 
 SCHEDULES = {
+    "weight averaging": lambda o: SWALR(
+        o, swa_lr=[1e-3 * group["multiplier"] for group in o.param_groups]
+    ),
     "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0),
     "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda step: (step + 1) / 8),
     "warm-up": lambda o: lr_scheduler.LinearLR(o, 1e-3),
@@ -76,12 +80,15 @@ def test_a_warm_up_from_zero_and_a_plateau_at_its_floor_are_not_refused():
     [
         lambda o: lr_scheduler.OneCycleLR(o, max_lr=1e-3, total_steps=10),
         lambda o: lr_scheduler.CyclicLR(o, 1e-4, 1e-3, cycle_momentum=False),
+        lambda o: SWALR(o, swa_lr=1e-3),
+        lambda o: [group.update(lr=1e-3) for group in o.param_groups],
     ],
+    ids=["OneCycleLR", "CyclicLR", "SWALR", "assignment"],
 )
 def test_one_rate_for_all_blocks_is_refused(schedule):
     optimizer = BlockwiseAdamW(Blocks().named_parameters(), lr=1e-4)
     schedule(optimizer)
-    with pytest.raises(ValueError, match="BlockwiseAdamW: a schedule gave all blocks the rate"):
+    with pytest.raises(ValueError, match=r"BlockwiseAdamW: \w*lr=0.00\d* for all blocks"):
         optimizer.step()
 
 

@@ -14,7 +14,10 @@ from lightning_plugins.optimizers import (
     AdamWPower,
     BlockwiseAdamW,
     BlockwiseLion,
+    MuonAdamW,
     MuonPower,
+    SGDPower,
+    gradpower,
 )
 
 # PyTorch's optimizers break the graph around their update on purpose, with this call.
@@ -32,7 +35,8 @@ def graphs():
 
 
 # Graphs: the transform; PyTorch's update, Muon's apart from AdamW's; slices of fused projections
-# before and after it. Lion, in one graph, is compiled for its first step and for all others.
+# before and after it. Lion and Adam-mini, in one graph, are compiled for their first step and for
+# all others.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "architecture", "wanted_graphs", "tolerance"),
@@ -45,6 +49,9 @@ def graphs():
         (BlockwiseLion, "llama", 2, 1e-5),
         # Newton-Schulz iterates in bfloat16, which PyTorch's own Muon rounds otherwise too.
         (functools.partial(MuonPower, p=1.1), "llama", 4, 2e-3),
+        (functools.partial(SGDPower, p=1.1), "llama", 2, 1e-5),
+        (functools.partial(AdamMini, head_dim=8), "llama", 2, 1e-5),
+        (functools.partial(AdamMini, head_dim=8), "gpt2", 2, 1e-5),
     ],
     ids=[
         "AdamW",
@@ -54,6 +61,9 @@ def graphs():
         "fused projections",
         "Lion",
         "Muon",
+        "SGD",
+        "Adam-mini",
+        "Adam-mini, fused projections",
     ],
 )
 def test_a_compiled_step_adds_no_graph_breaks_and_agrees_with_eager(
@@ -99,8 +109,19 @@ def synchronizations(make, architecture):
         (functools.partial(BlockwiseAdamW, fused=True), "gpt2"),
         (BlockwiseLion, "gpt2"),
         (functools.partial(AdamMini, head_dim=8), "gpt2"),
+        (functools.partial(SGDPower, p=1.1), "llama"),
+        (functools.partial(gradpower(AdamMini, 1.1), head_dim=8), "gpt2"),
     ],
-    ids=["AdamWPower", "floor", "compile=True", "BlockwiseAdamW", "BlockwiseLion", "AdamMini"],
+    ids=[
+        "AdamWPower",
+        "floor",
+        "compile=True",
+        "BlockwiseAdamW",
+        "BlockwiseLion",
+        "AdamMini",
+        "SGDPower",
+        "AdamMiniPower",
+    ],
 )
 def test_a_step_does_not_synchronize_with_the_device(make, architecture):
     assert synchronizations(make, architecture) == 0
@@ -112,3 +133,5 @@ def test_only_pytorchs_own_step_counter_is_read_back():
     assert of_pytorch == len(list(transformer("gpt2").parameters()))
     assert synchronizations(AdamWPower, "gpt2") == of_pytorch
     assert synchronizations(BlockwiseAdamW, "gpt2") == of_pytorch
+    of_muon = synchronizations(MuonAdamW, "llama")
+    assert synchronizations(functools.partial(MuonPower, p=1.1), "llama") == of_muon

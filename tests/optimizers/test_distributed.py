@@ -39,7 +39,7 @@ from lightning_plugins.optimizers.sign_power import sign_power_
 
 RATE, LIMIT, P, STEPS, WORKERS = 1e-2, 0.5, 1.2, 6, 2
 OPTIMIZERS = {
-    "AdamWPower": functools.partial(AdamWPower, lr=RATE, p=P),
+    "AdamWPower": functools.partial(AdamWPower, lr=RATE, p=P, compile=True),
     # Two heads of the keys, one on each rank, form one block that lies on both.
     "AdamMini": functools.partial(AdamMini, lr=RATE, head_dim=2 * HEAD_DIM["llama"]),
     "BlockwiseAdamW": functools.partial(BlockwiseAdamW, lr=RATE),
@@ -170,6 +170,17 @@ def of_one_row(mesh):
     return gathered(model)
 
 
+def kernel_keeps_gradients(mesh):
+    """Step with the C++ kernel, which alone leaves the gradients as they are."""
+    model = sharded("llama", mesh)
+    optimizer = OPTIMIZERS["AdamWPower"](model.named_parameters())
+    model(tokens(0), labels=tokens(0)).loss.backward()
+    gradients = [parameter.grad.to_local() for parameter in model.parameters()]
+    before = [gradient.clone() for gradient in gradients]
+    optimizer.step()
+    return all(map(torch.equal, before, gradients))
+
+
 def main(folder):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -179,6 +190,7 @@ def main(folder):
         found[f"fsdp2-{name}"] = under_fsdp(make, mesh)
         found[f"resumed-{name}"] = resumed_under_fsdp(make, mesh, f"{folder}/{name}")
     found["one row"] = of_one_row(mesh)
+    found["kernel keeps gradients"] = kernel_keeps_gradients(mesh)
     torch.save(found, f"{folder}/{dist.get_rank()}.pt")
     Path(folder, f"refusals-{dist.get_rank()}.json").write_text(json.dumps(refusals(mesh)))
     dist.destroy_process_group()
@@ -284,3 +296,7 @@ def test_a_hidden_matrix_of_one_row_is_updated_by_adamw(trained):
     step = RATE * 0.1 + RATE  # decay and the first step of AdamW
     for rank in trained("one row"):
         torch.testing.assert_close(rank["weight"], torch.full((1, 4), 1 - step))
+
+
+def test_shards_are_updated_by_the_kernel(trained):
+    assert trained("kernel keeps gradients") == [True] * WORKERS

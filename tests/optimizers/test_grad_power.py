@@ -4,6 +4,8 @@ import copy
 import functools
 import multiprocessing
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -11,7 +13,19 @@ from small_transformers import largest_difference, same_weights, train, transfor
 from torch import nn
 from torch.optim import SGD, AdamW, NAdam
 
-from lightning_plugins.optimizers import AdamWPower, GradPower, MuonPower, SGDPower, gradpower
+from lightning_plugins.optimizers import (
+    AdamMini,
+    AdamWPower,
+    BlockwiseAdamMini,
+    BlockwiseAdamW,
+    BlockwiseLion,
+    GradPower,
+    Lion,
+    MuonAdamW,
+    MuonPower,
+    SGDPower,
+    gradpower,
+)
 from lightning_plugins.optimizers.sign_power import sign_power_
 
 BASES = {
@@ -20,6 +34,14 @@ BASES = {
     "AdamW fused": functools.partial(AdamW, lr=1e-2, fused=True),
     "SGD": functools.partial(SGD, lr=1e-1, momentum=0.9, weight_decay=1e-2),
     "NAdam": functools.partial(NAdam, lr=1e-2),
+}
+OURS = {
+    "AdamMini": functools.partial(AdamMini, lr=1e-2, head_dim=8),
+    "Lion": functools.partial(Lion, lr=1e-3),
+    "MuonAdamW": functools.partial(MuonAdamW, lr=1e-2),
+    "BlockwiseAdamW": functools.partial(BlockwiseAdamW, lr=1e-3),
+    "BlockwiseAdamMini": functools.partial(BlockwiseAdamMini, lr=1e-3, head_dim=8),
+    "BlockwiseLion": functools.partial(BlockwiseLion, lr=1e-4),
 }
 
 
@@ -50,15 +72,53 @@ class ByHand:
         self.optimizer.step()
 
 
-@pytest.mark.parametrize("base", BASES.values(), ids=BASES)
+@pytest.mark.parametrize("base", [*BASES.values(), *OURS.values()], ids=[*BASES, *OURS])
 def test_a_step_is_the_transform_followed_by_the_optimizers_step(base):
-    by_hand, ours = transformer("llama"), transformer("llama")
+    architecture = "llama" if base in BASES.values() else "gpt2"
+    by_hand, ours, plain = (transformer(architecture) for _ in range(3))
     train(by_hand, ByHand(base(by_hand.parameters()), 1.2), 10)
     train(ours, powered(base, 1.2)(ours.parameters()), 10)
     assert same_weights(by_hand, ours)
-    plain = transformer("llama")
     train(plain, base(plain.parameters()), 10)
     assert not same_weights(plain, ours)
+
+
+@pytest.mark.parametrize("base", OURS.values(), ids=OURS)
+def test_with_power_one_the_steps_of_our_optimizers_are_unchanged(base):
+    plain, ours = transformer("gpt2"), transformer("gpt2")
+    train(plain, base(plain.parameters()), 5)
+    train(ours, powered(base, 1)(ours.parameters()), 5)
+    assert same_weights(plain, ours)
+
+
+TYPED = """
+from typing import assert_type
+
+from torch.optim import SGD
+
+from lightning_plugins.optimizers import BlockwiseAdamW, Lion, gradpower
+
+assert_type(gradpower(SGD, 1.2), type[SGD])
+assert_type(gradpower(BlockwiseAdamW, 1.2)([], lr=0.1), BlockwiseAdamW)
+gradpower(Lion, 1.2)([], lr=0.1, betas=(0.9, 0.99))
+gradpower(SGD, 1.2)([], learning_rate=0.1)
+gradpower(Lion, 1.2)([], betas=0.9)
+"""
+
+
+@pytest.mark.slow
+def test_type_checkers_verify_the_arguments_of_the_base(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(TYPED)
+    command = [
+        *(sys.executable, "-m", "mypy", "--config-file=", "--follow-imports=silent"),
+        *("--ignore-missing-imports", "--cache-dir", str(tmp_path), str(program)),
+    ]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    errors = [line for line in run.stdout.splitlines() if "error:" in line]
+    assert len(errors) == 2, run.stdout + run.stderr
+    assert 'program.py:11: error: Unexpected keyword argument "learning_rate"' in errors[0]
+    assert "program.py:12: error: Argument" in errors[1]
 
 
 def test_compiled_and_eager_agree():

@@ -189,6 +189,24 @@ def test_a_checkpoint_continues_under_the_plain_optimizer_and_back():
     assert largest_difference(run(False), run(True)) < 1e-6
 
 
+@pytest.mark.slow
+def test_a_compiled_module_trains_with_the_kernel_as_the_eager_module():
+    def trained(prepare):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 1))
+        optimizer = AdamWPower(model.parameters(), lr=1e-2, compile=True)
+        forward = prepare(model)
+        for step in range(5):
+            optimizer.zero_grad()
+            inputs = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+            forward(inputs).square().mean().backward()
+            optimizer.step()
+        return model
+
+    eager, compiled = trained(lambda model: model), trained(torch.compile)
+    assert largest_difference(eager, compiled) < 1e-6
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_blockwise_adamw_takes_the_same_kernel(architecture):
     eager, compiled = transformer(architecture), transformer(architecture)

@@ -31,7 +31,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from paired import Ratio, paired_ratio
+from paired import Ratio, median_ratio, paired_ratio
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import AdamW, Optimizer
@@ -168,12 +168,16 @@ def call_overhead(make: Callable[[Named], Any], pairs: int) -> str:
     return f"{1e6 * sorted(block() for _ in range(pairs))[pairs // 2]:.0f} us a call"
 
 
-def language_model(make: MakeOptimizer, steps: int, **shape: int) -> Callable[[], float]:
-    """Return a block of training steps, 2048 tokens each.
+def training_step(base: MakeOptimizer, arm: MakeOptimizer, pairs: int, **shape: int) -> Ratio:
+    """Return the ratio of a training step of 2048 tokens with the optimizers ``arm`` and ``base``.
+
+    A pair is one forward and backward pass with one step of each, on the same gradients and in
+    alternating order, so that the time of the passes, which is common, does not add its variation.
 
     Args:
-        make: Builds the optimizer.
-        steps: Steps a block.
+        base: Builds the optimizer to compare with.
+        arm: Builds the other optimizer, of the same parameters.
+        pairs: The number of training steps.
         **shape: Differences to the model of the recipe ``language_model/tiny``.
     """
     torch.manual_seed(0)
@@ -185,19 +189,25 @@ def language_model(make: MakeOptimizer, steps: int, **shape: int) -> Callable[[]
     assert network is not None
     network.train()
     windows = torch.randint(256, (BATCH, CONTEXT + 1))
-    optimizer = make(list(network.named_parameters()))
-
-    def block() -> float:
+    parameters = list(network.parameters())
+    optimizers = [make(list(network.named_parameters())) for make in (base, arm)]
+    ratios = []
+    for pair in range(pairs + 2):
         started = clock()
-        for _ in range(steps):
-            optimizer.zero_grad()
-            logits = network(windows[:, :-1]).logits
-            cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-        return clock() - started
-
-    return block
+        network.zero_grad()
+        logits = network(windows[:, :-1]).logits
+        cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        common = clock() - started
+        gradients = [parameter.grad.clone() for parameter in parameters]
+        seconds = [0.0, 0.0]
+        for index in (0, 1) if pair % 2 else (1, 0):
+            torch._foreach_copy_([parameter.grad for parameter in parameters], gradients)
+            started = clock()
+            optimizers[index].step()
+            seconds[index] = common + clock() - started
+        ratios.append(seconds[1] / seconds[0])
+    return median_ratio(ratios[2:])  # the first steps allocate
 
 
 def authors_line(parameters: list[nn.Parameter]) -> None:
@@ -282,13 +292,10 @@ def main() -> None:
     ten_million = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 6}
     for what, shape in (("language_model/tiny, 0.12 M", {}), ("a LLaMA of 10 M", ten_million)):
         print(f"\nwhole training step of {what} parameters, 2048 tokens / AdamW(fused=True)")
-        few = steps if not shape else 1
-        wanted = {name: arm for name, arm in arms.items() if is_wanted(what, name)}
-        if not wanted:
-            continue
-        plain = language_model(partial(AdamW, lr=1e-3, fused=True), few, **shape)
-        for name, make in wanted.items():
-            show(name, paired_ratio(plain, language_model(make, few, **shape), pairs))
+        for name, make in arms.items():
+            if is_wanted(what, name):
+                base = partial(AdamW, lr=1e-3, fused=True)
+                show(name, training_step(base, make, pairs, **shape))
 
 
 if __name__ == "__main__":

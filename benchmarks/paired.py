@@ -33,9 +33,14 @@ def paired_ratio(
     while len(ratios) < pairs:
         first_a, first_b, second_b, second_a = a(), b(), b(), a()
         ratios += [first_b / first_a, second_b / second_a]
-    ratios.sort()
-    rank = _rank_of_lower_bound(len(ratios))
-    return Ratio(statistics.median(ratios), ratios[rank], ratios[-1 - rank], len(ratios))
+    return median_ratio(ratios)
+
+
+def median_ratio(ratios: list[float]) -> Ratio:
+    """Return the median of paired ratios with its bounds."""
+    ordered = sorted(ratios)
+    rank = _rank_of_lower_bound(len(ordered))
+    return Ratio(statistics.median(ordered), ordered[rank], ordered[-1 - rank], len(ordered))
 
 
 def _rank_of_lower_bound(n: int) -> int:

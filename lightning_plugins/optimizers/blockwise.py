@@ -83,7 +83,7 @@ class Blockwise(Optimizer):
                 group["weight_decay"] = 0.0
             if isinstance(self, AdamMini):
                 members = (one for one in parameters if one.blocks[0] == group["name"])
-                released = kwargs.get("released", True)
+                released = _follows_released_code(kwargs)
                 group["partitions"] = [partition_of(one, released) for one in members]
         super().__init__(groups, lr=lr, **kwargs)  # type: ignore[call-arg]
         rank_zero_info(f"{needed_by}:\n{self.table()}")
@@ -202,6 +202,11 @@ class BlockwiseLion(Blockwise, Lion):
 
     The paper's Lion has betas (0.95, 0.98) and weight decay 1.
     """
+
+
+def _follows_released_code(arguments: Mapping[str, Any]) -> bool:
+    # Apart from the constructor, in which jsonargparse takes kwargs.get for an argument of all.
+    return bool(arguments.get("released", True))
 
 
 def _groups(

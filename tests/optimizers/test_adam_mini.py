@@ -9,7 +9,7 @@ from small_transformers import HEAD_DIM, largest_difference, train, transformer
 from torch import nn
 from torch.optim import AdamW
 
-from lightning_plugins.optimizers import AdamMini
+from lightning_plugins.optimizers import AdamMini, BlockwiseAdamMini
 
 LR, BETAS, EPS, DECAY = 1e-2, (0.9, 0.95), 1e-8, 0.1
 
@@ -107,6 +107,20 @@ def test_a_checkpoint_without_the_rule_continues_as_it_was_trained():
     train(straight, before, 3, first=3)
     train(resumed, after, 3, first=3)
     assert largest_difference(straight, resumed) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "positions"), [({}, "positions"), ({"released": False}, "row@0")]
+)
+def test_the_blockwise_optimizer_follows_the_same_rule(options, positions):
+    optimizer = BlockwiseAdamMini(transformer("gpt2").named_parameters(), head_dim=8, **options)
+    partitions = {
+        name: partition
+        for group in optimizer.param_groups
+        for name, partition in zip(group["param_names"], group["partitions"], strict=True)
+    }
+    assert partitions["transformer.wpe.weight"] == positions
+    assert partitions["transformer.wte.weight"] == "row@0"
 
 
 def state_bytes(optimizer):

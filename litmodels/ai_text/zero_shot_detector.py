@@ -1,5 +1,6 @@
 """Detection of AI-generated text with a causal language model that is not trained for it."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -25,7 +26,12 @@ BASELINES: dict[str, tuple[str, ...]] = {
     "fast_detect_gpt": ("fast_detect_gpt",),
     "lrr": ("lrr",),
     "binoculars": ("binoculars",),
+    "npr": ("npr",),
+    "dna_gpt": ("dna_gpt",),
 }
+# What each of these baselines requires besides the scoring model.
+_REQUIRES = {"binoculars": "reference", "npr": "perturb", "dna_gpt": "regenerate"}
+_LIKELIHOOD, _LOG_RANK = CRITERIA.index("log_likelihood"), CRITERIA.index("log_rank")
 _FOLDS = 5
 
 
@@ -37,6 +43,12 @@ class ZeroShotDetector:
     Fast-DetectGPT was below the likelihood. Without ``baseline``, :meth:`fit` takes the baseline
     with the highest AUROC on held-out folds of its texts.
 
+    Two baselines need more texts than the given one. ``npr`` is the mean logarithm of the rank over
+    perturbed texts, divided by that of the text (Su et al., DetectLLM, arXiv 2306.05540).
+    ``dna_gpt`` is the mean log-likelihood of the second half of the words, given the first, minus
+    that of regenerated second halves (Yang et al., DNA-GPT, arXiv 2305.17359, the white-box score,
+    here per token).
+
     Source: the metric-based baselines of arXiv 2406.01179 with logistic regression, Fast-DetectGPT,
     LRR and Binoculars. The formulas are those of
     :func:`lightning_plugins.nn.ai_text.zero_shot.token_criteria`.
@@ -47,11 +59,17 @@ class ZeroShotDetector:
         encode: A function from a text to its tokens, such as the ``encode`` of a tokenizer of
             transformers, or ``lambda text: list(text.encode())`` for a model of bytes.
         baseline: ``log_likelihood``, ``rank``, ``log_rank``, ``entropy``, ``gltr``,
-            ``fast_detect_gpt``, ``lrr`` or ``binoculars``; None to choose in :meth:`fit`.
+            ``fast_detect_gpt``, ``lrr``, ``binoculars``, ``npr`` or ``dna_gpt``; None to choose in
+            :meth:`fit`.
         max_length: Tokens to read from each text, at least 2.
         batch_size: Texts per forward pass.
         reference: A second causal language model with the same tokens: the sampling model of
             Fast-DetectGPT, the observer of Binoculars, which requires it. None takes ``network``.
+        perturb: A function from a text to perturbed ones, for ``npr``. The paper fills masked spans
+            with T5; ``lambda text: [corrupt("synonyms", text, 0.15, k) for k in range(10)]`` needs
+            WordNet only.
+        regenerate: A function from the first half of a text to continuations, for ``dna_gpt``, such
+            as ``lambda text: model.continuations([text] * 10, 0.7, 60, seed=0)``.
 
     Attributes:
         baseline: The baseline in use; None before :meth:`fit` has chosen.
@@ -77,11 +95,15 @@ class ZeroShotDetector:
         max_length: int = 512,
         batch_size: int = 8,
         reference: Callable[[Tensor], Any] | None = None,
+        perturb: Callable[[str], Sequence[str]] | None = None,
+        regenerate: Callable[[str], Sequence[str]] | None = None,
     ) -> None:
         if baseline is not None and baseline not in BASELINES:
             raise ValueError(f"baseline={baseline!r}: expected one of {', '.join(BASELINES)}")
-        if baseline == "binoculars" and reference is None:
-            raise ValueError("reference=None: expected a second model for the baseline binoculars")
+        given = {"reference": reference, "perturb": perturb, "regenerate": regenerate}
+        missing = _REQUIRES.get(baseline or "")
+        if missing is not None and given[missing] is None:
+            raise ValueError(f"{missing}=None: the baseline {baseline} requires it")
         if max_length < 2:
             raise ValueError(f"max_length={max_length}: expected at least 2")
         if batch_size < 1:
@@ -89,19 +111,55 @@ class ZeroShotDetector:
         self.baseline = baseline
         self.held_out_auroc: dict[str, float] = {}
         self._choose = baseline is None
+        self._available = {name for name, value in given.items() if value is not None}
         self._reference = reference
+        self._perturb = perturb
+        self._regenerate = regenerate
         self._network = network
         self._encode = encode
         self._max_length = max_length
         self._batch_size = batch_size
         self._calibration: LogisticCalibration | None = None
 
-    @torch.no_grad()
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the criteria: ``CRITERIA``, and ``npr`` and ``dna_gpt`` if available."""
+        more = {"perturb": "npr", "regenerate": "dna_gpt"}
+        return (*CRITERIA, *(name for part, name in more.items() if part in self._available))
+
     def criteria(self, texts: Sequence[str]) -> Tensor:
-        """Compute all criteria of texts, float32 ``(texts, len(CRITERIA))`` on the CPU.
+        """Compute all criteria of texts, float32 ``(texts, len(names))`` on the CPU.
 
         A text of fewer than two tokens has no predicted token, and all its criteria are 0.
         """
+        found = self._of_tokens(texts)
+        columns = [found]
+        if self._perturb is not None:
+            perturbed = [self._perturb(text) for text in texts]
+            ranks = self._means(perturbed, [0] * len(texts), _LOG_RANK)
+            own = found[:, _LOG_RANK]
+            columns.append(torch.where(own > 0, ranks / own, 0.0)[:, None])
+        if self._regenerate is not None:
+            halves = [_halves(text) for text in texts]
+            starts = [len(self._encode(first)) for first, _ in halves]
+            again = [
+                [first + rest for rest in self._regenerate(first)] if second else []
+                for first, second in halves
+            ]
+            own = self._of_tokens(texts, starts)[:, _LIKELIHOOD]
+            columns.append((own - self._means(again, starts, _LIKELIHOOD))[:, None])
+        return torch.cat(columns, dim=1)
+
+    def _means(self, groups: Sequence[Sequence[str]], starts: list[int], column: int) -> Tensor:
+        """Return the mean of a criterion over the texts of each group; 0 for an empty group."""
+        texts = [text for group in groups for text in group]
+        of_texts = [start for group, start in zip(groups, starts, strict=True) for _ in group]
+        values = self._of_tokens(texts, of_texts)[:, column].split([len(x) for x in groups])
+        return torch.stack([x.mean() if len(x) else torch.tensor(0.0) for x in values])
+
+    @torch.no_grad()
+    def _of_tokens(self, texts: Sequence[str], starts: list[int] | None = None) -> Tensor:
+        """Return the criteria of the tokens from each start on, ``(texts, len(CRITERIA))``."""
         tokens = [list(self._encode(text))[: self._max_length] for text in texts]
         found = torch.zeros(len(texts), len(CRITERIA))
         # Batches of similar lengths need little padding.
@@ -115,13 +173,14 @@ class ZeroShotDetector:
                 stack.enter_context(evaluation_mode(network))
             for first in range(0, len(order), self._batch_size):
                 places = order[first : first + self._batch_size]
-                found[places] = self._of_batch([tokens[place] for place in places])
+                begins = [starts[place] for place in places] if starts else [0] * len(places)
+                found[places] = self._of_batch([tokens[place] for place in places], begins)
         return found
 
     def table(self, texts: Sequence[str]) -> list[dict[str, float]]:
         """Return the criteria of each text by name; one forward pass computes all of them."""
         rows = self.criteria(texts).tolist()
-        return [dict(zip(CRITERIA, row, strict=True)) for row in rows]
+        return [dict(zip(self.names, row, strict=True)) for row in rows]
 
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> None:
         """Fit the calibration on labelled texts (0 human, 1 AI), and choose the baseline if asked.
@@ -147,7 +206,7 @@ class ZeroShotDetector:
 
     def _features(self, found: Tensor, baseline: str | None = None) -> Tensor:
         names = BASELINES[baseline or self.baseline or ""]
-        return found[:, [CRITERIA.index(name) for name in names]]
+        return found[:, [self.names.index(name) for name in names]]
 
     def _compared(self, found: Tensor, labels: Tensor) -> dict[str, float]:
         """Return the mean AUROC on held-out folds, which have every fifth text of each label."""
@@ -160,7 +219,7 @@ class ZeroShotDetector:
                     f"{_FOLDS} to choose a baseline; name one of {', '.join(BASELINES)}"
                 )
             fold[places] = torch.arange(len(places)) % _FOLDS
-        names = [x for x in BASELINES if x != "binoculars" or self._reference is not None]
+        names = [x for x in BASELINES if {_REQUIRES.get(x)} - {None} <= self._available]
         compared = {}
         for name in names:
             features, held = self._features(found, name), []
@@ -171,12 +230,13 @@ class ZeroShotDetector:
             compared[name] = sum(held) / _FOLDS
         return compared
 
-    def _of_batch(self, tokens: list[list[int]]) -> Tensor:
+    def _of_batch(self, tokens: list[list[int]], starts: list[int]) -> Tensor:
         longest = max(len(ids) for ids in tokens)
         # Padding on the right does not affect a causal model, so its value does not matter.
         padded = torch.tensor([ids + [0] * (longest - len(ids)) for ids in tokens])
         lengths = torch.tensor([len(ids) for ids in tokens])
-        mask = torch.arange(1, longest) < lengths.unsqueeze(1)
+        places = torch.arange(1, longest)
+        mask = (places < lengths.unsqueeze(1)) & (places >= torch.tensor(starts).unsqueeze(1))
         device = _device_of(self._network)
         padded, mask = padded.to(device), mask.to(device)
         logits = _logits(self._network, padded[:, :-1])
@@ -185,6 +245,13 @@ class ZeroShotDetector:
             inputs = padded[:, :-1].to(_device_of(self._reference))
             reference = _logits(self._reference, inputs).to(device)
         return token_criteria(logits, padded[:, 1:], mask, reference).cpu()
+
+
+def _halves(text: str) -> tuple[str, str]:
+    """Split a text after half of its words; the white space belongs to the second part."""
+    ends = [found.end() for found in re.finditer(r"\S+", text)]
+    end = ends[len(ends) // 2 - 1] if len(ends) > 1 else len(text)
+    return text[:end], text[end:]
 
 
 def _logits(network: Callable[[Tensor], Any], tokens: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ def encode(text):
 LIKELY, UNLIKELY = ["aaaa", "bbbbbbb", "aabbb"], ["abcd", "xyzzy", "hello there"]
 
 
-# Without entropy, which is nearly constant for this model.
-@pytest.mark.parametrize("baseline", sorted(set(BASELINES) - {"entropy"}))
+# Without entropy, which is nearly constant for this model, and those that need more texts.
+@pytest.mark.parametrize("baseline", sorted(set(BASELINES) - {"entropy", "npr", "dna_gpt"}))
 def test_each_baseline_separates_likely_from_unlikely_texts_after_fit(baseline):
     reference = repeats if baseline == "binoculars" else None
     detector = ZeroShotDetector(repeats, encode, baseline, reference=reference)
@@ -41,6 +41,37 @@ def test_criteria_do_not_depend_on_the_batch_or_on_padding():
 def test_only_the_first_max_length_tokens_are_read():
     short = ZeroShotDetector(repeats, encode, max_length=4)
     torch.testing.assert_close(short.criteria(["aaaabcd"]), short.criteria(["aaaa"]))
+
+
+def test_npr_and_dna_gpt_equal_their_definitions():
+    """Source: arXiv 2306.05540, and 2305.17359 with a mean per token; first half of the words."""
+    text, perturbed, continuations = "aa bb abc dd", ["aa bc abc dd", "xx bb"], [" aaaa", " bbb"]
+    asked = []
+    detector = ZeroShotDetector(
+        repeats,
+        encode,
+        perturb=lambda given: perturbed,
+        regenerate=lambda first: asked.append(first) or continuations,
+    )
+    row = detector.table([text])[0]
+    plain = ZeroShotDetector(repeats, encode)
+    log_ranks = [one["log_rank"] for one in plain.table([text, *perturbed])]
+    assert row["npr"] == pytest.approx(sum(log_ranks[1:]) / 2 / log_ranks[0])
+
+    def per_token(first, rest):
+        ids = torch.tensor(encode(first + rest))
+        known = repeats(ids[:-1]).log_softmax(-1).gather(1, ids[1:, None])[:, 0]
+        return float(known[len(first) - 1 :].mean())
+
+    assert asked == ["aa bb"]
+    again = [per_token("aa bb", rest) for rest in continuations]
+    assert row["dna_gpt"] == pytest.approx(per_token("aa bb", " abc dd") - sum(again) / 2)
+    # A single word has no second half, and a text without tokens has no criteria.
+    short = detector.table(["word", ""])
+    assert [one["dna_gpt"] for one in short] == [0, 0]
+    assert short[1]["npr"] == 0
+    assert detector.names[-2:] == ("npr", "dna_gpt")
+    assert plain.names == CRITERIA
 
 
 def test_the_likelihood_is_computed_on_the_next_token():
@@ -73,7 +104,7 @@ def test_fit_chooses_the_baseline_that_is_best_on_held_out_texts():
     detector = ZeroShotDetector(repeats, encode)
     detector.fit(likely + unlikely, [1] * len(likely) + [0] * len(unlikely))
     aurocs = detector.held_out_auroc
-    assert set(aurocs) == set(BASELINES) - {"binoculars"}
+    assert set(aurocs) == set(BASELINES) - {"binoculars", "npr", "dna_gpt"}
     assert aurocs[detector.baseline] == max(aurocs.values()) == pytest.approx(1.0)
     assert detector.score(["aaaaaa", "abcdef"])[0] > 0.5
     with pytest.raises(ValueError, match="3 texts have the label 0, expected at least 5"):
@@ -87,7 +118,9 @@ def test_errors_name_the_argument_or_the_missing_call():
         ZeroShotDetector(repeats, encode, max_length=1)
     with pytest.raises(ValueError, match="batch_size=0"):
         ZeroShotDetector(repeats, encode, batch_size=0)
-    with pytest.raises(ValueError, match="reference=None: expected a second model"):
+    with pytest.raises(ValueError, match="reference=None: the baseline binoculars"):
         ZeroShotDetector(repeats, encode, "binoculars")
+    with pytest.raises(ValueError, match="perturb=None: the baseline npr requires it"):
+        ZeroShotDetector(repeats, encode, "npr")
     with pytest.raises(ValueError, match="call fit"):
         ZeroShotDetector(repeats, encode).score(["a"])

@@ -18,6 +18,8 @@ train and evaluate (LightningCLI; `lightning-plugins fit --help` lists all optio
   fit --resume last|FOLDER|CHECKPOINT                 continue a run in its folder
   validate | test | predict --run last|FOLDER         evaluate a run
 
+  export --run last|FOLDER --output FOLDER            write the model for other programs
+
   check      RECIPE_OR_FILE: build everything without training, and run every plugin's check
 
 other commands
@@ -54,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dispatch(command: str, *rest: str) -> int:
     arguments = list(rest)
-    if command in ("fit", "validate", "test", "predict"):
+    if command in ("fit", "validate", "test", "predict", "export"):
         from lightning_plugins.cli import run
 
         run([command, *arguments])

@@ -1,4 +1,4 @@
-"""What ``lightning-plugins fit|validate|test|predict`` and ``check`` do."""
+"""What ``lightning-plugins fit|validate|test|predict``, ``export`` and ``check`` do."""
 
 import logging
 import os
@@ -10,7 +10,8 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
 from lightning_plugins._lightning_compat import callbacks_of
-from lightning_plugins.cli.explanation import located, refused_key
+from lightning_plugins.cli.explanation import located, merged_tree, refused_key
+from lightning_plugins.cli.export import ExportCLI, export_arguments
 from lightning_plugins.cli.plugin_cli import PluginCLI
 from lightning_plugins.errors import is_user_error, one_line, user_errors_in_one_line
 
@@ -18,7 +19,7 @@ _STRICT = {"exit_on_error": False, "allow_abbrev": False}
 
 
 def run(arguments: list[str]) -> None:
-    """Run ``fit``, ``validate``, ``test`` or ``predict``.
+    """Run ``fit``, ``validate``, ``test``, ``predict`` or ``export``.
 
     Raises:
         UserError: The command or its configuration is invalid; raised before the first batch.
@@ -26,8 +27,11 @@ def run(arguments: list[str]) -> None:
     # Lightning logs the seed before it builds the classes, that is above a one-line error.
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     _hide_tips()
-    cli = PluginCLI.__new__(PluginCLI)  # kept, to inspect the object after a failed construction
+    kind = ExportCLI if arguments[0] == "export" else PluginCLI
+    cli = kind.__new__(kind)  # kept, to inspect the object after a failed construction
     with user_errors_in_one_line(lambda error: _explained(error, cli, arguments)):
+        if isinstance(cli, ExportCLI):
+            cli.output, arguments = export_arguments(arguments[1:])
         cli.__init__(  # type: ignore[misc]
             LightningModule,
             LightningDataModule,
@@ -104,11 +108,15 @@ def _explained(error: Exception, cli: LightningCLI, arguments: list[str]) -> str
     command = getattr(cli, "command", None)
     options = command.arguments[1:] if command is not None else arguments[1:]
     message = one_line(error)
-    parser = getattr(cli, "_subcommand_parsers", {}).get(arguments[0]) or cli.parser
+    parser = getattr(cli, "parser", None)
+    if parser is None:  # the error was found before the parser exists
+        return message
+    parser = getattr(cli, "_subcommand_parsers", {}).get(arguments[0], parser)
     try:
+        tree = merged_tree(options, command.run if command is not None else None)
         if isinstance(error, ArgumentError):
-            return refused_key(parser, options) or located(message, parser, options)
-        return located(message, parser, options)
+            return refused_key(parser, options, tree) or located(message, parser, tree)
+        return located(message, parser, tree)
     except ValueError:  # the files cannot be read, which the message is about
         return message
 

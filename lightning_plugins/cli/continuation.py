@@ -13,9 +13,9 @@ import yaml
 from lightning_plugins.cli.options import changed_values, option_values, split_options
 from lightning_plugins.cli.run_folders import DEFAULT_ROOTS, INTERRUPTED, Run, find_run, texts_at
 from lightning_plugins.recipes import merge
+from lightning_plugins.recipes.sources import plain
 
 _LOGGERS = ("CSVLogger", "TensorBoardLogger")
-_OF_ONE_COMMAND = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 # Options that change what is printed or stored, but not the weights.
 _HARMLESS = (
     "trainer.logger",
@@ -59,12 +59,15 @@ class Command:
     notes: list[str] = field(default_factory=list)
 
 
-def read_command(arguments: list[str], load: Callable[[str], dict[str, Any]]) -> Command:
+def read_command(
+    arguments: list[str], load: Callable[[str], dict[str, Any]], verb: str | None = None
+) -> Command:
     """Replace ``--resume`` and ``--run`` by the configuration and checkpoint of that run.
 
     Args:
         arguments: The subcommand and its options.
         load: Returns the configuration of a ``--config`` value.
+        verb: What is done with the run, for the note (default: the subcommand).
 
     Raises:
         ValueError: There is no such run, or the option does not belong to the subcommand.
@@ -90,7 +93,7 @@ def read_command(arguments: list[str], load: Callable[[str], dict[str, Any]]) ->
         return command
     _, changes = split_options(rest, "--config", "-c")
     command.run = find_run(wanted, _roots(given, changes), command.recipe)
-    return _continued(command, subcommand, Path(wanted), changes)
+    return _continued(command, subcommand, Path(wanted), changes, verb or f"{subcommand} of")
 
 
 def _refuse_checkpoints_of_no_run(
@@ -112,11 +115,13 @@ def _refuse_checkpoints_of_no_run(
     )
 
 
-def _continued(command: Command, subcommand: str, wanted: Path, options: list[str]) -> Command:
+def _continued(
+    command: Command, subcommand: str, wanted: Path, options: list[str], verb: str
+) -> Command:
     run = command.run
     assert run is not None
     command.recipe = run.recipe
-    saved = {k: v for k, v in run.config().items() if k not in _OF_ONE_COMMAND}
+    saved = plain(run.config())
     in_folder = with_log_folder(saved, run.folder, None if subcommand == "fit" else subcommand)
     chosen = option_values(options, "--ckpt_path")
     checkpoint = chosen[-1] if chosen else None
@@ -131,7 +136,7 @@ def _continued(command: Command, subcommand: str, wanted: Path, options: list[st
         if checkpoint is None and subcommand != "fit":
             raise ValueError(f"{run.folder} has no checkpoint: its training has saved none yet")
         options = [*options, *(["--ckpt_path", checkpoint] if checkpoint else [])]
-    verb = "continuing" if subcommand == "fit" else f"{subcommand} of"
+    verb = "continuing" if subcommand == "fit" else verb
     at = f"from {checkpoint}" if checkpoint else "from its beginning: it has no checkpoint yet"
     command.notes.append(f"{verb} {run.folder} {at}")
     changes = [
@@ -154,7 +159,9 @@ def with_log_folder(config: dict[str, Any], folder: Path, part: str | None) -> d
     Without a logger, and with loggers of other services, the Trainer's own folder is set.
     """
     config = deepcopy(config)
-    trainer = config.setdefault("trainer", {})
+    trainer = config["trainer"] = config.get("trainer") or {}
+    if not isinstance(trainer, dict):
+        return config  # the parser refuses it
     logger = trainer.get("logger")
     if logger is None or logger is True:  # the Trainer's default
         kind = "CSVLogger" if (folder / "metrics.csv").is_file() else "TensorBoardLogger"
@@ -163,8 +170,10 @@ def with_log_folder(config: dict[str, Any], folder: Path, part: str | None) -> d
     inside = folder / part if part else folder
     has_folder = False
     for one in loggers:
-        if isinstance(one, dict) and one.get("class_path", "").endswith(_LOGGERS):
-            arguments = one["init_args"] = {**(one.get("init_args") or {})}
+        if isinstance(one, dict) and str(one.get("class_path")).endswith(_LOGGERS):
+            arguments = one["init_args"] = one.get("init_args") or {}
+            if not isinstance(arguments, dict):
+                continue
             name = arguments.get("name")
             if name and inside.parent.name == name:
                 arguments.update(save_dir=str(inside.parent.parent), version=inside.name)
@@ -180,17 +189,10 @@ def with_log_folder(config: dict[str, Any], folder: Path, part: str | None) -> d
 
 def _roots(config: dict[str, Any], options: list[str]) -> list[str | Path]:
     """The folders in which the runs of this configuration are."""
-    trainer = config.get("trainer") or {}
-    loggers = trainer.get("logger")
-    found = [
-        (one.get("init_args") or {}).get("save_dir")
-        for one in (loggers if isinstance(loggers, list) else [loggers])
-        if isinstance(one, dict)
-    ]
-    found += [
-        trainer.get("default_root_dir"),
-        *option_values(options, "--trainer.default_root_dir"),
-    ]
+    trainer = config.get("trainer")
+    trainer = trainer if isinstance(trainer, dict) else {}
+    found = texts_at("save_dir", trainer.get("logger")) + texts_at("default_root_dir", trainer)
+    found += option_values(options, "--trainer.default_root_dir")
     for name in ("--trainer.logger.save_dir", "--trainer.logger.init_args.save_dir"):
         found += option_values(options, name)
     return [*(root for root in found if root), *DEFAULT_ROOTS, Path()]

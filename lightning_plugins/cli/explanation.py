@@ -11,6 +11,7 @@ from lightning_plugins.cli.configuration import config_tree
 from lightning_plugins.cli.diagnosis import Problem, Way, find_problem
 from lightning_plugins.cli.nearest import nearest
 from lightning_plugins.cli.options import apply_option, named_values, stray_words
+from lightning_plugins.cli.run_folders import Run
 from lightning_plugins.recipes import merge
 from lightning_plugins.recipes.sources import Place, Sourced, place_of, plain
 
@@ -22,12 +23,17 @@ class OptionPlace(Place):
         return self.file
 
 
-def merged_tree(options: list[str]) -> dict[str, Any]:
-    """Return all ``--config`` values and options as one configuration with places."""
+def merged_tree(options: list[str], run: Run | None = None) -> dict[str, Any]:
+    """Return all ``--config`` values and options as one configuration with places.
+
+    Args:
+        options: The options of the command.
+        run: The run whose configuration ``--config`` contains; places are then in its file.
+    """
     tree: dict[str, Any] = {}
     for name, text in named_values(options):
         if name in ("--config", "-c"):
-            tree = merge(tree, config_tree(text))
+            tree = merge(tree, config_tree(text) if run is None else run.config())
         else:
             key = name.lstrip("-")
             place = OptionPlace(f"--{key}", 0)
@@ -35,11 +41,12 @@ def merged_tree(options: list[str]) -> dict[str, Any]:
     return tree
 
 
-def refused_key(parser: ArgumentParser, options: list[str]) -> str | None:
+def refused_key(
+    parser: ArgumentParser, options: list[str], tree: dict[str, Any]
+) -> str | None:
     """Return the message for a configuration that ``parser`` refuses, or None."""
     for word in stray_words(options):
         return f"unexpected argument {word!r}; did you mean --config {word}?"
-    tree = merged_tree(options)
     problem = find_problem(parser, plain(tree))
     return None if problem is None else _message(problem, tree, parser)
 
@@ -64,12 +71,11 @@ def _message(problem: Problem, tree: dict[str, Any], parser: ArgumentParser) -> 
     return f"{where}: {name}{hint}"
 
 
-def located(message: str, parser: ArgumentParser, options: list[str]) -> str:
+def located(message: str, parser: ArgumentParser, tree: dict[str, Any]) -> str:
     """Return ``message`` after the place of the value that it names.
 
     If it names none, the first key is given whose value is null without being optional.
     """
-    tree = merged_tree(options)
     if required := re.search(r"arguments are required: (?:.*\.)?(\w+)$", message):
         key = required[1]
         place = place_of(tree, [key]) or _first_place(tree)

@@ -65,6 +65,7 @@ class PluginCLIMixin:
     _model_class: Any
     command: Command | None = None
     interruption: Interruption | None = None
+    verb: str | None = None  # of the note about a run, if not the subcommand
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("save_config_callback", RunRecord)
@@ -91,7 +92,7 @@ class PluginCLIMixin:
         """Return the arguments with those of the run that they continue or evaluate."""
         if not args or args[0] not in self.subcommands():  # type: ignore[attr-defined]
             return args
-        self.command = read_command(args, lambda config: plain(config_tree(config)))
+        self.command = read_command(args, lambda config: plain(config_tree(config)), self.verb)
         for note in self.command.notes:
             rank_zero_only(print)(note, flush=True)
         return self.command.arguments

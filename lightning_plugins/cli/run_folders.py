@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lightning_plugins.inputs.structured_text import parse_yaml
+from lightning_plugins.recipes.sources import plain, read_mapping
 
 CONFIG = "config.yaml"
 INTERRUPTED = "interrupted.ckpt"
 DEFAULT_ROOTS = ("runs", "lightning_logs")
 _RECIPE = re.compile(r"# recipe: (.+)")
 _DEPTH = 4
+_OF_ONE_COMMAND = ("ckpt_path", "weights_only", "verbose", "return_predictions")
 
 
 @dataclass(frozen=True)
@@ -31,23 +32,21 @@ class Run:
         return found[1] if found else None
 
     def config(self) -> dict[str, Any]:
-        """Return the saved configuration.
+        """Return the saved configuration, with places, without options of a single command.
 
         Raises:
             ValueError: The file is not a YAML mapping.
         """
         path = self.folder / CONFIG
-        config = parse_yaml(path.read_text("utf-8"), str(path))
-        if not isinstance(config, dict):
-            raise ValueError(f"{path}: expected a mapping of options")
-        return config
+        config = read_mapping(path.read_text("utf-8"), str(path))
+        return {key: value for key, value in config.items() if key not in _OF_ONE_COMMAND}
 
     def checkpoints(self) -> list[Path]:
         """Return the readable checkpoints, the newest first.
 
         A checkpoint whose writing was interrupted is left out.
         """
-        folders = [self.folder, *(Path(path) for path in texts_at("dirpath", self.config()))]
+        folders = [self.folder, *(Path(path) for path in texts_at("dirpath", plain(self.config())))]
         found = {path.resolve(): path for folder in folders for path in folder.rglob("*.ckpt")}
         return sorted(filter(_is_complete, found.values()), key=_modified, reverse=True)
 

@@ -74,13 +74,14 @@ def read_mapping(text: str, file: str) -> dict[str, Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{file}:{mark.line + 1}" if mark else file
-        raise ValueError(f"{place}: invalid YAML: {_problem(error)}") from error
+        line = text.split("\n")[mark.line : mark.line + 1] if mark else []
+        raise ValueError(f"{place}: invalid YAML: {_problem(error, *line)}") from error
     except (yaml.YAMLError, RecursionError, LookupError, AttributeError, OverflowError) as error:
         raise ValueError(f"{file}: invalid YAML: {' '.join(str(error).split())[:150]}") from error
 
 
-def _problem(error: yaml.MarkedYAMLError) -> str:
-    if error.problem and "'\\t'" in error.problem:
+def _problem(error: yaml.MarkedYAMLError, line: str = "") -> str:
+    if "\t" in line[: len(line) - len(line.lstrip())]:
         return "a tab; indent with spaces"
     return " ".join(part for part in (error.context, error.problem) if part)
 

@@ -1,9 +1,11 @@
 """``--resume`` and ``--run`` choose a run, its configuration and its checkpoint."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 SHORT = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=4"]
@@ -84,3 +86,65 @@ def test_a_truncated_checkpoint_is_not_chosen(command, finished_run):
     answer = command("validate", "--run", "last")
     assert answer.code == 0, answer.err
     assert "truncated" not in answer.out
+
+
+@pytest.mark.parametrize("arguments", [["test", "--run=last"], ["fit", "--resume=last"]])
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("  max_epochs: 1\n", "  max_epochs: x\n", "trainer.max_epochs: expected a whole number"),
+        ("    dropout:", "    dropuot:", "unknown key; did you mean dropout?"),
+        ("trainer:\n", "trainer:\n\t", "invalid YAML: a tab"),
+        ("trainer:\n", "trainer: 3\nmodel_:\n", ""),
+    ],
+)
+def test_an_error_in_the_configuration_of_a_run_names_its_file_and_line(
+    command, finished_run, arguments, before, after, told
+):
+    path = finished_run / "config.yaml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+    answer = command(*arguments)
+    assert answer.code == 2
+    assert re.match(rf"lightning-plugins: {path}:\d+: ", answer.err), answer.err
+    assert told in answer.err
+    assert answer.err.count("\n") == 1
+
+
+def test_a_model_without_export_is_refused(command, finished_run):
+    answer = command("export", "--run", "last", "--output", "exported")
+    assert answer.code == 2
+    assert "ImageClassifier has no method `export(folder)`" in answer.err
+    answer = command("export", "--run", "last")
+    assert answer.code == 2
+    assert "export requires --run last|FOLDER and --output FOLDER" in answer.err
+    answer = command("export", "--run=last", "--output=runs")
+    assert answer.code == 2
+    assert "'runs' exists and is not empty: choose a new folder" in answer.err
+
+
+def test_an_exported_run_is_loaded_by_transformers(command, users_folder):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    words = "to be or not to be, that is the question\n" * 40
+    (users_folder / "text").mkdir()
+    for part in ("train", "val"):
+        (users_folder / "text" / f"{part}.txt").write_text(words)
+    options = [
+        *("--config=language_model/tiny", "--trainer.max_steps=2", "--data.init_args.corpus=text"),
+        *("--data.init_args.data_dir=tokens", "--data.init_args.batch_size=2"),
+        *("--trainer.val_check_interval=2", "--data.init_args.context_length=64"),
+    ]
+    answer = command("fit", *options, *QUIET)
+    assert answer.code == 0, answer.err
+    answer = command("export", "--run", "last", "--output", "exported/model")
+    assert answer.code == 0, answer.err
+    assert "export of runs/language_model_tiny/version_0 from" in answer.out
+    model = AutoModelForCausalLM.from_pretrained("exported/model")
+    (last,) = Path("runs").rglob("last.ckpt")
+    for name, value in torch.load(last, weights_only=True)["state_dict"].items():
+        assert torch.equal(model.get_parameter(name.removeprefix("network.")), value)
+    tokenizer = AutoTokenizer.from_pretrained("exported/model")
+    assert tokenizer.decode(tokenizer.encode("to be", add_special_tokens=False)) == "to be"
+    assert [path.name for path in Path("exported").iterdir()] == ["model"]

@@ -105,14 +105,11 @@ class CommunicationSchedule(Callback):
     ) -> None:
         """Log the bytes and rounds so far."""
         if logs_at_this_step(trainer):
-            strategy: Any = trainer.strategy
-            kinds = ("gossip", "merge")
-            traffic = [strategy.ledger.of(trainer.global_rank, kind) for kind in kinds]
-            sent = sum(entry.bytes_sent for entry in traffic)
+            rounds, _, megabytes = _traffic(trainer)
             pl_module.log_dict(
                 {
-                    "communication/megabytes_sent": sent / 1e6,
-                    "communication/rounds": float(traffic[0].rounds),
+                    "communication/megabytes_sent": megabytes,
+                    "communication/rounds": float(rounds),
                 }
             )
 
@@ -129,6 +126,11 @@ class CommunicationSchedule(Callback):
                 trainer.save_checkpoint(callback.last_model_path)
             trainer.save_checkpoint(Path(callback.dirpath) / "merged.ckpt")
 
+    def run_summary(self, trainer: Trainer) -> str:
+        """Return rounds and bytes, for the summary of the command line."""
+        rounds, merges, megabytes = _traffic(trainer)
+        return f"rounds of gossip: {rounds:,}; merges: {merges:,}; sent: {megabytes:.2f} MB"
+
     def _communication(self, trainer: Trainer) -> Communication:
         return dataclasses.replace(
             trainer.strategy.communication,  # type: ignore[attr-defined]
@@ -137,3 +139,10 @@ class CommunicationSchedule(Callback):
             final_merge=self.final_merge,
             outer=self.outer,
         )
+
+
+def _traffic(trainer: Trainer) -> tuple[int, int, float]:
+    """Return the rounds of gossip, the merges, and the megabytes that this agent has sent."""
+    ledger: Any = trainer.strategy.ledger  # type: ignore[attr-defined]
+    gossip, merge = (ledger.of(trainer.global_rank, kind) for kind in ("gossip", "merge"))
+    return gossip.rounds, merge.rounds, (gossip.bytes_sent + merge.bytes_sent) / 1e6

@@ -3,16 +3,35 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_plugins._lightning_compat import run_validation
 from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation, copied_module
 from lightning_plugins.strategies.topologies import Complete
 
 
-class DecentralizedSummary(Callback):
+class _LastValidation(Callback):
+    """Validates after the last step, unless the Trainer has just done it."""
+
+    _validated_step = -1
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step."""
+        if not trainer.sanity_checking:
+            self._validated_step = trainer.global_step
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validate; the final merge is done, where there is one."""
+        if self._validated_step != trainer.global_step and trainer.enable_validation:
+            run_validation(trainer)
+
+
+class DecentralizedSummary(_LastValidation):
     """Prints a metric before and after the merge, optionally that of a server, and the bytes sent.
 
-    Requires :class:`MergedEvaluation` and prints its ``metric``. With ``server``, the run is
-    repeated after its end, from the same weights on the same data, with all agents averaging after
-    each step as a parameter server or DDP does. This doubles the duration of the run.
+    Requires :class:`MergedEvaluation` and prints its ``metric``. A run that does not end with a
+    validation is validated once more; put this callback after ``CommunicationSchedule``. With
+    ``server``, the run is repeated after its end, from the same weights on the same data, with all
+    agents averaging after each step as a parameter server or DDP does. This doubles the duration of
+    the run.
 
     Args:
         server: Also train the server's model.
@@ -52,16 +71,16 @@ class DecentralizedSummary(Callback):
         """Print the summary."""
         metric = self._metric(trainer)
         values = trainer.callback_metrics
-        if f"{metric}_merged" not in values:
-            return
+        has_values = f"{metric}_merged" in values  # not if validation is disabled
         report = trainer.strategy.report  # type: ignore[attr-defined]
         agents, steps = report["agents"], report["optimizer_steps"]
-        self.lines = [
-            f"{agents} agents, {steps} steps each: {metric}",
-            f"  local, mean over agents       {float(values[f'{metric}_local_mean']):.3f}",
-            f"  merged                        {float(values[f'{metric}_merged']):.3f}",
-        ]
-        if self.server:
+        self.lines = [f"{agents} agents, {steps} steps each: {metric}"]
+        if has_values:
+            self.lines += [
+                f"  local, mean over agents       {float(values[f'{metric}_local_mean']):.3f}",
+                f"  merged                        {float(values[f'{metric}_merged']):.3f}",
+            ]
+        if self.server and has_values:
             value = self._value_of_server(trainer, metric)
             self.lines.append(f"  server, averaging each step   {value:.3f}")
         sent, ddp = (report[key] / agents / 1e6 for key in ("training_bytes", "ddp_bytes"))
@@ -90,6 +109,7 @@ class DecentralizedSummary(Callback):
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[_LastValidation()],
             default_root_dir=trainer.default_root_dir,
         )
         server.fit(module, datamodule=trainer.datamodule)  # type: ignore[attr-defined]

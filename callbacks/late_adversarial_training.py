@@ -208,6 +208,9 @@ class LateAdversarialTraining(PhaseCallback):
             **pixels,
         )
 
+    def _acted(self) -> str:
+        return f"{self.adversarial_batches:,} adversarial batches"
+
     def _detach(self) -> None:
         super()._detach()
         self._loss_gap = None

@@ -245,6 +245,9 @@ class LateSAM(PhaseCallback):
             )
         return chosen
 
+    def _acted(self) -> str:
+        return f"{self.sam_steps:,} SAM steps"
+
     def _detach(self) -> None:
         super()._detach()
         if self._step_check is not None:

@@ -41,6 +41,12 @@ class MeasuredCurves(Callback):
         self.steps = list(state_dict["steps"])
         self.values = {name: list(curve) for name, curve in state_dict["values"].items()}
 
+    def run_summary(self, trainer: Trainer) -> str | None:
+        """Return when the callback measured, for the summary of the command line."""
+        if not self.steps:
+            return None
+        return f"{len(self.steps):,} measurements, steps {self.steps[0]:,} to {self.steps[-1]:,}"
+
     def _append(self, step: int, measured: Mapping[str, float]) -> None:
         """Add values of one step; a second call with the same step adds metrics to it."""
         if self.steps[-1:] != [step]:

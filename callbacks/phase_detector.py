@@ -120,11 +120,17 @@ class PhaseDetector(MeasuredCurves):
             self.predicted = self._found(reference[self.lazy], reference[self.progress])
         found = _reached("phases", self.phases) | _reached("phases_predicted", self.predicted)
         log_measurement(trainer, found)
-        rank_zero_info(
-            f"phases, in optimizer steps: {_listed(_reached('', self.phases)) or 'none reached'}"
-            + (f"; predicted: {_listed(_reached('', self.predicted))}" if self.predicted else "")
-        )
+        rank_zero_info(f"phases, in optimizer steps: {self.run_summary(trainer)}")
         log_picture(trainer, "phases", lambda: self._picture(reference))
+
+    def run_summary(self, trainer: Trainer) -> str | None:
+        """Return the steps at which phases end, for the summary of the command line."""
+        if self.phases is None:
+            return None
+        text = _listed(_reached("", self.phases)) or "none reached"
+        return text + (
+            f"; predicted: {_listed(_reached('', self.predicted))}" if self.predicted else ""
+        )
 
     def _found(self, lazy: Sequence[float], progress: Sequence[float]) -> Phases:
         return find_phases(self.steps, lazy, progress, self.partial_share)

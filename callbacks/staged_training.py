@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -198,6 +199,12 @@ class StagedTraining(Callback):
                 for parameter in group["params"]:
                     parameter.requires_grad_(True)
         self._release = self._optimizer = None
+
+    def run_summary(self, trainer: Trainer) -> str:
+        """Return the first epoch of each stage, for the summary of the command line."""
+        firsts = accumulate((stage.epochs for stage in self.stages), initial=0)
+        reached = [str(first) for first in list(firsts)[:-1] if first < trainer.current_epoch]
+        return f"{len(reached)} of {len(self.stages)} stages, from epochs {', '.join(reached)}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the stage of the optimizer state, and the stage of the next epoch's data."""

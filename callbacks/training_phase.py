@@ -195,6 +195,15 @@ class PhaseCallback(Callback):
                 f"active: the run ended after {trainer.global_step} optimizer steps"
             )
 
+    def run_summary(self, trainer: Trainer) -> str:
+        """Return when the callback acted, for the summary of the command line."""
+        if self.first_active_step is None:
+            return "never active"
+        return f"{self._acted()} from step {self.first_active_step}"
+
+    def _acted(self) -> str:
+        return "active"
+
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:

@@ -356,6 +356,15 @@ def count_resumed_batches(trainer: Trainer) -> None:
         setattr(current, name, getattr(current, name) + change)
 
 
+def run_validation(trainer: Trainer) -> None:
+    """Run a validation in ``on_train_end``, as within training."""
+    trainer.validating = True
+    try:
+        trainer.fit_loop.epoch_loop.val_loop.run()
+    finally:
+        trainer.training = True
+
+
 def logs_at_this_step(trainer: Trainer) -> bool:
     """Return whether the Trainer logs the last optimizer step."""
     every = trainer.log_every_n_steps  # type: ignore[attr-defined]

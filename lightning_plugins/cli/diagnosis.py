@@ -14,14 +14,15 @@ from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from typing import Any, get_args, get_origin
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser
 
-from lightning_plugins.cli.nearest import nearest
 from lightning_plugins.cli.types_in_words import in_words, options_of, returned_class
 from lightning_plugins.inputs.messages import quoted
+from lightning_plugins.inputs.nearest import nearest
 
 Way = tuple[str | int, ...]
-_NULL = object()
+_NULL, _EMPTY = object(), object()
+_BUILT = ("optimizer", "lr_scheduler")
 _OF_CLASS = ("class_path", "init_args", "dict_kwargs")
 
 
@@ -41,18 +42,18 @@ class Problem:
 
 
 def find_problem(
-    parser: ArgumentParser, config: Mapping[str, Any], refuses_null: bool = False
+    parser: ArgumentParser, config: Mapping[str, Any], is_strict: bool = False
 ) -> Problem | None:
     """Return the first problem of a configuration, or None if none is found.
 
     Args:
         parser: The parser of the subcommand.
         config: The merged configuration, without places.
-        refuses_null: Whether null is a problem where the type does not include it. jsonargparse
-            accepts it everywhere.
+        is_strict: Whether null is a problem where the type does not include it, and an empty
+            mapping in place of an optimizer or schedule. jsonargparse accepts both.
     """
-    if refuses_null:
-        config = _with_marked_nulls(config)
+    if is_strict:
+        config = _with_marks(config)
     return _in_group(_schema(parser), config, ())
 
 
@@ -60,7 +61,8 @@ def _schema(parser: ArgumentParser) -> dict[str, Any]:
     """The types of all keys: nested mappings for dotted names."""
     schema: dict[str, Any] = {}
     for action in parser._actions:
-        if action.dest in ("help", "config", SUPPRESS) or action.dest.endswith(".help"):
+        is_config_file = isinstance(action, ActionConfigFile)  # not an argument of that name
+        if is_config_file or action.dest in ("help", SUPPRESS) or action.dest.endswith(".help"):
             continue
         *way, last = action.dest.split(".")
         node = schema
@@ -99,11 +101,14 @@ def _in_group(schema: Mapping[str, Any], values: Any, way: Way) -> Problem | Non
     return None
 
 
-def _with_marked_nulls(node: Any) -> Any:
+def _with_marks(node: Any, key: Any = None) -> Any:
+    """Replace what jsonargparse accepts for every class: null, and an empty mapping."""
+    if node == {} and key in _BUILT:
+        return _EMPTY
     if isinstance(node, dict):
-        return {key: _with_marked_nulls(value) for key, value in node.items()}
+        return {key: _with_marks(value, key) for key, value in node.items()}
     if isinstance(node, list):
-        return [_with_marked_nulls(value) for value in node]
+        return [_with_marks(value) for value in node]
     return _NULL if node is None else node
 
 
@@ -111,6 +116,8 @@ def _in_value(hint: Any, value: Any, way: Way) -> Problem | None:
     if value is _NULL:
         is_optional = hint is Any or {type(None), Any} & set(options_of(hint))
         return None if is_optional else Problem(way, f"expected {in_words(hint)}, got null")
+    if value is _EMPTY:
+        return Problem(way, f"expected {in_words(hint)}, got an empty mapping")
     if hint is Any or hint is inspect.Parameter.empty or _is_accepted(hint, value):
         return None
     options = options_of(hint)
@@ -121,6 +128,15 @@ def _in_value(hint: Any, value: Any, way: Way) -> Problem | None:
                 problem = _first(
                     _in_value(members[min(i, len(members) - 1)], item, (*way, i))
                     for i, item in enumerate(value)
+                )
+                if problem is not None:
+                    return problem
+    if isinstance(value, dict):
+        for option in options:
+            members = get_args(option)
+            if len(members) == 2 and issubclass(get_origin(option) or object, Mapping):
+                problem = _first(
+                    _in_value(members[1], inner, (*way, key)) for key, inner in value.items()
                 )
                 if problem is not None:
                     return problem
@@ -160,12 +176,19 @@ def _in_class(bases: list[type], hint: Any, value: Any, way: Way) -> Problem | N
         text = f"no class {quoted(path)} of {kinds}"
         return Problem(here, text + nearest(str(path).rpartition(".")[2], _names_of(bases)))
     built = cls if inspect.isclass(cls) else getattr(cls, "__annotations__", {}).get("return")
-    if not (inspect.isclass(built) and issubclass(built, tuple(bases))):
+    if not (inspect.isclass(built) and any(_is_subclass(built, base) for base in bases)):
         names = " or ".join(base.__name__ for base in bases)
         return Problem(here, f"{quoted(path)} is no {names}")
     positional = (_given_by_the_caller(option) for option in options_of(hint))
     arguments = given.get("init_args") or {}
     return _in_arguments(cls, max(positional, default=0), arguments, (*way, "init_args"))
+
+
+def _is_subclass(cls: type, base: type) -> bool:
+    try:
+        return issubclass(cls, base)
+    except TypeError:  # of a protocol, which says nothing about classes
+        return True
 
 
 def _given_by_the_caller(option: Any) -> int:

@@ -9,9 +9,9 @@ from jsonargparse import ArgumentParser
 
 from lightning_plugins.cli.configuration import config_tree
 from lightning_plugins.cli.diagnosis import Problem, Way, find_problem
-from lightning_plugins.cli.nearest import nearest
 from lightning_plugins.cli.options import apply_option, named_values, stray_words
 from lightning_plugins.cli.run_folders import Run
+from lightning_plugins.inputs.nearest import nearest
 from lightning_plugins.recipes import merge
 from lightning_plugins.recipes.sources import Place, Sourced, place_of, plain
 
@@ -41,9 +41,7 @@ def merged_tree(options: list[str], run: Run | None = None) -> dict[str, Any]:
     return tree
 
 
-def refused_key(
-    parser: ArgumentParser, options: list[str], tree: dict[str, Any]
-) -> str | None:
+def refused_key(parser: ArgumentParser, options: list[str], tree: dict[str, Any]) -> str | None:
     """Return the message for a configuration that ``parser`` refuses, or None."""
     for word in stray_words(options):
         return f"unexpected argument {word!r}; did you mean --config {word}?"
@@ -94,7 +92,7 @@ def located(message: str, parser: ArgumentParser, tree: dict[str, Any]) -> str:
         if best is None or score > best[0]:
             best = score, way
     if best is None:
-        problem = find_problem(parser, plain(tree), refuses_null=True)
+        problem = find_problem(parser, plain(tree), is_strict=True)
         return message if problem is None else _message(problem, tree, parser)
     place, key = place_of(tree, best[1]), _dotted(best[1])
     if place is None:

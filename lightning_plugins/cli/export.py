@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning_plugins.cli.options import split_options
 from lightning_plugins.cli.plugin_cli import PluginCLI
 
-# One process without loggers and callbacks sets up the model, loads the checkpoint and runs no batch.
+# One process without loggers and callbacks sets up the model and loads the checkpoint.
 _ONE_PROCESS = (
     *("--trainer.devices=1", "--trainer.num_nodes=1", "--trainer.strategy=auto"),
     *("--trainer.limit_val_batches=0", "--trainer.logger=false", "--trainer.callbacks=null"),

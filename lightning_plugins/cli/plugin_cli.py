@@ -22,6 +22,7 @@ from lightning_plugins.cli.configuration import bounded_yaml, config_tree, with_
 from lightning_plugins.cli.continuation import HELP, Command, checkpoint_step, read_command
 from lightning_plugins.cli.interruption import Interruption, report_interruption
 from lightning_plugins.cli.run_record import RunRecord, continue_metrics
+from lightning_plugins.cli.run_summary import RunSummary
 from lightning_plugins.current_folder import typed_modules
 from lightning_plugins.optimizers.configuration import configure_optimizers, scheduler_config
 from lightning_plugins.recipes.sources import plain
@@ -53,6 +54,7 @@ class PluginCLIMixin:
       classes, servers or variables.
     - ``fit --resume last|FOLDER|CHECKPOINT`` continues a run in its folder, and ``validate``,
       ``test`` and ``predict`` evaluate one with ``--run last|FOLDER``; its configuration is reused.
+    - ``fit`` ends with a summary, to which plugins add a line by a method ``run_summary(trainer)``.
     - A run that receives Ctrl-C or SIGTERM saves a checkpoint that resumes exactly.
     - ``validate``, ``test`` and ``predict`` refuse a model without a checkpoint, unless
       ``--untrained`` is given or the model's class has ``requires_training = False``.
@@ -65,6 +67,7 @@ class PluginCLIMixin:
     _model_class: Any
     command: Command | None = None
     interruption: Interruption | None = None
+    summary: RunSummary | None = None
     verb: str | None = None  # of the note about a run, if not the subcommand
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -148,6 +151,8 @@ class PluginCLIMixin:
         if self.trainer.checkpoint_callbacks:
             self.interruption = Interruption()
             callbacks_of(self.trainer).append(self.interruption)
+        self.summary = RunSummary()
+        callbacks_of(self.trainer).append(self.summary)
         if self.command is not None and self.command.run is not None:
             path = self.config_init.fit.ckpt_path  # type: ignore[attr-defined]
             warnings.filterwarnings("ignore", "Checkpoint directory .* exists and is not empty")
@@ -169,6 +174,11 @@ class PluginCLIMixin:
                 raise
             report_interruption(self.interruption)
             raise SystemExit(128 + self.interruption.signal) from None
+
+    def after_fit(self) -> None:
+        """Print what the run did."""
+        if self.summary is not None and self.trainer.is_global_zero:
+            print("\n".join(self.summary.lines(self.trainer)), flush=True)
 
     def before_validate(self) -> None:
         """Refuse to evaluate untrained weights."""

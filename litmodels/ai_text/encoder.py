@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning_plugins.assets import asset_path
+from lightning_plugins.inputs.nearest import check_options
 from lightning_plugins.litmodels.ai_text.tokenization import (
     HashedWords,
     PretrainedTokenizer,
@@ -27,15 +28,19 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: The asset is not installed.
+        ValueError: The encoder's configuration has no option of that name.
     """
     with requires("transformers", by="AITextDetector", extra="text"):
         from transformers import AutoConfig, AutoModel
+    location = _location(name) if pretrained else name
+    if config:
+        read = AutoConfig.from_pretrained if pretrained else AutoConfig.for_model
+        check_options("config", config, read(location))
     if not pretrained:
         return _without_pooling(AutoModel.from_config, AutoConfig.for_model(name, **config))
-    folder = _location(name)
     with _no_load_report():
         encoder = _without_pooling(
-            AutoModel.from_pretrained, folder, trust_remote_code=False, **config
+            AutoModel.from_pretrained, location, trust_remote_code=False, **config
         )
     # A checkpoint in half precision would otherwise be trained in it.
     return encoder.float()

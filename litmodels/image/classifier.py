@@ -113,7 +113,7 @@ class ImageClassifier(CheckedLoading, LightningModule):
         loss = cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         self.train_accuracy.update(logits, labels)
         self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True)
-        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True)
+        self.log("train/accuracy", self.train_accuracy, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

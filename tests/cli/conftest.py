@@ -5,7 +5,9 @@ import pytest
 
 from lightning_plugins.__main__ import main
 
-MY_PACKAGE = """
+MY_PACKAGE = '''
+import pathlib
+
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.demos.boring_classes import BoringDataModule, BoringModel
@@ -27,7 +29,24 @@ class MyData(BoringDataModule):
 class FailsInTraining(Callback):
     def on_train_batch_end(self, *_):
         raise ValueError("found while training")
-"""
+
+
+class Summarized(Callback):
+    def run_summary(self, trainer):
+        return f"{trainer.global_step} batches"
+
+
+class ComparesWeights(Callback):
+    """Leaves the file ``equal`` if the weights are those of the checkpoint."""
+
+    def on_test_start(self, trainer, pl_module):
+        saved = torch.load(trainer.ckpt_path, weights_only=True)["state_dict"]
+        found = pl_module.state_dict()
+        if found.keys() == saved.keys() and all(map(torch.equal, found.values(), saved.values())):
+            pathlib.Path("equal").touch()
+
+    on_predict_start = on_test_start
+'''
 
 
 @pytest.fixture

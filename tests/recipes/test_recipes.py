@@ -1,5 +1,6 @@
 """Every packaged recipe parses, instantiates and trains, here and in an unmodified LightningCLI."""
 
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from lightning_plugins.callbacks import LateSAM
 from lightning_plugins.cli import PluginCLI
 from lightning_plugins.recipes import list_recipes, load_recipe
 from lightning_plugins.recipes.command import main as recipes_command
+from lightning_plugins.recipes.command import with_sources
 
 BASES = [recipe.name for recipe in list_recipes() if not recipe.is_overlay]
 OVERLAYS = [recipe.name for recipe in list_recipes() if recipe.is_overlay]
@@ -132,6 +134,18 @@ def test_shown_recipes_contain_full_class_paths(capsys):
         config = yaml.safe_load(capsys.readouterr().out)
         for part in ("model", "data"):
             assert config[part]["class_path"].startswith("lightning_plugins.")
+
+
+def test_show_names_the_file_and_line_of_each_value(capsys):
+    for recipe in list_recipes():
+        if not recipe.is_overlay:
+            assert yaml.safe_load(with_sources(recipe.name)) == load_recipe(recipe.name)
+    assert recipes_command(["show", "image/digits+late_sam", "--sources"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (rho,) = (line for line in lines if line.strip().startswith("rho:"))
+    assert re.fullmatch(r"      rho: 0.05 +# \+late_sam:7", rho)
+    (lr,) = (line for line in lines if line.strip().startswith("lr:"))
+    assert lr.endswith(" # image/digits:30")
 
 
 def test_copy_writes_the_shown_yaml_and_never_overwrites(tmp_path, monkeypatch, capsys):

@@ -37,3 +37,34 @@ def edit_distance(first: str, second: str) -> int:
             row.append(best)
         rows.append(row)
     return rows[-1][-1]
+
+
+def check_options(name: str, options: Iterable[str], known: object) -> None:
+    """Refuse options that an object has no attribute for, as configurations of transformers do.
+
+    Args:
+        name: The argument that contains the options.
+        options: The names that are given.
+        known: An object with one attribute for each option.
+
+    Raises:
+        ValueError: An option is unknown; the message contains the most similar attribute.
+    """
+    for option in options:
+        if not hasattr(known, option) and option not in _RENAMED:
+            candidates = [other for other in dir(known) if not other.startswith("_")]
+            raise ValueError(
+                f"{name}: {type(known).__name__} has no option {option!r}"
+                + nearest(option, candidates)
+            )
+
+
+# Options of transformers that have other names in some of its releases, or set no attribute.
+_RENAMED = (
+    "attn_implementation",
+    "dtype",
+    "num_labels",
+    "rope_scaling",
+    "rope_theta",
+    "torch_dtype",
+)

@@ -1,5 +1,6 @@
 """User errors in one line."""
 
+import errno
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterator
@@ -18,6 +19,10 @@ _GIVEN = re.compile(r"Given value: (.*)")
 _CLASS = re.compile(r"Problem with given class_path '([^']+)':")
 
 
+_OF_ENVIRONMENT = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.EIO),
+)
 _LONGEST = 300
 
 
@@ -68,14 +73,26 @@ def one_line(error: BaseException) -> str:
         named = re.search(r"GLOBAL (\S+)", str(error))
         what = named[1] if named else "something"
         return f"the checkpoint was not loaded: it contains {what}, not only tensors and plain data"
-    innermost = error
-    while (inner := innermost.__cause__ or innermost.__context__) is not None:
-        innermost = inner
+    innermost = _innermost(error)
+    if "EADDRINUSE" in str(innermost) and (port := re.search(r"port: (\d+)", str(innermost))):
+        return f"port {port[1]} is in use by another program: set MASTER_PORT to a free port"
     if isinstance(innermost, OSError) and innermost.strerror:
         where = f": {innermost.filename}" if innermost.filename else ""
         return f"{innermost.strerror}{where}"
     text = _parsed(str(error)) or " ".join(str(innermost).split()) or type(innermost).__name__
     return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", text)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
+
+
+def is_of_environment(error: BaseException) -> bool:
+    """Return whether a full disk, a quota or missing permissions caused an error."""
+    innermost = _innermost(error)
+    return isinstance(innermost, OSError) and innermost.errno in _OF_ENVIRONMENT
 
 
 def _parsed(message: str) -> str:
@@ -118,9 +135,8 @@ def _indent(line: str) -> int:
 
 def is_user_error(error: BaseException) -> bool:
     """Return whether the class of an error is one that wrong input or a wrong environment cause."""
-    # By name, because lightning and pytorch_lightning both define the class and importing is slow.
-    is_misconfiguration = any(
-        c.__name__ == "MisconfigurationException" for c in type(error).__mro__
-    )
+    # By name, because importing is slow, and lightning and pytorch_lightning both define one.
+    names = {c.__name__ for c in type(error).__mro__}
+    is_misconfiguration = bool(names & {"MisconfigurationException", "DistNetworkError"})
     kinds = (ValueError, ImportError, OSError, ArgumentError, UnpicklingError)
     return is_misconfiguration or isinstance(error, kinds)

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lightning_plugins.assets.catalogue import CATALOGUE, Asset, find_asset
@@ -57,13 +58,17 @@ def cache_folder() -> Path:
     chosen = os.environ.get("LIGHTNING_PLUGINS_ASSETS")
     if chosen:
         return Path(chosen).expanduser().absolute()
+    with suppress(RuntimeError):  # of Path.home()
+        return _users_cache() / "lightning-plugins" / "assets"
+    raise OSError("no home directory: set HOME, or LIGHTNING_PLUGINS_ASSETS to a folder")
+
+
+def _users_cache() -> Path:
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "lightning-plugins" / "assets"
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def find_corruption(asset: Asset, folder: Path) -> str | None:

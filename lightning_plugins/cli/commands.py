@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import traceback
 from argparse import ArgumentError
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -13,7 +15,14 @@ from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.cli.explanation import located, merged_tree, refused_key
 from lightning_plugins.cli.export import ExportCLI, export_arguments
 from lightning_plugins.cli.plugin_cli import PluginCLI
-from lightning_plugins.errors import is_user_error, one_line, user_errors_in_one_line
+from lightning_plugins.cli.run_folders import Run
+from lightning_plugins.errors import (
+    UserError,
+    is_of_environment,
+    is_user_error,
+    one_line,
+    user_errors_in_one_line,
+)
 
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}
 
@@ -29,18 +38,23 @@ def run(arguments: list[str]) -> None:
     _hide_tips()
     kind = ExportCLI if arguments[0] == "export" else PluginCLI
     cli = kind.__new__(kind)  # kept, to inspect the object after a failed construction
-    with user_errors_in_one_line(lambda error: _explained(error, cli, arguments)):
-        if isinstance(cli, ExportCLI):
-            cli.output, arguments = export_arguments(arguments[1:])
-        cli.__init__(  # type: ignore[misc]
-            LightningModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            seed_everything_default=0,
-            parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in PluginCLI.subcommands()}},
-            args=arguments,
-        )
+    try:
+        with user_errors_in_one_line(lambda error: _explained(error, cli, arguments)):
+            if isinstance(cli, ExportCLI):
+                cli.output, arguments = export_arguments(arguments[1:])
+            strict = {name: dict(_STRICT) for name in PluginCLI.subcommands()}
+            cli.__init__(  # type: ignore[misc]
+                LightningModule,
+                LightningDataModule,
+                subclass_mode_model=True,
+                subclass_mode_data=True,
+                seed_everything_default=0,
+                parser_kwargs={**_STRICT, **strict},
+                args=arguments,
+            )
+    except UserError:
+        _end_other_processes(cli)
+        raise
 
 
 def instantiate(options: list[str]) -> PluginCLI:
@@ -86,6 +100,14 @@ def check(arguments: list[str]) -> None:
     )
 
 
+def _end_other_processes(cli: LightningCLI) -> None:
+    """End the processes that the Trainer started, which would wait for this one."""
+    strategy = getattr(getattr(cli, "trainer", None), "strategy", None)
+    launcher = getattr(strategy, "launcher", None)
+    if getattr(launcher, "procs", None):
+        launcher.kill(signal.SIGTERM)  # type: ignore[union-attr]
+
+
 def _hide_tips() -> None:
     """Leave out Lightning's advice on other products, which it logs between our own lines."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
@@ -101,7 +123,7 @@ def _explained(error: Exception, cli: LightningCLI, arguments: list[str]) -> str
     """Return the message of a user error with its key and place, or None for other errors."""
     trainer = getattr(cli, "trainer", None)
     if trainer is not None and trainer.fit_loop.epoch_loop.batch_progress.total.ready > 0:
-        return None
+        return _stopped_by_environment(error, cli)
     is_built = trainer is not None
     if not is_user_error(error) and (is_built or _is_in_users_code(error)):
         return None
@@ -119,6 +141,18 @@ def _explained(error: Exception, cli: LightningCLI, arguments: list[str]) -> str
         return located(message, parser, tree)
     except ValueError:  # the files cannot be read, which the message is about
         return message
+
+
+def _stopped_by_environment(error: Exception, cli: Any) -> str | None:
+    """Return how to continue after a full disk and the like, or None for errors of the program."""
+    if not is_of_environment(error):
+        return None
+    step = cli.trainer.global_step
+    stopped = f"{one_line(error)}: training stopped after step {step}"
+    folder = cli.interruption.folder if cli.interruption is not None else None
+    if folder is None or not Run(folder).checkpoints():
+        return f"{stopped} without a checkpoint"
+    return f"{stopped}; continue with: lightning-plugins fit --resume {folder}"
 
 
 def _is_in_users_code(error: Exception) -> bool:

@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import signal
 import sys
 import tempfile
 import warnings
@@ -170,10 +171,13 @@ class PluginCLIMixin:
         try:
             self.trainer.fit(model, **kwargs)
         except (SystemExit, KeyboardInterrupt):
-            if self.interruption is None or self.interruption.signal is None:
+            interruption = self.interruption
+            if interruption is None or not (interruption.signal or interruption.saved):
                 raise
-            report_interruption(self.interruption)
-            raise SystemExit(128 + self.interruption.signal) from None
+            report_interruption(interruption)
+            # Only the first rank's code counts, and Lightning kills it if another process fails.
+            code = 0 if self.trainer.global_rank else 128 + (interruption.signal or signal.SIGTERM)
+            raise SystemExit(code) from None
 
     def after_fit(self) -> None:
         """Print what the run did."""

@@ -6,7 +6,9 @@ import pytest
 from lightning_plugins.__main__ import main
 
 MY_PACKAGE = '''
+import os
 import pathlib
+import signal
 
 import torch
 from lightning.pytorch import Callback
@@ -29,6 +31,21 @@ class MyData(BoringDataModule):
 class FailsInTraining(Callback):
     def on_train_batch_end(self, *_):
         raise ValueError("found while training")
+
+
+class Terminates(Callback):
+    def on_train_batch_start(self, trainer, *_):
+        if trainer.global_step == 9 and trainer.global_rank == 0:
+            if not pathlib.Path("sent").exists():
+                pathlib.Path("sent").touch()
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+class FullDisk(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 6 and not pathlib.Path("full").exists():
+            pathlib.Path("full").touch()
+            raise OSError(28, "No space left on device", "runs/metrics.csv")
 
 
 class Summarized(Callback):

@@ -40,7 +40,10 @@ def edit_distance(first: str, second: str) -> int:
 
 
 def check_options(name: str, options: Iterable[str], known: object) -> None:
-    """Refuse options that an object has no attribute for, as configurations of transformers do.
+    """Refuse misspelt options of an object that ignores unknown ones, as transformers does.
+
+    An option is misspelt if the object has no attribute of that name, but one that differs in at
+    most two letters.
 
     Args:
         name: The argument that contains the options.
@@ -48,23 +51,14 @@ def check_options(name: str, options: Iterable[str], known: object) -> None:
         known: An object with one attribute for each option.
 
     Raises:
-        ValueError: An option is unknown; the message contains the most similar attribute.
+        ValueError: An option is misspelt; the message contains the most similar attribute.
     """
+    attributes = [attribute for attribute in dir(known) if not attribute.startswith("_")]
     for option in options:
-        if not hasattr(known, option) and option not in _RENAMED:
-            candidates = [other for other in dir(known) if not other.startswith("_")]
+        if hasattr(known, option):
+            continue
+        if any(edit_distance(option, attribute) <= 2 for attribute in attributes):
             raise ValueError(
                 f"{name}: {type(known).__name__} has no option {option!r}"
-                + nearest(option, candidates)
+                + nearest(option, attributes)
             )
-
-
-# Options of transformers that have other names in some of its releases, or set no attribute.
-_RENAMED = (
-    "attn_implementation",
-    "dtype",
-    "num_labels",
-    "rope_scaling",
-    "rope_theta",
-    "torch_dtype",
-)

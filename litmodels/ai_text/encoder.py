@@ -28,7 +28,7 @@ def build_encoder(name: str, pretrained: bool, config: dict[str, Any]) -> Any:
     Raises:
         ImportError: transformers is not installed.
         FileNotFoundError: The asset is not installed.
-        ValueError: The encoder's configuration has no option of that name.
+        ValueError: An option is misspelt.
     """
     with requires("transformers", by="AITextDetector", extra="text"):
         from transformers import AutoConfig, AutoModel

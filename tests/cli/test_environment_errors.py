@@ -7,7 +7,10 @@ import socket
 from contextlib import contextmanager
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-SHORT = ["--trainer.max_epochs=2", "--trainer.limit_train_batches=4"]
+SHORT = [
+    *("--trainer.max_epochs=2", "--trainer.limit_train_batches=4"),
+    "--trainer.check_val_every_n_epoch=1",
+]
 
 
 def the_line(answer):

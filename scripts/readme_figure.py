@@ -27,6 +27,7 @@ ARMS = {
 
 
 def main() -> None:
+    """Draw one row per arm: each seed as a dot, the mean as a bar."""
     found: dict[str, list[float]] = {arm: [] for arm in ARMS}
     with ROWS.open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):

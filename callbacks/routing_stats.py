@@ -33,10 +33,11 @@ class RoutingStats(MeasuredCurves):
 
     For layer l, counted from 0, logs ``routing/entropy_l``, the entropy of the load over experts as
     a share of its largest value, and ``routing/max_load_l``, the largest share of an expert times
-    the number of experts (1 means balance). ``routing/unique_paths`` is the number of different
-    sequences of first choices. If the DataModule has ``regions(inputs)``, the true region of each
-    input, logs ``routing/accuracy``: the share of samples whose path is the one matched to their
-    region. The matching is one to one and does not depend on the order of the experts.
+    the number of experts (1 means balance). If the layer has a capacity, ``routing/dropped_l`` is
+    the share of dropped assignments. ``routing/unique_paths`` is the number of different sequences
+    of first choices. If the DataModule has ``regions(inputs)``, the true region of each input, logs
+    ``routing/accuracy``: the share of samples whose path is the one matched to their region. The
+    matching is one to one and does not depend on the order of the experts.
 
     At the end of the run, the picture ``routing`` shows these values over the steps. If the
     DataModule has ``chart(inputs)``, two coordinates of each input, the picture ``routing_domain``
@@ -131,6 +132,8 @@ class RoutingStats(MeasuredCurves):
         for place, routing in enumerate(layers):
             values[f"entropy_{place}"] = float(load_entropy(routing))
             values[f"max_load_{place}"] = float(expert_load(routing).max() * routing.num_experts)
+            if routing.dropped is not None:
+                values[f"dropped_{place}"] = float(routing.dropped.float().mean())
         values["unique_paths"] = float(num_unique_paths(paths))
         if self._inputs:
             inputs = torch.cat(self._inputs)
@@ -156,8 +159,11 @@ class RoutingStats(MeasuredCurves):
 
 def _joined(parts: tuple[Routing, ...]) -> Routing:
     """Concatenate the routing of consecutive batches on the CPU."""
+    has_capacity = all(part.dropped is not None for part in parts)
+    dropped = [part.dropped.cpu() for part in parts if part.dropped is not None]
     return Routing(
         torch.cat([part.logits.cpu() for part in parts]),
         torch.cat([part.experts.cpu() for part in parts]),
         torch.cat([part.weights.cpu() for part in parts]),
+        torch.cat(dropped) if has_capacity else None,
     )

@@ -9,7 +9,7 @@ from lightning_plugins.nn.moe.dispatch import dispatch
 from lightning_plugins.nn.moe.experts import Experts
 from lightning_plugins.nn.moe.layer import MoELayer
 from lightning_plugins.nn.moe.network import MoENetwork, RoutedStep
-from lightning_plugins.nn.moe.routing import CosineGate, Routing, build_gate, route
+from lightning_plugins.nn.moe.routing import CosineGate, Routing, build_gate, limit_capacity, route
 from lightning_plugins.nn.moe.routing_statistics import (
     expert_load,
     load_balancing_loss,
@@ -38,6 +38,7 @@ __all__ = [
     "construct_on_cube",
     "dispatch",
     "expert_load",
+    "limit_capacity",
     "load_balancing_loss",
     "load_entropy",
     "num_unique_paths",

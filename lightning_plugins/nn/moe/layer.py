@@ -10,8 +10,9 @@ from lightning_plugins.nn.moe.routing import (
     GateName,
     GateWeighting,
     Routing,
+    SelectionRouter,
     build_gate,
-    route,
+    limit_capacity,
 )
 
 
@@ -35,7 +36,13 @@ class MoELayer(nn.Module):
         bias: Whether the experts' layers have biases.
         gate: ``linear``, ``affine``, ``mlp`` or ``cosine`` (:func:`build_gate`).
         gate_features: Hidden features of an ``mlp`` gate, dimension of a ``cosine`` gate.
-        gate_weighting: ``softmax_all`` or ``softmax_topk`` (:func:`route`).
+        gate_weighting: ``softmax_all``, ``softmax_topk``, ``sigmoid_all`` or ``sigmoid_topk``
+            (:func:`route`).
+        selection_bias: Add a bias to the scores for the selection, which ``RouterBiasBalancing``
+            moves (DeepSeek-V3).
+        capacity_factor: Each expert accepts at most this many times its even share of the
+            assignments (:func:`limit_capacity`); ``Routing.dropped`` has the others. None drops
+            none. Dropped tokens are computed but do not contribute.
         train_gate: False freezes the gate.
         shared_features: Neurons in each hidden layer of an expert for all tokens; 0 disables it.
         shared_gate: Multiply the shared expert by a sigmoid of a linear function of the token, as
@@ -70,6 +77,8 @@ class MoELayer(nn.Module):
         gate_features: int = 32,
         gate_weighting: GateWeighting = "softmax_all",
         train_gate: bool = True,
+        selection_bias: bool = False,
+        capacity_factor: float | None = None,
         shared_features: int = 0,
         shared_gate: bool = False,
         encoder_features: int | None = None,
@@ -91,28 +100,33 @@ class MoELayer(nn.Module):
             raise ValueError(f"top_k={top_k}: expected 1 to num_experts={num_experts}")
         if gate_weighting not in GATE_WEIGHTINGS:
             raise ValueError(
-                f"gate_weighting={gate_weighting!r}: expected 'softmax_all' or 'softmax_topk'"
+                f"gate_weighting={gate_weighting!r}: expected "
+                f"{', '.join(map(repr, GATE_WEIGHTINGS))}"
             )
         if activation not in ("relu", "swiglu"):
             raise ValueError(f"activation={activation!r}: expected 'relu' or 'swiglu'")
-        if gate_weighting == "softmax_topk" and top_k == 1 < num_experts and train_gate:
+        if gate_weighting.endswith("topk") and top_k == 1 < num_experts and train_gate:
             raise ValueError(
-                "gate_weighting='softmax_topk' with top_k=1 gives the selected expert the constant "
-                "weight 1, so the gate gets no gradient: use gate_weighting='softmax_all', "
-                "top_k=2 or more, or train_gate=False"
+                f"gate_weighting={gate_weighting!r} with top_k=1 gives the selected expert the "
+                "constant weight 1, so the gate gets no gradient: use gate_weighting="
+                f"{gate_weighting.replace('topk', 'all')!r}, top_k=2 or more, or train_gate=False"
             )
+        if capacity_factor is not None and not capacity_factor > 0:
+            raise ValueError(f"capacity_factor={capacity_factor}: expected more than 0")
         if encoder_features is not None and not 1 <= encoder_features <= in_features:
             raise ValueError(
                 f"encoder_features={encoder_features}: expected 1 to in_features={in_features}"
             )
         self.top_k = top_k
         self.gate_weighting = gate_weighting
+        self.capacity_factor = capacity_factor
         self.backend = backend
         hidden = [hidden_features] * (num_layers - 1)
         self.gate = None
         if num_experts > 1:
             self.gate = build_gate(gate, in_features, num_experts, gate_features)
             self.gate.requires_grad_(train_gate)
+            self.selection = SelectionRouter(num_experts, top_k, gate_weighting, selection_bias)
         self.experts = Experts(
             num_experts, [in_features, *hidden, out_features], activation, bias, encoder_features
         )
@@ -148,7 +162,11 @@ class MoELayer(nn.Module):
         if self.gate is None:
             zeros = torch.zeros_like(tokens[:, :1])
             return Routing(zeros, zeros.long(), torch.ones_like(zeros))
-        return route(self.gate(tokens), self.top_k, self.gate_weighting)
+        logits, weights, experts = self.selection(self.gate(tokens))
+        routing = Routing(logits, experts, weights)
+        if self.capacity_factor is None:
+            return routing
+        return limit_capacity(routing, self.capacity_factor)
 
     def reconstruction_error(self, tokens: Tensor, routing: Routing) -> Tensor:
         """Compute the mean squared error of tokens decoded from the selected experts' encoders."""

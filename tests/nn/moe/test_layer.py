@@ -11,10 +11,13 @@ from lightning_plugins.nn.moe import (
     Routing,
     build_gate,
     expert_load,
+    limit_capacity,
     load_balancing_loss,
     route,
     router_z_loss,
 )
+from lightning_plugins.nn.moe.dispatch import dense_linear
+from lightning_plugins.nn.moe.routers import find_routers, recorded_routings, selection_bias
 
 SMALL = {"in_features": 6, "out_features": 2, "num_experts": 4, "hidden_features": 8}
 
@@ -46,6 +49,65 @@ def test_softmax_topk_with_one_expert_gives_the_gate_no_gradient():
     scores.grad = None
     route(scores, 1, "softmax_all").weights.square().sum().backward()
     assert scores.grad.abs().max() > 0
+
+
+def test_sigmoid_weights_are_those_of_deepseek_v3():
+    scores = logits().sigmoid()
+    best = scores.sort(dim=1, descending=True).values[:, :2]
+    torch.testing.assert_close(route(logits(), 2, "sigmoid_all").weights, best)
+    normalized = best / best.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(route(logits(), 2, "sigmoid_topk").weights, normalized)
+
+
+@pytest.mark.parametrize("weighting", ["softmax_all", "sigmoid_topk"])
+def test_a_selection_bias_changes_the_selection_but_not_the_weights(weighting):
+    bias = torch.tensor([2.0, 0.0, 2.0, 0.0])
+    routing = route(logits(), 2, weighting, bias)
+    assert routing.experts.sort(dim=1).values.unique(dim=0).tolist() == [[0, 2]]
+    kind = logits().softmax(dim=1) if weighting == "softmax_all" else logits().sigmoid()
+    expected = kind.gather(1, routing.experts)
+    if weighting == "sigmoid_topk":
+        expected = expected / expected.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(routing.weights, expected)
+    layer = MoELayer(**SMALL, top_k=2, gate_weighting=weighting, selection_bias=True)
+    layer.selection.expert_bias.copy_(bias)
+    tokens = torch.randn(9, 6)
+    assert layer.route(tokens).experts.sort(dim=1).values.unique(dim=0).tolist() == [[0, 2]]
+    routers = find_routers(layer)
+    (name,) = routers
+    assert torch.equal(selection_bias(layer, name), bias)
+    with recorded_routings(layer) as recorded:
+        _, own = layer.mix(tokens)
+    assert torch.equal(recorded[0].experts, own.experts)
+    assert torch.equal(recorded[0].weights, own.weights)
+
+
+def test_an_expert_accepts_first_choices_in_order_up_to_its_capacity():
+    experts = torch.tensor([[0, 1], [0, 2], [0, 1], [1, 0]])
+    weights = torch.full((4, 2), 0.5)
+    routing = limit_capacity(Routing(torch.zeros(4, 4), experts, weights), 1.0)  # 2 per expert
+    dropped = [[False, False], [False, False], [True, True], [False, True]]
+    assert routing.dropped.tolist() == dropped
+    assert torch.equal(routing.weights == 0, routing.dropped)
+    ample = limit_capacity(Routing(torch.zeros(4, 4), experts, weights), 4.0)
+    assert not ample.dropped.any()
+
+
+@pytest.mark.parametrize("backend", ["dense", "loop", "grouped_mm"])
+def test_dropped_tokens_contribute_only_through_the_shared_expert(backend):
+    torch.manual_seed(0)
+    options = {"num_experts": 4, "hidden_features": 8, "shared_features": 8, "backend": backend}
+    layer = MoELayer(8, 8, **options, capacity_factor=0.5)
+    tokens = torch.randn(64, 8)
+    outputs, routing = layer.mix(tokens)
+    assert 0.5 <= routing.dropped.float().mean() < 0.75
+    whole = MoELayer(8, 8, **options)
+    whole.load_state_dict(layer.state_dict())
+    expected = whole(tokens)
+    dropped = routing.dropped.all(dim=1)
+    torch.testing.assert_close(outputs[~dropped], expected[~dropped])
+    shared = layer.shared(tokens[None], dense_linear)[0]
+    torch.testing.assert_close(outputs[dropped], shared[dropped])
 
 
 def test_half_precision_scores_are_weighted_in_single_precision():
@@ -192,7 +254,7 @@ def test_a_layer_matches_the_qwen2_moe_block_of_transformers():
         ({"top_k": 5}, r"top_k=5: expected 1 to num_experts=4"),
         ({"top_k": 0}, r"top_k=0"),
         ({"gate": "spline"}, r"gate='spline': expected 'linear', 'affine', 'mlp' or 'cosine'"),
-        ({"gate_weighting": "softmax"}, r"expected 'softmax_all' or 'softmax_topk'"),
+        ({"gate_weighting": "softmax"}, r"expected 'softmax_all', 'softmax_topk'"),
         ({"gate_weighting": "softmax_topk"}, r"gets no gradient: use gate_weighting='softmax_all'"),
         ({"activation": "gelu"}, r"expected 'relu' or 'swiglu'"),
         ({"num_layers": 1}, r"num_layers=1: expected at least 2"),

@@ -105,7 +105,7 @@ def _end_other_processes(cli: LightningCLI) -> None:
     strategy = getattr(getattr(cli, "trainer", None), "strategy", None)
     launcher = getattr(strategy, "launcher", None)
     if getattr(launcher, "procs", None):
-        launcher.kill(signal.SIGTERM)  # type: ignore[union-attr]
+        launcher.kill(signal.SIGTERM)
 
 
 def _hide_tips() -> None:

@@ -134,7 +134,8 @@ def _in_value(hint: Any, value: Any, way: Way) -> Problem | None:
     if isinstance(value, dict):
         for option in options:
             members = get_args(option)
-            if len(members) == 2 and issubclass(get_origin(option) or object, Mapping):
+            kind = get_origin(option)
+            if inspect.isclass(kind) and issubclass(kind, Mapping) and len(members) == 2:
                 problem = _first(
                     _in_value(members[1], inner, (*way, key)) for key, inner in value.items()
                 )

@@ -21,6 +21,10 @@ MINE = ["--model", "my_pkg.MyModel", "--data", "my_pkg.MyData"]
         ([*MINE, "--optimizer", "SGDD"], "did you mean SGD"),
         ([*MINE, "--model.width", "x"], "--model.width: expected a whole number, got 'x'"),
         (
+            [*MINE, "--trainer.callbacks+=LateSAM", "--trainer.callbacks.accumulation={a: 1}"],
+            "--trainer.callbacks.accumulation: expected one of exact, micro-batch, got a mapping",
+        ),
+        (
             [*MINE, "--model.widht", "3"],
             "--model.widht: unknown option; did you mean --model.width?",
         ),

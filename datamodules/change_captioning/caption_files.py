@@ -60,7 +60,7 @@ def read_captions(source: Path, skip_bad: bool = False) -> list[PairRecord]:
     """Read the pairs of a data set.
 
     ``source`` is a folder, one caption file, or a list of caption files in YAML. In a folder, all
-    JSON files with captions are read; if the folder has none, those of its subfolders. Other JSON
+    JSON files with captions are read; if there are none, those of its subfolders. Other JSON
     files are left out with a warning. Two formats are known:
 
     - LEVIR-CC, LEVIR-MCI, Dubai-CC, SECOND-CC and WHU-CDC: a JSON object with ``images``, each with
@@ -95,9 +95,13 @@ image_folders` finds the images.
     if source.suffix.lower() in (".yaml", ".yml"):
         records = [record for entry in _listed(source) for record in entry]
         return _with_captions(records, source, skip_bad)
-    files = [source] if source.is_file() else _caption_files(source)
     folder = source.parent if source.is_file() else source
-    contents = {file: content for file in files if (content := _content(file)) is not None}
+    files, contents = [], {}
+    for pattern in ("", "*/"):
+        files += [source] if source.is_file() else _json_files(folder, pattern)
+        contents = {file: content for file in files if (content := _content(file)) is not None}
+        if contents or source.is_file():
+            break
     if not contents:
         found = ", ".join(file.name for file in files) or "none"
         raise ValueError(
@@ -116,11 +120,8 @@ image_folders` finds the images.
     return _with_captions(records, source, skip_bad)
 
 
-def _caption_files(folder: Path) -> list[Path]:
-    for pattern in ("", "*/"):
-        if files := sorted([*folder.glob(f"{pattern}*.json"), *folder.glob(f"{pattern}*.jsonl")]):
-            return files
-    return []
+def _json_files(folder: Path, pattern: str) -> list[Path]:
+    return sorted([*folder.glob(f"{pattern}*.json"), *folder.glob(f"{pattern}*.jsonl")])
 
 
 def _content(file: Path) -> Any:

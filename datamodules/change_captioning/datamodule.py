@@ -1,6 +1,9 @@
 """The DataModule of image pairs with change captions: published data sets or synthetic tiles."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -35,10 +38,10 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
     ``id``, ``caption`` (the training target), ``references`` (all captions) and, if known,
     ``changed``. Training uses the train part; validation uses the val part, never the test part.
 
-    The images of a batch have one size: the one that the Trainer's module states in its attribute
-    ``image_size``, as ``ChangeCaptioner`` does, or without a Trainer the largest height and width
-    of the batch. Images of another size are resized (bicubic, without keeping the ratio of the
-    sides, as the processor of CCExpert does).
+    If the pairs of a batch have different sizes, they are resized (bicubic, without keeping the
+    ratio of the sides, as the processor of CCExpert does): to the size that the Trainer's module
+    states in its attribute ``image_size``, as ``ChangeCaptioner`` does, or else to the largest
+    height and width of the batch.
 
     Without ``folder`` the pairs are synthetic 64-pixel tiles, which are generated from ``seed`` at
     the first use and cached as an image folder (5 ms per pair); see
@@ -166,13 +169,11 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         """Return shuffled batches of the training part, in the current ``caption_mode``."""
         return ResumableDataLoader.for_trainer(
             self.trainer,
-            ImagePairs(
-                self.records("train"), self.caption_mode, self.augment, self._side(), self._cache()
-            ),
+            ImagePairs(self.records("train"), self.caption_mode, self.augment, self._cache()),
             self.batch_size,
             seed=self.seed,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate(),
         )
 
     def val_dataloader(self) -> DataLoader:
@@ -192,20 +193,20 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
 
     def _in_order(self, records: list[PairRecord]) -> DataLoader:
         return DataLoader(
-            ImagePairs(records, side=self._side(), cache=self._cache()),
+            ImagePairs(records, cache=self._cache()),
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=collate,
+            collate_fn=self._collate(),
         )
 
     def _cache(self) -> PairCache | None:
         """Worker processes would each fill a cache of their own and lose it after an epoch."""
         return None if self.num_workers else self._images
 
-    def _side(self) -> int | None:
+    def _collate(self) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
         module = None if self.trainer is None else self.trainer.lightning_module
         side = getattr(module, "image_size", None)
-        return side if isinstance(side, int) else None
+        return partial(collate, side=side if isinstance(side, int) else None)
 
     def _with_files(self, records: list[PairRecord]) -> list[PairRecord]:
         if self.skip_bad:

@@ -37,7 +37,6 @@ class ImagePairs(Dataset):
             the first caption.
         augment: Rotate and mirror both images of a pair in the same way, one of eight at random
             each time. Only for captions that name no directions.
-        side: Height and width to which images are resized; None leaves them as they are.
         cache: Where decoded images are kept; None reads the files each time.
     """
 
@@ -46,10 +45,8 @@ class ImagePairs(Dataset):
         records: Sequence[PairRecord],
         caption_mode: CaptionMode = "first",
         augment: bool = False,
-        side: int | None = None,
         cache: "PairCache | None" = None,
     ) -> None:
-        self.side = side
         self.cache = cache
         self.records = records
         self.caption_mode = caption_mode
@@ -79,19 +76,16 @@ class ImagePairs(Dataset):
         return sample
 
     def _images(self, record: PairRecord) -> Tensor:
-        def read() -> Tensor:
-            images = read_pair(record)
-            return images if self.side is None else resized(images, (self.side, self.side))
-
         if self.cache is None:
-            return read()
-        return self.cache.get((record.before, record.after, self.side), read)
+            return read_pair(record)
+        key = record.before, record.after
+        return self.cache.get(key, lambda: read_pair(record), len(self.records))
 
 
 class PairCache:
-    """Decoded images by their files, up to a number of bytes; further ones are not kept.
+    """Decoded images of data sets that fit into a number of bytes; others are not kept.
 
-    A training on small images would otherwise spend more time on decoding than on the network.
+    A training on small images would otherwise spend much of its time on decoding.
 
     Args:
         max_bytes: Limit.
@@ -99,13 +93,20 @@ class PairCache:
 
     def __init__(self, max_bytes: int = 256 << 20) -> None:
         self._images: dict[object, Tensor] = {}
-        self._free = max_bytes
+        self._max = self._free = max_bytes
 
-    def get(self, key: object, read: Callable[[], Tensor]) -> Tensor:
-        """Return the images of ``key``, from memory or from ``read``. Do not write to them."""
+    def get(self, key: object, read: Callable[[], Tensor], count: int) -> Tensor:
+        """Return the images of ``key``, from memory or from ``read``. Do not write to them.
+
+        Args:
+            key: Name of the pair.
+            read: Reads the pair.
+            count: Number of pairs of the data set.
+        """
         if (images := self._images.get(key)) is None:
             images = read()
-            if (size := images.numel() * images.element_size()) <= self._free:
+            size = images.numel() * images.element_size()
+            if size * count <= self._max and size <= self._free:
                 self._free -= size
                 self._images[key] = images
         return images
@@ -186,14 +187,20 @@ def _is_deep(picture: Any) -> bool:
     return picture.mode.startswith(("I", "F")) or max(bits) > 8 or of_png
 
 
-def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
+def collate(samples: list[dict[str, Any]], side: int | None = None) -> dict[str, Any]:
     """Return a batch: images ``(batch, 2, 3, height, width)``, and lists of all other fields.
 
-    Pairs of different sizes are resized to the largest height and width.
+    Pairs of different sizes are resized.
+
+    Args:
+        samples: Samples of :class:`ImagePairs`.
+        side: Height and width to which they are resized; None for the largest of the batch.
     """
-    height = max(sample["images"].shape[-2] for sample in samples)
-    width = max(sample["images"].shape[-1] for sample in samples)
-    images = torch.stack([resized(sample["images"], (height, width)) for sample in samples])
+    sizes = {tuple(sample["images"].shape[-2:]) for sample in samples}
+    size = max(height for height, _ in sizes), max(width for _, width in sizes)
+    if len(sizes) > 1 and side is not None:
+        size = side, side
+    images = torch.stack([resized(sample["images"], size) for sample in samples])
     batch: dict[str, Any] = {
         name: [sample[name] for sample in samples]
         for name in samples[0]

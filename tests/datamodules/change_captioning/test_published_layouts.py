@@ -67,6 +67,7 @@ def test_dubai_cc_has_a_folder_per_year_and_a_file_per_part(tmp_path, names):
         if name != "Train":
             del images[0]["split"]
         write(tmp_path / "description_jsontr_te_val" / f"Dubai_{name}.json", images)
+    (tmp_path / "vocab.json").write_text("{}")  # without captions, beside the subfolder
     for year in ("500_2010", "500_2000"):
         save(tmp_path / "RGB" / year / "1.png")
     data = ChangeCaptionDataModule(str(tmp_path))

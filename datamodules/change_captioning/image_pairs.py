@@ -1,6 +1,7 @@
 """The map-style data set of image pairs, with joint augmentation of both images."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
@@ -15,7 +16,7 @@ from lightning_plugins.datamodules.change_captioning.georeference import (
     of_tiff_tags,
 )
 from lightning_plugins.datamodules.change_captioning.raster_bands import (
-    is_tiff,
+    raster_driver,
     read_raster,
     stretched_pair,
 )
@@ -173,7 +174,7 @@ def _picture(file: Any) -> _Picture | None:
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        if is_tiff(file):
+        if raster_driver(Path(file)):
             return None
         raise ValueError(f"{file} is not a readable image: {error}") from error
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)

@@ -17,7 +17,13 @@ from lightning_plugins.optional_packages import requires
 
 PERCENTILES = (2.0, 98.0)
 """Percentiles of a band that become 0 and 1 by default."""
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_STARTS = {
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "GTiff"),
+    b"\x89PNG": "PNG",
+    b"\0\0\0\x0cjP": "JP2OpenJPEG",
+    b"EHFA_HEADER": "HFA",
+}
+"""First bytes -> driver of GDAL. Other formats, such as VRT, can name files and addresses."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +43,11 @@ class Raster:
     georeference: Georeference | None = None
 
 
-def is_tiff(file: Path) -> bool:
-    """Whether a file starts as a TIFF or BigTIFF."""
+def raster_driver(file: Path) -> str | None:
+    """Return the driver of GDAL for a file by its first bytes; None for other formats."""
     with file.open("rb") as stream:
-        return stream.read(4) in _TIFF
+        head = stream.read(16)
+    return next((driver for start, driver in _STARTS.items() if head.startswith(start)), None)
 
 
 def open_raster(file: Path) -> Any:
@@ -55,10 +62,12 @@ def open_raster(file: Path) -> Any:
         from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
     if not file.is_file():  # also keeps GDAL from opening addresses and archives
         raise ValueError(f"{file} is missing")
+    if (driver := raster_driver(file)) is None:
+        raise ValueError(f"{file} is not a readable image: expected TIFF, PNG, JPEG 2000 or IMG")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         try:
-            return rasterio.open(file.absolute())
+            return rasterio.open(file.absolute(), driver=driver)
         except RasterioIOError as error:
             raise ValueError(f"{file} is not a readable image: {error}") from error
 

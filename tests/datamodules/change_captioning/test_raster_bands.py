@@ -7,6 +7,7 @@ import torch
 pytest.importorskip("rasterio")
 
 import rasterio
+import rasterio.shutil
 from rasterio.enums import ColorInterp
 
 from lightning_plugins.datamodules.change_captioning.caption_files import PairRecord
@@ -78,6 +79,14 @@ def test_four_bands_of_8_bits_are_not_stretched(tmp_path):
     file = save(tmp_path / "a.tif", ramp(5, np.uint8) % 100, photometric="MINISBLACK")
     pair = read_pair(PairRecord("p", file, file))
     assert torch.equal(pair[0], torch.from_numpy(ramp(5, np.uint8)[:3] % 100) / 255)
+
+
+def test_a_file_that_names_other_files_is_not_opened(tmp_path):
+    inner = save(tmp_path / "a.tif", ramp(3))
+    rasterio.shutil.copy(inner, tmp_path / "b.vrt", driver="VRT")
+    (tmp_path / "b.vrt").rename(tmp_path / "b.tif")
+    with pytest.raises(ValueError, match=r"b\.tif is not a readable image"):
+        read_raster(tmp_path / "b.tif")
 
 
 def test_a_broken_tiff_and_values_of_two_types_raise_errors(tmp_path):

@@ -110,6 +110,24 @@ def test_captions_do_not_depend_on_the_batch_and_beam_search_runs(trained):
     assert all(isinstance(caption, str) for caption in beams)
 
 
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_the_score_is_the_mean_probability_of_the_captions_tokens(trained, num_beams):
+    module, pairs, _, _ = trained
+    (batch,) = pairs.train_dataloader()
+    module.hparams["num_beams"] = num_beams
+    found = module.generate_with_scores(batch)
+    module.hparams["num_beams"] = 1
+    compared = 0
+    for images, (caption, score) in zip(batch["images"], found, strict=True):
+        if len(module._prompt().tokenizer.encode(caption)) == 16:  # was cut, without an end
+            continue
+        with torch.no_grad():
+            loss = module.loss({"images": images[None]}, [caption])
+        assert score == pytest.approx(math.exp(-loss), rel=1e-4)
+        compared += 1
+    assert compared
+
+
 def test_all_scores_of_the_validation_part_are_logged(trained):
     logged = trained[3]
     names = {"loss", "s_m", "bleu_1", "bleu_4", "rouge_l", "cider_d", "meteor_exact_stem"}

@@ -7,6 +7,8 @@ first and unbinds the weights once. Loop and block use the same weights, and the
 compared first. The lower bound is the two batched matrix products on tokens that are already in
 equal groups: if the last ratio is near 1, no dispatch method can be much faster.
 
+It starts with the time of the back-end ``auto`` relative to the fastest of the three.
+
 usage: python benchmarks/moe.py [--pairs 16] [--threads 1]
 """
 
@@ -37,6 +39,42 @@ def layer(experts: int, hidden: int, top_k: int, backend: str, **changes: object
 
 def inputs() -> Tensor:
     return torch.randn(TOKENS, FEATURES, generator=torch.Generator().manual_seed(1))
+
+
+AUTO_SIZES = (
+    *((64, 8, 4, 16, 1), (256, 8, 4, 16, 1), (2048, 8, 4, 10, 1), (2048, 8, 16, 16, 1)),
+    *((256, 16, 8, 32, 2), (1024, 16, 4, 16, 2), (64, 32, 8, 64, 2), (1024, 32, 8, 64, 2)),
+    *((256, 64, 8, 64, 2), (256, 64, 16, 32, 2), (2048, 64, 8, 64, 2), (2048, 64, 10, 64, 1)),
+    *((4096, 128, 8, 256, 1), (4096, 128, 32, 256, 2), (4096, 128, 64, 64, 1)),
+)
+"""(tokens, features, experts, hidden features, experts per token)"""
+
+
+def auto_against_the_fastest(
+    num_tokens: int, features: int, experts: int, hidden: int, top_k: int
+) -> float:
+    """Return the time of ``auto`` relative to the fastest back-end, minima of seven blocks."""
+    tokens = torch.randn(num_tokens, features, generator=torch.Generator().manual_seed(1))
+    gradient = torch.ones(num_tokens, features)
+    seconds: dict[str, list[float]] = {}
+    repeats = max(1, min(20, 20_000_000 // (num_tokens * features * hidden * top_k)))
+    layers = {}
+    for backend in ("auto", "dense", "loop", "grouped_mm"):
+        torch.manual_seed(0)
+        layers[backend] = MoELayer(
+            features, features, experts, hidden, top_k=top_k, backend=backend
+        )
+    for _ in range(7):
+        for backend, module in layers.items():
+            found = seconds.setdefault(backend, [])
+            if found and min(found) > 3 * min(map(min, seconds.values())):
+                continue  # far from the fastest
+            started = time.process_time()
+            for _ in range(repeats):
+                module(tokens).backward(gradient)
+            found.append(time.process_time() - started)
+    auto = min(seconds.pop("auto"))
+    return auto / min(map(min, seconds.values()))
 
 
 class UsualLoop(nn.Module):
@@ -144,6 +182,8 @@ def main() -> None:
         ratio = paired_ratio(seconds_of(fast), seconds_of(slow), arguments.pairs)
         print(f"{what:<68} {ratio}", flush=True)
 
+    for size in AUTO_SIZES:
+        print(f"{size}: auto / fastest back-end: {auto_against_the_fastest(*size):.2f}", flush=True)
     for experts, hidden, top_k in SHAPES:
         shape = f"{experts} experts of {hidden}, top {top_k}"
         fast = layer(experts, hidden, top_k, "grouped_mm")

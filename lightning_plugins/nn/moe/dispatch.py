@@ -24,8 +24,12 @@ def dispatch(
 
     ``dense`` computes every expert for every token: it is the reference, and fast for tiny sizes.
     ``loop`` sorts the tokens by expert and computes one expert after the other. ``grouped_mm``
-    computes all experts in one call of torch. ``auto`` selects ``grouped_mm`` if torch supports it
-    for the dtype of the tokens, otherwise ``loop``. No token is dropped, and experts can be empty.
+    computes all experts in one call of torch. No token is dropped, and experts can be empty.
+
+    ``auto`` selects ``grouped_mm``, or ``loop`` where torch does not support it for the dtype. On a
+    CPU it selects by rules that were fitted to measurements (``benchmarks/moe.py``): ``dense`` for
+    tiny sizes and ``loop`` for up to 8 experts. The choice depends on shapes only, so a resumed run
+    repeats it. Compiled code uses ``grouped_mm``.
 
     Args:
         tokens: Tokens ``(tokens, in)``.
@@ -36,6 +40,8 @@ def dispatch(
     Raises:
         ValueError: The back-end is unknown or does not support the dtype.
     """
+    if backend == "auto" and tokens.device.type == "cpu" and not torch.compiler.is_compiling():
+        backend = _fastest_on_cpu(tokens, routing, experts)
     backend = resolve_backend(backend, tokens.dtype)
     if backend == "dense":
         return _all_experts(tokens, routing, experts)
@@ -49,6 +55,24 @@ def dispatch(
     rows = experts(tokens.index_select(0, groups.order // top_k), linear)
     outputs = rows.index_select(0, groups.inverse).view(num_tokens, top_k, rows.shape[-1])
     return (routing.weights.unsqueeze(-1).to(outputs.dtype) * outputs).sum(dim=1)
+
+
+# Fitted to forward and backward passes of one thread in single precision.
+_MOST_PRODUCTS_OF_DENSE = 2.2e6
+_MOST_ROWS_OF_DENSE = 2048
+_MOST_EXPERTS_OF_LOOP = 8
+
+
+def _fastest_on_cpu(
+    tokens: Tensor, routing: Routing, experts: Callable[[Tensor, ExpertLinear], Tensor]
+) -> Backend:
+    tokens_per_choice = len(tokens) * routing.num_experts / routing.experts.shape[1]
+    weights = getattr(getattr(experts, "__self__", experts), "weights", None)
+    if weights is not None and tokens_per_choice <= _MOST_ROWS_OF_DENSE:
+        products = len(tokens) * sum(weight.numel() for weight in weights)
+        if products <= _MOST_PRODUCTS_OF_DENSE:
+            return "dense"
+    return "loop" if routing.num_experts <= _MOST_EXPERTS_OF_LOOP else "auto"
 
 
 def resolve_backend(backend: Backend, dtype: torch.dtype) -> Backend:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_plugins.nn.moe import MoELayer, Routing, dispatch
-from lightning_plugins.nn.moe.dispatch import BACKENDS, resolve_backend
+from lightning_plugins.nn.moe.dispatch import BACKENDS, _fastest_on_cpu, resolve_backend
 from lightning_plugins.nn.moe.experts import (
     grouped_mm,
     supports_grouped_mm,
@@ -230,3 +230,22 @@ def test_any_callable_can_replace_the_experts():
             torch.ones(3, 1), routing, lambda rows, linear: linear(rows, scale, None), backend
         )
         assert found.flatten().tolist() == [2, 5, 2]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "features", "experts", "hidden", "top_k", "expected"),
+    [
+        (256, 8, 4, 16, 1, "dense"),
+        (64, 32, 8, 64, 2, "dense"),
+        (2048, 8, 4, 10, 1, "loop"),
+        (4096, 128, 8, 256, 1, "loop"),
+        (256, 64, 16, 32, 2, "auto"),
+    ],
+)
+def test_the_backend_on_a_cpu_depends_on_the_shapes(
+    tokens, features, experts, hidden, top_k, expected
+):
+    module = MoELayer(features, features, experts, hidden, top_k=top_k)
+    rows = torch.zeros(tokens, features)
+    assert _fastest_on_cpu(rows, module.route(rows), module.experts) == expected
+    assert module(rows).shape == (tokens, features)

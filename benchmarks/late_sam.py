@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
-from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.callbacks import ExactResume, LateSAM
 
 WIDTH, BATCH, CLASSES = 768, 128, 10
 SKIPPED_STEPS = 5
@@ -213,6 +213,8 @@ def main() -> None:
     plain = lambda: fit(steps)  # noqa: E731
     show("inactive LateSAM / Trainer without it", paired_ratio(plain, late(steps), pairs))
     show("LateSAM step / plain step", paired_ratio(plain, late(0), pairs))
+    exact = lambda: fit(steps, ExactResume())  # noqa: E731
+    show("ExactResume / Trainer without it", paired_ratio(plain, exact, pairs))
     quarter = steps - round((steps - SKIPPED_STEPS) / 4)
     show(
         "LateSAM in the last quarter / Trainer without it",

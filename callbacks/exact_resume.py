@@ -19,6 +19,7 @@ from lightning_plugins.callbacks.loader_state import (
     restore_loader,
     state_of_loader,
 )
+from lightning_plugins.callbacks.unsaved_buffers import UnsavedBuffers
 from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
 
@@ -32,8 +33,9 @@ class ExactResume(Callback):
     for bit on one process, from checkpoints at any optimizer step and at the end of an epoch.
 
     Each checkpoint contains the states of Python's, NumPy's, torch's and CUDA's generators, now and
-    at the start of the epoch, and the generators and counters of the loader's samplers and data
-    set. A resumed epoch makes its iterator as the interrupted one did, and fetches the batches that
+    at the start of the epoch, the generators and counters of the loader's samplers and data set,
+    and the buffers that the module leaves out of its own state but changes, such as memory banks.
+    A resumed epoch makes its iterator as the interrupted one did, and fetches the batches that
     were already used once more, without training on them. Loaders with ``state_dict`` and
     ``load_state_dict`` (:class:`lightning_plugins.datamodules.ResumableDataLoader`,
     ``torchdata``'s ``StatefulDataLoader``) continue from their state instead.
@@ -41,8 +43,8 @@ class ExactResume(Callback):
     Not exact, with a warning that counts the samples: an iterable data set without a state, another
     batch size, another number of processes; and a checkpoint between the last batch of an epoch and
     its validation or schedule. Not exact, without a warning: samplers that draw from
-    the global generators in the middle of an epoch, and random data sets under
-    ``persistent_workers``.
+    the global generators in the middle of an epoch, random data sets under ``persistent_workers``,
+    and modules that change attributes which no checkpoint contains, such as plain tensors.
 
     The states of all ranks are saved. A checkpoint that is written while an exception is handled
     contains only the states of the rank that writes it, because the other ranks may no longer
@@ -60,6 +62,7 @@ class ExactResume(Callback):
         self._to_restore: dict[str, Any] | None = None
         self._as_created: list[dict[str, Any]] = []
         self._epoch_start: dict[str, Any] | None = None
+        self._buffers: UnsavedBuffers | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Observe the iterators over the training batches, before the first one is made."""
@@ -77,6 +80,7 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restore the states of this rank, before the first batch after resuming is fetched."""
+        self._buffers = UnsavedBuffers(pl_module)
         load_pending_loader_states(trainer)
         count_resumed_batches(trainer)
         if self._to_restore is None:
@@ -86,6 +90,7 @@ class ExactResume(Callback):
                 f"the checkpoint has no random states for rank {trainer.global_rank} of "
                 f"{trainer.world_size}: this run will differ from the uninterrupted one"
             )
+        self._buffers.restore(_of_rank(self._to_restore.get("buffers", []), trainer) or {})
         self._restore_generators()
         by_epoch = any(one.interval == "epoch" for one in trainer.lr_scheduler_configs)
         has_validation = bool(trainer.val_dataloaders) and trainer.limit_val_batches != 0
@@ -107,11 +112,13 @@ class ExactResume(Callback):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Stop observing."""
         self._release()
+        self._buffers = None
 
     def state_dict(self) -> dict[str, Any]:
         """Return the states of all ranks as tensors and plain data."""
         trainer = self._trainer
-        own = {"random_states": self._capture(), "epochs": self._epoch()}
+        buffers = self._buffers.changed() if self._buffers is not None else {}
+        own = {"random_states": self._capture(), "epochs": self._epoch(), "buffers": buffers}
         if trainer is None or trainer.world_size == 1:
             return {name: [value] for name, value in own.items()}
         of_ranks: list[Any] = [None] * trainer.world_size

@@ -41,8 +41,8 @@ from lightning_plugins.nn.image import build_image_network
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy, simulate
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.fixed_peers import FixedPeers
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
-from lightning_plugins.strategies.peers import FixedPeers
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete, RandomMatching
 

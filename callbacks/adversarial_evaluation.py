@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -16,10 +16,11 @@ from lightning_plugins.attacks.image.gradient_attacks import check_iterations
 from lightning_plugins.attacks.image.robust_accuracy import withstand
 from lightning_plugins.callbacks.batches import element_of, pixel_normalization
 from lightning_plugins.callbacks.extra_passes import under_attack
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 
 
-class AdversarialEvaluation(Callback):
+class AdversarialEvaluation(PluginCallback):
     """Logs a classifier's accuracy under PGD on up to ``num_samples`` test or validation samples.
 
     An image counts as correct if no iterate of any restart is misclassified. The first restart

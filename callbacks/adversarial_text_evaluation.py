@@ -4,7 +4,7 @@ import math
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import MeanMetric
 
 from lightning_plugins.attacks.text import (
@@ -19,6 +19,7 @@ from lightning_plugins.attacks.text import (
     still_misled,
 )
 from lightning_plugins.callbacks.batches import element_of
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.metrics.attack_scores import AttackScores
 
@@ -30,9 +31,10 @@ ATTACKS = {
     "pwws": PWWS,
     "text_bugger": TextBugger,
 }
+torch.serialization.add_safe_globals([*ATTACKS.values()])
 
 
-class AdversarialTextEvaluation(Callback):
+class AdversarialTextEvaluation(PluginCallback):
     """Attacks the first texts of a test or validation run and logs the accuracy that remains.
 
     The module must have a method ``probabilities(texts, seed)`` that maps a list of strings to the

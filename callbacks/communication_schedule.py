@@ -4,18 +4,21 @@ import dataclasses
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Topology
 
+torch.serialization.add_safe_globals([Schedule, OuterNesterov])
 
-class CommunicationSchedule(Callback):
+
+class CommunicationSchedule(PluginCallback):
     """Sets the optimizer steps after which agents gossip, and whether they merge at the end.
 
     Requires ``DecentralizedStrategy`` or ``SimulatedDecentralizedStrategy``. See
@@ -120,7 +123,7 @@ class CommunicationSchedule(Callback):
             return
         strategy.merge()
         for callback in trainer.checkpoint_callbacks:
-            if not isinstance(callback, ModelCheckpoint) or callback.dirpath is None:
+            if getattr(callback, "dirpath", None) is None:
                 continue
             if callback.last_model_path:
                 trainer.save_checkpoint(callback.last_model_path)
@@ -138,6 +141,7 @@ class CommunicationSchedule(Callback):
             window_topology=self.window_topology,
             final_merge=self.final_merge,
             outer=self.outer,
+            rounds=None,
         )
 
 

@@ -1,14 +1,15 @@
 """A short summary at the end of decentralized training."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import run_validation
 from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation, copied_module
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.strategies.topologies import Complete
 
 
-class _LastValidation(Callback):
+class _LastValidation(PluginCallback):
     """Validates after the last step, unless the Trainer has just done it."""
 
     _validated_step = -1
@@ -43,6 +44,8 @@ class DecentralizedSummary(_LastValidation):
         MisconfigurationException: The Trainer has no ``MergedEvaluation``, or ``server`` is used
             with ``on_peer_failure="drop"``.
     """
+
+    results = ("lines",)
 
     def __init__(self, server: bool = False) -> None:
         self.server = server
@@ -93,7 +96,7 @@ class DecentralizedSummary(_LastValidation):
         module, self._start = self._start, None
         assert module is not None
         strategy = trainer.strategy.with_topology(Complete())  # type: ignore[attr-defined]
-        server = Trainer(
+        server = type(trainer)(
             accelerator="cpu" if module.device.type == "cpu" else "auto",
             devices=trainer.num_devices,
             num_nodes=trainer.num_nodes,

@@ -4,7 +4,7 @@ import sys
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import IterableDataset
@@ -19,12 +19,13 @@ from lightning_plugins.callbacks.loader_state import (
     restore_loader,
     state_of_loader,
 )
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsaved_buffers import UnsavedBuffers
 from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
 
 
-class ExactResume(Callback):
+class ExactResume(PluginCallback):
     """Resumes a run with any map-style data loader as if it had not been interrupted.
 
     Lightning restores weights, optimizers, schedules and counters, but neither the generators that

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from lightning_plugins.callbacks.attention_access import AttentionAccess, without_head
 from lightning_plugins.callbacks.extra_passes import while_measuring
 from lightning_plugins.callbacks.measured_curves import log_measurement, log_picture
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.induction.head_patterns import (
     PATTERNS,
@@ -26,7 +27,7 @@ Scores = dict[str, list[list[float]]]
 """Score -> layer -> head."""
 
 
-class HeadScores(Callback):
+class HeadScores(PluginCallback):
     """Scores every attention head during training, and draws a heat map over heads and steps.
 
     The scores are measured in evaluation mode on sequences of random tokens that occur twice; the
@@ -80,6 +81,8 @@ class HeadScores(Callback):
 
         trainer = Trainer(max_steps=2000, callbacks=[HeadScores(every_n_steps=20)])
     """
+
+    results = ("steps", "scores", "layers")
 
     def __init__(
         self,

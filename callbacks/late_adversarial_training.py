@@ -77,6 +77,7 @@ class LateAdversarialTraining(PhaseCallback):
     acts = "attack the batches"
     by_hand = "lightning_plugins.attacks.image.pgd"
     supports_shards = ("fsdp2", "tp")
+    results = ("first_active_step", "adversarial_batches")
 
     def __init__(
         self,

@@ -85,6 +85,7 @@ class LateSAM(PhaseCallback):
     acts = "perturb the weights"
     by_hand = "lightning_plugins.nn.sharpness_aware"
     supports_shards = ("fsdp2", "tp")
+    results = ("first_active_step", "sam_steps")
 
     def __init__(
         self,

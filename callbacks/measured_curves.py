@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.reports.drawing import Picture
 from lightning_plugins.reports.send_picture import send_picture
 
 
-class MeasuredCurves(Callback):
+class MeasuredCurves(PluginCallback):
     """Base class of callbacks that keep one curve for each metric they measure.
 
     A new run starts with empty curves; a resumed run continues those of the checkpoint.
@@ -22,6 +23,8 @@ class MeasuredCurves(Callback):
         steps: The optimizer steps at which something was measured.
         values: For each metric, one value for each entry of ``steps``; NaN where it is missing.
     """
+
+    results = ("steps", "values")
 
     def __init__(self) -> None:
         self.steps: list[int] = []

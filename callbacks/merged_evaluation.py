@@ -9,13 +9,14 @@ from types import MethodType
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_plugins._lightning_compat import step_arguments
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.nn.module_state import state_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.batch_norm import (
@@ -25,7 +26,7 @@ from lightning_plugins.strategies.batch_norm import (
 )
 
 
-class MergedEvaluation(Callback):
+class MergedEvaluation(PluginCallback):
     """Validates the model that a merge would produce, without changing training.
 
     During validation each agent makes a copy of the module, loads the mean of all agents' weights
@@ -73,11 +74,12 @@ class MergedEvaluation(Callback):
         self.metric = metric
         self.every_n_validations = every_n_validations
         self._validations = 0
-        self._recent: deque[tuple[Any, int]] = deque(maxlen=calibration_batches)
+        self.calibration_batches = calibration_batches
+        self._recent: list[tuple[Any, int]] = []
         self._copy: LightningModule | None = None
         self._weights: list[dict[str, Tensor]] = []
         self._is_merged = False
-        self._logged = _Logged()
+        self._logged: _Logged | None = None
         self._consensus_distance: Tensor | None = None
         self._measures = False
 
@@ -100,7 +102,8 @@ class MergedEvaluation(Callback):
         """Keep the batch if the module has batch normalization."""
         if normalizations(pl_module):
             strategy: Any = trainer.strategy
-            self._recent.extend((own, batch_idx) for own in strategy.batches_of_agents(batch))
+            self._recent += [(own, batch_idx) for own in strategy.batches_of_agents(batch)]
+            del self._recent[: -self.calibration_batches]
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Copy the module and load the agents' mean into the copy."""
@@ -130,7 +133,7 @@ class MergedEvaluation(Callback):
             self._consensus_distance = strategy.consensus_distance(means)
             _load(copied, means)
             with _shared_state_untouched(pl_module, copied):
-                recalibrate(copied, list(self._recent))
+                recalibrate(copied, self._recent)
             statistics = running_statistics(copied)
             for own, mean in zip(statistics, strategy.averaged(statistics), strict=True):
                 own.copy_(mean)
@@ -154,6 +157,7 @@ class MergedEvaluation(Callback):
         if not self._measures:
             return
         assert self._copy is not None
+        assert self._logged is not None
         of_loader = () if dataloader_idx is None else (dataloader_idx,)
         self._logged.begin(batch, "".join(f"/dataloader_idx_{index}" for index in of_loader))
         step = self._copy.validation_step
@@ -173,6 +177,7 @@ class MergedEvaluation(Callback):
             return
         assert self._copy is not None
         assert self._consensus_distance is not None
+        assert self._logged is not None
         logged_values = self._logged.values()
         self._copy, self._weights = None, []
         if self.metric not in logged_values:

@@ -1,11 +1,12 @@
 """Registers parameter names for optimizers that receive parameters without names."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.optimizers.parameter_names import register_names
 
 
-class ParameterNames(Callback):
+class ParameterNames(PluginCallback):
     """Makes parameter names available to optimizers that receive parameters without names.
 
     Optimizers with settings per block type need the names. The callback is only required if

@@ -65,6 +65,8 @@ class PhaseDetector(MeasuredCurves):
         trainer = Trainer(log_every_n_steps=20, callbacks=[PhaseDetector()])
     """
 
+    results = (*MeasuredCurves.results, "phases", "predicted")
+
     def __init__(
         self,
         lazy: str = "train/four_gram_loss",

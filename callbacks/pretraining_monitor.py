@@ -7,19 +7,20 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import data_share, logs_at_this_step, steps_the_optimizer
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.nn.transformer_flops import training_flops_per_token
 
 _MOST_TOKENS = 20_000
 _MOST_GROUPS = 32
 
 
-class PretrainingMonitor(Callback):
+class PretrainingMonitor(PluginCallback):
     """Logs what people watch when they train a language model.
 
     At the Trainer's logging steps, over all steps since the last one:

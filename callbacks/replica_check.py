@@ -4,12 +4,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.nn.shards import local
 
 _STRATEGIES = ("DDPStrategy", "ModelParallelStrategy")
@@ -17,7 +18,7 @@ _CHECKED_STEPS = 2
 _CHUNK = 1 << 22  # bytes, which become int64
 
 
-class ReplicaCheck(Callback):
+class ReplicaCheck(PluginCallback):
     """Compares the weights of ranks after the first two optimizer steps of a run.
 
     Under DDP all ranks must hold equal parameters; under ``ModelParallelStrategy`` all ranks that

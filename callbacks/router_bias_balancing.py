@@ -3,17 +3,18 @@
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.moe.routers import count_selections, find_routers, selection_bias
 
 
-class RouterBiasBalancing(Callback):
+class RouterBiasBalancing(PluginCallback):
     """Moves each router's selection bias towards an equal load of its experts.
 
     DeepSeek-V3 and similar architectures (GLM-4 MoE, dots.llm1, ERNIE 4.5, MiniMax-M2, LFM2 MoE and

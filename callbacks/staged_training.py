@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
 from lightning_plugins._lightning_compat import finds_unused_parameters
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import (
     refuse_sharded,
@@ -38,7 +39,10 @@ class TrainingStage:
     data: dict[str, Any] = field(default_factory=dict)
 
 
-class StagedTraining(Callback):
+torch.serialization.add_safe_globals([TrainingStage])
+
+
+class StagedTraining(PluginCallback):
     """Splits one fit into stages with their own trainable parts, learning rates and data.
 
     Each stage starts with an empty optimizer state and its own schedule: a linear warm-up, then a

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+import torch
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import callbacks_of, optimizer_steps, steps_of_epochs
+from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import Sharding, refuse_sharded
 
@@ -107,6 +109,9 @@ class Phase:
         return round(steps)
 
 
+torch.serialization.add_safe_globals([Phase])
+
+
 def is_shortened(trainer: Trainer) -> bool:
     """Return whether ``fast_dev_run`` or ``limit_train_batches`` makes a trial of the real run."""
     options: Any = trainer
@@ -114,7 +119,7 @@ def is_shortened(trainer: Trainer) -> bool:
     return bool(options.fast_dev_run) or isinstance(limit, int) or limit < 1  # 1 is one batch
 
 
-class PhaseCallback(Callback):
+class PhaseCallback(PluginCallback):
     """Base class of callbacks that change training steps during a phase and at no other time.
 
     A subclass modifies the training loop in ``on_train_start``, assigns the function that undoes

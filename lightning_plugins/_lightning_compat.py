@@ -43,6 +43,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 from torchmetrics import Metric
 
+from lightning_plugins._import_names import of_root
+
 WrapClosure = Callable[[Any, dict[str, Any], int], Any]
 
 
@@ -508,11 +510,12 @@ def process_launcher(
     start_method: Literal["popen", "spawn", "fork"],
 ) -> Any:
     """Return Lightning's launcher, which runs the script again or starts functions."""
-    from lightning.pytorch.strategies import launchers
-
+    # Of the same import name as the Trainer, which recognizes launchers by their class.
     if start_method == "popen":
-        return launchers._SubprocessScriptLauncher(environment, num_processes, num_nodes)
-    return launchers._MultiProcessingLauncher(strategy, start_method=start_method)  # type: ignore[arg-type]
+        launcher = of_root(strategy, "strategies.launchers._SubprocessScriptLauncher")
+        return launcher(environment, num_processes, num_nodes)
+    launcher = of_root(strategy, "strategies.launchers._MultiProcessingLauncher")
+    return launcher(strategy, start_method=start_method)
 
 
 def optimizers_to_device(optimizers: list[Optimizer], device: torch.device) -> None:

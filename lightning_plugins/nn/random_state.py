@@ -47,6 +47,18 @@ class RandomState:
         for device, state in self.cuda.items():
             torch.cuda.set_rng_state(state, device)
 
+    def equals(self, other: "RandomState") -> bool:
+        """Whether no generator was used between the two states."""
+        words = (state.numpy[1] for state in (self, other))
+        return (
+            self.python == other.python
+            and np.array_equal(*words)
+            and self.numpy[2:] == other.numpy[2:]
+            and torch.equal(self.torch, other.torch)
+            and self.cuda.keys() == other.cuda.keys()
+            and all(torch.equal(state, other.cuda[k]) for k, state in self.cuda.items())
+        )
+
     def to_plain(self) -> dict[str, Any]:
         """Return tensors and plain data, which ``torch.load(weights_only=True)`` can read."""
         version, words, gauss = self.python

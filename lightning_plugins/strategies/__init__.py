@@ -1,10 +1,12 @@
 """Lightning strategies; importing this registers ``Trainer(strategy="decentralized")``."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch.strategies import StrategyRegistry
 
 from lightning_plugins._lazy import lazy_exports
+from lightning_plugins.strategies.import_roots import when_imported
 
 if TYPE_CHECKING:
     from .decentralized import DecentralizedStrategy as DecentralizedStrategy
@@ -39,15 +41,24 @@ def _simulated() -> "SimulatedDecentralizedStrategy":
     return SimulatedDecentralizedStrategy()
 
 
-StrategyRegistry.register(
-    "decentralized",
-    _decentralized,
-    description="One model per process; the processes gossip in random pairs and merge at the end",
-    override=True,
-)
-StrategyRegistry.register(
-    "decentralized_simulated",
-    _simulated,
-    description="16 agents take turns in one process",
-    override=True,
-)
+def _register(registry: Any) -> None:
+    registry.register(
+        "decentralized",
+        _decentralized,
+        description="One model per process; processes gossip in random pairs and merge at the end",
+        override=True,
+    )
+    registry.register(
+        "decentralized_simulated",
+        _simulated,
+        description="16 agents take turns in one process",
+        override=True,
+    )
+
+
+def _register_in_other_root() -> None:
+    _register(sys.modules["pytorch_lightning.strategies"].StrategyRegistry)
+
+
+_register(StrategyRegistry)
+when_imported("pytorch_lightning.strategies", _register_in_other_root)

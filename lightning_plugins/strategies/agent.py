@@ -1,7 +1,5 @@
 """One agent of decentralized training: its model and its communication with the others."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,17 +10,18 @@ from torch.optim import Optimizer
 from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
     CommunicatedTensors,
+    FlatBuffers,
     OptimizerState,
-    add_missing_state,
     are_finite,
     as_real,
     communicated_buffers,
     communicated_parameters,
+    mix_in_place,
     mixed,
-    reset_state,
-    state_layout,
 )
 from lightning_plugins.strategies.communication import Communication, Round
+from lightning_plugins.strategies.meetings import Outcome
+from lightning_plugins.strategies.optimizer_state import agree_on_state, reset_state
 from lightning_plugins.strategies.outer_optimizer import OuterState
 from lightning_plugins.strategies.peers import Peers
 from lightning_plugins.strategies.wire import ErrorFeedback, Wire, WireName
@@ -45,6 +44,8 @@ class Agent:
         optimizer_state: What a round does to the optimizer state: ``keep`` it, ``average`` it like
             the weights, or ``reset`` it.
         wire: Format of the tensors that agents exchange in gossip. Merges are exact.
+        overlap: Gossip beside the next steps: the change of a round is added to the weights just
+            before the next round or merge. Buffers then mix only in merges.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Agent:
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
+        overlap: bool = False,
     ) -> None:
         self.module = module
         self.peers = peers
@@ -64,6 +66,7 @@ class Agent:
         self.buffers = buffers
         self.optimizer_state = optimizer_state
         self.wire = Wire(wire)
+        self.overlap = overlap
         self.steps_at_merge: int | None = None
         self.before_merge: dict[str, Tensor] | None = None
         """Parameters and floating-point buffers just before the last merge, by name."""
@@ -74,6 +77,8 @@ class Agent:
         # optimization with toggle_optimizer disables the gradients of all others at each step.
         self._active: set[str] = set()
         self._trained: set[str] = set()
+        # The parameters of the round in the background, and the changes of their flat buffers.
+        self._in_background: tuple[list[str], Outcome] | None = None
 
     def observe_parameters(self) -> None:
         """Note which parameters require gradients; call it before each optimizer step."""
@@ -136,29 +141,51 @@ class Agent:
         """
         self.peers.steps = steps
         round_ = self.communication.after(steps, total_steps)
-        if round_ is None:
-            return None
-        self.observe_parameters()
-        if round_.kind == "merge":
-            self.merge(steps)
-            return round_
-        if self.communication.schedule.shape == "adaptive" and not self._has_drifted():
-            return None
-        self._gossip(round_)
+        if round_ is not None:
+            self.observe_parameters()
+            if round_.kind == "merge":
+                self.merge(steps)
+            elif self.communication.schedule.shape != "adaptive" or self._has_drifted():
+                self._gossip(round_)
+            else:
+                round_ = None
+        if steps == total_steps:
+            self.finish_gossip()
         return round_
 
     def merge(self, steps: int) -> None:
         """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
         self.peers.steps = steps
+        self.finish_gossip()
         mergeable = CommunicatedTensors(self.module, self.buffers == "mix", also=self._trained)
-        own = self.parameters() | communicated_buffers(self.module)
-        self.before_merge = {name: tensor.detach().clone() for name, tensor in own.items()}
-        means = self._checked_mean(mergeable, "merge")
+        flats = mergeable.flat.pack()
+        # Also when the caller keeps buffers out of the mean.
+        others = communicated_buffers(self.module).items()
+        copies = mergeable.flat.copies(flats)
+        copies |= {name: b.detach().clone() for name, b in others if name not in copies}
+        means = self._checked_mean(mergeable, flats, "merge")
+        self.before_merge = copies
         if self._outer is not None:
             self._outer.step(mergeable.parameters_of(means))
-        self._commit(mergeable, means)
+        mergeable.flat.unpack(self._finite(means))
         self.steps_at_merge = steps
         self._active.clear()
+
+    @torch.no_grad()
+    def finish_gossip(self) -> None:
+        """Wait for a round in the background and add its change to the weights.
+
+        Raises:
+            RuntimeError: The transfer failed, or received values are not finite.
+        """
+        if self._in_background is None:
+            return
+        (names, outcome), self._in_background = self._in_background, None
+        changes = self.peers.result_of(outcome)
+        if changes is not None:
+            own = communicated_parameters(self.module, names)
+            flat = FlatBuffers({name: own[name] for name in names})
+            flat.unpack([x.add_(change) for x, change in zip(flat.pack(), changes, strict=True)])
 
     @torch.no_grad()
     def mean(self, tensors: Sequence[Tensor], kind: str) -> list[Tensor]:
@@ -188,12 +215,17 @@ class Agent:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, other than the weights, that exact resume requires."""
+        background = None
+        if self._in_background is not None:
+            names, outcome = self._in_background
+            background = [names, self.peers.result_of(outcome)]
         return {
             "steps_at_merge": self.steps_at_merge,
             "outer": self._outer.state_dict() if self._outer else None,
             "reference": self._reference,
             "trained": sorted(self._trained),
             "rests": self._feedback.rests,
+            "in_background": background,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -206,6 +238,10 @@ class Agent:
             self._reference = {n: x.to(self._device) for n, x in state["reference"].items()}
         self._trained = set(state["trained"])
         self._feedback.rests = {n: x.to(self._device) for n, x in state["rests"].items()}
+        if state["in_background"] is not None:
+            names, changes = state["in_background"]
+            moved = changes and [change.to(self._device) for change in changes]
+            self._in_background = names, Outcome.of(moved)
 
     @property
     def _device(self) -> torch.device:
@@ -215,34 +251,14 @@ class Agent:
     def _gossip(self, round_: Round) -> None:
         if len(self.peers.agents) == 1:
             return
+        if self.overlap:
+            self._gossip_in_background(round_)
+            return
         mergeable = self._mergeable()
         flats = mergeable.flat.pack()
         if self.peers.can_drop:
             self._drop_failed_agents(flats, mergeable.flat.fingerprint)
-
-        def plan() -> Any:
-            return round_.topology.plan(self.communication.seed, round_.number, self.peers.agents)
-
-        if plan().is_average:
-            self._commit(mergeable, self._averaged(mergeable, flats))
-        else:
-            values = [self._with_rest(f"pair {index}", flat) for index, flat in enumerate(flats)]
-            sent = [self.wire.encode(value) for value in values]
-            made, received = self.peers.exchange(sent, plan, "gossip", mergeable.flat.fingerprint)
-            as_sent = [self.wire.decode(s, x) for s, x in zip(sent, flats, strict=True)]
-            decoded = {
-                agent: [self.wire.decode(s, x) for s, x in zip(tensors, flats, strict=True)]
-                for agent, tensors in received.items()
-            }
-            weights = list(made.sources(self.peers.agent).values())
-            result = [
-                mixed(own, own_as_sent, [tensors[index] for tensors in decoded.values()], weights)
-                for index, (own, own_as_sent) in enumerate(zip(flats, as_sent, strict=True))
-            ]
-            self._commit(mergeable, result, decoded)
-            if self.wire.has_feedback and received:
-                for index, (value, own) in enumerate(zip(values, as_sent, strict=True)):
-                    self._feedback.keep(f"pair {index}", value, own)
+        mergeable.flat.unpack(self._result(round_, mergeable, flats))
         if self.optimizer_state == "reset":
             reset_state(self.optimizers)
         if self._reference is not None:
@@ -251,6 +267,52 @@ class Agent:
                 for name, tensor in communicated_parameters(self.module, self._active).items()
             }
         self._active.clear()
+
+    def _gossip_in_background(self, round_: Round) -> None:
+        self.finish_gossip()
+        mergeable = CommunicatedTensors(self.module, False, also=self._active)
+        flats = mergeable.flat.pack()
+
+        def change() -> list[Tensor]:
+            before = [flat.clone() for flat in flats]
+            after = self._result(round_, mergeable, flats)
+            return [x.sub_(old) for x, old in zip(after, before, strict=True)]
+
+        self._in_background = mergeable.names, self.peers.in_background(change)
+        self._active.clear()
+
+    def _result(
+        self, round_: Round, mergeable: CommunicatedTensors, flats: Sequence[Tensor]
+    ) -> Sequence[Tensor]:
+        """Exchange ``flats``, which it may change, and return the agent's after the round."""
+
+        def plan() -> Any:
+            return round_.topology.plan(self.communication.seed, round_.number, self.peers.agents)
+
+        is_finite = are_finite(flats)
+        if plan().is_average:
+            return self._finite(self._averaged(mergeable, flats), is_finite)
+        values = [self._with_rest(f"pair {index}", flat) for index, flat in enumerate(flats)]
+        sent = [self.wire.encode(value) for value in values]
+        made, received = self.peers.exchange(sent, plan, "gossip", mergeable.flat.fingerprint)
+        if self.wire.has_feedback and received:
+            for index, (value, own) in enumerate(zip(values, sent, strict=True)):
+                self._feedback.keep(f"pair {index}", value, self.wire.decode(own, value))
+        weights = list(made.sources(self.peers.agent).values())
+        result = []
+        for index, own in enumerate(flats):
+            arrived = [tensors[index] for tensors in received.values()]
+            result.append(self._mixed(own, sent[index], arrived, weights))
+        return self._finite(result, is_finite, received)
+
+    def _mixed(
+        self, own: Tensor, sent: Tensor, arrived: Sequence[Tensor], weights: Sequence[float]
+    ) -> Tensor:
+        if sent.dtype == own.dtype and own.dtype in (torch.float32, torch.float64):
+            mix_in_place(own, arrived, weights)
+            return own
+        decoded = (self.wire.decode(one, own) for one in arrived)
+        return mixed(own, self.wire.decode(sent, own), decoded, weights)
 
     def _averaged(self, mergeable: CommunicatedTensors, flats: Sequence[Tensor]) -> list[Tensor]:
         """Average over all agents in the wire's format and apply the outer optimizer."""
@@ -288,27 +350,34 @@ class Agent:
     def _with_rest(self, key: str, flat: Tensor) -> Tensor:
         return self._feedback.add_to(key, flat) if self.wire.has_feedback else flat
 
-    def _checked_mean(self, mergeable: CommunicatedTensors, kind: str) -> list[Tensor]:
-        flats = mergeable.flat.pack()
+    def _checked_mean(
+        self, mergeable: CommunicatedTensors, flats: Sequence[Tensor], kind: str
+    ) -> list[Tensor]:
         if len(self.peers.agents) == 1:
-            return flats
+            return [flat.clone() for flat in flats]
         self._drop_failed_agents(flats, mergeable.flat.fingerprint)
         return self.peers.average(flats, kind)
 
-    def _commit(
-        self,
-        mergeable: CommunicatedTensors,
-        result: Sequence[Tensor],
-        received: Any = None,
-    ) -> None:
-        if not are_finite(result):
-            bad = [agent for agent, tensors in (received or {}).items() if not are_finite(tensors)]
-            sources = ", ".join(map(str, bad or [self.peers.agent]))
-            raise RuntimeError(
-                f"weights of agent {sources} are not finite, so agent {self.peers.agent} did not "
-                "apply them; lower the learning rate or resume from the last checkpoint"
+    def _finite(
+        self, result: Sequence[Tensor], own_is_finite: bool = True, received: Any = None
+    ) -> Sequence[Tensor]:
+        """Return ``result`` if all of its values are finite; ``received`` names the sources."""
+        if are_finite(result):
+            return result
+        bad = [
+            str(agent)
+            for agent, tensors in (received or {}).items()
+            if not are_finite(
+                [self.wire.decode(s, x) for s, x in zip(tensors, result, strict=True)]
             )
-        mergeable.flat.unpack(result)
+        ]
+        # Where own values are not finite, neither are the differences that replaced the received.
+        source = f"agent {', '.join(bad)}" if bad else "another agent"
+        own = f"agent {self.peers.agent}"
+        raise RuntimeError(
+            f"weights of {source if own_is_finite else own} are not finite, so {own} did not apply "
+            "them; lower the learning rate or resume from the last checkpoint"
+        )
 
     def _drop_failed_agents(self, flats: Sequence[Tensor], fingerprint: int) -> None:
         """Drop agents whose weights are not finite or not of the common shape, on all agents."""
@@ -343,23 +412,8 @@ class Agent:
         averaged: Sequence[Optimizer] = ()
         if self.optimizer_state == "average":
             averaged = self.optimizers
-            self._agree_on_state()
+            agree_on_state(self.peers, averaged, communicated_parameters(self.module, self._active))
         return CommunicatedTensors(self.module, self.buffers != "local", averaged, self._active)
-
-    def _agree_on_state(self) -> None:
-        """Create zeros for optimizer state that other agents have and this agent lacks.
-
-        An optimizer creates the state of a parameter at its first gradient, and a parameter may be
-        unused on some agents.
-        """
-        parameters = communicated_parameters(self.module, self._active)
-        own = json.dumps(state_layout(self.optimizers, parameters)).encode()
-        digest = int.from_bytes(hashlib.sha256(own).digest()[:7], "big")
-        of_all = self.peers.gather(torch.tensor([digest], device=self._device))
-        if all(int(part) == digest for part in of_all):
-            return
-        for content in self.peers.gather_bytes(own, self._device):
-            add_missing_state(self.optimizers, parameters, json.loads(content))
 
     def _remember_start(self) -> None:
         self.observe_parameters()

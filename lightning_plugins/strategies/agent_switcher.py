@@ -101,6 +101,18 @@ class AgentSwitcher:
         self._stacked_states = states
         self.switch_to(0)
 
+    def separate(self) -> None:
+        """Give each agent its own optimizer state after batched steps."""
+        if self._stacked_states is not None:
+            self.store_current()
+            for states in self._states:
+                for state in states:
+                    for own in state.values():
+                        own |= {k: v.clone() for k, v in own.items() if isinstance(v, Tensor)}
+            self._stacked_states, self._viewed = None, []
+            self._present = None
+            self.switch_to(0)
+
     def check_trainable(self) -> None:
         """Refuse a parameter that became trainable, because all agents would share its values.
 

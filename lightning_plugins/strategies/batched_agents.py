@@ -1,18 +1,21 @@
 """One training step of all simulated agents as a single batched computation."""
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.plugins.precision import Precision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, vmap
+from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Adam, AdamW
 
+from lightning_plugins._import_names import of_root
 from lightning_plugins._lightning_compat import callbacks_of, has_wrapped_closures
+from lightning_plugins.nn.module_state import state_untouched
+from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.agent_switcher import AgentSwitcher
 
 _OPTIMIZERS = (SGD, Adam, AdamW)
@@ -23,6 +26,9 @@ _HOOKS = (
     "on_before_optimizer_step",
 )
 _METHODS = (*_HOOKS, "backward", "optimizer_step", "optimizer_zero_grad")
+_MOST_PARAMETERS = 1_000_000
+_DEEPEST = 4
+_FRAMEWORKS = ("torch", "lightning", "pytorch_lightning", "torchmetrics")
 
 
 class BatchedAgents:
@@ -35,10 +41,13 @@ class BatchedAgents:
     Args:
         module: The module that all agents share.
         rows: The agents' weights.
+        must_equal: Also refuse steps that draw random numbers, change the module, or return or log
+            what a mean over agents does not replace.
     """
 
-    def __init__(self, module: LightningModule, rows: AgentSwitcher) -> None:
+    def __init__(self, module: LightningModule, rows: AgentSwitcher, must_equal: bool) -> None:
         self.rows = rows
+        self.must_equal = must_equal
         self._module = module
         self._call = _TrainingStep(module)
         self._gradients: dict[str, Tensor] = {}
@@ -50,7 +59,39 @@ class BatchedAgents:
         Args:
             batches: One batch per agent, of equal shapes.
             indices: Further arguments of ``training_step``.
+
+        Raises:
+            CannotBatchError: ``must_equal`` is set, and the step does not equal those of the agents
+                one after the other. The module is then as it was before.
         """
+        if not self.must_equal:
+            return self._logged(*self._step(batches, *indices))
+        random_state = None if self._is_compared else RandomState.capture()
+        try:
+            results = (self._step if random_state is None else self._tested)(batches, *indices)
+            if random_state is not None and not random_state.equals(RandomState.capture()):
+                raise CannotBatchError("training_step draws random numbers")
+        except Exception as error:  # the agents one after the other raise it again, or do not
+            if random_state is not None:
+                random_state.restore()
+            raise CannotBatchError(f"{type(error).__name__}: {error}") from error
+        return self._logged(*results)
+
+    def _tested(self, batches: Sequence[Any], *indices: Any) -> Any:
+        with state_untouched(self._module, leave=self._module.parameters()):
+            state = _attributes(self._module)
+            results = self._step(batches, *indices)
+            if _attributes(self._module) != state:
+                raise CannotBatchError("training_step changes the module")
+        return results
+
+    def _logged(self, losses: Tensor, logged: dict[str, Tensor], options: dict[str, Any]) -> Tensor:
+        for name, values in logged.items():
+            own = dict(options[name])
+            self._module.log(name, values.mean(), *own.pop("arguments"), **own)
+        return losses.detach().mean()
+
+    def _step(self, batches: Sequence[Any], *indices: Any) -> Any:
         parameters = self.rows.stacked_parameters()
         stacked = _stacked(batches)
         options: dict[str, dict[str, Any]] = {}
@@ -68,6 +109,8 @@ class BatchedAgents:
                 output = functional_call(self._call, named, (batch, *indices))
             finally:
                 del self._module.__dict__["log"]
+            if isinstance(output, Mapping) and self.must_equal and len(output) > 1:
+                raise CannotBatchError(f"training_step returns {', '.join(output)}")
             return output["loss"] if isinstance(output, Mapping) else output, logged
 
         state = torch.get_rng_state()
@@ -77,10 +120,10 @@ class BatchedAgents:
             self._is_compared = True
             if torch.equal(state, torch.get_rng_state()):
                 self._compare(loss_of, parameters, batches[-1])
-        for name, values in logged.items():
-            own = dict(options[name])
-            self._module.log(name, values.mean(), *own.pop("arguments"), **own)
-        return losses.detach().mean()
+        reductions = {own.get("reduce_fx", "mean") for own in options.values()}
+        if self.must_equal and not reductions <= {"mean", torch.mean}:
+            raise CannotBatchError("a value is logged with another reduction than the mean")
+        return losses, logged, options
 
     def set_gradients(self) -> None:
         """Give the stacked gradients to the module's parameters."""
@@ -97,21 +140,45 @@ class BatchedAgents:
         loss, _ = loss_of(own, batch)
         expected = torch.autograd.grad(loss, list(own.values()), allow_unused=True)
         for name, gradient in zip(own, expected, strict=True):
-            found = self._gradients[name][-1]
-            wanted = torch.zeros_like(found) if gradient is None else gradient
-            if not torch.allclose(found, wanted, rtol=1e-3, atol=1e-5):
+            # An optimizer skips a parameter without a gradient, and not one with zeros.
+            same = gradient is not None and torch.allclose(
+                self._gradients[name][-1], gradient, rtol=1e-3, atol=1e-5
+            )
+            if not same:
                 raise MisconfigurationException(
                     f"batched=True: the gradient of {name} differs from that of one agent alone, "
                     "so training_step depends on more than weights and batch; set batched=False"
                 )
 
 
-def check_batched(trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
-    """Refuse what a batched step would not reproduce.
+def batched_agents(
+    choice: bool | None, module: LightningModule, optimizer: Any, rows: AgentSwitcher
+) -> BatchedAgents | None:
+    """Return batched steps if ``choice`` requires them, or leaves it open and they pay.
 
     Raises:
-        MisconfigurationException: The message names the feature.
+        MisconfigurationException: Batched steps are required, and a feature prevents them.
     """
+    pays = choice is not False and (choice or _pays(module))
+    found = _what_prevents(module.trainer, module, optimizer) if pays else None
+    if found and choice:
+        raise MisconfigurationException(
+            f"batched=True does not support {found}: set batched=False, which runs the agents one "
+            "after the other"
+        )
+    return BatchedAgents(module, rows, must_equal=not choice) if pays and not found else None
+
+
+def _pays(module: LightningModule) -> bool:
+    """Whether batched steps are faster: for small networks without convolutions."""
+    convolutions = (part for part in module.modules() if isinstance(part, _ConvNd))
+    size = sum(parameter.numel() for parameter in module.parameters())
+    return size <= _MOST_PARAMETERS and next(convolutions, None) is None
+
+
+def _what_prevents(trainer: Trainer, module: LightningModule, optimizer: Any) -> str | None:
+    """Name a feature that a batched step would not reproduce, or None."""
+    plain_precision = of_root(trainer, "plugins.precision.Precision")
     reasons = {
         f"buffers ({', '.join(name for name, _ in module.named_buffers())})": any(
             True for _ in module.buffers()
@@ -121,20 +188,51 @@ def check_batched(trainer: Trainer, module: LightningModule, optimizer: Any) -> 
         )
         not in _OPTIMIZERS,
         "gradient_clip_val": bool(trainer.gradient_clip_val),
-        f"precision={trainer.precision}": type(trainer.precision_plugin) is not Precision,
+        f"precision={trainer.precision}": type(trainer.precision_plugin) is not plain_precision,
         "a callback that repeats or changes training steps": has_wrapped_closures(trainer),
     }
     for name in _METHODS:
-        reasons[f"{type(module).__name__}.{name}"] = is_overridden(name, module)
+        reasons[f"{type(module).__name__}.{name}"] = _is_overridden(name, module)
     for callback in callbacks_of(trainer):
         for name in _HOOKS:
-            reasons[f"{type(callback).__name__}.{name}"] = is_overridden(name, callback)
-    found = [reason for reason, is_used in reasons.items() if is_used]
-    if found:
-        raise MisconfigurationException(
-            f"batched=True does not support {found[0]}: set batched=False, which runs the agents "
-            "one after the other"
-        )
+            reasons[f"{type(callback).__name__}.{name}"] = _is_overridden(name, callback)
+    return next((reason for reason, is_used in reasons.items() if is_used), None)
+
+
+class CannotBatchError(Exception):
+    """A training step cannot run for all agents at once."""
+
+
+def _attributes(module: LightningModule) -> list[Any]:
+    """Return the identities and versions of what a training step may change in the module."""
+    ignored = set(vars(LightningModule()))
+    return [
+        (name, _state(value, 0))
+        for part in module.modules()
+        for name, value in vars(part).items()
+        if name not in ignored
+    ]
+
+
+def _state(value: Any, depth: int) -> Any:
+    if isinstance(value, Tensor):
+        return id(value), value._version
+    if depth > _DEEPEST:
+        return id(value)
+    if isinstance(value, dict):
+        return id(value), [(key, _state(one, depth + 1)) for key, one in value.items()]
+    if isinstance(value, list | tuple | deque):
+        return id(value), [_state(one, depth + 1) for one in value]
+    if isinstance(value, bool | int | float | str):
+        return value
+    owner = type(value).__module__.partition(".")[0]
+    if owner in _FRAMEWORKS or isinstance(value, type) or not hasattr(value, "__dict__"):
+        return id(value)
+    return id(value), _state(vars(value), depth + 1)
+
+
+def _is_overridden(name: str, instance: Any) -> bool:
+    return of_root(instance, "utilities.model_helpers.is_overridden")(name, instance)
 
 
 class _TrainingStep(nn.Module):

@@ -1,7 +1,7 @@
 """The tensors that agents communicate: which ones, packing them, and mixing them."""
 
 import hashlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -24,7 +24,7 @@ def communicated_parameters(
     return {
         name: parameter
         for name, parameter in module.named_parameters()
-        if (parameter.requires_grad or name in also) and _is_real_or_complex(parameter)
+        if (parameter.requires_grad or name in also) and is_real_or_complex(parameter)
     }
 
 
@@ -34,7 +34,7 @@ def communicated_buffers(module: nn.Module) -> dict[str, Tensor]:
     return {
         name: buffer
         for name, buffer in module.named_buffers()
-        if name in saved and _is_real_or_complex(buffer)
+        if name in saved and is_real_or_complex(buffer)
     }
 
 
@@ -43,7 +43,8 @@ def as_real(tensor: Tensor) -> Tensor:
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
-def _is_real_or_complex(tensor: Tensor) -> bool:
+def is_real_or_complex(tensor: Tensor) -> bool:
+    """Whether a tensor can be averaged."""
     return tensor.is_floating_point() or tensor.is_complex()
 
 
@@ -89,54 +90,10 @@ def _state_tensors(
         for parameter, state in optimizer.state.items()
         if parameter in name_of
         for key, value in state.items()
-        if isinstance(value, Tensor) and _is_real_or_complex(value)
+        if isinstance(value, Tensor) and is_real_or_complex(value)
     }
     # Agents may have used their parameters in different orders.
     return dict(sorted(found.items()))
-
-
-def state_layout(
-    optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor]
-) -> list[list[object]]:
-    """List the optimizer state of ``parameters``: ``[optimizer, parameter, key, shape, dtype]``."""
-    name_of = {parameter: name for name, parameter in parameters.items()}
-    return sorted(
-        [index, name_of[parameter], key, list(value.shape), str(value.dtype)]
-        for index, optimizer in enumerate(optimizers)
-        for parameter, state in optimizer.state.items()
-        if parameter in name_of
-        for key, value in state.items()
-        if isinstance(value, Tensor) and _is_real_or_complex(value)
-    )
-
-
-def add_missing_state(
-    optimizers: Sequence[Optimizer],
-    parameters: Mapping[str, Tensor],
-    layout: Sequence[Sequence[object]],
-) -> None:
-    """Create the state in ``layout`` that an optimizer lacks, as zeros: no step was taken yet."""
-    for index, name, key, shape, dtype in layout:
-        parameter = parameters[str(name)]
-        state = optimizers[int(str(index))].state[parameter]
-        if not isinstance(state.get(key), Tensor):
-            # Step counts are kept on the CPU, unlike the moments.
-            device = parameter.device if shape else torch.device("cpu")
-            kind = getattr(torch, str(dtype).removeprefix("torch."))
-            state[key] = torch.zeros(shape, dtype=kind, device=device)  # type: ignore[call-overload]
-
-
-@torch.no_grad()
-def reset_state(optimizers: Sequence[Optimizer]) -> None:
-    """Zero every tensor of the optimizers' state: moments and step counts.
-
-    The tensors are kept, because some optimizers create their state only once.
-    """
-    for optimizer in optimizers:
-        for state in optimizer.state.values():
-            for value in state.values():
-                if isinstance(value, Tensor):
-                    value.zero_()
 
 
 class FlatBuffers:
@@ -151,6 +108,7 @@ class FlatBuffers:
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self._by_dtype: dict[torch.dtype, dict[str, Tensor]] = {}
+        self._complex = {name for name, tensor in tensors.items() if tensor.is_complex()}
         for name, tensor in tensors.items():
             real = as_real(tensor.detach())
             self._by_dtype.setdefault(real.dtype, {})[name] = real
@@ -181,6 +139,13 @@ class FlatBuffers:
             for name, view in zip(tensors, _views(flat, list(tensors.values())), strict=True)
         }
 
+    def copies(self, flats: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return the tensors as they were when they were packed into ``flats``, by name."""
+        return {
+            name: torch.view_as_complex(view) if name in self._complex else view
+            for name, view in self.views(flats).items()
+        }
+
     @property
     def nbytes(self) -> int:
         """Size of all tensors in bytes."""
@@ -194,15 +159,23 @@ def _views(flat: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 def are_finite(flats: Sequence[Tensor]) -> bool:
     """Whether all values are finite; takes one pass and one device synchronization per buffer."""
-    # NaN and infinity propagate through a sum. A sum of finite values may overflow: check again.
-    if all(bool(torch.isfinite(flat.sum(dtype=torch.float64))) for flat in flats):
-        return True
-    return all(bool(torch.isfinite(flat).all()) for flat in flats)
+    for flat in flats:
+        # In parts, because torch converts the whole tensor to float64 before it sums.
+        parts = flat.reshape(-1).split(_PART)
+        # NaN and infinity propagate through a sum, which may also overflow: check again.
+        total = torch.stack([part.sum(dtype=torch.float64) for part in parts]).sum()
+        is_finite = bool(torch.isfinite(total))
+        if not is_finite and not all(bool(torch.isfinite(part).all()) for part in parts):
+            return False
+    return True
+
+
+_PART = 1 << 20
 
 
 @torch.no_grad()
 def mixed(
-    own: Tensor, own_as_sent: Tensor, received: Sequence[Tensor], weights: Sequence[float]
+    own: Tensor, own_as_sent: Tensor, received: Iterable[Tensor], weights: Iterable[float]
 ) -> Tensor:
     """Compute one agent's weights after a round: ``x + sum_j w_j (q(x_j) - q(x))``.
 
@@ -216,8 +189,18 @@ def mixed(
         received: The weights q(x_j) of each source.
         weights: The mixing weight w_j of each source.
     """
-    accumulated = own.to(torch.promote_types(own.dtype, torch.float32), copy=True)
-    base = own_as_sent.to(accumulated.dtype)
+    wide = torch.promote_types(own.dtype, torch.float32)
+    accumulated = own.to(wide, copy=True)
+    base = own_as_sent.to(wide)
     for flat, weight in zip(received, weights, strict=True):
         accumulated.add_(flat.to(accumulated.dtype) - base, alpha=weight)
     return accumulated.to(own.dtype)
+
+
+@torch.no_grad()
+def mix_in_place(own: Tensor, received: Sequence[Tensor], weights: Sequence[float]) -> None:
+    """Replace ``own`` by :func:`mixed` with unrounded values; ``received`` become differences."""
+    for flat in received:
+        flat.sub_(own)
+    for flat, weight in zip(received, weights, strict=True):
+        own.add_(flat, alpha=weight)

@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from typing import Any, get_args
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import LearningRateFinder
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
+from lightning_plugins._import_names import of_root
 from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.strategies.agent_dataloaders import Partition
 from lightning_plugins.strategies.batch_norm import normalizations
 from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState
+from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.wire import WireName
 
 
@@ -42,7 +43,8 @@ def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
         MisconfigurationException: The Trainer uses synchronized batch normalization or a
             learning-rate finder, or ``buffers`` is ``recalibrate`` with manual optimization.
     """
-    if any(isinstance(callback, LearningRateFinder) for callback in callbacks_of(trainer)):
+    finder = of_root(trainer, "callbacks.LearningRateFinder")
+    if any(isinstance(callback, finder) for callback in callbacks_of(trainer)):
         raise MisconfigurationException(
             "LearningRateFinder is not supported with decentralized training, because each agent "
             "would find a different learning rate; run it on one device first"
@@ -63,6 +65,29 @@ def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
             "buffers='recalibrate' runs training_step without a backward pass, which manual "
             "optimization does not support: set buffers='mix' or 'local'"
         )
+
+
+def check_overlap(communication: Communication, optimizer_state: str, obstacle: str | None) -> None:
+    """Refuse what needs the result of a round at once.
+
+    Args:
+        communication: The topology and the schedule.
+        optimizer_state: What a round does to the optimizer state.
+        obstacle: A setting of the strategy that prevents transfers in the background.
+
+    Raises:
+        ValueError: The message names the setting and its remedy.
+    """
+    refused = {
+        f"optimizer_state={optimizer_state!r}; set 'keep'": optimizer_state != "keep",
+        "outer_lr, which steps from the mean of all; remove it": communication.outer is not None,
+        "shape='adaptive', which measures the weights after a round; set another shape": (
+            communication.schedule.shape == "adaptive"
+        ),
+        f"{obstacle}": obstacle is not None,
+    }
+    if found := [reason for reason, is_used in refused.items() if is_used]:
+        raise ValueError(f"overlap=True does not support {found[0]}, or set overlap=False")
 
 
 def check_loaders(agents: Sequence[int], batches: Sequence[float]) -> None:

@@ -24,10 +24,11 @@ from lightning_plugins.strategies.communicated_tensors import (
     OptimizerState,
     communicated_buffers,
 )
-from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.communication import Communication, sparse
 from lightning_plugins.strategies.configuration_checks import (
     check_arguments,
     check_loaders,
+    check_overlap,
     check_trainer,
 )
 from lightning_plugins.strategies.ledger import CommLedger, write_report
@@ -49,11 +50,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
 
     All agents start from the same weights. After the optimizer step of a round they mix their
     weights along a topology, and after the last step they merge: every agent takes the mean.
-    :class:`lightning_plugins.callbacks.CommunicationSchedule` sets the rounds; without it, agents
-    gossip after every step and merge at the end. Zhu et al., On the Surprising Effectiveness of a
-    Single Global Merging in Decentralized Learning (ICLR 2026, arXiv 2507.06542), find that little
-    communication keeps agents mergeable, so that one merge at the end recovers much of
-    server-based training.
+    :class:`lightning_plugins.callbacks.CommunicationSchedule` sets the rounds; without it, the run
+    has 300 rounds, and agents gossip in every fifth of them and merge at the end. Zhu et al., On
+    the Surprising Effectiveness of a Single Global Merging in Decentralized Learning (ICLR 2026,
+    arXiv 2507.06542), find that little communication keeps agents mergeable, so that one merge at
+    the end recovers much of server-based training.
 
     Torchmetrics and values logged with ``sync_dist=True`` are reduced over agents; other logged
     values are those of the first agent. The ``state_dict`` of a checkpoint is the mean of the
@@ -61,8 +62,9 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
 
     Args:
         topology: The topology of gossip; None pairs agents at random.
-        data: ``iid`` splits the samples of a plain DataLoader evenly among the agents; a partition
-            such as :class:`lightning_plugins.datamodules.DirichletPartition` splits them by label;
+        data: ``iid`` deals the batches of a batch sampler, or the samples of any other sampler, to
+            the agents in turn, and refuses samplers that draw by weights; a partition such as
+            :class:`lightning_plugins.datamodules.DirichletPartition` splits the samples by label;
             ``user`` leaves a loader unchanged that is already different in each process. Every
             agent validates on all samples.
         seed: Seed of random topologies and of the sample order.
@@ -77,6 +79,9 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         wire: Format of the tensors that agents exchange in gossip, in pairs and averages: the dtype
             of the ``weights``, ``bfloat16``, or ``int8`` with a scale per block of 256 values and
             error feedback. Merges, checkpoints and measurements are exact.
+        overlap: Gossip beside the next training steps. The difference to the weights that the other
+            agents had at that step is added just before the next round or merge, which keeps the
+            mean. Buffers then mix only in merges.
         save_merged: Save the mean of the agents in checkpoints, not the first agent's weights.
         on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` continues without it
             and requires our supervisor or SLURM; see the documentation.
@@ -108,6 +113,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
+        overlap: bool = False,
         save_merged: bool = True,
         on_peer_failure: OnPeerFailure = "raise",
         min_agents: int = 1,
@@ -119,7 +125,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         super().__init__(
             on_peer_failure, min_agents, timeout_seconds, process_group_backend, start_method
         )
-        self.communication = Communication(topology or RandomMatching(), seed=seed)
+        self.communication = sparse(topology or RandomMatching(), seed)
         """Topology and schedule; a callback may replace it before training starts."""
         self.data = data
         self.seed = seed
@@ -127,6 +133,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self.buffers = buffers
         self.optimizer_state_policy = optimizer_state
         self.wire = wire
+        self.overlap = overlap
         self.save_merged = save_merged
         self.report: dict[str, Any] = {}
         """The cost of communication, after a run has ended: :meth:`CommLedger.report`."""
@@ -143,8 +150,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         return self._agent
 
     def with_topology(self, topology: Topology) -> "DecentralizedStrategy":
-        """Return a new strategy with another topology, for the same agents and data."""
-        return DecentralizedStrategy(
+        """Return a new strategy for the same agents and data that gossips after each step."""
+        strategy = DecentralizedStrategy(
             topology,
             self.data,
             self.seed,
@@ -153,6 +160,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             process_group_backend=self.process_group_backend,
             start_method=self.start_method,
         )
+        strategy.communication = Communication(topology, seed=self.seed)
+        return strategy
 
     def check(self, trainer: Trainer) -> None:
         """Refuse unsupported Trainer features before data is prepared."""
@@ -181,7 +190,22 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         """Restrict a training loader to this agent's share; return other loaders unchanged."""
         if not self._module.trainer.training:
             return dataloader
-        return agent_dataloader(dataloader, self.data, self.global_rank, self.world_size, self.seed)
+        compare = self._compare_orders if self.world_size > 1 else None
+        return agent_dataloader(
+            dataloader, self.data, self.global_rank, self.world_size, self.seed, compare
+        )
+
+    def _compare_orders(self, digest: int) -> None:
+        """Refuse a sampler that yields another order on other agents."""
+        own = torch.tensor([digest], device=self.root_device)
+        of_all = [int(part) for part in self.peers.gather(own)]
+        other = [a for a, part in zip(self.peers.agents, of_all, strict=True) if part != of_all[0]]
+        if other:
+            raise ValueError(
+                f"the training sampler yields another order on agents {other} than on agent "
+                f"{self.peers.agents[0]}, so its samples cannot be dealt out: if it divides the "
+                "samples itself, set data='user'; otherwise seed its generator equally everywhere"
+            )
 
     def on_train_start(self) -> None:
         """Check that loaders have equal lengths and that the schedule fits the run."""
@@ -194,6 +218,13 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
         self.communication.check(len(self.peers.agents), self._total_steps)
+        if self.overlap:
+            obstacle = None
+            if self.peers.can_drop:
+                obstacle = "on_peer_failure='drop'; set 'raise'"
+            elif self.world_size > 1 and self.peers.store is None:
+                obstacle = "NCCL; set process_group_backend='gloo' and accelerator='cpu'"
+            check_overlap(self.communication, self.optimizer_state_policy, obstacle)
         self.peers.reduce_metrics_of(self._module)
 
     def on_validation_start(self) -> None:
@@ -266,6 +297,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         They differ if the run ended early, or if a callback such as weight averaging has replaced
         the weights since the merge.
         """
+        self.agent.finish_gossip()
         if self.communication.final_merge and not self.agent.has_same_parameters():
             self.merge()
         own = json.dumps(self.ledger.state_dict()).encode()
@@ -353,6 +385,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self.buffers,
             self.optimizer_state_policy,
             self.wire,
+            self.overlap,
         )
         if self._resumed_state is not None:
             self.ledger.load_state_dict(self._resumed_state["ledger"])

@@ -7,38 +7,50 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.data import sized_len
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from lightning.pytorch.strategies import SingleDeviceStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_plugins._import_names import of_root
 from lightning_plugins._lightning_compat import (
     callbacks_of,
     largest_accumulation_factor,
     optimizer_steps,
     rebuilt_training_loader,
 )
-from lightning_plugins.strategies.agent_dataloaders import AgentDataLoaders, Data, agent_dataloader
+from lightning_plugins.strategies.agent_dataloaders import (
+    AgentDataLoaders,
+    Data,
+    agent_dataloader,
+    order_of,
+)
 from lightning_plugins.strategies.agent_switcher import AgentSwitcher
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
-from lightning_plugins.strategies.batched_agents import BatchedAgents, check_batched
-from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState, reset_state
-from lightning_plugins.strategies.communication import Communication
+from lightning_plugins.strategies.batched_agents import (
+    BatchedAgents,
+    CannotBatchError,
+    batched_agents,
+)
+from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState
+from lightning_plugins.strategies.communication import Communication, sparse
 from lightning_plugins.strategies.configuration_checks import (
     check_arguments,
     check_loaders,
+    check_overlap,
     check_trainer,
 )
 from lightning_plugins.strategies.decentralized import CHECKPOINT_KEY, RECALIBRATION_BATCHES
+from lightning_plugins.strategies.import_roots import BothImportNames
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes, write_report
+from lightning_plugins.strategies.optimizer_state import reset_state
 from lightning_plugins.strategies.stacked_agents import StackedAgents
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 from lightning_plugins.strategies.wire import Wire, WireName
 
 
-class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
+class SimulatedDecentralizedStrategy(BothImportNames, SingleDeviceStrategy):
     """Simulates :class:`DecentralizedStrategy` with ``num_agents`` agents in one process.
 
     Topologies, schedules, policies, merges and the ledger are the same. A batch of the Trainer is a
@@ -47,9 +59,9 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
     Validation also runs once per agent, so logged values are means over agents. Checkpoints contain
     the mean of the agents' weights and the state of every agent, so a run resumes exactly.
 
-    Modules and DataModules need no changes: ``train_dataloader`` is called once per agent, with
-    ``trainer.global_rank`` and ``trainer.world_size`` set for that agent. All agents draw from one
-    random stream, so dropout differs from that of real processes.
+    ``train_dataloader`` is called once per agent, with ``trainer.global_rank`` and
+    ``trainer.world_size`` of that agent. All agents draw from one random stream, so dropout differs
+    from that of real processes.
 
     Args:
         num_agents: Number of agents, at least 1.
@@ -59,10 +71,13 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         buffers: See :class:`DecentralizedStrategy`.
         optimizer_state: See :class:`DecentralizedStrategy`.
         wire: See :class:`DecentralizedStrategy`.
+        overlap: See :class:`DecentralizedStrategy`.
         batched: Run ``training_step`` once for all agents, with ``torch.func.vmap``, which is
             several times faster for small networks. It requires a module without buffers, whose
-            step depends only on weights and batch, and SGD, Adam or AdamW without clipping. The
-            gradients of the first step are compared with those of one agent alone.
+            step depends only on weights and batch, and SGD, Adam or AdamW without clipping. None
+            does so for networks of up to a million parameters without convolutions, if the step
+            also draws no random numbers and changes nothing in the module, which the first step
+            tests. True refuses what cannot be batched; False takes the agents one after the other.
 
     Raises:
         ValueError: An argument is outside its range, the topology does not support the number of
@@ -86,20 +101,22 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         buffers: Buffers = "mix",
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
-        batched: bool = False,
+        overlap: bool = False,
+        batched: bool | None = None,
     ) -> None:
         super().__init__()
         if num_agents < 1:
             raise ValueError(f"num_agents={num_agents}: expected at least 1")
         check_arguments(data, buffers, optimizer_state, wire)
         self.num_agents = num_agents
-        self.communication = Communication(topology or RandomMatching(), seed=seed)
+        self.communication = sparse(topology or RandomMatching(), seed)
         self.communication.topology.check(num_agents)
         self.data = data
         self.seed = seed
         self.buffers = buffers
         self.optimizer_state_policy = optimizer_state
         self.wire = wire
+        self.overlap = overlap
         self.batched = batched
         self.ledger = CommLedger()
         self.parallel_devices: list[torch.device] | None = None
@@ -121,8 +138,8 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         return self.parallel_devices[0] if self.parallel_devices else torch.device("cpu")
 
     def with_topology(self, topology: Topology) -> "SimulatedDecentralizedStrategy":
-        """Return a new strategy with another topology, for the same agents and data."""
-        return SimulatedDecentralizedStrategy(
+        """Return a new strategy for the same agents and data that gossips after each step."""
+        strategy = SimulatedDecentralizedStrategy(
             self.num_agents,
             topology,
             self.data,
@@ -130,6 +147,8 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             buffers=self.buffers,
             batched=self.batched,
         )
+        strategy.communication = Communication(topology, seed=self.seed)
+        return strategy
 
     def check(self, trainer: Trainer) -> None:
         """Refuse unsupported Trainer features before data is prepared."""
@@ -144,8 +163,12 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
                 f"devices={trainer.num_devices}: simulated agents share one device; set devices=1 "
                 "or use strategy='decentralized'"
             )
+        averaging = tuple(
+            of_root(trainer, f"callbacks.{name}")
+            for name in ("WeightAveraging", "StochasticWeightAveraging")
+        )
         for callback in callbacks_of(trainer):
-            if isinstance(callback, WeightAveraging | StochasticWeightAveraging):
+            if isinstance(callback, averaging):
                 raise MisconfigurationException(
                     f"{type(callback).__name__} averages the weights of one model, but simulated "
                     "agents share one module: use strategy='decentralized' or remove the callback"
@@ -166,7 +189,11 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
             )
         self._rows = AgentSwitcher(self._module, self.optimizers, self.num_agents)
         self._agents = StackedAgents(
-            self._rows.parameters.matrices, self.communication, self.ledger, self.wire
+            self._rows.parameters.matrices,
+            self.communication,
+            self.ledger,
+            self.wire,
+            self.overlap,
         )
         if self._resumed is not None:
             self.ledger.load_state_dict(self._resumed["ledger"])
@@ -178,7 +205,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         trainer = self._module.trainer
         if not trainer.training:
             return dataloader
-        loaders = []
+        loaders: list[Any] = []
         for agent in range(self.num_agents):
             # The trainer reports these to a DataModule that divides the data by rank.
             self.global_rank, self.world_size = agent, self.num_agents
@@ -186,7 +213,12 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
                 loader = rebuilt_training_loader(trainer, dataloader)
             finally:
                 self.global_rank, self.world_size = 0, 1
-            loaders.append(agent_dataloader(loader, self.data, agent, self.num_agents, self.seed))
+            common = order_of(loaders[0]) if loaders else None
+            loaders.append(
+                agent_dataloader(
+                    loader, self.data, agent, self.num_agents, self.seed, common=common
+                )
+            )
         lengths = [sized_len(loader) for loader in loaders]
         batches = [math.inf if length is None else float(length) for length in lengths]
         check_loaders(range(self.num_agents), batches)
@@ -194,11 +226,14 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
 
     def on_train_start(self) -> None:
         """Check that the schedule fits the run."""
-        if self.batched:
-            check_batched(self._module.trainer, self._module, self.optimizers[0])
-            self._batched = BatchedAgents(self._module, self.rows)
+        choice = self.batched
+        if choice is None and self._resumed is not None and not self._resumed.get("batched"):
+            choice = False
+        self._batched = batched_agents(choice, self._module, self.optimizers[0], self.rows)
         self._total_steps = optimizer_steps(self._module.trainer)
         self.communication.check(self.num_agents, self._total_steps)
+        if self.overlap:
+            check_overlap(self.communication, self.optimizer_state_policy, None)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Keep the batches if statistics will be re-estimated."""
@@ -229,9 +264,14 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         output = None
         if self._batched is not None:
             self.rows.stack()
-            output = super().optimizer_step(optimizer, closure, model, **kwargs)
+            try:
+                output = super().optimizer_step(optimizer, closure, model, **kwargs)
+            except CannotBatchError:
+                self._batched = None
             self.rows.unstack()
-        else:
+            if self._batched is None:
+                self.rows.separate()
+        if self._batched is None:
             for agent in range(self.num_agents):
                 self._turn = agent
                 self.rows.switch_to(agent)
@@ -242,7 +282,8 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         if round_ is not None and round_.kind == "merge":
             self._merge(steps)
         else:
-            extra_matrices = [] if self.buffers == "local" else self.rows.buffers.matrices
+            is_local = self.buffers == "local" or self.overlap
+            extra_matrices = [] if is_local else self.rows.buffers.matrices
             if self.agents.after_step(steps, self._total_steps, extra_matrices) is not None:
                 self._apply_optimizer_state_policy(round_)
         self.rows.switch_to(0)
@@ -290,6 +331,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
 
     def on_train_end(self) -> None:
         """Merge if the agents differ, then write the bytes that real agents would have sent."""
+        self.agents.finish_gossip()
         if self.communication.final_merge and not self.agents.have_same_parameters():
             self.merge()
         steps = self._module.trainer.global_step
@@ -308,6 +350,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
                     "agents": self.agents.state_dict(),
                     "rows": self.rows.state_dict(),
                     "ledger": self.ledger.state_dict(),
+                    "batched": self._batched is not None,
                 }
             checkpoint = {**checkpoint, "state_dict": state_dict | means, CHECKPOINT_KEY: label}
         super().save_checkpoint(checkpoint, filepath, storage_options)
@@ -360,6 +403,7 @@ class SimulatedDecentralizedStrategy(SingleDeviceStrategy):
         return self.lightning_module
 
     def _merge(self, steps: int) -> None:
+        self.agents.finish_gossip()
         self._before_merge = [
             {name: tensor.clone() for name, tensor in self.rows.tensors_of(agent).items()}
             for agent in range(self.num_agents)

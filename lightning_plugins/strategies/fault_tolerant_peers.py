@@ -10,15 +10,18 @@ from typing import Any, TypeVar
 
 from torch.distributed import PrefixStore, ProcessGroupGloo, Store, TCPStore
 
+from lightning_plugins.strategies.booked_store import BookedStore
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.meetings import POLL_SECONDS, Worker
-from lightning_plugins.strategies.peers import Peers, packed, unpacked
+from lightning_plugins.strategies.packing import packed, unpacked
+from lightning_plugins.strategies.peers import Peers
 
 T = TypeVar("T")
 
 STORE_VARIABLE = "LIGHTNING_PLUGINS_STORE"
 _ATTEMPTS = 3
 _START_SECONDS = 120.0
+_LONGEST_PAUSE_SECONDS = 0.05
 
 
 class DroppedError(RuntimeError):
@@ -70,7 +73,7 @@ class FaultTolerantPeers(Peers):
                 "a failed NCCL communicator aborts its process; set process_group_backend='gloo' "
                 "and keep the model on the CPU, or set on_peer_failure='raise'"
             )
-        self._store = store
+        self._store = self._booked(store)
         self._agents = tuple(range(num_agents))
         self._min_agents = min_agents
         self._operations = 0
@@ -119,7 +122,7 @@ class FaultTolerantPeers(Peers):
         return outcome.result, outcome.error
 
     @property
-    def store(self) -> Store:
+    def store(self) -> BookedStore:
         """The store that the supervisor hosts."""
         return self._store
 
@@ -134,7 +137,7 @@ class FaultTolerantPeers(Peers):
         def through_the_store(group: Any) -> Any:
             source_agent = source if source in self._agents else self._agents[0]
             if self.agent == source_agent:
-                self._store.set(f"{key}/{source_agent}", packed(value))  # type: ignore[arg-type]
+                self._store.set(f"{key}/{source_agent}", packed(value))
                 return value
             self._store.wait([f"{key}/{source_agent}"], self.timeout)
             return unpacked(self._store.get(f"{key}/{source_agent}"))
@@ -143,7 +146,7 @@ class FaultTolerantPeers(Peers):
 
     def _connected_group(self) -> Any:
         if self._group is None:
-            store = PrefixStore(f"group/{self._groups}", self._store)
+            store = PrefixStore(f"group/{self._groups}", self._store.plain)
             self._groups += 1
             place = self._agents.index(self.agent)
             group = ProcessGroupGloo(store, place, len(self._agents), timeout=self.timeout)
@@ -158,7 +161,7 @@ class FaultTolerantPeers(Peers):
             raise DroppedError(self._dropped_message())
         self._store.set(f"{key}/{self.agent}", "1" if succeeded else "0")
         voted = self._wait_for_votes(key, timeout_seconds)
-        votes = [self._store.get(f"{key}/{agent}") == b"1" for agent in voted]
+        votes = [vote == b"1" for vote in self._store.multi_get([f"{key}/{a}" for a in voted])]
         proposal = {"agents": voted, "done": all(votes) and voted == list(self._agents)}
         decided = json.loads(self._store.compare_set(f"{key}/decision", "", json.dumps(proposal)))
         self._delete_old_votes(key)
@@ -173,23 +176,27 @@ class FaultTolerantPeers(Peers):
         voted, awaited = {self.agent}, set(self._agents) - {self.agent}
         pause_seconds, last = 0.0002, time.monotonic()
         while awaited:
-            arrived = {a for a in awaited if self._store.check([f"{key}/{a}"])}
-            exited = {
-                a
-                for a in awaited - arrived
-                if self._store.check([f"exited/{a}"]) or self._store.check([f"ended/{a}"])
-            }
-            voted |= arrived
-            awaited -= arrived | exited
-            if time.monotonic() > deadline:
+            if self._store.check([f"{key}/{a}" for a in awaited]):  # one request for all
+                voted |= awaited
+                break
+            is_late = time.monotonic() > deadline
+            if is_late or pause_seconds >= _LONGEST_PAUSE_SECONDS:
+                arrived = {a for a in awaited if self._store.check([f"{key}/{a}"])}
+                voted |= arrived
+                awaited -= arrived
+                awaited -= {a for a in awaited if self._has_exited(a)}
+            if is_late:
                 break
             if self.while_waiting is not None and time.monotonic() > last + POLL_SECONDS:
                 last = time.monotonic()
                 self.while_waiting()
             # Store.wait would not notice an exited agent, and logs a warning at each timeout.
             time.sleep(pause_seconds)
-            pause_seconds = min(2 * pause_seconds, 0.05)
+            pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         return sorted(voted)
+
+    def _has_exited(self, agent: int) -> bool:
+        return self._store.check([f"exited/{agent}"]) or self._store.check([f"ended/{agent}"])
 
     def _continue_with(self, remaining: list[int], reasons: Mapping[int, str]) -> None:
         for agent in set(self._agents) - set(remaining):

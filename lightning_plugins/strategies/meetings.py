@@ -42,7 +42,7 @@ class Meetings:
 
     def __init__(self, agent: int, store: Store, timeout: timedelta) -> None:
         self.agent = agent
-        self.store = store
+        self.store: Any = store
         self.timeout = timeout
         self.details: Callable[[], dict[str, Any]] = dict
         """Returns plain data that explains a disagreement, such as the names of logged values."""
@@ -194,6 +194,14 @@ class Outcome:
         self.done = threading.Event()
         self.result: Any = None
         self.error: Exception | None = None
+
+    @classmethod
+    def of(cls, result: Any) -> "Outcome":
+        """Return the outcome of an operation that is done."""
+        outcome = cls()
+        outcome.result = result
+        outcome.done.set()
+        return outcome
 
 
 class Worker:

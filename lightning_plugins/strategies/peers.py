@@ -1,12 +1,10 @@
 """Communication between agents: pairwise exchange, reductions and gathers."""
 
-import hashlib
-import io
-import pickle
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import timedelta
-from pathlib import PosixPath, WindowsPath
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -17,13 +15,16 @@ from torch.distributed import Store
 from torchmetrics import Metric
 from torchmetrics.metric import jit_distributed_available
 
+from lightning_plugins.strategies.booked_store import BookedStore
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
-from lightning_plugins.strategies.meetings import Meetings
+from lightning_plugins.strategies.meetings import POLL_SECONDS, Outcome, Worker
 from lightning_plugins.strategies.topologies import MixingPlan
 from lightning_plugins.strategies.wire import ErrorFeedback, Wire, shares
 
 T = TypeVar("T")
 
+_STEPS = "_lightning_plugins_steps"
+"""Attribute of a background thread: the steps at which its operation was started."""
 _MOST_DIMENSIONS = 8
 _DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64),
@@ -46,16 +47,62 @@ class Peers(ABC):
         self.agent = agent
         self.ledger = ledger
         self.timeout = timeout
-        self.steps = 0
-        """Number of optimizer steps so far; part of errors and of the record of lost agents."""
+        self._steps = 0
+        self._background: Outcome | None = None
+        self._background_worker = Worker()
         self.while_waiting: Callable[[], None] | None = None
         """Called about once per second while this agent waits for others."""
         self._reduced: list[Metric] = []
 
     @property
-    def store(self) -> Store | None:
+    def steps(self) -> int:
+        """Number of optimizer steps so far; part of errors and of the record of lost agents."""
+        return getattr(threading.current_thread(), _STEPS, self._steps)
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._steps = steps
+
+    def in_background(self, operation: Callable[[], Any]) -> Outcome:
+        """Start ``operation``, which may communicate, beside the caller.
+
+        The next operation of the caller waits for it, so the order is the same on all agents.
+        """
+        steps = self.steps
+
+        def run() -> Any:
+            setattr(threading.current_thread(), _STEPS, steps)
+            return operation()
+
+        self._background = self._background_worker.start(run)
+        return self._background
+
+    def result_of(self, outcome: Outcome) -> Any:
+        """Wait for an operation in the background and return its result, or raise its error."""
+        while not outcome.done.wait(POLL_SECONDS):
+            if self.while_waiting is not None:
+                self.while_waiting()
+        if outcome.error is not None:
+            raise outcome.error
+        return outcome.result
+
+    def _is_in_background(self) -> bool:
+        return hasattr(threading.current_thread(), _STEPS)
+
+    def _wait_for_background(self) -> None:
+        if self._background is not None and not self._is_in_background():
+            background, self._background = self._background, None
+            self.result_of(background)
+
+    @property
+    def store(self) -> BookedStore | None:
         """A store that all agents share; None for one agent and with NCCL."""
         return None
+
+    def _booked(self, store: Store | BookedStore) -> BookedStore:
+        """Record the traffic with ``store`` as control traffic of this agent."""
+        plain = store.plain if isinstance(store, BookedStore) else store
+        return BookedStore(plain, partial(self.ledger.add, self.agent, "control"))
 
     @property
     @abstractmethod
@@ -265,7 +312,7 @@ class Peers(ABC):
         if op == "mean":
             count = len(self.agents)
             if result.is_floating_point() or result.is_complex():
-                result = result / count
+                result.div_(count)
             else:
                 result = (result.double() / count).to(result.dtype)
         sent = ring_all_reduce_bytes(wide.nbytes, len(self.agents))
@@ -352,141 +399,6 @@ class Peers(ABC):
     def _record(self, kind: str, bytes_sent: int, messages: int, started: float) -> None:
         self.ledger.record(self.agent, kind, bytes_sent, messages, perf_counter() - started)
 
-
-class FixedPeers(Peers):
-    """All agents of a process group; the first failure ends the run.
-
-    Args:
-        agent: Number of this agent.
-        ledger: The ledger that records the traffic.
-        timeout: Timeout of a transfer.
-        group: A gloo group of all agents; None uses torch's default group, or one agent without it.
-        meetings: Compares this agent's operations with those of the others.
-    """
-
-    def __init__(
-        self,
-        agent: int,
-        ledger: CommLedger,
-        timeout: timedelta,
-        group: Any = None,
-        meetings: Meetings | None = None,
-    ) -> None:
-        super().__init__(agent, ledger, timeout)
-        self.meetings = meetings
-        self._group = group
-
-    @property
-    def store(self) -> Store | None:
-        """The store through which the agents have met."""
-        return None if self.meetings is None else self.meetings.store
-
-    @property
-    def agents(self) -> tuple[int, ...]:
-        """All ranks."""
-        if self._group is not None:
-            return tuple(range(self._group.size()))
-        return tuple(range(dist.get_world_size() if dist.is_initialized() else 1))
-
-    def perform(
-        self,
-        operation: Callable[[Any], T],
-        what: str = "a collective operation",
-        partners: Collection[int] | None = None,
-    ) -> T:
-        """Run ``operation`` once.
-
-        Raises:
-            DisagreementError: The agents that take part reached different operations.
-        """
-        meetings, group = self.meetings, self._group
-        if meetings is None:
-            return operation(group or (dist.group.WORLD if dist.is_initialized() else None))
-        others = sorted(set(self.agents if partners is None else partners) - {self.agent})
-        if not others:
-            return operation(group)
-
-        def compared() -> T:
-            digest = hashlib.sha256(what.encode()).digest()[:7]
-            own = torch.tensor([int.from_bytes(digest, "big")])
-            parts = {other: torch.empty_like(own) for other in others}
-            if partners is None:
-                gathered = [parts.get(agent, own.clone()) for agent in self.agents]
-                group.allgather([gathered], [own]).wait(self.timeout)
-            else:
-                transfer_pairs(
-                    group,
-                    [(own, other, _HEADER_TAG) for other in others],
-                    [(part, other, _HEADER_TAG) for other, part in parts.items()],
-                    self.timeout,
-                )
-            if any(int(part) != int(own) for part in parts.values()):
-                meetings.disagree(what, others)
-            return operation(group)
-
-        result = meetings.run(compared, what, others, self.while_waiting)
-        self.ledger.add(self.agent, "control", 8 * len(others), len(others))
-        return result
-
-    def barrier(self, name: str | None = None) -> None:
-        """Wait for the other agents; without meetings no header exchange does it."""
-        if self.meetings is None and len(self.agents) > 1:
-            started = perf_counter()
-            devices = [torch.cuda.current_device()] if dist.get_backend() == "nccl" else None
-            dist.barrier(device_ids=devices)
-            self._record("control", 0, 1, started)
-        else:
-            super().barrier(name)
-
-    def end(self, reason: str) -> None:
-        """Report to the others why this agent takes part in nothing more."""
-        if self.meetings is not None:
-            self.meetings.end(reason)
-
-    def drop(self, failed: Mapping[int, str]) -> None:
-        """End the run on all agents.
-
-        Raises:
-            RuntimeError: Always.
-        """
-        reasons = "; ".join(f"agent {agent} has {why}" for agent, why in sorted(failed.items()))
-        raise RuntimeError(f"decentralized training cannot continue: {reasons}")
-
-    def broadcast_object(self, value: Any, source: int) -> Any:
-        """Return the ``value`` of agent ``source``: plain data, tensors and paths."""
-        if len(self.agents) == 1:
-            return value
-        content = packed(value) if self.agent == source else b""
-        uses_nccl = self._group is None and dist.get_backend() == "nccl"
-        device = torch.device("cuda", torch.cuda.current_device()) if uses_nccl else "cpu"
-        parts = self.gather_bytes(content, torch.device(device))
-        return value if self.agent == source else unpacked(parts[self.agents.index(source)])
-
-
-def packed(value: Any) -> bytes:
-    """Serialize plain data, tensors and paths."""
-    content = io.BytesIO()
-    torch.save(value, content)
-    return content.getvalue()
-
-
-def unpacked(content: bytes) -> Any:
-    """Restore :func:`packed` data.
-
-    Raises:
-        TypeError: It contains another type.
-    """
-    try:
-        with torch.serialization.safe_globals([PosixPath, WindowsPath]):
-            return torch.load(io.BytesIO(content), weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise TypeError(
-            "strategy.broadcast supports numbers, strings, paths, tensors, and lists and "
-            f"dictionaries of these: {error}"
-        ) from error
-
-
-_HEADER_TAG = 1 << 20
 
 _OPERATIONS = {
     "mean": dist.ReduceOp.SUM,

@@ -8,10 +8,9 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from lightning_plugins._import_names import of_root
 from lightning_plugins._lightning_compat import callbacks_of, steps_the_optimizer
 from lightning_plugins.strategies.peers import Peers
 
@@ -69,10 +68,10 @@ class Preemption(Callback):
                     f"SIGTERM: other agents did not respond within {_PATIENCE_SECONDS:g} s, so no "
                     "checkpoint is saved; resume from the last one"
                 )
-                raise SIGTERMException(EXIT_CODE)
+                raise of_root(trainer, "utilities.exceptions.SIGTERMException")(EXIT_CODE)
         if steps >= self._stop_at:
             self._save(trainer)
-            raise SIGTERMException(EXIT_CODE)
+            raise of_root(trainer, "utilities.exceptions.SIGTERMException")(EXIT_CODE)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Return the signal to the Trainer."""
@@ -134,8 +133,8 @@ class Preemption(Callback):
         return None
 
     def _save(self, trainer: Trainer) -> None:
-        callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        folder = next((c.dirpath for c in callbacks if c.dirpath is not None), None)
+        folders = (getattr(c, "dirpath", None) for c in trainer.checkpoint_callbacks)
+        folder = next((folder for folder in folders if folder is not None), None)
         if folder is None:
             rank_zero_warn("SIGTERM: the run has no ModelCheckpoint, so nothing is saved")
             return

@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch.strategies import ParallelStrategy
 from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from lightning_plugins._lightning_compat import (
@@ -19,15 +18,17 @@ from lightning_plugins._lightning_compat import (
     restart_seed,
 )
 from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, connect_to_store
+from lightning_plugins.strategies.fixed_peers import FixedPeers
+from lightning_plugins.strategies.import_roots import BothImportNames
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.meetings import Meetings, connect_to_first_agent, gloo_group
-from lightning_plugins.strategies.peers import FixedPeers, Peers
+from lightning_plugins.strategies.peers import Peers
 
 OnPeerFailure = Literal["raise", "drop"]
 StartMethod = Literal["popen", "spawn", "fork"]
 
 
-class ProcessPerAgentStrategy(ParallelStrategy):
+class ProcessPerAgentStrategy(BothImportNames, ParallelStrategy):
     """Runs one agent per process, under any launcher, and implements Lightning's collectives.
 
     Args:
@@ -257,7 +258,7 @@ class ProcessPerAgentStrategy(ParallelStrategy):
 
 
 def _reason(exception: BaseException) -> str:
-    if isinstance(exception, SIGTERMException):
+    if type(exception).__name__ == "SIGTERMException":  # of either import name
         return "was terminated by SIGTERM"
     lines = str(exception).splitlines()
     return f"raised {type(exception).__name__}: {lines[0][:200] if lines else ''}"

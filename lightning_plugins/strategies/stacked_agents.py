@@ -24,6 +24,8 @@ class StackedAgents:
         communication: The topology and the schedule.
         ledger: The ledger that records the traffic.
         wire: Format of the tensors that agents exchange in gossip.
+        overlap: Add the change of a round just before the next round or merge, as agents do that
+            gossip in the background.
     """
 
     def __init__(
@@ -32,11 +34,14 @@ class StackedAgents:
         communication: Communication,
         ledger: CommLedger,
         wire: WireName = "weights",
+        overlap: bool = False,
     ) -> None:
         self.rows = list(rows)
         self.communication = communication
         self.ledger = ledger
         self.wire = Wire(wire)
+        self.overlap = overlap
+        self._changes: list[Tensor] | None = None
         self._feedback = ErrorFeedback()
         self.steps_at_merge: int | None = None
         self.num_agents = len(self.rows[0])
@@ -62,6 +67,8 @@ class StackedAgents:
             RuntimeError: An agent's weights are not finite.
         """
         round_ = self.communication.after(steps, total_steps)
+        if steps == total_steps:
+            self.finish_gossip()
         if round_ is None:
             return None
         if round_.kind == "merge":
@@ -70,22 +77,35 @@ class StackedAgents:
         if self.communication.schedule.shape == "adaptive" and not self._have_drifted():
             return None
         plan = round_.topology.plan(self.communication.seed, round_.number, range(self.num_agents))
+        self.finish_gossip()
         self._check_finite()
+        before = [matrix.clone() for matrix in self.rows] if self.overlap else []
         if plan.is_average:
             self._average(extra_matrices, "gossip")
         else:
             for index, matrix in enumerate((*self.rows, *extra_matrices)):
                 self.mix(matrix, plan, f"pair {index}")
             self._record_plan(plan, (*self.rows, *extra_matrices))
+        if self.overlap and steps != total_steps:
+            self._changes = [x - old for x, old in zip(self.rows, before, strict=True)]
+            for matrix, old in zip(self.rows, before, strict=True):
+                matrix.copy_(old)
         if self._reference is not None:
             self._reference = [matrix.clone() for matrix in self.rows]
         return round_
 
     def merge(self, steps: int, extra_matrices: Sequence[Tensor] = ()) -> None:
         """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
+        self.finish_gossip()
         self._check_finite()
         self._average(extra_matrices, "merge")
         self.steps_at_merge = steps
+
+    def finish_gossip(self) -> None:
+        """Add the change of the last round to the weights, if that is still due."""
+        changes, self._changes = self._changes, None
+        for matrix, change in zip(self.rows, changes or [], strict=False):
+            matrix.add_(change)
 
     def mix(self, matrix: Tensor, plan: MixingPlan, key: str) -> None:
         """Mix the rows of ``matrix`` ``(agents, numel)`` in place; ``key`` names its rounding."""
@@ -122,6 +142,7 @@ class StackedAgents:
             "outer": self._outer.state_dict() if self._outer else None,
             "reference": self._reference,
             "rests": self._feedback.rests,
+            "changes": self._changes,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -134,6 +155,8 @@ class StackedAgents:
         self._feedback.rests = {
             name: rest.to(self.rows[0].device) for name, rest in state["rests"].items()
         }
+        if state["changes"] is not None:
+            self._changes = [change.to(self.rows[0].device) for change in state["changes"]]
         if self._reference is not None and state["reference"] is not None:
             for own, loaded in zip(self._reference, state["reference"], strict=True):
                 own.copy_(loaded)

@@ -4,6 +4,7 @@ A fork server with torch preloaded starts the processes, so that tests can kill 
 runs a module-level function ``work(agent, num_agents, *arguments)`` and saves its return value.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -18,8 +19,9 @@ from torch import nn
 from lightning_plugins.strategies.agent import Agent
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, host_store
+from lightning_plugins.strategies.fixed_peers import FixedPeers
 from lightning_plugins.strategies.ledger import CommLedger
-from lightning_plugins.strategies.peers import FixedPeers
+from lightning_plugins.strategies.meetings import Meetings, gloo_group
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import (
     Complete,
@@ -202,12 +204,12 @@ def _inject_during_transfer(peers, fault, module):
     perform = peers.perform
     calls = 0
 
-    def perform_with_fault(operation):
+    def perform_with_fault(operation, *arguments):
         nonlocal calls
         calls += 1
         if calls == 2:
             fault.inject(peers, module)
-        return perform(operation)
+        return perform(operation, *arguments)
 
     peers.perform = perform_with_fault
 
@@ -215,6 +217,79 @@ def _inject_during_transfer(peers, fault, module):
 def flat_state(module):
     parts = [value.reshape(-1).double() for value in module.state_dict().values()]
     return torch.cat(parts).clone()
+
+
+def overlapping_rounds(agent, num_agents, slow_seconds, fault):
+    """Gossip in the background for four rounds, in pairs; agent 1 is late or fails at the third."""
+    host, port = os.environ["LIGHTNING_PLUGINS_STORE"].split(":")
+    store = dist.TCPStore(host, int(port), is_master=False)
+    timeout = timedelta(seconds=20)
+    group = gloo_group(store, agent, num_agents, timeout)
+    meetings = Meetings(agent, store, timeout)
+    peers = FixedPeers(agent, CommLedger(), timeout, group, meetings)
+    module = network()
+    communication = Communication(RandomMatching(), Schedule(), final_merge=False, seed=5)
+    one = Agent(module, peers, communication, overlap=True)
+    one.start(shared_init=True)
+    result = {"error": "", "blocked": []}
+    try:
+        for step in range(1, 5):
+            flat = nn.utils.parameters_to_vector(module.parameters()).detach()
+            moved = flat + noise(agent, step, flat.shape)
+            if agent == 1 and step == 3 and fault == "NaN":
+                moved[:5] = float("nan")
+            if agent == 1 and step == 3 and fault == "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if agent == 1 and step == 3 and fault == "raise":
+                peers.end("raised KeyError")
+                raise KeyError("raised by a test")
+            nn.utils.vector_to_parameters(moved, module.parameters())
+            if agent == 1:
+                time.sleep(slow_seconds)
+            started = time.monotonic()
+            one.after_step(step, float("inf"))
+            result["blocked"].append(time.monotonic() - started)
+        result["before"] = nn.utils.parameters_to_vector(module.parameters()).detach()
+        state = one.state_dict()
+        one.finish_gossip()
+        result["after"] = nn.utils.parameters_to_vector(module.parameters()).detach()
+        names, changes = state["in_background"]
+        result["saved"] = [names, changes]
+        peers.barrier()
+    except Exception as error:
+        result["error"] = f"{type(error).__name__}: {error}"
+    return result
+
+
+def peak_memory(agent, num_agents, topology):
+    """Return the largest additional memory in a second round, in multiples of the weights."""
+    peers = connected(agent, num_agents)
+    # Freed tensors of any size return their memory to the system at once.
+    ctypes.CDLL(None).mallopt(-3, 1 << 16)
+    module = nn.Linear(4096, 2048)
+    is_merge = topology == "merge"
+    one = Agent(
+        module,
+        peers,
+        Communication(
+            TOPOLOGIES["matching" if is_merge else topology],
+            Schedule(rate=0.0 if is_merge else 1.0),
+            final_merge=is_merge,
+        ),
+    )
+    one.start(shared_init=True)
+    for step in (1, 2):
+        peers.barrier()
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+        before = memory_bytes("VmRSS")
+        one.after_step(step, step if is_merge else float("inf"))
+    size = sum(parameter.nbytes for parameter in module.parameters())
+    return (memory_bytes("VmHWM") - before) / size
+
+
+def memory_bytes(name):
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(name))
+    return 1024 * int(line.split()[1])
 
 
 def a_round_with_nan_weights(agent, num_agents):

@@ -1,5 +1,7 @@
 """Agents in real gloo processes against the dense matrix product, and their handling of NaN."""
 
+import sys
+
 import decentralized_agents as harness
 import pytest
 import torch
@@ -59,3 +61,10 @@ def test_nan_weights_are_not_committed_and_the_error_names_their_sender(tmp_path
         assert results[neighbour]["unchanged"]
         assert "weights of agent 3 are not finite" in results[neighbour]["error"]
     assert not results[1]["error"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak of memory from /proc")
+@pytest.mark.parametrize("topology", ["matching", "merge"])
+def test_a_round_takes_two_copies_of_the_weights_in_memory(topology, tmp_path):
+    peaks = harness.run_agents(harness.peak_memory, 2, tmp_path, topology)
+    assert all(1.9 < peak < 2.5 for peak in peaks), peaks

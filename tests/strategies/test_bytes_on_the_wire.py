@@ -44,3 +44,12 @@ def test_recorded_bytes_equal_the_bytes_on_the_wire(found, name):
     assert recorded > 1e6
     # TCP headers and barriers add a few per cent.
     assert recorded <= wire <= 1.05 * recorded
+
+
+@pytest.mark.parametrize("on_peer_failure", ["raise", "drop"])
+def test_a_whole_run_of_a_small_network_is_recorded_with_its_control_traffic(
+    found, on_peer_failure
+):
+    """From the first connection to the end: votes, barriers and the store that agents share."""
+    recorded, wire = found[on_peer_failure]["recorded"], found[on_peer_failure]["wire"]
+    assert recorded <= wire <= 1.1 * recorded

@@ -28,7 +28,8 @@ def case(communication, **arguments):
     }
 
 
-COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE}
+COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE, "overlap": GOSSIP}
+STRATEGIES = {"overlap": {"overlap": True, "wire": "int8"}}
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +42,9 @@ def killed(folder):
     """Runs of each communication, killed at step 18 of 30; the last checkpoint is of step 16."""
     started = {
         name: harness.start_trainers(
-            AGENTS, folder / name, {"run": case(communication, callbacks=[KillAll(18)])}
+            AGENTS,
+            folder / name,
+            {"run": case(communication, callbacks=[KillAll(18)], strategy=STRATEGIES.get(name))},
         )
         for name, communication in COMMUNICATIONS.items()
     }
@@ -56,8 +59,9 @@ def ran(folder, killed):
     cases = {}
     for name, communication in COMMUNICATIONS.items():
         last = killed / name / "run" / "last.ckpt"
-        cases[f"{name} uninterrupted"] = case(communication)
-        cases[f"{name} resumed"] = case(communication, ckpt_path=str(last))
+        strategy = STRATEGIES.get(name)
+        cases[f"{name} uninterrupted"] = case(communication, strategy=strategy)
+        cases[f"{name} resumed"] = case(communication, strategy=strategy, ckpt_path=str(last))
     lost = killed / "lost"
     lost.mkdir()
     copy_of_checkpoint(killed / "gossip" / "run" / "last.ckpt", lost / "last.ckpt")

@@ -61,6 +61,12 @@ POLICIES = {
 CASES = {
     **{name: ({}, communication) for name, communication in COMMUNICATIONS.items()},
     **{name: (policy, COMMUNICATIONS["rarely, merged"]) for name, policy in POLICIES.items()},
+    "overlapping pairs": ({"overlap": True}, COMMUNICATIONS["matching"]),
+    "overlapping averages": ({"overlap": True, "wire": "int8"}, COMMUNICATIONS["complete"]),
+    "overlapping, merged": (
+        {"overlap": True, "wire": "bfloat16"},
+        Communication(RandomMatching(), Schedule(every_n_steps=5)),
+    ),
 }
 
 

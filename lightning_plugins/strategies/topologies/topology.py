@@ -20,6 +20,11 @@ class Topology(ABC):
     doubly_stochastic = True
     """Whether the columns of every mixing matrix sum to 1, so that gossip preserves the mean."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        # Callbacks with a topology occur in the hyperparameters of checkpoints.
+        torch.serialization.add_safe_globals([cls])
+
     @abstractmethod
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:
         """Return, for each agent, the other agents it receives from and their weights.

@@ -145,6 +145,60 @@ class AttentionAccess:
             for (name, kind, part), count in zip(found, heads, strict=True)
         ]
 
+    def output_projections(self, heads: list[int], tokens: Tensor) -> list[nn.Module] | None:
+        """Return the module that projects the joined heads of each layer, found by hooks.
+
+        It is the last linear layer that an attention module of transformers calls, whatever its
+        name. None if there is not one for each layer, or its input is not divided into heads.
+
+        Args:
+            heads: The number of heads of each layer.
+            tokens: Tokens ``(batch, length)`` for one pass.
+        """
+        found: dict[str, tuple[nn.Module, int]] = {}
+        handles = []
+        for name, part in self.network.named_modules() if self._kind == "transformers" else ():
+            if not type(part).__name__.endswith("Attention") or _is_inside(name, found):
+                continue
+            found[name] = (part, 0)
+
+            def take(module: nn.Module, arguments: Any, name: str = name) -> None:
+                found[name] = (module, arguments[0].shape[-1])
+
+            handles += [
+                layer.register_forward_pre_hook(take)
+                for layer in part.modules()
+                if getattr(getattr(layer, "weight", None), "dim", lambda: 0)() == 2
+            ]
+        try:
+            self.logits(tokens)
+        finally:
+            for handle in handles:
+                handle.remove()
+        called = list(found.values())
+        sizes = [size for _, size in called]
+        if len(called) != len(heads) or any(
+            size == 0 or size % count for size, count in zip(sizes, heads, strict=True)
+        ):
+            return None
+        return [module for module, _ in called]
+
+    def logits_without_head(
+        self, tokens: Tensor, projection: nn.Module, head: int, heads: int
+    ) -> Tensor:
+        """Return logits of a pass in which a projection receives zeros from one head."""
+
+        def remove(module: nn.Module, arguments: Any) -> Any:
+            joined = arguments[0].unflatten(-1, (heads, -1)).clone()
+            joined[..., head, :] = 0
+            return joined.flatten(-2), *arguments[1:]
+
+        handle = projection.register_forward_pre_hook(remove)
+        try:
+            return self.logits(tokens)
+        finally:
+            handle.remove()
+
     def vocabulary(self) -> tuple[Tensor, Tensor] | None:
         """Return ``W_E`` ``(vocab_size, dim)`` and ``W_U`` ``(dim, vocab_size)``, if found."""
         if self._kind == "transformers":
@@ -180,6 +234,10 @@ class AttentionAccess:
             for handle in handles:
                 handle.remove()
         return patterns
+
+
+def _is_inside(name: str, outer: Any) -> bool:
+    return any(name.startswith(f"{one}.") for one in outer)
 
 
 def without_head(matrices: HeadMatrices, head: int, network: nn.Module) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """Scores the attention heads of a transformer during training."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -47,9 +49,10 @@ class HeadScores(PluginCallback):
     =================== =========================================================================
 
     The first three are shares of attention in [0, 1], as in Olsson et al. (*In-context Learning
-    and Induction Heads*, 2022) and TransformerLens. ``copying`` and ``ablation`` need projections
-    of a known layout (GPT-2, LLaMA and similar models, PyTorch's own); otherwise they are omitted
-    with a warning.
+    and Induction Heads*, 2022) and TransformerLens. ``copying`` needs projections of a known layout
+    (GPT-2, LLaMA and similar models, PyTorch's own). Other models of transformers are ablated by
+    hooks on the last linear layer of each attention module. What cannot be measured is omitted with
+    a warning.
 
     Logs the largest value over all heads as ``heads/induction`` and so on, and
     ``heads/in_context``: the cross-entropy on the second copy minus that on the first, in nats. It
@@ -131,10 +134,15 @@ class HeadScores(PluginCallback):
         """Locate the attention, so that errors appear before training, and score the heads."""
         access = AttentionAccess(pl_module)
         self._refuse_probe(access)
-        if self.ablation and access.matrices(self._heads(access, pl_module)) is None:
+        heads = self._heads(access, pl_module) if self.ablation else []
+        if self.ablation and access.matrices(heads) is None:
+            tokens = self._probe(access)[:1].to(pl_module.device)
+            with torch.no_grad(), while_measuring(pl_module, self.seed):
+                projections = access.output_projections(heads, tokens)
+            omitted = "'copying' and 'ablation' are" if projections is None else "'copying' is"
             rank_zero_warn(
                 f"the heads of {type(access.network).__name__} have no projections of a known "
-                "layout: 'copying' and 'ablation' are omitted"
+                f"layout: {omitted} omitted"
             )
         if trainer.global_step == 0:
             self._record(trainer, pl_module)
@@ -214,25 +222,40 @@ class HeadScores(PluginCallback):
     def _scores_of_weights(
         self, access: AttentionAccess, patterns: list[Tensor], tokens: Tensor, loss: float
     ) -> Scores:
-        matrices = access.matrices([pattern.shape[1] for pattern in patterns])
-        if matrices is None:
-            return {}
+        heads = [pattern.shape[1] for pattern in patterns]
+        matrices = access.matrices(heads)
         scores: Scores = {}
-        if (vocabulary := access.vocabulary()) is not None:
+        if matrices is not None and (vocabulary := access.vocabulary()) is not None:
             scores["copying"] = [
                 copying_score(layer.value, layer.output, *vocabulary).tolist() for layer in matrices
             ]
-        if self.ablation:
-            scores["ablation"] = [
+        if not self.ablation:
+            return scores
+        passes: list[list[Callable[[], Tensor]]]  # one pass at a time: logits need much memory
+        if matrices is not None:
+            passes = [
                 [
-                    self._losses(
-                        access.logits(tokens, without_head(layer, head, access.network)), tokens
-                    )[1]
-                    - loss
+                    lambda layer=layer, head=head: access.logits(
+                        tokens, without_head(layer, head, access.network)
+                    )
                     for head in range(len(layer.output))
                 ]
                 for layer in matrices
             ]
+        else:
+            projections = access.output_projections(heads, tokens[:1])
+            if projections is None:
+                return scores
+            passes = [
+                [
+                    partial(access.logits_without_head, tokens, part, head, count)
+                    for head in range(count)
+                ]
+                for part, count in zip(projections, heads, strict=True)
+            ]
+        scores["ablation"] = [
+            [self._losses(logits(), tokens)[1] - loss for logits in layer] for layer in passes
+        ]
         return scores
 
     def _losses(self, logits: Tensor, tokens: Tensor) -> tuple[float, float]:

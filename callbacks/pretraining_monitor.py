@@ -31,7 +31,7 @@ class PretrainingMonitor(PluginCallback):
       is known or given (:func:`~lightning_plugins.nn.transformer_flops.training_flops_per_token`);
     * ``throughput/memory_gib``: peak memory of torch on the device, or of the process on a CPU;
     * ``train/gradient_norm`` before clipping;
-    * ``lr/NAME`` of each parameter group, by its name or number; of the first 32 groups.
+    * ``lr/NAME`` of each parameter group in this step, by its name or number, of the first 32.
 
     In each validation, ``val/loss_at_position_N``: the mean loss of the tokens whose position in
     their document, or in the window, is at least N and less than 2 N, over 20 000 tokens. The
@@ -66,7 +66,7 @@ class PretrainingMonitor(PluginCallback):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        """Log the norm of the gradient."""
+        """Log the norm of the gradient, and the learning rates of the step."""
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if not every or (trainer.global_step + 1) % every:
             return
@@ -74,6 +74,10 @@ class PretrainingMonitor(PluginCallback):
         norm: Any = get_total_norm(gradients)
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         pl_module.log("train/gradient_norm", norm)
+        # After the step, the schedule has set the rates of the next one.
+        groups = [group for one in trainer.optimizers for group in one.param_groups]
+        for number, group in enumerate(groups[:_MOST_GROUPS]):
+            pl_module.log(f"lr/{group.get('name', number)}", float(group["lr"]))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -97,9 +101,6 @@ class PretrainingMonitor(PluginCallback):
                 flops = rate * self._flops_per_token(pl_module, shapes[0][1] - 1)
                 pl_module.log("throughput/mfu", flops / (peak * trainer.world_size))
         pl_module.log("throughput/memory_gib", _peak_memory_gib(pl_module.device))
-        groups = [group for one in trainer.optimizers for group in one.param_groups]
-        for number, group in enumerate(groups[:_MOST_GROUPS]):
-            pl_module.log(f"lr/{group.get('name', number)}", float(group["lr"]))
         self._tokens, self._steps, self._clock = 0, 0, now
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

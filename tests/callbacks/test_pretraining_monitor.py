@@ -56,6 +56,21 @@ def test_throughput_and_mfu_are_those_of_the_clock(tmp_path, monkeypatch, accumu
     assert found["lr/0"] == pytest.approx(1e-3)
 
 
+def test_the_learning_rate_is_that_of_the_logged_step(tmp_path):
+    def halved(optimizer):
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5**step)
+        return {"scheduler": schedule, "interval": "step"}
+
+    module = made(optimizer=lambda p: torch.optim.SGD(p, lr=1.0))
+    build = module.configure_optimizers
+    module.configure_optimizers = lambda: {
+        "optimizer": (optimizer := build()),
+        "lr_scheduler": halved(optimizer),
+    }
+    found = fitted(tmp_path, module, PretrainingMonitor(), max_steps=4)
+    assert found["lr/0"] == pytest.approx(0.5**3)
+
+
 class Norm(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         gradients = [p.grad.flatten() for p in pl_module.parameters()]

@@ -150,7 +150,7 @@ class CommonOrder:
 
     def items(self, turn: int) -> list[Any]:
         """Return all items of iteration number ``turn``, which simulated agents share."""
-        if turn != self._turn:
+        if turn != self._turn or not self._items:  # a restored turn has no items
             with seeded(self._mixed_seed()):
                 self._items, self._turn = list(self.order), turn
             self._compare_once(self._items)

@@ -28,8 +28,12 @@ def case(communication, **arguments):
     }
 
 
-COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE, "overlap": GOSSIP}
-STRATEGIES = {"overlap": {"overlap": True, "wire": "int8"}}
+COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE}
+COMMUNICATIONS |= {"overlap": GOSSIP, "dealt loader": GOSSIP}
+ARGUMENTS = {
+    "overlap": {"strategy": {"overlap": True, "wire": "int8"}},
+    "dealt loader": {"module": {"data": "plain"}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def killed(folder):
         name: harness.start_trainers(
             AGENTS,
             folder / name,
-            {"run": case(communication, callbacks=[KillAll(18)], strategy=STRATEGIES.get(name))},
+            {"run": case(communication, callbacks=[KillAll(18)], **ARGUMENTS.get(name, {}))},
         )
         for name, communication in COMMUNICATIONS.items()
     }
@@ -59,9 +63,9 @@ def ran(folder, killed):
     cases = {}
     for name, communication in COMMUNICATIONS.items():
         last = killed / name / "run" / "last.ckpt"
-        strategy = STRATEGIES.get(name)
-        cases[f"{name} uninterrupted"] = case(communication, strategy=strategy)
-        cases[f"{name} resumed"] = case(communication, strategy=strategy, ckpt_path=str(last))
+        arguments = ARGUMENTS.get(name, {})
+        cases[f"{name} uninterrupted"] = case(communication, **arguments)
+        cases[f"{name} resumed"] = case(communication, ckpt_path=str(last), **arguments)
     lost = killed / "lost"
     lost.mkdir()
     copy_of_checkpoint(killed / "gossip" / "run" / "last.ckpt", lost / "last.ckpt")

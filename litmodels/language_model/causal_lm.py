@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -25,6 +26,10 @@ from lightning_plugins.curvature import sampled_cross_entropy
 from lightning_plugins.litmodels.language_model.expert_balancing import (
     ExpertBalancing,
     RoutedExperts,
+)
+from lightning_plugins.litmodels.language_model.float32_parts import (
+    built_in_float32,
+    keep_in_float32,
 )
 from lightning_plugins.litmodels.language_model.generation import TextGeneration
 from lightning_plugins.litmodels.language_model.losses import (
@@ -114,6 +119,8 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
             0.0001 in PaLM (Chowdhery et al., arXiv 2204.02311, section 5).
         balancing: Losses that balance the experts of a mixture; None means the load-balancing loss
             of each layer with the coefficient of the architecture, if it has one.
+        float32_embeddings_and_norms: Keep these parameters in single precision under the precision
+            ``bf16-true``; not with sharded parameters.
         optimizer: Builds the optimizer from named parameters.
         lr_scheduler: Builds the schedule from the optimizer.
 
@@ -147,6 +154,7 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         chunked_loss: bool = False,
         z_loss: float = 0.0,
         balancing: ExpertBalancing | None = None,
+        float32_embeddings_and_norms: bool = False,
         optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=1e-3, weight_decay=0.1),
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
@@ -195,12 +203,18 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         self._tokens_seen, self._clock = 0, 0.0
         self._targets = TargetWeighting()
         self._generation = dict(generation or {})
+        self._float32_parts = float32_embeddings_and_norms
         self._chunked_loss, self._z_loss, self._balancing = chunked_loss, z_loss, balancing
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""
         if self.network is not None:
             return
+        if self.device_mesh is not None and self._float32_parts:
+            raise MisconfigurationException(
+                "float32_embeddings_and_norms=True does not support sharded parameters, which have "
+                "one type per block: use precision='bf16-mixed'"
+            )
         if self.device_mesh is None:
             self.network = self._make_network()
         else:
@@ -213,12 +227,15 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
     def _make_network(self) -> nn.Module:
         from transformers import AutoModelForCausalLM
 
-        if self._pretrained is not None:
-            network = read_network(self._pretrained, self.config)
-        else:
-            network = AutoModelForCausalLM.from_config(self.config)
-            if self._residual_scaling:
-                scale_residual_projections(network, self.config)
+        with built_in_float32(self._float32_parts) as dtype:
+            if self._pretrained is not None:
+                network = read_network(self._pretrained, self.config)
+            else:
+                network = AutoModelForCausalLM.from_config(self.config)
+                if self._residual_scaling:
+                    scale_residual_projections(network, self.config)
+        if self._float32_parts and dtype != torch.float32:
+            keep_in_float32(network, dtype)
         if self._mask_documents:
             require_isolated_documents(network)
         if self._chunked_loss:
@@ -279,17 +296,6 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
             self._end_of_document = end_of_document
             given = self.hparams.get("config") or {}
             mark_end_of_document(self.network, self.config, end_of_document, given)
-
-    @property
-    def _knows_end_of_text(self) -> bool:
-        given = self.hparams.get("config") or {}
-        is_given = self._pretrained is not None or "eos_token_id" in given
-        return self._end_of_document is not None or is_given
-
-    @property
-    def context_length(self) -> int | None:
-        """Tokens in the context of the network; None if its architecture has no limit."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""

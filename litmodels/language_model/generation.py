@@ -47,11 +47,24 @@ class TextGeneration:
     """The part of ``CausalLM`` that reads, continues and exports texts."""
 
     network: nn.Module | None
-    context_length: int | None
+    config: Any
+    hparams: Any
     trainer: Trainer
     on_text: Callable[[str], None] | None = None
     _generation: dict[str, Any]
-    _knows_end_of_text: bool
+    _pretrained: str | None
+    _end_of_document: int | None
+
+    @property
+    def _knows_end_of_text(self) -> bool:
+        given = self.hparams.get("config") or {}
+        is_given = self._pretrained is not None or "eos_token_id" in given
+        return self._end_of_document is not None or is_given
+
+    @property
+    def context_length(self) -> int | None:
+        """Tokens in the context of the network; None if its architecture has no limit."""
+        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
 
     def export(self, folder: str | Path) -> None:
         """Write weights and configurations for ``AutoModelForCausalLM.from_pretrained``.

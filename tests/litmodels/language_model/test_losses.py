@@ -200,3 +200,31 @@ def test_a_large_vocabulary_needs_much_less_memory_with_the_chunked_loss():
         run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
         peaks.append(int(run.stdout))
     assert peaks[1] < 0.6 * peaks[0], peaks
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize(("architecture", "config"), [("llama", SMALL), ("gpt2", GPT2)])
+def test_embeddings_and_norms_stay_in_single_precision(tmp_path, architecture, config, tied):
+    module = CausalLM(
+        architecture,
+        context_length=16,
+        config={**config, "tie_word_embeddings": tied},
+        float32_embeddings_and_norms=True,
+        optimizer=lambda p: torch.optim.SGD(p, lr=1e-3),
+    )
+    trainer = quiet(tmp_path, max_steps=2, precision="bf16-true", gradient_clip_val=1.0)
+    trainer.fit(module, DataLoader(WINDOWS, 4))
+    for name, parameter in module.network.named_parameters():
+        kept = any(part in name for part in ("norm", "ln_", "embed", "wte", "wpe"))
+        assert parameter.dtype == (torch.float32 if kept else torch.bfloat16), name
+    norms = [p for n, p in module.network.named_parameters() if "norm" in n or "ln_" in n]
+    assert any(not torch.equal(p, p.bfloat16().float()) for p in norms)  # below bf16's resolution
+    whole = made(architecture, {**config, "tie_word_embeddings": tied})
+    whole.load_state_dict({n: value.float() for n, value in module.state_dict().items()})
+    with torch.no_grad():
+        logits = module.eval()(WINDOWS[:, :-1]).float()
+        torch.testing.assert_close(logits, whole.eval()(WINDOWS[:, :-1]), atol=0.01, rtol=0.02)
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = CausalLM.load_from_checkpoint(tmp_path / "last.ckpt").network.state_dict()
+    for name, value in module.network.state_dict().items():
+        assert torch.equal(loaded[name], value.to(loaded[name].dtype)), name

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
+from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.reports.drawing import Picture
 from lightning_plugins.reports.send_picture import send_picture
 
@@ -32,6 +33,8 @@ class MeasuredCurves(PluginCallback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Start new curves for a new run."""
+        if stage == "fit":
+            add_replica_check(trainer)
         if stage == "fit" and trainer.global_step == 0:
             self.steps, self.values = [], {}
 

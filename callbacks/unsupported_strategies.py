@@ -1,17 +1,15 @@
 """Errors for strategies that a callback does not support."""
 
 from collections.abc import Collection
-from typing import Literal
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-Sharding = Literal["fsdp2", "tp"]
-"""The kinds of sharding of ``ModelParallelStrategy``: data-parallel (FSDP2) or tensor-parallel."""
+from lightning_plugins._lightning_compat import Sharding, model_parallel_sizes
 
 _REASONS = {
-    "FSDPStrategy": "it requires a GPU and flattens parameters",
-    "DeepSpeedStrategy": "its engine keeps the gradients and master weights",
+    "FSDPStrategy": "requires a GPU accelerator; flattens parameters",
+    "DeepSpeedStrategy": "only CUDA in Lightning; keeps gradients and master weights in its engine",
 }
 
 
@@ -31,9 +29,7 @@ def refuse_sharded(
     strategy = type(trainer.strategy).__name__
     name = type(callback).__name__
     if strategy.startswith("ModelParallel"):
-        sizes = _model_parallel_sizes(trainer)
-        if sizes is None:  # the process group does not exist yet; setup checks again
-            sizes = {} if supports else {"fsdp2": 2}
+        sizes = model_parallel_sizes(trainer)
         refused = [kind for kind, size in sizes.items() if size > 1 and kind not in supports]
         if refused:
             option = {"fsdp2": "data_parallel_size", "tp": "tensor_parallel_size"}[refused[0]]
@@ -44,19 +40,11 @@ def refuse_sharded(
                 f"rank; {remedy} strategy='ddp' or a single device"
             )
     elif strategy.startswith(("FSDP", "DeepSpeed", "XLA")):
-        reason = _REASONS.get(strategy, "it shards the parameters")
+        reason = _REASONS.get(strategy, "shards the parameters")
         remedy = "ModelParallelStrategy" if supports else "strategy='ddp' or a single device"
         raise MisconfigurationException(
-            f"{name} does not support {strategy}, because {reason}; use {remedy}"
+            f"{name} does not support {strategy}: {reason}; use {remedy}"
         )
-
-
-def _model_parallel_sizes(trainer: Trainer) -> dict[Sharding, int] | None:
-    try:
-        mesh = trainer.strategy.device_mesh  # type: ignore[attr-defined]
-    except (AttributeError, RuntimeError):
-        return None
-    return {"fsdp2": mesh["data_parallel"].size(), "tp": mesh["tensor_parallel"].size()}
 
 
 def refuse_simulated_agents(trainer: Trainer, setting: str, remedy: str) -> None:

@@ -15,6 +15,10 @@ missing interface raises an ``AttributeError``.
 - ``FitLoop.on_advance_start``, ``_combined_loader``, ``_data_fetcher``,
   ``reset_restart_stage``, ``_TrainingEpochLoop.on_run_start``, ``CombinedLoader._iterator``,
   ``_DataFetcher._start_profiler``: repeat the iterator of a resumed epoch.
+- ``_TrainingEpochLoop.advance``: called for each batch; it begins with a collective call.
+- ``torch.distributed``'s ``_get_default_store``: the ranks compare their places through it.
+- ``ModelParallelStrategy._data_parallel_size``, ``_tensor_parallel_size``, ``_device_mesh``: how
+  parameters are sharded, and which share of the data a rank reads.
 - ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether DDP searches for unused
   parameters. Without it, the graph is assumed to be dynamic and the search to be off.
 - ``Metric._copy_state_dict``, ``_update_count``, ``_computed``, ``_forward_cache``: undo an update.
@@ -39,11 +43,15 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
+from torch.distributed import Store
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Sampler
 from torchmetrics import Metric
 
 from lightning_plugins._import_names import of_root
+
+Sharding = Literal["fsdp2", "tp"]
+"""The kinds of sharding of ``ModelParallelStrategy``: data-parallel (FSDP2) or tensor-parallel."""
 
 WrapClosure = Callable[[Any, dict[str, Any], int], Any]
 
@@ -488,6 +496,29 @@ def connect_processes(
     _init_dist_connection(environment, backend, timeout=timeout, device_id=device_id)
 
 
+def before_each_batch(trainer: Trainer, act: Callable[[], None]) -> Callable[[], None]:
+    """Call ``act`` before each training batch, and before Lightning's own collective call for it.
+
+    Returns:
+        A function that stops the calls; it can be called twice.
+    """
+    loop: Any = trainer.fit_loop.epoch_loop
+
+    def advance(data_fetcher: Any) -> None:
+        act()
+        type(loop).advance(loop, data_fetcher)
+
+    loop.advance = advance
+    return lambda: loop.__dict__.pop("advance", None)
+
+
+def default_store() -> Store:
+    """Return the store of torch's default process group."""
+    from torch.distributed.distributed_c10d import _get_default_store
+
+    return _get_default_store()
+
+
 def restart_seed() -> None:
     """Seed the generators again, as Lightning does when it connects several processes."""
     from lightning.fabric.utilities.seed import reset_seed
@@ -577,6 +608,21 @@ def data_share(trainer: Trainer | None) -> tuple[int, int]:
         return trainer.global_rank, trainer.world_size
     data_parallel = mesh["data_parallel"]
     return data_parallel.get_local_rank(), data_parallel.size()
+
+
+def model_parallel_sizes(trainer: Trainer) -> dict[Sharding, int]:
+    """Return the number of ranks over which each kind of sharding splits the parameters.
+
+    Also before the processes exist. Both are 1 unless the strategy is ``ModelParallelStrategy``.
+    """
+    strategy: Any = trainer.strategy
+    if not type(strategy).__name__.startswith("ModelParallel"):
+        return {"fsdp2": 1, "tp": 1}
+    options = ("_data_parallel_size", "_tensor_parallel_size")
+    sizes = [getattr(strategy, option, "auto") for option in options]
+    default = trainer.num_nodes, trainer.num_devices
+    fsdp2, tp = (int(d if size == "auto" else size) for size, d in zip(sizes, default, strict=True))
+    return {"fsdp2": fsdp2, "tp": tp}
 
 
 def request_stop(trainer: Trainer) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from lightning_plugins.nn.shards import local
+from lightning_plugins.nn.shards import local, reshard
 
 
 @contextmanager
@@ -122,12 +122,15 @@ class _Snapshot:
         self._undo: list[Callable[[], Any]] = []
         self._without_entries: list[dict[Any, Any]] = []
         self._alive: list[Any] = []
+        self._module = module
+        reshard(module)
         self._visit(module, 0)
         self._places = [local(tensor.detach()) for tensor in self._tensors]
         self._values = [place.clone() for place in self._places]
 
     @torch.no_grad()
     def restore(self) -> None:
+        reshard(self._module)  # else FSDP2 takes the restored shards for whole parameters
         for namespace, before, length in self._namespaces:
             for name, value in before.items():
                 if namespace.get(name, self) is not value:

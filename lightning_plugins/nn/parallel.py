@@ -1,6 +1,8 @@
 """Makes a transformers network that FSDP2 shards and tensor parallelism splits."""
 
+import atexit
 import fnmatch
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +48,7 @@ def parallel_network(
             with a style that is not supported, or numbers of heads that it does not divide.
         RuntimeError: On the other ranks, where ``build`` failed on rank 0.
     """
+    leave_process_groups_at_exit()
     with torch.device("meta"):
         network = build()
     tensor_parallel = mesh["tensor_parallel"]
@@ -70,6 +73,81 @@ def parallel_network(
     _broadcast_buffers(network, source)
     _broadcast_generator(device)
     return network
+
+
+def share_generator(mesh: DeviceMesh, device: torch.device) -> None:
+    """Give all ranks of ``mesh`` its first rank's state of the random generator of ``device``."""
+    is_cuda = device.type == "cuda"
+    state = torch.cuda.get_rng_state(device) if is_cuda else torch.get_rng_state()
+    state = state.to(device)
+    dist.broadcast(state, group=mesh.get_group(), group_src=0)
+    if is_cuda:
+        torch.cuda.set_rng_state(state.cpu(), device)
+    else:
+        torch.set_rng_state(state)
+
+
+def leave_process_groups_at_exit() -> None:
+    """Destroy gloo's process groups before the interpreter ends; may be called several times.
+
+    Lightning does this for NCCL only. The threads of gloo otherwise run while the interpreter ends,
+    and one that needs it then aborts the process (SIGABRT) at the end of a complete run.
+    """
+    atexit.unregister(_leave_process_groups)
+    atexit.register(_leave_process_groups)
+
+
+def _leave_process_groups() -> None:
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
+
+
+def refuse_tensor_parallel(build: Callable[[], nn.Module], size: int) -> None:
+    """Refuse a network that tensor parallelism cannot split; needs no process group.
+
+    Args:
+        build: Makes the network; it runs on the meta device.
+        size: The number of tensor-parallel ranks.
+
+    Raises:
+        ValueError: As of :func:`parallel_network`.
+    """
+    if size > 1:
+        with torch.device("meta"):
+            network = build()
+        _tensor_parallel_plan(network, size)
+
+
+def elements_per_rank(
+    build: Callable[[], nn.Module], data_parallel: int, tensor_parallel: int
+) -> int:
+    """The largest number of parameter elements on a rank; needs no process group.
+
+    Each takes 16 bytes in float32 with AdamW: weight, gradient, and two averages.
+
+    Args:
+        build: Makes the network; it runs on the meta device.
+        data_parallel: The number of ranks over which FSDP2 shards.
+        tensor_parallel: The number of tensor-parallel ranks.
+
+    Raises:
+        ValueError: As of :func:`parallel_network`.
+    """
+    with torch.device("meta"):
+        network = build()
+    plan = _tensor_parallel_plan(network, tensor_parallel)
+    elements = 0
+    for name, parameter in network.named_parameters():
+        module, _, kind = name.rpartition(".")
+        shape = [*parameter.shape]
+        style, owner = plan.get(module), network.get_submodule(module)
+        if isinstance(style, ColwiseParallel) or (style and isinstance(owner, nn.Embedding)):
+            shape[0] = -(-shape[0] // tensor_parallel)
+        elif style and kind == "weight":
+            shape[1] = -(-shape[1] // tensor_parallel)
+        shape[0] = -(-shape[0] // data_parallel)
+        elements += math.prod(shape)
+    return elements
 
 
 def load_from_rank_0(network: nn.Module, whole: nn.Module | None) -> None:

@@ -7,14 +7,16 @@ same parameters in the same order.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, Shard
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
 
@@ -24,6 +26,37 @@ def local(tensor: Tensor) -> Tensor:
     Under ``torch.no_grad`` the part shares memory with ``tensor``: a write to it changes both.
     """
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of ``tensor``, gathered from the ranks that hold its parts; call it on all of them."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def has_shards(network: nn.Module) -> bool:
+    """Whether a forward pass of ``network`` communicates, so that every rank must run it."""
+    return any(isinstance(module, FSDPModule) for module in network.modules()) or any(
+        isinstance(parameter, DTensor) for parameter in network.parameters()
+    )
+
+
+def whole_heads(attention: Tensor, heads: int | None, network: nn.Module) -> Tensor:
+    """Attention of all heads, from the heads that tensor parallelism leaves on each rank.
+
+    Args:
+        attention: ``(batch, heads of this rank, length, length)``.
+        heads: The number of heads of the layer; None if it is unknown.
+        network: The network, whose parameters know their mesh.
+    """
+    if heads is None or attention.shape[1] == heads:
+        return attention
+    for parameter in network.parameters():
+        if isinstance(parameter, DTensor):
+            mesh = parameter.device_mesh
+            if "tensor_parallel" in (mesh.mesh_dim_names or ()):
+                split = DTensor.from_local(attention, mesh["tensor_parallel"], [Shard(1)])
+                return split.full_tensor()
+    return attention
 
 
 def is_sharded(tensor: Tensor) -> bool:
@@ -41,6 +74,40 @@ def reshard(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
+
+
+@contextmanager
+def gathered(network: nn.Module) -> Iterator[None]:
+    """Hold the parameters that FSDP2 shards whole on every rank while the block runs.
+
+    Passes in the block gather nothing, so ranks may run different numbers of them, as an attack
+    does that ends when no sample is left. Every rank must enter and leave the block, and needs the
+    memory for all parameters. Gradients of parameters are not supported in the block. Parameters
+    that tensor parallelism splits stay split.
+    """
+    modules = [module for module in network.modules() if isinstance(module, FSDPModule)]
+    groups = [group for module in modules for group in _parameter_groups(module)]
+    settings = ("post_forward_mesh_info", "reshard_after_backward")  # the first has no getter
+    before = [[getattr(group, name) for name in settings] for group in groups]
+    try:
+        for module in modules:
+            module.set_reshard_after_forward(False, recurse=False)
+            module.set_reshard_after_backward(False, recurse=False)
+            module.unshard()
+        yield
+    finally:
+        for group, values in zip(groups, before, strict=True):
+            for name, value in zip(settings, values, strict=True):
+                setattr(group, name, value)
+        reshard(network)
+
+
+def _parameter_groups(module: FSDPModule) -> list[Any]:
+    state: Any = module._get_fsdp_state()
+    if hasattr(state, "_fsdp_param_groups"):
+        return list(state._fsdp_param_groups)
+    group = state._fsdp_param_group  # torch before 2.11
+    return [] if group is None else [group]
 
 
 def like_parameter(gradient: Tensor, parameter: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_plugins._lightning_compat import data_share
 from lightning_plugins.attacks.image import ThreatModel
 from lightning_plugins.attacks.image.gradient_attacks import check_iterations
 from lightning_plugins.attacks.image.robust_accuracy import withstand
@@ -18,6 +19,7 @@ from lightning_plugins.callbacks.batches import element_of, pixel_normalization
 from lightning_plugins.callbacks.extra_passes import under_attack
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
+from lightning_plugins.nn.shards import gathered
 
 
 class AdversarialEvaluation(PluginCallback):
@@ -35,7 +37,8 @@ class AdversarialEvaluation(PluginCallback):
     weights in single precision and is refused.
 
     Logs ``robust/accuracy`` and, for the same unchanged samples, ``robust/natural_accuracy``, over
-    all processes.
+    all processes. Under FSDP2 each process holds all weights during an attack, because the number
+    of its passes depends on the samples.
 
     Args:
         stage: The loop to measure in: ``test``, or ``validate``, which ``fit`` also runs.
@@ -57,8 +60,8 @@ class AdversarialEvaluation(PluginCallback):
     Raises:
         ValueError: An argument is outside its range. At the first batch: the images are missing,
             not floating point or outside ``clamp``, or the module does not return logits.
-        MisconfigurationException: The strategy shards the parameters, or the precision is
-            ``16-true``.
+        MisconfigurationException: The strategy is FSDP (version 1) or DeepSpeed, or the precision
+            is ``16-true``.
 
     Example::
 
@@ -107,7 +110,7 @@ class AdversarialEvaluation(PluginCallback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
         plugin = trainer.precision_plugin
         if isinstance(plugin, HalfPrecision) and plugin.precision == "16-true":
             raise MisconfigurationException(
@@ -165,7 +168,7 @@ class AdversarialEvaluation(PluginCallback):
         images = element_of(batch, self.input_key, "input_key")
         labels = element_of(batch, self.label_key, "label_key")
         if self.num_samples is not None:
-            of_this_process = math.ceil(self.num_samples / trainer.world_size)
+            of_this_process = math.ceil(self.num_samples / data_share(trainer)[1])
             left = of_this_process - self._samples[dataloader_idx]
             if left <= 0:
                 return
@@ -174,7 +177,11 @@ class AdversarialEvaluation(PluginCallback):
         mean, std = pixel_normalization(trainer, self.mean, self.std)
         threat = ThreatModel(self.eps, self.norm, mean, std, self.clamp)
         generator = torch.Generator(pl_module.device).manual_seed(self.seed + batch_idx)
-        with under_attack(trainer, pl_module), _without_half_precision(trainer):
+        with (
+            under_attack(trainer, pl_module),
+            gathered(pl_module),
+            _without_half_precision(trainer),
+        ):
             natural, robust = withstand(
                 pl_module,
                 images,

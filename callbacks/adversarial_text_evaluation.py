@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torchmetrics import MeanMetric
 
+from lightning_plugins._lightning_compat import data_share
 from lightning_plugins.attacks.text import (
     PWWS,
     DeepWordBug,
@@ -22,6 +23,7 @@ from lightning_plugins.callbacks.batches import element_of
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.metrics.attack_scores import AttackScores
+from lightning_plugins.nn.shards import gathered
 
 ATTACKS = {
     "deep_word_bug": DeepWordBug,
@@ -42,7 +44,8 @@ class AdversarialTextEvaluation(PluginCallback):
     noise. The texts that the attack finds are then scored again with noise that the search did not
     see. A detector with random noise misleads a greedy search: the search keeps lucky draws, and
     the detector is correct again in the next draw. For a detector without noise both accuracies are
-    the same. The sanity check before training is skipped.
+    the same. The sanity check before training is skipped. Under FSDP2 each process holds all
+    weights during the attack, because the number of its queries depends on the texts.
 
     Logs with the prefix ``attack/``, over all processes: ``original_accuracy``,
     ``accuracy_under_attack``, ``attack_success_rate``, ``queries`` and ``changed_words`` of
@@ -69,7 +72,7 @@ class AdversarialTextEvaluation(PluginCallback):
     Raises:
         ValueError: An argument is outside its range, or the module has no method
             ``probabilities``.
-        MisconfigurationException: The strategy shards the parameters.
+        MisconfigurationException: The strategy is FSDP (version 1) or DeepSpeed.
         FileNotFoundError: ``pwws`` finds no WordNet, or ``embedding_neighbours`` finds no vectors.
 
     Example::
@@ -126,8 +129,7 @@ class AdversarialTextEvaluation(PluginCallback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        # The number of queries differs between processes, so gathering parameters would deadlock.
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse a module without probabilities of texts."""
@@ -175,7 +177,7 @@ class AdversarialTextEvaluation(PluginCallback):
             self._evaluate(pl_module)
 
     def _keep(self, trainer: Trainer, batch: Any) -> None:
-        of_this_process = math.ceil(self.num_samples / trainer.world_size)
+        of_this_process = math.ceil(self.num_samples / data_share(trainer)[1])
         texts = element_of(batch, self.text_key, "text_key")
         labels = element_of(batch, self.label_key, "label_key").tolist()
         for text, label in zip(texts, labels, strict=True):
@@ -188,14 +190,15 @@ class AdversarialTextEvaluation(PluginCallback):
         self._texts, self._labels = [], []
         detector: Any = pl_module.probabilities
         victim = FreshNoise(detector, self.noise_samples, self.seed)
-        results = attack_texts(
-            self.attack, victim, texts, labels, threshold=self.threshold, seed=self.seed
-        )
+        with gathered(pl_module):
+            results = attack_texts(
+                self.attack, victim, texts, labels, threshold=self.threshold, seed=self.seed
+            )
+            misled = still_misled(results, detector, self.fresh_draws, threshold=self.threshold)
         scores = AttackScores().to(pl_module.device)
         scores.update(results)
         # compute() reduces over the processes.
         pl_module.log_dict({f"attack/{name}": x.float() for name, x in scores.compute().items()})
-        misled = still_misled(results, detector, self.fresh_draws, threshold=self.threshold)
         right = MeanMetric().to(pl_module.device)
         right.update(1 - torch.tensor(misled, device=pl_module.device))
         pl_module.log("attack/accuracy_under_fresh_noise", right.compute())

@@ -9,7 +9,15 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
-from torch.func import functional_call
+
+from lightning_plugins.nn.shards import (
+    first_indices,
+    is_sharded,
+    local,
+    reshard,
+    whole,
+    whole_heads,
+)
 
 _SOFTMAX_LAYERS = ("attention", "full_attention", "sliding_attention", "chunked_attention")
 
@@ -21,7 +29,7 @@ class HeadMatrices:
     Attributes:
         value: ``W_V``, shape ``(heads, dim, head_dim)``; heads that share values repeat them.
         output: ``W_O``, shape ``(heads, head_dim, dim)``.
-        output_name: The name of the parameter of which ``W_O`` is a view.
+        output_name: The name of the parameter that contains ``W_O``.
         inputs_first: Whether the first axis of that parameter is its input.
     """
 
@@ -62,10 +70,10 @@ class AttentionAccess:
         config = getattr(self.network, "config", None)
         return getattr(self.network, "max_length", getattr(config, "max_position_embeddings", None))
 
-    def logits(self, tokens: Tensor, replaced: dict[str, Tensor] | None = None) -> Tensor:
-        """Return ``(batch, length, vocab_size)``, with some parameters replaced for this call."""
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Return ``(batch, length, vocab_size)``."""
         arguments = {"use_cache": False} if self._kind == "transformers" else {}
-        found = functional_call(self.network, replaced or {}, (tokens,), arguments)
+        found = self.network(tokens, **arguments)
         return getattr(found, "logits", found)
 
     def patterns(self, tokens: Tensor) -> list[Tensor]:
@@ -88,8 +96,9 @@ class AttentionAccess:
                 f"{name} has no attention: use a transformer, or a hybrid with attention layers"
             )
         length = tokens.shape[-1]
+        heads = getattr(self.network.config, "num_attention_heads", None)
         found = [
-            layer
+            whole_heads(layer, heads, self.network)
             for layer in output.attentions or ()
             if layer is not None and layer.dim() == 4 and layer.shape[2:] == (length, length)
         ]
@@ -181,6 +190,13 @@ class AttentionAccess:
             size == 0 or size % count for size, count in zip(sizes, heads, strict=True)
         ):
             return None
+        # Under tensor parallelism the input contains only the heads of this rank.
+        weights: list[Any] = [module.weight for module, _ in called]
+        if any(
+            is_sharded(weight) and size not in weight.shape
+            for weight, size in zip(weights, sizes, strict=True)
+        ):
+            return None
         return [module for module, _ in called]
 
     def logits_without_head(
@@ -199,6 +215,11 @@ class AttentionAccess:
         finally:
             handle.remove()
 
+    def logits_without_weights(self, tokens: Tensor, matrices: HeadMatrices, head: int) -> Tensor:
+        """Return logits of a pass in which the output matrix of one head is zero."""
+        with _without_head(matrices, head, self.network):
+            return self.logits(tokens)
+
     def vocabulary(self) -> tuple[Tensor, Tensor] | None:
         """Return ``W_E`` ``(vocab_size, dim)`` and ``W_U`` ``(dim, vocab_size)``, if found."""
         if self._kind == "transformers":
@@ -211,7 +232,7 @@ class AttentionAccess:
             unembed = getattr(self.network, "unembed", None)
         if embed is None or unembed is None:
             return None
-        return embed.weight.detach(), unembed.weight.detach().T
+        return whole(embed.weight.detach()), whole(unembed.weight.detach()).T
 
     def _patterns_of_torch(self, tokens: Tensor) -> list[Tensor]:
         patterns: list[Tensor] = []
@@ -240,16 +261,25 @@ def _is_inside(name: str, outer: Any) -> bool:
     return any(name.startswith(f"{one}.") for one in outer)
 
 
-def without_head(matrices: HeadMatrices, head: int, network: nn.Module) -> dict[str, Tensor]:
-    """Return the name and value of the output projection without the inputs from ``head``."""
-    weight = network.get_parameter(matrices.output_name).detach().clone()
-    size = matrices.output.shape[1]
-    part = slice(head * size, (head + 1) * size)
-    if matrices.inputs_first:
-        weight[part] = 0
-    else:
-        weight[:, part] = 0
-    return {matrices.output_name: weight}
+@contextmanager
+def _without_head(matrices: HeadMatrices, head: int, network: nn.Module) -> Iterator[None]:
+    """Run the block without the inputs of the output projection from ``head``.
+
+    The weights are written in place, because FSDP2 ignores replaced ones, and restored bit for bit.
+    """
+    reshard(network)
+    weight = network.get_parameter(matrices.output_name).detach()
+    size, axis = matrices.output.shape[1], 0 if matrices.inputs_first else 1
+    own, begin = local(weight), first_indices(weight)[axis]
+    first, last = (min(max(n * size - begin, 0), own.shape[axis]) for n in (head, head + 1))
+    part = own.narrow(axis, first, last - first)
+    before = part.clone()
+    part.zero_()
+    try:
+        yield
+    finally:
+        reshard(network)
+        part.copy_(before)
 
 
 def _network_of(module: nn.Module) -> tuple[Any, str]:
@@ -307,17 +337,17 @@ def _layout_of_fused(part: Any) -> str | None:
 
 def _matrices(prefix: str, layout: str, part: Any, heads: int) -> HeadMatrices:
     if layout == "gpt2":  # Conv1D: inputs along the first axis
-        value = part.c_attn.weight.detach().chunk(3, dim=1)[2]
-        output, name = part.c_proj.weight.detach(), "c_proj.weight"
+        value = whole(part.c_attn.weight.detach()).chunk(3, dim=1)[2]
+        output, name = whole(part.c_proj.weight.detach()), "c_proj.weight"
     elif layout == "nanogpt":  # the same names, outputs along the first axis
-        value = part.c_attn.weight.detach().chunk(3)[2].T
-        output, name = part.c_proj.weight.detach().T, "c_proj.weight"
+        value = whole(part.c_attn.weight.detach()).chunk(3)[2].T
+        output, name = whole(part.c_proj.weight.detach()).T, "c_proj.weight"
     elif layout == "torch":
-        value = part.in_proj_weight.detach().chunk(3)[2].T
-        output, name = part.out_proj.weight.detach().T, "out_proj.weight"
+        value = whole(part.in_proj_weight.detach()).chunk(3)[2].T
+        output, name = whole(part.out_proj.weight.detach()).T, "out_proj.weight"
     else:
-        value = part.v_proj.weight.detach().T
-        output, name = part.o_proj.weight.detach().T, "o_proj.weight"
+        value = whole(part.v_proj.weight.detach()).T
+        output, name = whole(part.o_proj.weight.detach()).T, "o_proj.weight"
     output = output.unflatten(0, (heads, -1))
     by_head = value.unflatten(1, (-1, output.shape[1])).transpose(0, 1)
     by_head = by_head.repeat_interleave(heads // len(by_head), dim=0)

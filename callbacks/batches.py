@@ -79,13 +79,19 @@ class SubsetBatch:
 
 
 def fixed_subset(
-    trainer: Trainer, loader: Any, num_samples: int, batch_size: int, seed: int
+    trainer: Trainer,
+    loader: Any,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    share: tuple[int, int] = (0, 1),
 ) -> list[SubsetBatch]:
     """Return up to ``num_samples`` samples of the loader's data set, selected by ``seed``.
 
     Every call and every rank returns the same samples, with the same augmentation. The function
     does not use the run's random generators or its loader. If the data set has a method
-    ``without_augmentation()``, its return value replaces the data set.
+    ``without_augmentation()``, its return value replaces the data set. With a ``share`` (index,
+    number), each rank returns another part of equal size of these samples.
 
     Raises:
         MisconfigurationException: The loader has no data set that can be indexed, or does not
@@ -109,6 +115,8 @@ def fixed_subset(
         dataset = dataset.without_augmentation()
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.randperm(len(dataset), generator=generator)[:num_samples].tolist()
+    index, number = share
+    chosen = chosen[: len(chosen) // number * number][index::number]
     collate = getattr(loader, "collate_fn", None) or default_collate
     batches = []
     with seeded(seed):

@@ -11,10 +11,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.callbacks.attention_access import AttentionAccess, without_head
+from lightning_plugins.callbacks.attention_access import AttentionAccess
 from lightning_plugins.callbacks.extra_passes import while_measuring
 from lightning_plugins.callbacks.measured_curves import log_measurement, log_picture
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
+from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.induction.head_patterns import (
     PATTERNS,
@@ -78,7 +79,7 @@ class HeadScores(PluginCallback):
         ValueError: An argument is outside its range, or the probe is longer than the network's
             context.
         MisconfigurationException: The module has no attention, its attention returns no weights, or
-            the strategy shards the parameters.
+            the strategy is FSDP (version 1) or DeepSpeed.
 
     Example::
 
@@ -122,11 +123,13 @@ class HeadScores(PluginCallback):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse unsupported configurations, and discard the scores of an earlier run."""
         self.check(trainer)
+        if stage == "fit":
+            add_replica_check(trainer)
         if stage == "fit" and trainer.global_step == 0:
             self.steps, self.scores = [], []
 
@@ -235,9 +238,7 @@ class HeadScores(PluginCallback):
         if matrices is not None:
             passes = [
                 [
-                    lambda layer=layer, head=head: access.logits(
-                        tokens, without_head(layer, head, access.network)
-                    )
+                    partial(access.logits_without_weights, tokens, layer, head)
                     for head in range(len(layer.output))
                 ]
                 for layer in matrices
@@ -267,9 +268,8 @@ class HeadScores(PluginCallback):
         return first.mean().item(), second.mean().item()
 
     def _record(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scores = self.measure(pl_module) if trainer.is_global_zero else None
-        scores = trainer.strategy.broadcast(scores)
-        assert scores is not None
+        # Every rank measures, because the passes of a sharded network need all of them.
+        scores: Scores = trainer.strategy.broadcast(self.measure(pl_module))
         self.steps.append(trainer.global_step)
         self.scores.append(scores)
         metrics = {

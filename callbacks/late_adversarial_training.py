@@ -8,12 +8,14 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import replace_batches
+from lightning_plugins._lightning_compat import model_parallel_sizes, replace_batches
 from lightning_plugins.attacks.image import ThreatModel, fgsm, pgd
 from lightning_plugins.attacks.image.gradient_attacks import check_iterations
 from lightning_plugins.callbacks.batches import element_of, pixel_normalization, with_element
 from lightning_plugins.callbacks.extra_passes import classification_loss, under_attack
+from lightning_plugins.callbacks.replica_check import trains_replicas
 from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
+from lightning_plugins.nn.parallel import share_generator
 
 
 class LateAdversarialTraining(PhaseCallback):
@@ -38,7 +40,7 @@ class LateAdversarialTraining(PhaseCallback):
 
     While active, logs ``adversarial/loss_gap`` at the steps at which the Trainer logs: the attack's
     loss on the adversarial batch minus that on the original batch, in evaluation mode, before the
-    optimizer step.
+    optimizer step; the mean over the processes.
 
     Args:
         start: The beginning, in ``unit``.
@@ -147,7 +149,9 @@ class LateAdversarialTraining(PhaseCallback):
     ) -> None:
         """Log the loss gap, if it was measured at this step."""
         if self._loss_gap is not None:
-            pl_module.log("adversarial/loss_gap", self._loss_gap)
+            pl_module.log(
+                "adversarial/loss_gap", self._loss_gap, sync_dist=trains_replicas(trainer)
+            )
             self._loss_gap = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -199,6 +203,10 @@ class LateAdversarialTraining(PhaseCallback):
         }
         if self.attack == "fgsm":
             return fgsm(scaled, images, self.eps, **pixels)
+        if self.random_start and model_parallel_sizes(trainer)["tp"] > 1:
+            # Tensor-parallel ranks compute one network: its input has to be the same on all.
+            mesh: Any = trainer.strategy.device_mesh  # type: ignore[attr-defined]
+            share_generator(mesh["tensor_parallel"], images.device)
         return pgd(
             scaled,
             images,

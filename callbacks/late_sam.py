@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_plugins._lightning_compat import (
     logs_at_this_step,
+    model_parallel_sizes,
     steps_the_optimizer,
     uses_static_graph,
     wrap_closures,
 )
 from lightning_plugins.callbacks.optimizer_in_backward import StepInBackwardCheck
+from lightning_plugins.callbacks.replica_check import trains_replicas
 from lightning_plugins.callbacks.sam_closure import SAMClosures
 from lightning_plugins.callbacks.training_phase import Phase, PhaseCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_simulated_agents
@@ -45,7 +48,8 @@ class LateSAM(PhaseCallback):
 
     While active, logs at the steps at which the Trainer logs: ``sam/gradient_norm`` and
     ``sam/loss_gap`` (the loss at the perturbed weights minus the loss at the weights). Both are
-    values of the last SAM step, which may be an earlier step if ``interval`` is above 1.
+    values of the last SAM step, which may be an earlier step if ``interval`` is above 1, and means
+    over the processes.
 
     Args:
         start: The beginning of SAM, in ``unit``.
@@ -63,7 +67,9 @@ class LateSAM(PhaseCallback):
             micro-batches and repeats them all; ``micro-batch`` perturbs each micro-batch with its
             own gradient (m-sharpness).
         local: With several processes, whether each process perturbs with its own gradient
-            (m-sharpness; the first pass does not communicate) or with the averaged gradient.
+            (m-sharpness; the first pass does not communicate) or with the averaged gradient. FSDP2
+            averages gradients in every backward pass, so True has no effect there, and a warning
+            is issued.
         momentum: At the start and the end of SAM, ``keep`` the optimizer's state or ``reset`` it.
             The released code of arXiv 2410.10373 resets it, because it switches between two
             optimizers.
@@ -146,6 +152,12 @@ class LateSAM(PhaseCallback):
         """Reset the counters; a checkpoint is loaded after this hook."""
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
+            if self.local and model_parallel_sizes(trainer)["fsdp2"] > 1:
+                rank_zero_warn(
+                    "LateSAM(local=True) perturbs with the averaged gradient under FSDP2, as "
+                    "local=False does, because FSDP2 averages it in every backward pass: set "
+                    "local=False, or strategy='ddp' for m-sharpness"
+                )
             self.sam_steps = self._momentum_resets = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -206,7 +218,10 @@ class LateSAM(PhaseCallback):
         # Not only at SAM steps: with an interval, no SAM step may coincide with a logging step.
         lasts = self._lasts_at(trainer.global_step - 1)
         if self._measured is not None and lasts and logs_at_this_step(trainer):
-            pl_module.log_dict(self._measured)
+            # Each rank has the gap of its own batch. The norm is the same on all, unless local.
+            for name, value in self._measured.items():
+                is_own = self.local or name == "sam/loss_gap"
+                pl_module.log(name, value, sync_dist=is_own and trains_replicas(trainer))
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counters; the step counter determines whether SAM is active."""

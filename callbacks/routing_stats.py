@@ -18,6 +18,7 @@ from lightning_plugins.nn.moe.routing_statistics import (
     paths_of,
     routing_accuracy,
 )
+from lightning_plugins.nn.shards import has_shards
 from lightning_plugins.reports.run_pictures import Picture, curve_picture, domain_map_picture
 
 _MOST_TOKENS = 20_000
@@ -49,7 +50,7 @@ class RoutingStats(MeasuredCurves):
 
     Raises:
         MisconfigurationException: The module has no method ``routings`` or no gate, or the strategy
-            shards the parameters.
+            is FSDP (version 1) or DeepSpeed.
 
     Example::
 
@@ -66,8 +67,7 @@ class RoutingStats(MeasuredCurves):
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        # Only one process calls the module, so gathering parameters would deadlock.
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=("fsdp2", "tp"))
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse unsupported configurations, and start new curves for a new run."""
@@ -89,15 +89,25 @@ class RoutingStats(MeasuredCurves):
         dataloader_idx: int = 0,
     ) -> None:
         """Collect the routing of the batch."""
-        if trainer.sanity_checking or not trainer.is_global_zero or self._num_seen >= _MOST_TOKENS:
+        if trainer.sanity_checking:
+            return
+        is_needed = self._num_seen < _MOST_TOKENS
+        if has_shards(pl_module):
+            # The pass communicates, so every rank runs it, or none.
+            is_needed = trainer.strategy.reduce_boolean_decision(is_needed)
+        elif not trainer.is_global_zero:
+            return
+        if not is_needed:
             return
         routings = pl_module.routings(batch)  # type: ignore[operator]
         if not routings:
             raise MisconfigurationException(
                 f"RoutingStats has nothing to measure: {type(pl_module).__name__} has no gate"
             )
-        self._routings.append(routings)
         self._num_seen += len(routings[0].experts)
+        if not trainer.is_global_zero:
+            return
+        self._routings.append(routings)
         inputs = batch[0] if isinstance(batch, list | tuple) else batch
         if isinstance(inputs, Tensor):
             self._inputs.append(inputs.detach().cpu())

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat import callbacks_of, data_share
 from lightning_plugins.callbacks.batches import SubsetBatch, fixed_subset
 from lightning_plugins.callbacks.extra_passes import batch_loss, while_measuring
 from lightning_plugins.callbacks.measured_curves import (
@@ -22,7 +22,13 @@ from lightning_plugins.callbacks.measured_curves import (
     log_picture,
 )
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
-from lightning_plugins.curvature import at_least_single_precision, measure_sharpness
+from lightning_plugins.curvature import (
+    ShardedHessian,
+    at_least_single_precision,
+    measure_sharded_sharpness,
+    measure_sharpness,
+)
+from lightning_plugins.nn.shards import has_shards
 from lightning_plugins.reports.run_pictures import Picture, curve_picture
 
 
@@ -34,6 +40,11 @@ class SharpnessMonitor(MeasuredCurves):
     fetched once; random augmentation is drawn with ``seed``. If the data set has a method
     ``without_augmentation()``, its return value is used instead. With several processes the first
     one measures and broadcasts the result. If the run has diverged, all values are NaN.
+
+    Under FSDP2, every process measures its share of the subset, whose size is rounded down to a
+    multiple of the number of processes. Products with the Hessian are central differences of the
+    gradient, 1e-3 relative to the exact ones, because FSDP2 has no second derivative; the trace is
+    Hutchinson's estimate.
 
     It measures at the end of every ``every_n_epochs``-th epoch. To limit its cost, it skips a
     measurement if this one and one more at the end of the run, each as long as the last one, would
@@ -70,7 +81,8 @@ class SharpnessMonitor(MeasuredCurves):
 
     Raises:
         ValueError: An argument is outside its range.
-        MisconfigurationException: The strategy shards the parameters, the data loader has no data
+        MisconfigurationException: The strategy is tensor-parallel, FSDP (version 1) or DeepSpeed,
+            FSDP2 shards weights in half precision, the data loader has no data
             set that can be indexed, ``training_step`` returns no loss or optimizes manually, the
             loss does not depend on a parameter, or processes would have to share batch statistics.
 
@@ -128,10 +140,11 @@ class SharpnessMonitor(MeasuredCurves):
         self._began = 0.0
         self._spent = 0.0
         self._last_took = 0.0
+        self._is_sharded = False
 
     def check(self, trainer: Trainer) -> None:
         """Refuse an unsupported Trainer before data is prepared."""
-        refuse_sharded(trainer, self)
+        refuse_sharded(trainer, self, supports=["fsdp2"])
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse unsupported configurations, and start new curves for a new run."""
@@ -145,16 +158,23 @@ class SharpnessMonitor(MeasuredCurves):
         loader: Any = trainer.train_dataloader if self.split == "train" else trainer.val_dataloaders
         if isinstance(loader, list | tuple) and len(loader) == 1:
             loader = loader[0]
-        self._subset = fixed_subset(trainer, loader, self.num_samples, self.batch_size, self.seed)
+        self._is_sharded = has_shards(pl_module)
+        share = data_share(trainer) if self._is_sharded else (0, 1)
+        self._subset = fixed_subset(
+            trainer, loader, self.num_samples, self.batch_size, self.seed, share
+        )
         loss, _, batches = self._problem(pl_module)
-        with torch.enable_grad(), self._measuring(pl_module):
+        # FSDP2 expects a backward pass after each pass with gradients.
+        with torch.set_grad_enabled(not self._is_sharded), self._measuring(pl_module):
             value = loss(*batches[0])
         if not isinstance(value, Tensor) or value.ndim:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise MisconfigurationException(
                 f"SharpnessMonitor needs a scalar loss of {type(pl_module).__name__}, got {shape}"
             )
-        if not value.requires_grad:
+        if self._is_sharded:
+            ShardedHessian(pl_module, loss, batches)  # refuses parameters that are not sharded
+        elif not value.requires_grad:
             raise MisconfigurationException(
                 f"SharpnessMonitor cannot differentiate the loss of {type(pl_module).__name__}, "
                 "which depends on no trainable parameter: set loss= to a function of the module "
@@ -185,6 +205,12 @@ class SharpnessMonitor(MeasuredCurves):
                 f"top_k={self.top_k}: expected at most the {dimension} trainable parameters of "
                 f"{type(pl_module).__name__}"
             )
+        half = (torch.float16, torch.bfloat16)
+        if has_shards(pl_module) and any(p.dtype in half for p in pl_module.parameters()):
+            raise MisconfigurationException(
+                "SharpnessMonitor does not support FSDP2 with weights in half precision, whose "
+                "gradients are too coarse for differences: set precision='bf16-mixed' or '32-true'"
+            )
         synchronized = any(isinstance(module, SyncBatchNorm) for module in pl_module.modules())
         if self.mode == "train" and synchronized and trainer.world_size > 1:
             raise MisconfigurationException(
@@ -194,7 +220,9 @@ class SharpnessMonitor(MeasuredCurves):
 
     def _record(self, trainer: Trainer, pl_module: LightningModule, has_time: bool = True) -> None:
         measured: dict[str, float] | None = None
-        if trainer.is_global_zero and has_time:
+        if self._is_sharded:
+            has_time = trainer.strategy.broadcast(has_time)  # every rank measures, or none
+        if has_time and (trainer.is_global_zero or self._is_sharded):
             started = time.monotonic()
             measured = self._measured(pl_module)
             self._last_took = time.monotonic() - started
@@ -208,16 +236,13 @@ class SharpnessMonitor(MeasuredCurves):
 
     def _measured(self, pl_module: LightningModule) -> dict[str, float]:
         loss, parameters, batches = self._problem(pl_module)
+        options: dict[str, Any] = {
+            name: getattr(self, name) for name in ("top_k", "trace_probes", "rho", "seed")
+        }
         with self._measuring(pl_module):
-            return measure_sharpness(
-                loss,
-                parameters,
-                batches,
-                top_k=self.top_k,
-                trace_probes=self.trace_probes,
-                rho=self.rho,
-                seed=self.seed,
-            )
+            if self._is_sharded:
+                return measure_sharded_sharpness(pl_module, loss, batches, **options)
+            return measure_sharpness(loss, parameters, batches, **options)
 
     def _problem(
         self, pl_module: LightningModule

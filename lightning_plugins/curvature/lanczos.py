@@ -22,6 +22,11 @@ class Eigenvalues:
     products: int
 
 
+def itself(value: Tensor) -> Tensor:
+    """Return the value: the sum over one rank."""
+    return value
+
+
 def largest_eigenvalues(
     operator: Callable[[Tensor], Tensor],
     dimension: int,
@@ -32,6 +37,7 @@ def largest_eigenvalues(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    total: Callable[[Tensor], Tensor] = itself,
 ) -> Eigenvalues:
     """Compute the ``count`` algebraically largest eigenvalues of a symmetric operator.
 
@@ -50,38 +56,42 @@ def largest_eigenvalues(
         seed: The seed of the Gaussian start vector; the global generator is not used.
         dtype: The dtype of the vectors passed to ``operator``; coefficients are float64.
         device: The device of the vectors.
+        total: Returns the sum of a tensor over all ranks, if each holds a part of every vector.
+            ``dimension`` is then that of this rank's part, and ``seed`` differs between ranks.
 
     Raises:
         ValueError: An argument is outside its range, or a product is not finite.
     """
-    if not 1 <= count <= dimension:
-        raise ValueError(f"count={count}: expected 1 to dimension={dimension}")
+    whole_dimension = int(total(torch.tensor(dimension, device=device)))
+    if not 1 <= count <= whole_dimension:
+        raise ValueError(f"count={count}: expected 1 to dimension={whole_dimension}")
     if not tolerance > 0:
         raise ValueError(f"tolerance={tolerance}: expected a number above 0")
     if max_products < count:
         raise ValueError(f"max_products={max_products}: expected at least count={count}")
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(dimension, generator=generator, dtype=torch.float64)
-    vector = (start / start.norm()).to(device, dtype)
+    length = total(start.square().sum().to(device)).sqrt().cpu()
+    vector = (start / length).to(device, dtype)
     basis: list[Tensor] = []
     diagonal: list[float] = []
     offdiagonal: list[float] = []
     while True:
         basis.append(vector)
         product = operator(vector)
-        if not torch.isfinite(product).all():
+        if total((~torch.isfinite(product)).sum()):
             raise ValueError(
                 "the operator returned a non-finite product: are weights and loss finite?"
             )
-        diagonal.append(float(product.double() @ vector.double()))
+        diagonal.append(float(total(product.double() @ vector.double())))
         # Twice, because one pass leaves a component of the order of the rounding error.
         known = torch.stack(basis)
         for _ in range(2):
-            product = product - known.T @ (known @ product)
-        norm = float(product.double().norm())
+            product = product - known.T @ total(known @ product)
+        norm = float(total(product.double().square().sum()).sqrt())
         found = _ritz(diagonal, offdiagonal, norm, count)
         scale = max(map(abs, (*diagonal, *offdiagonal, norm)))
-        exhausted = len(basis) == dimension or norm <= 1e3 * torch.finfo(dtype).eps * scale
+        exhausted = len(basis) == whole_dimension or norm <= 1e3 * torch.finfo(dtype).eps * scale
         if exhausted or len(basis) >= max_products:
             return found
         if len(found.values) == count and bool((found.residuals <= tolerance * scale).all()):

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_plugins.curvature.lanczos import itself
+
 
 @dataclass(frozen=True)
 class Trace:
@@ -31,6 +33,7 @@ def hutchinson_trace(
     seed: int = 0,
     dtype: torch.dtype = torch.float32,
     device: torch.device | str = "cpu",
+    total: Callable[[Tensor], Tensor] = itself,
 ) -> Trace:
     """Estimate ``tr(A)`` without bias as the mean of ``z^T A z`` over random sign vectors ``z``.
 
@@ -44,6 +47,7 @@ def hutchinson_trace(
         seed: The seed of the signs; the global generator is not used.
         dtype: The dtype of the vectors passed to ``operator``.
         device: The device of the vectors.
+        total: As in :func:`largest_eigenvalues`.
 
     Raises:
         ValueError: ``probes`` is below 1.
@@ -51,7 +55,7 @@ def hutchinson_trace(
     if probes < 1:
         raise ValueError(f"probes={probes}: expected at least 1")
     signs = _signs(dimension, probes, seed).to(device, dtype)
-    return _mean_of([_quadratic_form(operator, sign) for sign in signs], probes)
+    return _mean_of([_quadratic_form(operator, sign, total) for sign in signs], probes)
 
 
 def hutch_plus_plus_trace(
@@ -102,8 +106,12 @@ def _signs(dimension: int, count: int, seed: int) -> Tensor:
     return 2.0 * torch.randint(0, 2, (count, dimension), generator=generator) - 1.0
 
 
-def _quadratic_form(operator: Callable[[Tensor], Tensor], vector: Tensor) -> float:
-    return float(vector.double() @ operator(vector).double())
+def _quadratic_form(
+    operator: Callable[[Tensor], Tensor],
+    vector: Tensor,
+    total: Callable[[Tensor], Tensor] = itself,
+) -> float:
+    return float(total(vector.double() @ operator(vector).double()))
 
 
 def _mean_of(values: list[float], products: int) -> Trace:

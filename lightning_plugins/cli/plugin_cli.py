@@ -160,9 +160,14 @@ class PluginCLIMixin:
             continue_metrics(self.trainer, checkpoint_step(path) if path else 0)
 
     def check_plugins(self) -> None:
-        """Call ``check(trainer)`` of every callback and of the strategy that has it."""
-        for plugin in (*callbacks_of(self.trainer), self.trainer.strategy):
-            check = getattr(plugin, "check", None)
+        """Call ``check(trainer)`` of each callback and of the strategy, if they have it.
+
+        A module of the user's may have a method ``check`` of its own, so that of the model is
+        called ``check_trainer``.
+        """
+        plugins = [(one, "check") for one in (*callbacks_of(self.trainer), self.trainer.strategy)]
+        for plugin, name in (*plugins, (self.model, "check_trainer")):
+            check = getattr(plugin, name, None)
             if callable(check):
                 check(self.trainer)
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, get_args
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
+from lightning_plugins._lightning_compat import model_parallel_sizes
 from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
 from lightning_plugins.datamodules.change_captioning.image_pairs import resized
 from lightning_plugins.litmodels.change_captioning.network import (
@@ -36,7 +37,11 @@ from lightning_plugins.litmodels.change_captioning.tile_pretraining import (
 )
 from lightning_plugins.litmodels.change_captioning.word_tokenizer import WordTokenizer
 from lightning_plugins.metrics import ChangeCaptionScores
-from lightning_plugins.nn.parallel import load_from_rank_0, parallel_network
+from lightning_plugins.nn.parallel import (
+    load_from_rank_0,
+    parallel_network,
+    refuse_tensor_parallel,
+)
 from lightning_plugins.optimizers import configure_optimizers
 from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
@@ -172,6 +177,10 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
     def image_size(self) -> int:
         """Height and width of the network's images; others are resized."""
         return SIZES[self.hparams["size"]].vision["image_size"]
+
+    def check_trainer(self, trainer: Trainer) -> None:
+        """Refuse an unsupported tensor parallelism before data is prepared."""
+        refuse_tensor_parallel(self._make_network, model_parallel_sizes(trainer)["tp"])
 
     def setup(self, stage: str) -> None:
         """Read the tokenizer of a published checkpoint."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,6 +19,7 @@ from lightning_plugins._lightning_compat import (
     count_resumed_batches,
     load_pending_loader_states,
     logs_at_this_step,
+    model_parallel_sizes,
     steps_the_optimizer,
 )
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
@@ -55,7 +56,7 @@ from lightning_plugins.litmodels.language_model.target_weighting import (
     TargetWeighting,
     num_targets,
 )
-from lightning_plugins.nn.parallel import parallel_network
+from lightning_plugins.nn.parallel import parallel_network, refuse_tensor_parallel
 from lightning_plugins.optimizers import configure_optimizers
 from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
@@ -205,6 +206,10 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         self._generation = dict(generation or {})
         self._float32_parts = float32_embeddings_and_norms
         self._chunked_loss, self._z_loss, self._balancing = chunked_loss, z_loss, balancing
+
+    def check_trainer(self, trainer: Trainer) -> None:
+        """Refuse an unsupported tensor parallelism before data is prepared."""
+        refuse_tensor_parallel(self._make_network, model_parallel_sizes(trainer)["tp"])
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""

@@ -1,9 +1,13 @@
 """The language models have the papers' sizes; counted on the meta device."""
 
+import math
+from pathlib import Path
+
 import pytest
 import torch
 
 from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.nn.parallel import elements_per_rank
 from lightning_plugins.recipes import list_recipes, load_recipe
 
 NAMES = [
@@ -31,7 +35,9 @@ MILLIONS = {
     "llama_200m_c4": 200,
     "llama_400m_c4": 400,
     "llama_1b_c4": 1000,
+    "llama_1b_fsdp2_c4": 1000,
     "llama_2b_c4": 2050,
+    "llama_7b_fsdp2_tp_c4": 6740,
     "qwen2_moe_1b_c4": 970,
     "qwen2_moe_2b_c4": 1950,
 }
@@ -61,7 +67,8 @@ def test_recipes_have_the_published_settings(name):
     trainer, model = recipe["trainer"], recipe["model"]["init_args"]
     data = recipe["data"]["init_args"]
     assert data["context_length"] == model["context_length"]
-    assert data["batch_size"] * trainer["accumulate_grad_batches"] == 300
+    shares = trainer.get("strategy", {}).get("init_args", {}).get("data_parallel_size", 1)
+    assert shares * data["batch_size"] * trainer["accumulate_grad_batches"] == 300
     assert trainer["gradient_clip_val"] == 1.0
     assert model["optimizer"]["init_args"] == {
         "lr": 6e-4,
@@ -73,6 +80,20 @@ def test_recipes_have_the_published_settings(name):
     assert {"openwebtext": 1024, "minipile": 512, "c4": 256}[corpus] == data["context_length"]
     if corpus != "c4":  # we did not find the length of the runs on C4
         assert (trainer["max_steps"], warmup) in ((50_000, 1000), (30_000, 600))
+
+
+@pytest.mark.parametrize("name", ["llama_1b_fsdp2_c4", "llama_7b_fsdp2_tp_c4"])
+def test_the_memory_per_rank_on_the_page_is_that_of_the_recipe(name):
+    recipe = load_recipe(f"language_model/{name}")
+    settings, sizes = recipe["model"]["init_args"], recipe["trainer"]["strategy"]["init_args"]
+    model = CausalLM(
+        *(settings[key] for key in ("architecture", "vocab_size", "context_length", "config"))
+    )
+    elements = elements_per_rank(model._make_network, *sizes.values())
+    assert recipe["trainer"]["devices"] == math.prod(sizes.values())
+    row = f"| `language_model/{name}` | {' x '.join(map(str, sizes.values()))} |"
+    page = Path(__file__, "../../../docs/scale.md").resolve().read_text("utf-8")
+    assert f"{row} {elements / 1e6:.0f} M | {16 * elements / 1e9:.1f} GB |" in page
 
 
 def counted_by_hand(settings):

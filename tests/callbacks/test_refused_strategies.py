@@ -20,6 +20,7 @@ from lightning_plugins.callbacks import (
     LateAdversarialTraining,
     LateSAM,
     MergedEvaluation,
+    RouterBiasBalancing,
     RoutingStats,
     SharpnessMonitor,
     StagedTraining,
@@ -33,6 +34,11 @@ STRATEGIES = {
     "fsdp": FSDPStrategy,
     "deepspeed": DeepSpeedStrategy,
 }
+REASONS = {
+    "fsdp": "requires a GPU accelerator; flattens parameters; use ModelParallelStrategy",
+    "deepspeed": "only CUDA in Lightning; keeps gradients and master weights in its engine; use "
+    "ModelParallelStrategy",
+}
 NEED_WHOLE_PARAMETERS = {
     "AdversarialEvaluation": lambda: AdversarialEvaluation(eps=0.1),
     "AdversarialTextEvaluation": AdversarialTextEvaluation,
@@ -43,11 +49,6 @@ NEED_WHOLE_PARAMETERS = {
     "SharpnessMonitor": SharpnessMonitor,
     "StagedTraining": lambda: StagedTraining([TrainingStage(3, {"network": 1.0})]),
 }
-SUPPORT_MODEL_PARALLEL = (
-    "LateSAM",
-    "LateAdversarialTraining",
-    "StagedTraining",
-)  # tests/strategies/test_model_parallel.py
 NEED_AGENTS = {
     "CommunicationSchedule": CommunicationSchedule,
     "MergedEvaluation": MergedEvaluation,
@@ -69,17 +70,31 @@ def check(callback, accelerator, strategy):
 @on_every_device
 @pytest.mark.parametrize(
     ("plugin", "strategy"),
-    [
-        (plugin, strategy)
-        for plugin in NEED_WHOLE_PARAMETERS
-        for strategy in ("fsdp2", "fsdp", "deepspeed")
-        if strategy != "fsdp2" or plugin not in SUPPORT_MODEL_PARALLEL
-    ],
+    [(plugin, strategy) for plugin in NEED_WHOLE_PARAMETERS for strategy in REASONS],
 )
 def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
-    said = f"{plugin} does not support {STRATEGIES[strategy].__name__}"
+    said = f"{plugin} does not support {STRATEGIES[strategy].__name__}: {REASONS[strategy]}"
     with pytest.raises(MisconfigurationException, match=said):
         check(NEED_WHOLE_PARAMETERS[plugin](), accelerator, strategy)
+
+
+@pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="parameters are sharded")
+@pytest.mark.parametrize(
+    ("plugin", "strategy"),
+    [
+        ("SharpnessMonitor", "tp"),
+        ("RouterBiasBalancing", "fsdp2"),
+        ("RouterBiasBalancing", "tp"),
+    ],
+)
+def test_parts_of_model_parallel_are_refused_before_the_processes_start(plugin, strategy):
+    sizes = (2, 1) if strategy == "fsdp2" else (1, 2)
+    trainer = Trainer(
+        accelerator="cpu", devices=2, strategy=ModelParallelStrategy(*sizes), logger=False
+    )
+    callback = {"SharpnessMonitor": SharpnessMonitor, "RouterBiasBalancing": RouterBiasBalancing}
+    with pytest.raises(MisconfigurationException, match=f"{plugin} does not support ModelParallel"):
+        callback[plugin]().check(trainer)
 
 
 @pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="it has no agents")

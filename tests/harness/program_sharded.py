@@ -1,34 +1,45 @@
-"""Started by torchrun: trainings of small language models under ``ModelParallelStrategy``.
+"""Trainings of small models under ``ModelParallelStrategy``, on ranks that this process forks.
 
-usage: program_sharded.py DATA_PARALLEL_SIZE TENSOR_PARALLEL_SIZE OUTPUT_FILE
+usage: program_sharded.py OUTPUT_FOLDER cpu|cuda
 """
 
 import functools
+import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
+from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from forked_ranks import run_ranks, succeed
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch import nn
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    RowwiseParallel,
-    parallelize_module,
+from sharded_models import (
+    BATCH,
+    CONTEXT,
+    SAMPLES,
+    VOCABULARY,
+    Classifier,
+    Detector,
+    Model,
+    Tokens,
 )
-from torch.nn.functional import cross_entropy
+from torch.distributed.tensor import DTensor
 
 from lightning_plugins.callbacks import (
+    AdversarialEvaluation,
+    AdversarialTextEvaluation,
     BlockSharpness,
     ExactResume,
+    HeadScores,
     LateAdversarialTraining,
     LateSAM,
+    RoutingStats,
+    SharpnessMonitor,
     StagedTraining,
     TrainingStage,
 )
@@ -55,8 +66,17 @@ TIED = {**SIZES, "tie_word_embeddings": True}
 GPT2 = {"n_embd": 16, "n_layer": 2, "n_head": 2} | dict.fromkeys(
     ("resid_pdrop", "attn_pdrop", "embd_pdrop"), 0.0
 )
+MOE = {
+    **SIZES,
+    "moe_intermediate_size": 16,
+    "shared_expert_intermediate_size": 16,
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "decoder_sparse_step": 1,
+}
+LAYOUTS = [(2, 1), (1, 2), (2, 2)]  # ranks of FSDP2, ranks of tensor parallelism
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 QUIET = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-VOCABULARY, CONTEXT, SAMPLES, BATCH = 32, 12, 16, 4
 
 
 def case(
@@ -67,6 +87,7 @@ def case(
     plugin=None,
     momentum=0.0,
     optimizer=None,
+    model=None,
     **trainer,
 ):
     """Options of a training; ``callback`` or ``optimizer`` makes the plugin that it is about."""
@@ -77,6 +98,7 @@ def case(
         "config": config,
         "plugin": plugin,
         "callback": callback,
+        "model": model or {},
         "optimizer": optimizer or functools.partial(torch.optim.SGD, lr=0.5, momentum=momentum),
         "trainer": trainer,
     }
@@ -88,8 +110,8 @@ def stages():
     return StagedTraining([TrainingStage(1, {"lm_head": 0.5}), TrainingStage(1, second)])
 
 
-def adversarial():
-    return LateAdversarialTraining(start=0, eps=0.1, steps=2, random_start=False)
+def adversarial(random_start=False):
+    return LateAdversarialTraining(start=0, eps=0.1, steps=2, random_start=random_start)
 
 
 def of_optimizer(cls, architecture="llama", config=SIZES, **arguments):
@@ -103,9 +125,13 @@ CASES = {
     "clipped by norm": case(gradient_clip_val=0.3),
     "clipped by value": case(gradient_clip_val=0.01, gradient_clip_algorithm="value"),
     "accumulated": case(accumulate_grad_batches=2),
+    "bf16-mixed": case(precision="bf16-mixed"),
+    "bf16-true": case(precision="bf16-true"),
+    "sam, bf16-mixed": case(sam={}, precision="bf16-mixed"),
     "tied": case(config=TIED),
+    "chunked loss": case(config=TIED, model={"chunked_loss": True}),
     "gpt2": case("gpt2", GPT2),
-    "sam": case(sam={}),
+    "sam": case(sam={}, log_every_n_steps=1),
     "asam": case(sam={"mode": "asam", "rho": 0.5}),
     "usam": case(sam={"mode": "usam"}),
     "sam, accumulated exactly": case(sam={}, accumulate_grad_batches=2),
@@ -125,11 +151,45 @@ CASES = {
     "adam-mini": of_optimizer(AdamMini, lr=0.01, head_dim=16),
     "adam-mini, fused projection": of_optimizer(AdamMini, "gpt2", GPT2, lr=0.01, head_dim=8),
     "blockwise rates of adam-mini": of_optimizer(BlockwiseAdamMini, lr=1e-3, head_dim=16),
-    "adversarial": case("classifier", callback=adversarial, plugin="LateAdversarialTraining"),
+    "adversarial": case(
+        "classifier",
+        callback=adversarial,
+        plugin="LateAdversarialTraining",
+        log_every_n_steps=1,
+    ),
+    "random starts": case("classifier", callback=functools.partial(adversarial, True)),
+    "robust accuracy": case(
+        "classifier",
+        callback=functools.partial(AdversarialEvaluation, "validate", 0.08, steps=3, restarts=2),
+        plugin="AdversarialEvaluation",
+        limit_val_batches=1.0,
+    ),
+    "attacked texts": case(
+        "texts",
+        callback=functools.partial(AdversarialTextEvaluation, stage="validate", label=None),
+        plugin="AdversarialTextEvaluation",
+        limit_val_batches=1.0,
+    ),
+    "head scores": case(
+        callback=functools.partial(HeadScores, every_n_steps=2, period=4), plugin="HeadScores"
+    ),
+    "head scores, fused projection": case(
+        "gpt2", GPT2, callback=functools.partial(HeadScores, every_n_steps=2, period=4)
+    ),
+    "sharpness": case(
+        callback=functools.partial(
+            SharpnessMonitor, max_share=1, num_samples=SAMPLES, top_k=2, trace_probes=60
+        ),
+        plugin="SharpnessMonitor",
+    ),
+    "experts": case("qwen2_moe", MOE, callback=RoutingStats, plugin="RoutingStats"),
 }
+MEASURED = ("adversarial/", "attack/", "robust/", "routing/", "sam/", "sharpness/")
+NO_PLAN = ("gpt2", "qwen2_moe")  # what transformers cannot split as we do
+AGAINST_DDP = ("qwen2_moe",)  # the auxiliary loss is not a mean over samples
 
 
-FOUR_PROCESSES = ("clipped by norm", "tied", "sam", "grad power", "adam-mini")
+FOUR_PROCESSES = ("head scores", "clipped by norm", "tied", "sam", "grad power", "adam-mini")
 
 
 class Drifting(Callback):
@@ -154,23 +214,6 @@ class Unsharded(CausalLM):
         return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH)
 
 
-class Tokens(torch.utils.data.Dataset):
-    def __len__(self):
-        return SAMPLES
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        return torch.randint(VOCABULARY, (CONTEXT + 1,), generator=generator)
-
-
-class Model(CausalLM):
-    def train_dataloader(self):
-        return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH // shares(self))
-
-    def val_dataloader(self):
-        return ResumableDataLoader.for_trainer(self.trainer, Tokens(), BATCH, shuffle=False)
-
-
 class Batches(Callback):
     """Records which samples this process has seen."""
 
@@ -179,62 +222,23 @@ class Batches(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if isinstance(batch, torch.Tensor):
-            self.seen.append(batch.clone())
-
-
-class Images(torch.utils.data.Dataset):
-    def __len__(self):
-        return SAMPLES
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        return torch.rand(1, 4, 4, generator=generator), index % 3
-
-
-class Classifier(LightningModule):
-    """A small network, sharded or split as the device mesh says."""
-
-    def configure_model(self):
-        torch.manual_seed(3)
-        self.network = nn.Sequential(
-            nn.Flatten(), nn.Linear(16, 8), nn.Tanh(), nn.Linear(8, 3, bias=False)
-        )
-        if self.device_mesh is not None:
-            split = {"1": ColwiseParallel(), "3": RowwiseParallel()}
-            parallelize_module(self.network, self.device_mesh["tensor_parallel"], split)
-            if self.device_mesh["data_parallel"].size() > 1:
-                fully_shard(self.network, mesh=self.device_mesh["data_parallel"])
-
-    def forward(self, images):
-        return self.network(images)
-
-    def training_step(self, batch, batch_idx):
-        return cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.5)
-
-    def train_dataloader(self):
-        return ResumableDataLoader.for_trainer(self.trainer, Images(), BATCH // shares(self))
+            self.seen.append(batch.cpu())
 
 
 def model_of(case):
-    if case["architecture"] == "classifier":
-        return Classifier()
+    if case["architecture"] in ("classifier", "texts"):
+        return Classifier() if case["architecture"] == "classifier" else Detector()
     return Model(
         case["architecture"],
         VOCABULARY,
         CONTEXT,
         case["config"],
         optimizer=case["optimizer"],
+        **case["model"],
     )
 
 
-def shares(module):
-    return 1 if module.device_mesh is None else module.device_mesh["data_parallel"].size()
-
-
-def train(case, strategy, devices, seed=3):
+def train(case, strategy, devices, seed=3, accelerator="cpu"):
     """Weights, measured curves and the batches of this process."""
     torch.manual_seed(seed)
     model = model_of(case)
@@ -242,25 +246,38 @@ def train(case, strategy, devices, seed=3):
     callbacks = [batches]
     if case["callback"] is not None:
         callbacks.append(case["callback"]())
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy=strategy,
-        callbacks=callbacks,
-        limit_val_batches=1,
-        num_sanity_val_steps=0,
-        **{**dict.fromkeys(QUIET, False), "max_epochs": 1, **case["trainer"]},
-    )
-    trainer.fit(model)
+    with tempfile.TemporaryDirectory() as pictures:
+        trainer = Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=strategy,
+            callbacks=callbacks,
+            num_sanity_val_steps=0,
+            default_root_dir=pictures,
+            **{
+                **dict.fromkeys(QUIET, False),
+                "limit_val_batches": 1,
+                "max_epochs": 1,
+                **case["trainer"],
+            },
+        )
+        trainer.fit(model)
     found = {name: whole(value) for name, value in model.state_dict().items()}
-    for name, curve in getattr(callbacks[-1], "values", {}).items():
-        found[f"curve of {name}"] = torch.tensor(curve) / max(curve)
+    if isinstance(callbacks[-1], BlockSharpness):
+        for name, curve in callbacks[-1].values.items():
+            found[f"curve of {name}"] = torch.tensor(curve) / max(curve)
+    for step, scores in enumerate(getattr(callbacks[-1], "scores", [])):
+        found |= {f"{name} {step}": torch.tensor(values) for name, values in scores.items()}
+    for name, value in trainer.callback_metrics.items():
+        if name.startswith(MEASURED):
+            found[name] = value.detach().cpu()
     return found, batches.seen
 
 
 def whole(tensor):
     tensor = tensor.detach()
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
+    tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.to("cpu", copy=True)
 
 
 class WeightsAt(Callback):
@@ -274,7 +291,7 @@ class WeightsAt(Callback):
             self.weights = {key: whole(value) for key, value in pl_module.state_dict().items()}
 
 
-def resumed(strategy, folder):
+def resumed(strategy, folder, accelerator):
     """Weights of a run, and of one that goes on from its checkpoint of step 3, within an epoch."""
     found = {}
     for name, source in (("uninterrupted", None), ("resumed", f"{folder}/step=3.ckpt")):
@@ -284,7 +301,7 @@ def resumed(strategy, folder):
         at_checkpoint = WeightsAt(3)
         keep = ModelCheckpoint(folder, "{step}", every_n_train_steps=3, save_top_k=-1)
         trainer = Trainer(
-            accelerator="cpu",
+            accelerator=accelerator,
             devices=2,
             strategy=strategy(),
             callbacks=[ExactResume(), LateSAM(start=0, local=False), at_checkpoint, keep],
@@ -297,14 +314,14 @@ def resumed(strategy, folder):
     return found
 
 
-def refusal(strategy, model_class, *callbacks):
+def refusal(accelerator, strategy, model_class, *callbacks):
     """The error that a training ends with, or None."""
     torch.manual_seed(3)
     model = model_class(
         "llama", VOCABULARY, CONTEXT, SIZES, optimizer=lambda named: torch.optim.SGD(named, lr=0.5)
     )
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator=accelerator,
         devices=2,
         strategy=strategy,
         max_epochs=1,
@@ -318,48 +335,98 @@ def refusal(strategy, model_class, *callbacks):
     return None
 
 
-def refusals(model_parallel):
+def refusals(accelerator, model_parallel):
     return {
-        "ddp": refusal("ddp", Model),
-        "ddp, changed before the second step": refusal("ddp", Model, Drifting(1)),
-        "ddp, changed before the third step": refusal("ddp", Model, Drifting(2)),
-        "sharded": refusal(model_parallel(), Model),
-        "not sharded": refusal(model_parallel(), Unsharded),
+        "ddp": refusal(accelerator, "ddp", Model),
+        "ddp, changed before the second step": refusal(accelerator, "ddp", Model, Drifting(1)),
+        "ddp, changed before the third step": refusal(accelerator, "ddp", Model, Drifting(2)),
+        "sharded": refusal(accelerator, model_parallel(), Model),
+        "not sharded": refusal(accelerator, model_parallel(), Unsharded),
     }
 
 
-def main(data_parallel, tensor_parallel, output):
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    torch.set_num_threads(1)
+def is_run(name, data_parallel, tensor_parallel):
+    if data_parallel > 1 and name == "random starts":
+        return False  # each data-parallel rank draws its own
+    if tensor_parallel > 1 and (CASES[name]["architecture"] in NO_PLAN or name == "sharpness"):
+        return False
+    return data_parallel * tensor_parallel == 2 or name in FOUR_PROCESSES
+
+
+def run_layout(accelerator, data_parallel, tensor_parallel, output):
+    import sharded_costs  # which imports this module
+
+    quiet()
     parallel = functools.partial(
-        ModelParallelStrategy, data_parallel, tensor_parallel, process_group_backend="gloo"
+        ModelParallelStrategy,
+        data_parallel,
+        tensor_parallel,
+        process_group_backend=BACKENDS[accelerator],
     )
+    rank, ranks = int(os.environ["RANK"]), data_parallel * tensor_parallel
     results, seen = {}, []
     for name, chosen in CASES.items():
-        if tensor_parallel > 1 and chosen["architecture"] == "gpt2":
-            continue
-        if data_parallel * tensor_parallel > 2 and name not in FOUR_PROCESSES:
-            continue
-        strategy = parallel()
-        # Only rank 0's draw of the weights may count.
-        rank = int(os.environ["RANK"])
-        results[name], batches = train(
-            chosen, strategy, data_parallel * tensor_parallel, seed=3 if rank == 0 else 50 + rank
-        )
-        seen = batches or seen
-    found = {"weights": results, "seen": seen}
-    if data_parallel * tensor_parallel == 2:
-        found["refusals"] = refusals(parallel)
+        if is_run(name, data_parallel, tensor_parallel):
+            # Only rank 0's draw of the weights may count.
+            seed = 3 if rank == 0 else 50 + rank
+            results[name], batches = train(chosen, parallel(), ranks, seed, accelerator)
+            seen = batches or seen
+    found = {"weights": results, "seen": seen, "elements": elements(parallel(), ranks, accelerator)}
+    if ranks == 2:
+        found["refusals"] = refusals(accelerator, parallel)
+        found["costs"] = sharded_costs.counts(parallel, accelerator)
         for form in ("distributed", "consolidated"):
             folder = f"{output}.{form}"
             os.makedirs(folder, exist_ok=True)
             found[form] = resumed(
                 functools.partial(parallel, save_distributed_checkpoint=form == "distributed"),
                 folder,
+                accelerator,
             )
     torch.save(found, f"{output}.{rank}")
 
 
+def elements(strategy, ranks, accelerator):
+    """The number of parameter elements on this rank of a tied model."""
+    model = model_of(CASES["tied"])
+    options = {
+        **dict.fromkeys(QUIET, False),
+        "max_epochs": 1,
+        "limit_train_batches": 1,
+        "limit_val_batches": 0,
+    }
+    Trainer(accelerator=accelerator, devices=ranks, strategy=strategy, **options).fit(model)
+    return sum(local(parameter.detach()).numel() for parameter in model.parameters())
+
+
+def run_ddp(accelerator, output):
+    quiet()
+    found = {
+        name: train(case, "ddp", 2, accelerator=accelerator)[0]
+        for name, case in CASES.items()
+        if case["architecture"] in AGAINST_DDP
+    }
+    torch.save(found, f"{output}.{os.environ['RANK']}")
+
+
+def quiet():
+    warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    torch.set_num_threads(1)
+
+
+def main(folder, accelerator):
+    from sharded_faults import ends
+
+    for layout in LAYOUTS:
+        output = folder / f"{layout[0]}x{layout[1]}.pt"
+        processes = layout[0] * layout[1]
+        if accelerator == "cpu" or processes <= torch.cuda.device_count():
+            succeed(run_ranks(processes, folder / "logs", run_layout, accelerator, *layout, output))
+    succeed(run_ranks(2, folder / "logs", run_ddp, accelerator, folder / "ddp.pt"))
+    faults = [[fault, ranks] for fault, ranks in ends(folder / "faults", accelerator).items()]
+    (folder / "faults.json").write_text(json.dumps(faults))
+
+
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), sys.argv[2])

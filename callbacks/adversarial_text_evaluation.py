@@ -33,10 +33,9 @@ ATTACKS = {
     "pwws": PWWS,
     "text_bugger": TextBugger,
 }
-torch.serialization.add_safe_globals([*ATTACKS.values()])
 
 
-class AdversarialTextEvaluation(PluginCallback):
+class AdversarialTextEvaluation(PluginCallback, reads_files=True):
     """Attacks the first texts of a test or validation run and logs the accuracy that remains.
 
     The module must have a method ``probabilities(texts, seed)`` that maps a list of strings to the

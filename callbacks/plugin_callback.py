@@ -14,16 +14,19 @@ class PluginCallback(Callback):
     """Base class of callbacks that libraries may copy, or save in a checkpoint's hyperparameters.
 
     A pickle holds the settings and results of a callback and nothing of the run in progress, such
-    as the Trainer. The classes are on torch's list for ``torch.load(weights_only=True)``. A copy
-    passes its results to the callback that was copied, because a user reads them there.
+    as the Trainer. The classes of this package are on torch's list for
+    ``torch.load(weights_only=True)``, which may call them with any arguments; those that then read
+    files are not. A copy passes its results to the callback that was copied, because a user reads
+    them there.
     """
 
     results: ClassVar[tuple[str, ...]] = ()
     """Names of the attributes that a run sets and a user reads."""
 
-    def __init_subclass__(cls, **options: Any) -> None:
+    def __init_subclass__(cls, reads_files: bool = False, **options: Any) -> None:
         super().__init_subclass__(**options)
-        torch.serialization.add_safe_globals([cls])
+        if cls.__module__.startswith("lightning_plugins.") and not reads_files:
+            torch.serialization.add_safe_globals([cls])
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

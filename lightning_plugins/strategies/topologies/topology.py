@@ -23,7 +23,8 @@ class Topology(ABC):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         # Callbacks with a topology occur in the hyperparameters of checkpoints.
-        torch.serialization.add_safe_globals([cls])
+        if cls.__module__.startswith("lightning_plugins."):
+            torch.serialization.add_safe_globals([cls])
 
     @abstractmethod
     def received(self, num_agents: int, seed: int, round_number: int) -> list[dict[int, float]]:

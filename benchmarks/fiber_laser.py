@@ -2,12 +2,13 @@
 
 usage: python benchmarks/fiber_laser.py [--pyfiberamp FOLDER] [--repeats 7] [--bins 20 50 100]
 
-PyFiberAmp is on no package index: clone `Jomiri/pyfiberamp` and give its folder. It is not a part
-of this project. All three solve the same channels: PyFiberAmp's own cross-sections, overlaps and
-bins where its folder is given, else ours.
+PyFiberAmp is on no package index: clone `Jomiri/pyfiberamp` and give its folder; numba makes its
+time steps fast. It is not a part of this project. All three solve the same channels: PyFiberAmp's
+own cross-sections, overlaps and bins where its folder is given, else ours.
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import statistics
@@ -45,20 +46,16 @@ CASES = {
     "core": (0.6, 6.0, 0.12, 5e25, None, 0.010, 0.5),
     "clad": (2.0, 25.0, 0.065, 1.2e26, 250.0, 5.0, 155.0),
 }
-# length_m, core µm, NA, ions per m³, cladding µm, pump W, output reflectivity; 99 % at the start.
+# length_m, core µm, NA, ions per m³, loss 1/m, cladding µm, pump W, wavelength and width nm,
+# reflectivity at the output and at the start. The first is the example of PyFiberAmp.
 OSCILLATORS = {
-    f"{length:g} m, {pump:g} W, {reflectivity:g}": (
-        length,
-        10.0,
-        0.08,
-        5e25,
-        125.0,
-        pump,
-        reflectivity,
-    )
-    for length, pump, reflectivity in ((2, 5, 0.1), (2, 20, 0.04), (5, 5, 0.1), (5, 20, 0.3))
+    "its example": (1.0, 6.0, 0.12, 1e25, 0.0, None, 0.2, 1030.0, 1.0, 0.9, 1.0),
+    "2 m, 5 W": (2.0, 10.0, 0.08, 5e25, 0.005, 125.0, 5.0, 1064.0, 1.2, 0.1, 0.99),
+    "2 m, 20 W": (2.0, 10.0, 0.08, 5e25, 0.005, 125.0, 20.0, 1064.0, 1.2, 0.04, 0.99),
+    "5 m, 20 W": (5.0, 10.0, 0.08, 5e25, 0.005, 125.0, 20.0, 1064.0, 1.2, 0.3, 0.99),
 }
-LASER_NM, LASER_WIDTH_NM = 1064.0, 1.2
+EXAMPLE_NODES, EXAMPLE_STEPS = 100, 2_000_000
+NO_LIGHT_W = 1e-6
 
 
 class Powers(types.SimpleNamespace):
@@ -164,6 +161,7 @@ class PyFiberAmp:
         np.loadtxt = loadtxt
         try:
             from pyfiberamp.channels import Channels
+            from pyfiberamp.dynamic import DynamicSimulation
             from pyfiberamp.fibers import YbDopedDoubleCladFiber, YbDopedFiber
             from pyfiberamp.steady_state import SteadyStateSimulation
             from pyfiberamp.steady_state.models.giles_model import GilesModel
@@ -175,6 +173,7 @@ class PyFiberAmp:
         )
         self.fibers = YbDopedFiber, YbDopedDoubleCladFiber
         self.simulation, self.model = SteadyStateSimulation, GilesModel
+        self.dynamic = DynamicSimulation
 
     def set_up(self, case: str, bins: int):
         length, core, na, density, cladding, signal, pump = CASES[case]
@@ -204,36 +203,48 @@ class PyFiberAmp:
             backward=watts[2 + bins :, 0].sum(),
         )
 
-    def set_up_oscillator(self, case: str):
-        length, core, na, density, cladding, pump, reflectivity = OSCILLATORS[case]
-        fiber = self.fibers[1](
-            length=length,
-            core_radius=core / 2 * 1e-6,
-            ion_number_density=density,
-            background_loss=0.005,
-            core_na=na,
-            ratio_of_core_and_cladding_diameters=core / cladding,
-        )
-        simulation = self.simulation(fiber)
-        common = {"wl": LASER_NM * 1e-9, "input_power": 0.0, "wl_bandwidth": LASER_WIDTH_NM * 1e-9}
+    def set_up_oscillator(self, case: str, kind: type | None = None, **options):
+        length, core, na, density, loss, cladding, pump, at, width, output, back = OSCILLATORS[case]
+        common = {
+            "length": length,
+            "core_radius": core / 2 * 1e-6,
+            "ion_number_density": density,
+            "background_loss": loss,
+            "core_na": na,
+        }
+        if cladding is None:
+            fiber = self.fibers[0](**common)
+        else:
+            fiber = self.fibers[1](ratio_of_core_and_cladding_diameters=core / cladding, **common)
+        simulation = (kind or self.simulation)(fiber=fiber, **options)
+        common = {"wl": at * 1e-9, "input_power": 0.0, "wl_bandwidth": width * 1e-9}
         simulation.add_forward_signal(
-            channel_id="out", reflection_target_id="back", reflectance=reflectivity, **common
+            channel_id="out", reflection_target_id="back", reflectance=output, **common
         )
         simulation.add_backward_signal(
-            channel_id="back", reflection_target_id="out", reflectance=0.99, **common
+            channel_id="back", reflection_target_id="out", reflectance=back, **common
         )
         simulation.add_forward_pump(976e-9, pump)
         simulation.solver_verbosity = 0
         return simulation
 
-    def run_oscillator(self, case: str) -> float:
-        """Return the output in W.
+    def run_oscillator(self, case: str, guess: np.ndarray | None = None) -> float:
+        """Return the output in W of its steady state, from its own or a given guess.
 
         Raises:
             AssertionError: solve_bvp does not converge.
         """
-        watts = self.set_up_oscillator(case).run(tol=1e-5).powers
-        return float(watts[0, -1] * (1 - OSCILLATORS[case][6]))
+        simulation = self.set_up_oscillator(case)
+        if guess is not None:
+            simulation.set_guess_array(guess)
+        return float(simulation.run(tol=1e-5).powers[0, -1] * (1 - OSCILLATORS[case][9]))
+
+    def run_in_time(self, case: str, steps: int = EXAMPLE_STEPS) -> float:
+        """Return the output in W after the time steps of its example, by its fastest backend."""
+        simulation = self.set_up_oscillator(case, self.dynamic, max_time_steps=steps)
+        with contextlib.redirect_stdout(None):
+            powers = simulation.run(EXAMPLE_NODES).powers
+        return float(powers[0, -1] * (1 - OSCILLATORS[case][9]))
 
     def oscillator_lines(self, case: str) -> tuple[Lines, np.ndarray]:
         """Return the channels of its oscillator as spectral lines of our solver."""
@@ -242,7 +253,7 @@ class PyFiberAmp:
         frequency, absorption, emission, loss, modes, width = (
             getattr(model, name).ravel()[:2] for name in ("v", "a", "g", "loss", "m", "dv")
         )
-        photon_j, pump, reflectivity = PLANCK * frequency, *OSCILLATORS[case][5:]
+        photon_j, (pump, _, _, output, back) = PLANCK * frequency, OSCILLATORS[case][6:]
         lines = Lines(
             absorption,
             emission,
@@ -250,8 +261,8 @@ class PyFiberAmp:
             emission * modes * width,
             np.array([0.0, pump / photon_j[1]]),
             np.zeros(2),
-            np.array([0.99, 0.0]),
-            np.array([reflectivity, 0.0]),
+            np.array([back, 0.0]),
+            np.array([output, 0.0]),
             simulation.fiber.saturation_parameter(),
         )
         return lines, photon_j
@@ -306,23 +317,37 @@ def compare(case: str, bins: int, peer: PyFiberAmp | None, repeats: int) -> floa
 
 
 def compare_oscillator(case: str, peer: PyFiberAmp, repeats: int) -> None:
-    length, reflectivity = OSCILLATORS[case][0], OSCILLATORS[case][6]
+    length, output = OSCILLATORS[case][0], OSCILLATORS[case][9]
     lines, photon_j = peer.oscillator_lines(case)
     ours = solve_on_adapted_grid(lines, length)
     seconds = cpu_seconds(lambda: solve_on_adapted_grid(lines, length), repeats)
-    flux = ours.solution.propagation.forward[-1, 0] * lines.saturation_per_m_s
-    out_w = flux * photon_j[0] * (1 - reflectivity)
+    state, scale = ours.solution.propagation, lines.saturation_per_m_s * photon_j
+    out_w = state.forward[-1, 0] * scale[0] * (1 - output)
     print(f"oscillator {case}: {1e3 * seconds:6.1f} ms, {out_w:.6g} W")
-    start = time.process_time()
-    try:
-        theirs_w = peer.run_oscillator(case)
-    except (AssertionError, ValueError, ArithmeticError) as error:
+    guess = np.vstack([(state.forward * scale).T, state.backward[:, 0] * scale[0]])
+    even = np.linspace(0, length, EXAMPLE_NODES)
+    guess = np.array([np.interp(even, ours.edges_m, row) for row in guess])
+    runs = {
+        "steady state": lambda: peer.run_oscillator(case),
+        "from our solution": lambda: peer.run_oscillator(case, guess),
+    }
+    if case == "its example":
+        peer.run_in_time(case, 1000)  # compiles
+        runs["in time"] = lambda: peer.run_in_time(case)
+    for name, run in runs.items():
+        start = time.process_time()
+        try:
+            theirs_w = run()
+            if theirs_w < NO_LIGHT_W:
+                raise ArithmeticError(f"{theirs_w:.1g} W")
+        except (AssertionError, ValueError, ArithmeticError) as error:
+            found = f"no laser light: {str(error)[:60]}"
+        else:
+            ratio = (time.process_time() - start) / seconds
+            times = "" if name == "from our solution" else f"{ratio:6.0f}x  "
+            found = f"{times}{theirs_w:.6g} W"
         spent = time.process_time() - start
-        reason = str(error) or type(error).__name__
-        print(f"    PyFiberAmp no solution after {spent:.2f} s: {reason[:80]}", flush=True)
-        return
-    theirs = cpu_seconds(lambda: peer.run_oscillator(case), repeats)
-    print(f"    PyFiberAmp {theirs:8.2f} s  {theirs / seconds:6.0f}x  {theirs_w:.6g} W", flush=True)
+        print(f"    PyFiberAmp, {name:<18} {spent:8.2f} s  {found}", flush=True)
 
 
 def show(peer: str, theirs: float, ours: float, errors: str) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from scipy.linalg import solve as solve_linear  # type: ignore[import-untyped]
@@ -83,20 +84,11 @@ def gradients(
     shares = state.widths_m / state.widths_m.sum()
     by_lines = []
     for output in outputs:
-        by = {
-            name: _differenced(
-                lambda change, name=name, output=output: output(
-                    here.leaving(fluxes.changed(name, change))
-                ),
-                getattr(fluxes, name),
-            )
+        forward, backward, mean, length = (
+            _differenced(partial(_changed, output, here, fluxes, name), getattr(fluxes, name))
             for name in ("forward", "backward", "mean", "length")
-        }
-        by_lines.append(
-            adjoint_gradient(
-                state, by["forward"], by["backward"], by["mean"] * shares, by["length"]
-            ).packed()
         )
+        by_lines.append(adjoint_gradient(state, forward, backward, mean * shares, length).packed())
     found: list[dict[str, float]] = [{} for _ in outputs]
     for path in inputs:
         value = float(value_at(amplifier, path))
@@ -189,6 +181,12 @@ class _Conversion:
         return Leaving(
             forward_w, backward_w, mean, fluxes.length * self.within_w, heat_w, self.amplifier
         )
+
+
+def _changed(
+    output: Output, conversion: _Conversion, fluxes: _Fluxes, name: str, change: Array
+) -> float:
+    return output(conversion.leaving(fluxes.changed(name, change)))
 
 
 def _differenced(function: Callable[[Array], float], values: Array) -> Array:

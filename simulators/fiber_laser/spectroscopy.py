@@ -140,7 +140,7 @@ class Spectroscopy:
         vandermonde = np.polynomial.chebyshev.chebvander
         polynomial = np.linalg.solve(vandermonde(nodes, _NODES - 1), values.reshape(_NODES, -1))
         found = vandermonde((temperature_k - middle) / half, _NODES - 1) @ polynomial
-        return found.reshape(temperature_k.size, *values.shape[1:])
+        return np.asarray(found.reshape(temperature_k.size, *values.shape[1:]), dtype=np.float64)
 
     @cached_property
     def mean_fluorescence_photon_j(self) -> float:

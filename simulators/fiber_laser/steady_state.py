@@ -266,7 +266,8 @@ def solve_on_adapted_grid(
 
     def solved(edges: Array, excitation: Array | None, before: Solution | None) -> Solution:
         there = lines(edges) if callable(lines) else lines
-        return solve(there, np.diff(edges), excitation, before and _circulating(before, there))
+        circulating = None if before is None else _circulating(before, there)
+        return solve(there, np.diff(edges), excitation, circulating)
 
     if guess is None:
         edges = np.linspace(0, length_m, _FIRST_CELLS + 1)

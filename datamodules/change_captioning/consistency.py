@@ -81,4 +81,4 @@ def _has_change(mask: Path) -> bool:
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{mask} is not a readable mask: {error}") from error
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
-    return any(high for _, high in bands)  # type: ignore[misc]
+    return any(high for _, high in bands)

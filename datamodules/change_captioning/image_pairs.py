@@ -167,6 +167,8 @@ def _picture(file: Any) -> _Picture | None:
     try:
         with opened_image(file) as picture:
             if _is_deep(picture):
+                if picture.format == "PNG":
+                    picture.load()  # GDAL reads a PNG that ends too early without an error
                 return None
             pixels = bytearray(picture.convert("RGB").tobytes())
             width, height = picture.size
@@ -174,7 +176,7 @@ def _picture(file: Any) -> _Picture | None:
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
     except (OSError, SyntaxError, UnidentifiedImageError) as error:
-        if raster_driver(Path(file)):
+        if raster_driver(Path(file)) == "GTiff":
             return None
         raise ValueError(f"{file} is not a readable image: {error}") from error
     values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)

@@ -105,7 +105,7 @@ def _configuration(size: Size, vocab_size: int | None) -> Any:
     rows = {} if vocab_size is None else {"vocab_size": vocab_size}
     return LlavaOnevisionConfig(
         vision_config=SiglipVisionConfig(**chosen.vision),
-        text_config=Qwen2Config(**(chosen.text | rows)),
+        text_config=Qwen2Config(**({**chosen.text, **rows})),
         image_token_index=chosen.image_token_id,
         video_token_index=-1,  # no token is a video token
         tie_word_embeddings=chosen.text["tie_word_embeddings"],
@@ -180,7 +180,7 @@ def _pair_llava() -> type:
             self.post_init()
 
         # The signature tells generate() which arguments it may pass.
-        @wraps(LlavaOnevisionForConditionalGeneration.forward)
+        @wraps(LlavaOnevisionForConditionalGeneration.forward)  # type: ignore[override]
         def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
             if labels is None:
                 return super().forward(*args, **kwargs)

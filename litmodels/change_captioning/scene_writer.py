@@ -113,7 +113,8 @@ def _is_finite(value: Any) -> bool:
 
 def _thumbnails(record: dict[str, Any], ring: list[list[float]], images: Any) -> CaptionedPair:
     step = max(1, math.ceil(max(images.shape[-2:]) / _THUMBNAIL))
-    small = images[..., ::step, ::step].permute(0, 2, 3, 1).float().cpu().numpy()
+    # A copy, because a view would keep the images of the whole batch.
+    small = images[..., ::step, ::step].permute(0, 2, 3, 1).float().cpu().numpy().copy()
     centre = [sum(corner[axis] for corner in ring[:4]) / 4 for axis in (0, 1)]
     note = f"centre at longitude {centre[0]:.6f}, latitude {centre[1]:.6f}"
     if isinstance(record.get("score"), float):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from typing import IO, cast
 
 from lightning_plugins.attacks.text.wordnet import WordNet
 from lightning_plugins.inputs import decompressed
@@ -68,7 +69,8 @@ def read_paraphrases(table: str | Path, sentences: Iterable[str]) -> frozenset[t
     with path.open("rb") as raw:
         is_compressed = raw.read(2) == b"\x1f\x8b"
         raw.seek(0)
-        stream = decompressed(gzip.GzipFile(fileobj=raw), path) if is_compressed else raw
+        unpacked = cast("IO[bytes]", gzip.GzipFile(fileobj=raw))
+        stream = decompressed(unpacked, path) if is_compressed else raw
         try:
             while lines := list(islice(stream, 3)):
                 _, one, other = (line.rstrip() for line in lines)

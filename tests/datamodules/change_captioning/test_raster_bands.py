@@ -81,6 +81,15 @@ def test_four_bands_of_8_bits_are_not_stretched(tmp_path):
     assert torch.equal(pair[0], torch.from_numpy(ramp(5, np.uint8)[:3] % 100) / 255)
 
 
+def test_a_png_of_16_bits_that_ends_too_early_is_refused(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 65535, (3, 64, 64)).astype(np.uint16)
+    whole = save(tmp_path / "a.png", noise, driver="PNG")
+    cut = tmp_path / "b.png"
+    cut.write_bytes(whole.read_bytes()[:9000])
+    with pytest.raises(ValueError, match=r"b\.png is not a readable image"):
+        read_pair(PairRecord("p", whole, cut))
+
+
 def test_a_file_that_names_other_files_is_not_opened(tmp_path):
     inner = save(tmp_path / "a.tif", ramp(3))
     rasterio.shutil.copy(inner, tmp_path / "b.vrt", driver="VRT")

@@ -9,6 +9,7 @@ from caption_corpora import PUBLISHED, made_corpus, published_corpus
 
 from lightning_plugins.metrics import ChangeCaptionScores
 from lightning_plugins.metrics.captioning import bleu, cider_d, meteor, rouge_l
+from lightning_plugins.metrics.captioning.caption_words import caption_words
 from lightning_plugins.metrics.captioning.meteor_java import java_meteor, java_meteor_available
 
 SAME = "the scene is the same as before"
@@ -108,6 +109,7 @@ def test_s_m_contains_the_meteor_with_the_most_stages_that_are_available(tmp_pat
     assert seen[0][1] < seen[1][1] < seen[2][1]
 
 
+@pytest.mark.slow  # each process reads METEOR's table of paraphrases
 @pytest.mark.skipif(not java_meteor_available(), reason="Java or pycocoevalcap is not installed")
 def test_all_scores_with_java_start_one_process(monkeypatch):
     started = []
@@ -118,7 +120,9 @@ def test_all_scores_with_java_start_one_process(monkeypatch):
     found = scored((preds, references, None, changed), java=True, constant=SAME)
     assert len(started) == 1
     assert found["s_m_meteor"] == "meteor"
-    total, _ = java_meteor(preds[::2], references[::2])
+    words = lambda sentence: " ".join(caption_words(sentence))  # noqa: E731
+    wanted = [list(map(words, sentences)) for sentences in references[::2]]
+    total, _ = java_meteor(list(map(words, preds[::2])), wanted)
     assert found["changed_meteor"] == pytest.approx(total, abs=1e-9)
 
 

@@ -122,7 +122,8 @@ class CommunicationSchedule(PluginCallback):
         if not self.final_merge or strategy.has_merged:
             return
         strategy.merge()
-        for callback in trainer.checkpoint_callbacks:
+        callbacks: list[Any] = trainer.checkpoint_callbacks
+        for callback in callbacks:
             if getattr(callback, "dirpath", None) is None:
                 continue
             if callback.last_model_path:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -25,7 +25,7 @@ class MeasuredCurves(PluginCallback):
         values: For each metric, one value for each entry of ``steps``; NaN where it is missing.
     """
 
-    results = ("steps", "values")
+    results: ClassVar[tuple[str, ...]] = ("steps", "values")
 
     def __init__(self) -> None:
         self.steps: list[int] = []

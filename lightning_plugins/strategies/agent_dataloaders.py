@@ -139,9 +139,10 @@ class CommonOrder:
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
         self._epoch = epoch
-        for one in (self.order, getattr(self.order, "sampler", None)):
-            if hasattr(one, "set_epoch"):
-                one.set_epoch(epoch)
+        samplers: tuple[Any, ...] = (self.order, getattr(self.order, "sampler", None))
+        for sampler in samplers:
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
 
     @property
     def is_sized(self) -> bool:

@@ -38,7 +38,8 @@ class BothImportNames:
     @accelerator.setter
     def accelerator(self, accelerator: Any) -> None:
         if root_of(accelerator) == "pytorch_lightning" != root_of(self):
-            self.__class__ = _adapted(type(self))  # type: ignore[assignment]
+            cls: Any = type(self)
+            self.__class__ = _adapted(cls)
         self._accelerator = accelerator
 
 
@@ -61,7 +62,11 @@ class _OtherBases(ABCMeta):
         return [cls, *(_counterpart(base) for base in own)]
 
 
-copyreg.pickle(_OtherBases, lambda cls: (_adapted, (cls.__bases__[0],)))  # type: ignore[arg-type]
+def _reduce_class(cls: Any) -> Any:
+    return _adapted, (cls.__bases__[0],)
+
+
+copyreg.pickle(_OtherBases, _reduce_class)
 
 
 def _counterpart(base: type) -> type:
@@ -80,7 +85,7 @@ def when_imported(name: str, action: Callable[[], None]) -> None:
     watcher = next((one for one in sys.meta_path if isinstance(one, _Watcher)), None)
     if watcher is None:
         watcher = _Watcher()
-        sys.meta_path.insert(0, watcher)  # type: ignore[arg-type]
+        sys.meta_path.insert(0, watcher)
     watcher.actions.setdefault(name, []).append(action)
 
 

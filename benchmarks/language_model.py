@@ -124,6 +124,7 @@ def under_transformers(steps: int, batches: list[Tensor]) -> float:
             save_strategy="no",
         )
         trainer = transformers.Trainer(lit.network, settings, train_dataset=rows)
+        trainer.remove_callback(transformers.PrinterCallback)
         trainer.add_callback(Times())
         trainer.train()
     return times[-1] - times[SKIPPED_STEPS - 1]

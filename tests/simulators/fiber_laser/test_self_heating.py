@@ -1,5 +1,6 @@
 """The fiber's own heat sets its temperature, and so its cross-sections, along z."""
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +14,7 @@ from lightning_plugins.simulators.fiber_laser import (
     ConvergenceError,
     Cooling,
     Fiber,
+    PhysicalWarning,
     Pump,
     Reflector,
     Signal,
@@ -33,7 +35,9 @@ MAIN = Amplifier(
     (Signal(1018, 5.7),),
     AseBand(1000, 1060, 6),
 )
-HOT = replace(MAIN, cooling=Cooling(50.0)).solve()
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", PhysicalWarning)
+    HOT = replace(MAIN, cooling=Cooling(50.0)).solve()
 RESISTANCE = 1 / (4 * np.pi * 1.38) + np.log(10) / (2 * np.pi * 1.38)  # of 25 in 250 µm
 
 

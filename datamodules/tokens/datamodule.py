@@ -95,6 +95,10 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         FileNotFoundError: The corpus is missing; the message contains the command that installs it.
     """
 
+    train_dataset: Dataset
+    val_dataset: Dataset
+    test_dataset: Dataset
+
     def __init__(
         self,
         corpus: str | HubCorpus | BinCorpus | list[CorpusShare] = "shakespeare",
@@ -199,7 +203,7 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
         if self.is_mixture:
             parts = [self._windows(one.files["train"], "train") for one in opened]
             sizes = windows_per_epoch(self.shares, [len(windows) for windows in parts])
-            self.train_dataset: Dataset = MixedWindows(parts, sizes, self.seed)
+            self.train_dataset = MixedWindows(parts, sizes, self.seed)
 
     def _opened(self, corpus: str | HubCorpus | BinCorpus) -> "_Opened":
         if isinstance(corpus, BinCorpus):
@@ -269,7 +273,8 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader:
         """Return a loader of batches of one prompt, in order."""
-        return DataLoader(self.predict_dataset, batch_size=1, collate_fn=list)
+        prompts: Any = self.predict_dataset
+        return DataLoader(prompts, batch_size=1, collate_fn=list)
 
     @cached_property
     def _given_tokenizer(self) -> Tokenizer | None:

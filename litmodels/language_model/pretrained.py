@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from lightning_plugins.assets.language_models import model_source
 from lightning_plugins.litmodels.language_model.network import known_arguments
@@ -57,7 +56,7 @@ def configuration_arguments(config: Any) -> dict[str, Any]:
     return {name: value for name, value in config.to_diff_dict().items() if name in known}
 
 
-def read_network(source: str, config: Any) -> nn.Module:
+def read_network(source: str, config: Any) -> Any:
     """Read a network with its weights in torch's default dtype, in training mode.
 
     Weights are read from safetensors or GGUF files only, and code in the folder is never run. On
@@ -77,7 +76,7 @@ def read_network(source: str, config: Any) -> nn.Module:
         return AutoModelForCausalLM.from_config(config)
     place = _place(source)
     try:
-        network, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **place,
             config=config,
             dtype=torch.get_default_dtype(),
@@ -87,6 +86,7 @@ def read_network(source: str, config: Any) -> nn.Module:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise _unreadable(source, error) from error
+    network, report = loaded
     if missing := sorted(report["missing_keys"]):
         raise ValueError(
             f"pretrained={source!r} has no weights for {missing[0]} and {len(missing) - 1} other "

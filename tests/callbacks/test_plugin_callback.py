@@ -82,7 +82,8 @@ class SaveCallbacks(PluginCallback):
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
         if trainer.global_step == 3:
-            pl_module.hparams["trainer_arguments"] = {"callbacks": trainer.callbacks[:2]}
+            own = [c for c in trainer.callbacks if isinstance(c, LateSAM | ExactResume)]
+            pl_module.hparams["trainer_arguments"] = {"callbacks": own}
             trainer.save_checkpoint(self.path)
 
 

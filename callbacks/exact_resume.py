@@ -1,13 +1,14 @@
 """Saves the states of generators and loaders in checkpoints, so that a run resumes exactly."""
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch.utils.data import IterableDataset
+from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_plugins._lightning_compat import (
     EpochIterators,
@@ -42,7 +43,8 @@ class ExactResume(PluginCallback):
     ``torchdata``'s ``StatefulDataLoader``) continue from their state instead.
 
     Not exact, with a warning that counts the samples: an iterable data set without a state, another
-    batch size, another number of processes; and a checkpoint between the last batch of an epoch and
+    batch size, another number of processes; with a warning: loaders of another class than torch's
+    without a state; and a checkpoint between the last batch of an epoch and
     its validation or schedule. Not exact, without a warning: samplers that draw from
     the global generators in the middle of an epoch, random data sets under ``persistent_workers``,
     and modules that change attributes which no checkpoint contains, such as plain tensors.
@@ -220,6 +222,7 @@ class ExactResume(PluginCallback):
         loaders = iterators.loaders()
         if epoch is None or all(map(_has_state, loaders)):
             return
+        _warn_of_unknown_order(loaders)
         batches = iterators.batches_taken()
         if not batches:  # an epoch after the interrupted one
             _restore_loaders(loaders, epoch["loaders_now"])
@@ -299,6 +302,17 @@ def _warns_that_it_differs(
     if problem is not None:
         rank_zero_warn(f"resuming is not exact: {problem}")
     return problem is not None
+
+
+def _warn_of_unknown_order(loaders: list[Any]) -> None:
+    for loader in loaders:
+        is_known = isinstance(loader, DataLoader | Sequence) or hasattr(loader, "dataset")
+        if not (is_known or _has_state(loader)):
+            rank_zero_warn(
+                f"resuming may not be exact: the training loader is a {type(loader).__name__} "
+                "without a state_dict, so the batches of the epoch are fetched again from its "
+                "beginning, which are others if its order depends on more than random generators"
+            )
 
 
 def _cuda_devices(trainer: Trainer | None) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import copyreg
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -228,8 +229,8 @@ def gradpower(
     Raises:
         TypeError: ``base_cls`` is not an optimizer class.
         ValueError: ``p`` or ``floor`` is out of range; the optimizer calls its closure more than
-            once per step, such as LBFGS, whose line search would use transformed gradients; or it
-            supports only sparse gradients.
+            once per step, such as LBFGS, whose line search would use transformed gradients, or
+            requires one; or it supports only sparse gradients.
     """
     if not (isinstance(base_cls, type) and issubclass(base_cls, Optimizer)):
         raise TypeError(f"base_cls={base_cls!r}: expected a subclass of torch.optim.Optimizer")
@@ -239,6 +240,12 @@ def gradpower(
             f"base_cls={base_cls.__name__} evaluates its closure more than once per step, which "
             "GradPower does not support: use an optimizer with one gradient per step, such as "
             "torch.optim.AdamW (for SAM, add the callback LateSAM)"
+        )
+    closure = inspect.signature(base_cls.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise ValueError(
+            f"base_cls={base_cls.__name__} requires a closure in step, which it may call again, as "
+            "GradPower does not support: use an optimizer whose step works without one"
         )
     if issubclass(base_cls, torch.optim.SparseAdam):
         raise ValueError(

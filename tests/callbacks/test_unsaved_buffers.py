@@ -39,10 +39,10 @@ class SaveAt(Callback):
             trainer.save_checkpoint(self.path)
 
 
-def fit(*callbacks, ckpt_path=None):
+def fit(*callbacks, ckpt_path=None, data=None):
     module = WithBank()
     torch.manual_seed(1 if ckpt_path is None else 2)
-    data = DataLoader(torch.arange(48.0).reshape(12, 4) / 48, batch_size=2, shuffle=True)
+    data = data or DataLoader(torch.arange(48.0).reshape(12, 4) / 48, batch_size=2, shuffle=True)
     options = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     trainer = Trainer(max_epochs=2, accelerator="cpu", callbacks=[*callbacks], **options)
     trainer.fit(module, data, ckpt_path=ckpt_path)
@@ -79,3 +79,17 @@ def test_names_that_the_module_lacks_are_not_restored():
     UnsavedBuffers(module).restore({"net.weight": torch.zeros(4, 4), "forward": torch.zeros(1)})
     assert module.net.weight.abs().sum() > 0
     assert callable(module.forward)
+
+
+class OwnLoader:
+    """A loader of another class than torch's, without a data set or a state."""
+
+    def __iter__(self):
+        return iter(torch.rand(6, 2, 4))
+
+
+def test_a_loader_of_unknown_order_is_reported_on_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit(ExactResume(), SaveAt(4, tmp_path / "x.ckpt"), data=OwnLoader())
+    with pytest.warns(UserWarning, match="may not be exact: the training loader is a OwnLoader"):
+        fit(ExactResume(), ckpt_path=tmp_path / "x.ckpt", data=OwnLoader())

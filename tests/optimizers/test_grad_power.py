@@ -250,10 +250,19 @@ def test_invalid_exponents_raise_an_error(p):
         AdamWPower([{"params": [nn.Parameter(torch.ones(1))], "p": p}])
 
 
+class Needy(torch.optim.SGD):
+    """Cannot step without a closure."""
+
+    def step(self, closure):
+        return closure()
+
+
 def test_unsupported_base_classes_raise_an_error():
     for base in (torch.optim.LBFGS, torch.optim.SparseAdam):
         with pytest.raises(ValueError, match=base.__name__):
             gradpower(base, 1.2)
+    with pytest.raises(ValueError, match="base_cls=Needy requires a closure"):
+        gradpower(Needy, 1.2)
     with pytest.raises(TypeError, match=r"torch\.optim\.Optimizer"):
         gradpower(nn.Linear, 1.2)
     with pytest.raises(ValueError, match="floor=-1"):

@@ -49,6 +49,10 @@ check: set-up ## ruff, mypy, import-linter, pip check, on the unpacked wheel
 bench: set-up ## run all benchmarks, other libraries in their own environments; writes runs/bench/table.md
 	HF_HUB_OFFLINE=1 $(PYTHON) benchmarks/run_all.py
 
+.PHONY: drop-in
+drop-in: set-up ## try each plugin in projects of others, in environments of their own; writes docs/drop_in.md
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(PYTHON) benchmarks/drop_in/run.py
+
 .PHONY: docs
 docs: ## build the documentation into docs/_build/html; warnings are errors
 	@scripts/set_up.sh all,dev,docs

@@ -1,5 +1,6 @@
 """Runs programs, and functions on ranks forked from a process that has imported torch."""
 
+import faulthandler
 import os
 import signal
 import socket
@@ -87,6 +88,7 @@ def _be_rank(rank, processes, port, folder, function, arguments):
         log = os.open(folder / f"{rank}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(log, 1)
         os.dup2(log, 2)
+        faulthandler.enable()  # a thread of torch can end the process without an exception
         os.environ |= {
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),

@@ -180,8 +180,10 @@ def _pair_llava() -> type:
             self.post_init()
 
         # The signature tells generate() which arguments it may pass.
-        @wraps(LlavaOnevisionForConditionalGeneration.forward)  # type: ignore[override]
-        def forward(self, *args: Any, labels: Tensor | None = None, **kwargs: Any) -> Any:
+        @wraps(LlavaOnevisionForConditionalGeneration.forward)
+        def forward(  # type: ignore[override]
+            self, *args: Any, labels: Tensor | None = None, **kwargs: Any
+        ) -> Any:
             if labels is None:
                 return super().forward(*args, **kwargs)
             # All logits would be (batch, 1500, 152000) at the paper's sizes, for 20 targets a pair.

@@ -152,11 +152,13 @@ def trains_replicas(trainer: Trainer) -> bool:
 
 
 def add_replica_check(trainer: Trainer) -> None:
-    """Add a ``ReplicaCheck`` to the Trainer unless it has one; call it in ``setup``.
+    """Add a ``ReplicaCheck`` to a Trainer of several processes; call it in ``setup``.
 
     It comes first, before callbacks whose hooks wait for the other ranks.
     """
     callbacks = callbacks_of(trainer)
+    if trainer.num_devices * trainer.num_nodes == 1:
+        return
     if not any(isinstance(callback, ReplicaCheck) for callback in callbacks):
         # A new list, because the hooks of the present one are being called.
         trainer.callbacks = [ReplicaCheck(), *callbacks]  # type: ignore[attr-defined]

@@ -103,7 +103,7 @@ def check(arguments: list[str]) -> None:
 def _end_other_processes(cli: LightningCLI) -> None:
     """End the processes that the Trainer started, which would wait for this one."""
     strategy = getattr(getattr(cli, "trainer", None), "strategy", None)
-    launcher = getattr(strategy, "launcher", None)
+    launcher: Any = getattr(strategy, "launcher", None)
     if getattr(launcher, "procs", None):
         launcher.kill(signal.SIGTERM)
 

@@ -133,7 +133,7 @@ def _in_value(hint: Any, value: Any, way: Way) -> Problem | None:
                     return problem
     if isinstance(value, dict):
         for option in options:
-            members = get_args(option)
+            members = list(get_args(option))
             kind = get_origin(option)
             if inspect.isclass(kind) and issubclass(kind, Mapping) and len(members) == 2:
                 problem = _first(

@@ -103,7 +103,7 @@ class InfluencePathReport(Callback):
             trainer.log_dir or trainer.default_root_dir
         )  # a collective call, needed on every rank
         assert isinstance(pl_module, InfluencePathPlanner)
-        plain = gathered([tuple(path._replace(usage=tuple(path.usage))) for path in self._all])
+        plain: list[Any] = gathered([(*path[:-1], tuple(path.usage)) for path in self._all])
         paths = [InfluencePath(*path[:-1], Usage(*path[-1])) for path in plain]
         if not self._paths:
             return

@@ -65,7 +65,7 @@ def _sourced_lines(tree: Any) -> Iterator[tuple[str, Place | None]]:
     """Yield each line of a mapping or list, and the place of its value."""
     items = tree.items() if isinstance(tree, dict) else (("-", value) for value in tree)
     for key, value in items:
-        start = "- " if isinstance(tree, list) else f"{_scalar(str(key))}:"
+        start = "- " if isinstance(tree, list) else f"{_scalar(plain(key))}:"
         if isinstance(value, dict | list) and value:
             inner = _sourced_lines(value)
             if isinstance(tree, list):

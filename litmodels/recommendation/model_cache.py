@@ -116,7 +116,9 @@ def _fit(datamodule: LightningDataModule, settings: dict[str, Any], seed: int, p
     model = {name: settings[name] for name in settings.keys() - {"lr", "batch_size", "max_epochs"}}
     with tempfile.TemporaryDirectory(prefix=".fitting-", dir=path.parent) as work, seeded(seed):
         best = ModelCheckpoint(work, "best", monitor=_MONITORED, mode="max", save_weights_only=True)
-        stop = EarlyStopping(_MONITORED, patience=_PATIENCE, mode="max")
+        stop = EarlyStopping(
+            _MONITORED, patience=_PATIENCE, mode="max", check_on_train_epoch_end=False
+        )
         trainer = Trainer(
             devices=1,
             max_epochs=settings["max_epochs"],

@@ -65,7 +65,7 @@ def _sourced_lines(tree: Any) -> Iterator[tuple[str, Place | None]]:
     """Yield each line of a mapping or list, and the place of its value."""
     items = tree.items() if isinstance(tree, dict) else (("-", value) for value in tree)
     for key, value in items:
-        start = "- " if isinstance(tree, list) else f"{_scalar(plain(key))}:"
+        start = "- " if isinstance(tree, list) else f"{_scalar(key)}:"
         if isinstance(value, dict | list) and value:
             inner = _sourced_lines(value)
             if isinstance(tree, list):
@@ -81,6 +81,7 @@ def _sourced_lines(tree: Any) -> Iterator[tuple[str, Place | None]]:
 
 
 def _scalar(value: Any) -> str:
+    value = str(value) if isinstance(value, str) else value  # without its place
     text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
     return text.removesuffix("...\n").strip()
 

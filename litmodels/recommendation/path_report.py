@@ -104,7 +104,7 @@ class InfluencePathReport(Callback):
         )  # a collective call, needed on every rank
         assert isinstance(pl_module, InfluencePathPlanner)
         plain: list[Any] = gathered([(*path[:-1], tuple(path.usage)) for path in self._all])
-        paths = [InfluencePath(*path[:-1], usage=Usage(*path[-1])) for path in plain]
+        paths = [InfluencePath._make((*path[:-1], Usage._make(path[-1]))) for path in plain]
         if not self._paths:
             return
         for name, text in (("jsonl", paths_as_jsonl(paths)), ("csv", paths_as_csv(paths))):

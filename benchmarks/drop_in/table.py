@@ -20,8 +20,8 @@ CPU. It is not part of `make test`.
   SharpnessMonitor and BlockSharpness, the weights of the plain run, bit for bit.
 - **refused**: one line, before or at the first step. The messages are below the table.
 - **warns**: a resumed run is not exact, and one line says what is repeated.
-- **no resume**: the project replaces the weights that Lightning restores from a checkpoint; the same
-  run without a plugin was not made.
+- **no resume**: the project replaces the weights that Lightning restores from a checkpoint; the
+  same run without a plugin was not made.
 - **wrong**: anything else. An empty cell was not run.
 
 """

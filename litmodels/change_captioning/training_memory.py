@@ -25,7 +25,7 @@ class TrainingMemory:
     """Bytes on one device at the peak of a step, of one part of the network or of all.
 
     Args:
-        weights: Weights; under FSDP2 the shard, and what is gathered at one time.
+        weights: Weights; under FSDP2 the shard, and what is gathered at the same time.
         gradients: Gradients; under DDP also the buckets in which it sums them, under FSDP2 the
             shard and the gradients of gathered weights.
         optimizer: Both moments of AdamW.

@@ -5,7 +5,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from reference_adversarial_training import late
 from torch.utils.data import DataLoader
 
-from lightning_plugins import _lightning_compat
+from lightning_plugins._lightning_compat import closures
 from lightning_plugins.callbacks import LateAdversarialTraining
 
 
@@ -86,6 +86,6 @@ def test_two_phases_that_overlap_are_refused(task, tmp_path):
 
 
 def test_an_unsupported_lightning_is_reported(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
+    monkeypatch.setattr(closures, "_builds_closures", lambda trainer: False)
     with pytest.raises(MisconfigurationException, match=r"install lightning 2\.6"):
         task.train(tmp_path, [late()])

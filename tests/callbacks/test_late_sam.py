@@ -19,7 +19,7 @@ from operation_count import operations_of_the_third_step
 from recording_callbacks import RecordRandomState
 from reference_sam import train_with_reference_sam
 
-from lightning_plugins import _lightning_compat
+from lightning_plugins._lightning_compat import closures
 from lightning_plugins.callbacks import LateSAM
 
 
@@ -365,8 +365,8 @@ def test_a_checkpoint_grows_by_less_than_a_kilobyte(task, tmp_path):
 
 def test_a_lightning_without_the_private_interface_uses_public_hooks(task, tmp_path, monkeypatch):
     expected, _ = task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)])
-    monkeypatch.setattr(_lightning_compat, "_builds_closures", lambda trainer: False)
-    monkeypatch.setattr(_lightning_compat, "passes_of", _lightning_compat._WholeClosure)
+    monkeypatch.setattr(closures, "_builds_closures", lambda trainer: False)
+    monkeypatch.setattr(closures, "passes_of", closures._WholeClosure)
     module, _ = task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)])
     task.assert_same_bits(task.weights(module), task.weights(expected))
     assert "optimizer_step" not in module.__dict__

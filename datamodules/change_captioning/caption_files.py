@@ -121,14 +121,16 @@ image_folders` finds the images.
 
 
 def _json_files(folder: Path, pattern: str) -> list[Path]:
-    return sorted([*folder.glob(f"{pattern}*.json"), *folder.glob(f"{pattern}*.jsonl")])
+    """Return the JSON files, without hidden ones such as the ``._*`` of archives from macOS."""
+    files = (file for file in folder.glob(f"{pattern}*") if not file.name.startswith("."))
+    return sorted(file for file in files if file.suffix.lower() in (".json", ".jsonl"))
 
 
 def _content(file: Path) -> Any:
     """Return the JSON value of a caption file, or None if it contains no captions."""
     with file_error_context(file):
         text = file.read_text(encoding="utf-8-sig")
-    if file.suffix == ".jsonl":
+    if file.suffix.lower() == ".jsonl":
         content: Any = [parse_json(line, str(file)) for line in text.split("\n") if line.strip()]
     else:
         content = parse_json(text, str(file))
@@ -177,7 +179,7 @@ def _karpathy(images: list[Any], file: Path, folder: Path) -> Iterator[PairRecor
             id=Path(image["filename"]).stem,
             before=before,
             after=after,
-            captions=tuple(sentence["raw"].strip() for sentence in image["sentences"]),
+            captions=_captions([sentence["raw"] for sentence in image.get("sentences") or ()]),
             changed=_flag(image.get("changeflag"), file, image["filename"]),
             split=split,
             mask=mask,
@@ -189,17 +191,23 @@ def _foundation(
 ) -> Iterator[PairRecord]:
     for record in content:
         uid = str(record["uid"])
-        captions = record["change_caption"]
+        captions = record.get("change_caption") or []
         if not isinstance(captions, list):
             raise ValueError(f"{file}: change_caption of pair {quoted(uid)} is not a list")
         yield PairRecord(
             id=uid,
             before=_inside(folder, record["img1_path"], file),
             after=_inside(folder, record["img2_path"], file),
-            captions=tuple(sentence.strip() for sentence in captions),
+            captions=_captions(captions),
             changed=_flag(record.get("change_flag"), file, uid),
             split=_split(record.get("split"), default_split, file, uid),
         )
+
+
+def _captions(sentences: list[Any]) -> tuple[str, ...]:
+    """Return captions without outer spaces; null, and text without a letter or digit, is empty."""
+    texts = ("" if sentence is None else sentence.strip() for sentence in sentences)
+    return tuple(text if any(map(str.isalnum, text)) else "" for text in texts)
 
 
 def _inside(folder: Path, path: object, file: Path) -> Path:
@@ -232,10 +240,13 @@ def _split(stated: Any, of_name: str | None, file: Path, pair: object) -> str:
 
 def _flag(flag: Any, file: Path, pair: object) -> bool | None:
     """Return a change flag; -1, null and an empty text are unknown."""
-    if flag is None or flag in ("", _UNKNOWN_FLAG, str(_UNKNOWN_FLAG)):
+    value = flag.strip().lower() if isinstance(flag, str) else flag
+    if value is None or value in ("", _UNKNOWN_FLAG, str(_UNKNOWN_FLAG)):
         return None
-    if flag in (0, 1, "0", "1"):
-        return bool(int(flag))
+    if value in (0, "0", "false"):
+        return False
+    if value in (1, "1", "true"):
+        return True
     raise ValueError(
         f"{file}: pair {quoted(_stem(pair))} has the change flag {quoted(flag)}; expected 0, 1, or "
         "-1 if it is unknown"

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lightning_plugins.inputs import path_inside
@@ -18,6 +18,7 @@ class ImageFolders:
     before: Path
     after: Path
     mask: Path | None = None
+    _listed: dict[Path, dict[str, Path]] = field(default_factory=dict, compare=False, repr=False)
 
     def files(self, name: object) -> tuple[Path, Path, Path | None]:
         """Return the two images of a pair, and its mask or None.
@@ -25,9 +26,18 @@ class ImageFolders:
         Raises:
             ValueError: ``name``, which a caption file contains, leads out of the folders.
         """
-        before, after = path_inside(self.before, name, _WHAT), path_inside(self.after, name, _WHAT)
-        mask = path_inside(self.mask, name, _WHAT) if self.mask is not None else None
+        before, after = self._file(self.before, name), self._file(self.after, name)
+        mask = self._file(self.mask, name) if self.mask is not None else None
         return before, after, mask if mask is not None and mask.is_file() else None
+
+    def _file(self, folder: Path, name: object) -> Path:
+        """Return a file, also if its name has other capitals than ``name``."""
+        file = path_inside(folder, name, _WHAT)
+        if file.is_file() or not file.parent.is_dir():
+            return file
+        if file.parent not in self._listed:
+            self._listed[file.parent] = {one.name.lower(): one for one in file.parent.iterdir()}
+        return self._listed[file.parent].get(file.name.lower(), file)
 
 
 def image_folders(folder: Path, place: object) -> ImageFolders:
@@ -41,6 +51,8 @@ def image_folders(folder: Path, place: object) -> ImageFolders:
     - two folders whose names contain a year, also below ``<place>``, ``RGB`` or ``rgb``
       (``RGB/500_2000`` and ``RGB/500_2010`` of Dubai-CC); the earlier year is the first.
 
+    Folders are also found if their names have other capitals (``Images/Train/a``).
+
     Args:
         folder: The data set.
         place: ``filepath`` of the caption file, or the name of the part.
@@ -50,9 +62,9 @@ def image_folders(folder: Path, place: object) -> ImageFolders:
     """
     path_inside(folder, place, _WHAT)
     for parent in _candidates(folder, str(place)):
-        if (parent / "A").is_dir() and (parent / "B").is_dir():
-            mask = parent / "label"
-            return ImageFolders(parent / "A", parent / "B", mask if mask.is_dir() else None)
+        before, after = _folder(parent, "A"), _folder(parent, "B")
+        if before is not None and after is not None:
+            return ImageFolders(before, after, _folder(parent, "label"))
         if years := _folders_of_two_years(parent):
             return ImageFolders(*years)
     # Not there: a later check names the first missing file.
@@ -61,14 +73,27 @@ def image_folders(folder: Path, place: object) -> ImageFolders:
 
 
 def _candidates(folder: Path, place: str) -> Iterator[Path]:
-    for inner in (place, f"{place}/rgb", f"{place}/RGB", "", "rgb", "RGB"):
-        for root in (folder / "images", folder):
-            yield root / inner if inner else root
+    for inner in (place, f"{place}/rgb", "", "rgb"):
+        for start in ("images", ""):
+            if (found := _folder(folder, f"{start}/{inner}")) is not None:
+                yield found
+
+
+def _folder(parent: Path, relative: str) -> Path | None:
+    """Return a folder below ``parent``, also if its name has other capitals, or None."""
+    for name in filter(None, relative.split("/")):
+        exact = parent / name
+        if not exact.is_dir():
+            children = sorted(parent.iterdir()) if parent.is_dir() else []
+            alike = (child for child in children if child.name.lower() == name.lower())
+            if (found := next(filter(Path.is_dir, alike), None)) is None:
+                return None
+            exact = found
+        parent = exact
+    return parent
 
 
 def _folders_of_two_years(parent: Path) -> tuple[Path, Path] | None:
-    if not parent.is_dir():
-        return None
     years = {
         int(found[-1]): child
         for child in sorted(parent.iterdir())

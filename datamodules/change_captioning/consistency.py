@@ -77,7 +77,8 @@ def consistency(records: Iterable[PairRecord]) -> Consistency:
 def _has_change(mask: Path) -> bool:
     try:
         with opened_image(mask) as image:
-            extrema = image.getextrema()
+            visible = image.convert("L") if image.mode in ("LA", "La") else image
+            extrema = visible.convert("RGB" if image.mode == "RGBA" else visible.mode).getextrema()
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{mask} is not a readable mask: {error}") from error
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)

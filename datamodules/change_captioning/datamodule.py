@@ -35,8 +35,9 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
     """Pairs of images of one place at two times, with captions of the difference.
 
     Batches are dictionaries of ``images``, float32 ``(batch, 2, 3, height, width)`` in [0, 1],
-    ``id``, ``caption`` (the training target), ``references`` (all captions) and, if known,
-    ``changed``. Training uses the train part; validation uses the val part, never the test part.
+    ``id``, ``caption`` (the training target), ``references`` (all captions) and, if it is known of
+    a pair of the batch, ``changed`` (None for the others). Training uses the train part; validation
+    uses the val part, never the test part.
 
     If the pairs of a batch have different sizes, they are resized (bicubic, without keeping the
     ratio of the sides, as the processor of CCExpert does): to the size that the Trainer's module
@@ -152,7 +153,7 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
             chosen = [record for record in self._read[folder] if record.split == split]
             if not chosen:
                 raise ValueError(f"{folder} has no pair with split={split!r}")
-            self._checked[folder, split] = self._with_files(chosen)
+            self._checked[folder, split] = self._with_files(chosen, folder, split)
         return self._checked[folder, split]
 
     def consistency(self, split: str) -> Consistency:
@@ -208,9 +209,11 @@ class ChangeCaptionDataModule(CheckedLoading, LightningDataModule):
         side = getattr(module, "image_size", None)
         return partial(collate, side=side if isinstance(side, int) else None)
 
-    def _with_files(self, records: list[PairRecord]) -> list[PairRecord]:
+    def _with_files(self, records: list[PairRecord], folder: Path, split: str) -> list[PairRecord]:
         if self.skip_bad:
-            return _readable(records)
+            if kept := _readable(records):
+                return kept
+            raise ValueError(f"{folder}: skip_bad=True left no pair with split={split!r}")
         files = (file for record in records for file in (record.before, record.after))
         if missing := next((file for file in files if not file.is_file()), None):
             raise ValueError(f"{missing} is missing; skip_bad=True drops such pairs")

@@ -1,10 +1,13 @@
 """The map-style data set of image pairs, with joint augmentation of both images."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import Dataset
@@ -25,7 +28,7 @@ from lightning_plugins.inputs import opened_image
 from lightning_plugins.optional_packages import requires
 
 CaptionMode = Literal["flatten", "random", "first"]
-_BITS_PER_SAMPLE = 258  # tag of TIFF
+_BITS_PER_SAMPLE, _NO_DATA = 258, 42113  # tags of TIFF and GeoTIFF
 
 
 class ImagePairs(Dataset):
@@ -117,9 +120,10 @@ def read_pair(record: PairRecord) -> Tensor:
     """Read both images as float32 ``(2, 3, height, width)`` in [0, 1].
 
     Values of 8 bits are divided by 255. Images of CMYK, of one bit or with a palette are converted
-    to RGB. If one of the images has more bits, or bands that Pillow cannot read, both are read with
-    :func:`~lightning_plugins.datamodules.change_captioning.raster_bands.read_raster` and stretched
-    together.
+    to RGB. Pixels are black if they are fully transparent, or if a GeoTIFF marks their value as
+    missing. If one of the images has more bits, or bands that Pillow cannot read, both are read
+    with :func:`~lightning_plugins.datamodules.change_captioning.raster_bands.read_raster` and
+    stretched together.
 
     Georeferenced images (GeoTIFF) have to show the same place.
 
@@ -170,8 +174,7 @@ def _picture(file: Any) -> _Picture | None:
                 if picture.format == "PNG":
                     picture.load()  # GDAL reads a PNG that ends too early without an error
                 return None
-            pixels = bytearray(picture.convert("RGB").tobytes())
-            width, height = picture.size
+            pixels = _without_missing(picture)
             place = of_tiff_tags(getattr(picture, "tag_v2", {}))
     except FileNotFoundError:
         raise ValueError(f"{file} is missing") from None
@@ -179,8 +182,19 @@ def _picture(file: Any) -> _Picture | None:
         if raster_driver(Path(file)) == "GTiff":
             return None
         raise ValueError(f"{file} is not a readable image: {error}") from error
-    values = torch.frombuffer(pixels, dtype=torch.uint8).view(height, width, 3)
-    return _Picture(values.permute(2, 0, 1).float() / 255, place)
+    return _Picture(torch.from_numpy(pixels).permute(2, 0, 1).float() / 255, place)
+
+
+def _without_missing(picture: Any) -> NDArray[np.uint8]:
+    """Return an image as RGB, ``(height, width, 3)``, with 0 where a value is missing."""
+    pixels = np.array(picture.convert("RGB"))
+    if picture.has_transparency_data:
+        pixels[np.array(picture.convert("RGBA"))[..., 3] == 0] = 0
+    with suppress(ValueError):  # a text that states no number
+        missing = float(getattr(picture, "tag_v2", {}).get(_NO_DATA, "nan").strip("\0 "))
+        if picture.mode != "P":  # the value is a colour, not an index of one
+            pixels[(pixels == missing).all(-1)] = 0
+    return pixels
 
 
 def _is_deep(picture: Any) -> bool:
@@ -193,7 +207,7 @@ def _is_deep(picture: Any) -> bool:
 def collate(samples: list[dict[str, Any]], side: int | None = None) -> dict[str, Any]:
     """Return a batch: images ``(batch, 2, 3, height, width)``, and lists of all other fields.
 
-    Pairs of different sizes are resized.
+    Pairs of different sizes are resized. A field that some samples lack is None for them.
 
     Args:
         samples: Samples of :class:`ImagePairs`.
@@ -204,11 +218,8 @@ def collate(samples: list[dict[str, Any]], side: int | None = None) -> dict[str,
     if len(sizes) > 1 and side is not None:
         size = side, side
     images = torch.stack([resized(sample["images"], size) for sample in samples])
-    batch: dict[str, Any] = {
-        name: [sample[name] for sample in samples]
-        for name in samples[0]
-        if name != "images" and all(name in sample for sample in samples)
-    }
+    names = dict.fromkeys(name for sample in samples for name in sample if name != "images")
+    batch: dict[str, Any] = {name: [sample.get(name) for sample in samples] for name in names}
     return batch | {"images": images}
 
 

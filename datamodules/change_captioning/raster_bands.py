@@ -34,12 +34,16 @@ class Raster:
         values: Float32 ``(3, height, width)`` in the units of the file.
         valid: Boolean ``(height, width)``; False where a value is missing.
         dtype: Type of the file's values, such as ``uint16``.
+        bands: Numbers of the bands in the file, from 1.
+        is_marked: Whether the file marks its red, green and blue bands.
         georeference: Where the raster is, or None.
     """
 
     values: NDArray[np.float32]
     valid: NDArray[np.bool_]
     dtype: str
+    bands: tuple[int, ...] = (1, 2, 3)
+    is_marked: bool = True
     georeference: Georeference | None = None
 
 
@@ -102,9 +106,8 @@ def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, in
         ValueError: There is no such band, or not one or three numbers.
     """
     if bands is None:
-        marks = [mark.name for mark in dataset.colorinterp]
-        if all(name in marks for name in ("red", "green", "blue")):
-            bands = [marks.index(name) + 1 for name in ("red", "green", "blue")]
+        if marked := _marked_bands(dataset):
+            bands = marked
         else:
             bands = (1, 2, 3) if dataset.count >= 3 else (1,)
     if len(bands) not in (1, 3) or not all(1 <= band <= dataset.count for band in bands):
@@ -116,11 +119,20 @@ def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, in
     return red, green, blue
 
 
+def _marked_bands(dataset: Any) -> list[int]:
+    marks = [mark.name for mark in dataset.colorinterp]
+    names = ("red", "green", "blue")
+    return [marks.index(name) + 1 for name in names] if set(names) <= set(marks) else []
+
+
 def read_bands(dataset: Any, bands: Sequence[int], **options: Any) -> Raster:
     """Read bands of an open file; ``options`` are those of rasterio's ``read``.
 
+    A pixel is missing if one of its values is; with 8 bits, where 0 or 255 is also a usual value of
+    one band, if all are.
+
     Raises:
-        ValueError: The file is broken.
+        ValueError: The file is broken, or contains complex numbers.
     """
     from rasterio.errors import RasterioIOError
 
@@ -128,9 +140,21 @@ def read_bands(dataset: Any, bands: Sequence[int], **options: Any) -> Raster:
         found = dataset.read(list(bands), masked=True, **options)
     except RasterioIOError as error:
         raise ValueError(f"{dataset.name} cannot be read: {error}") from error
-    values = found.filled(0).astype(np.float32)
-    valid = ~np.ma.getmaskarray(found).any(0) & np.isfinite(values).all(0)
-    return Raster(np.nan_to_num(values, posinf=0, neginf=0), valid, dataset.dtypes[bands[0] - 1])
+    if np.iscomplexobj(found):
+        raise ValueError(
+            f"{dataset.name} contains complex numbers: expected an image, such as their magnitude"
+        )
+    values = found.data.astype(np.float32)
+    is_missing = np.ma.getmaskarray(found)
+    is_missing = is_missing.all(0) if found.dtype == np.uint8 else is_missing.any(0)
+    valid = ~is_missing & np.isfinite(values).all(0)
+    return Raster(
+        np.nan_to_num(values * valid, posinf=0, neginf=0),
+        valid,
+        dataset.dtypes[bands[0] - 1],
+        tuple(bands),
+        bool(_marked_bands(dataset)),
+    )
 
 
 def stretch_limits(
@@ -141,13 +165,23 @@ def stretch_limits(
     They are percentiles over the valid pixels of all rasters; of 8 bits they are 0 and 255.
 
     Raises:
-        ValueError: The rasters have values of different types, such as uint8 and uint16.
+        ValueError: The rasters have values of different types, such as uint8 and uint16; or some
+            are grey and others are not; or only some files mark their red, green and blue bands,
+            and these are not the first three.
     """
     dtypes = {raster.dtype for raster in rasters}
     if len(dtypes) > 1:
         raise ValueError(
             f"the images have values of the types {' and '.join(sorted(dtypes))}: expected the "
             "same type and units in both; convert one of them"
+        )
+    is_grey = {len(set(raster.bands)) == 1 for raster in rasters}
+    is_marked = {raster.is_marked for raster in rasters}
+    if len({raster.bands for raster in rasters}) > 1 and len(is_grey) + len(is_marked) > 2:
+        found = " and ".join(sorted({str(raster.bands) for raster in rasters}))
+        raise ValueError(
+            f"the bands {found} of the two images would be compared, and the files do not state "
+            "that they have the same colours: choose them with bands, or mark them in both files"
         )
     if dtypes == {"uint8"}:
         return np.array([[0.0] * 3, [255.0] * 3], np.float32)

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
+from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
@@ -70,7 +72,8 @@ class ScenePair:
         """Rows and columns by which the second scene's contents are displaced; None if the samples
         have too little structure, or do not agree."""
         self._moved = (0.0, 0.0)
-        self._opened: dict[int, tuple[Any, ...]] = {}  # first, second on the grid, second
+        # First, second on the grid, the second's mask on the grid or None, and what these read.
+        self._opened: dict[int, tuple[Any, ...]] = {}
         with open_raster(self.before) as first, open_raster(self.after) as second:
             self._find_grid(first, second)
         samples = [self._rasters(box) for box in self._sample_boxes()]
@@ -100,7 +103,7 @@ class ScenePair:
         """
         first, second = self._rasters(box)
         valid = first.valid & second.valid
-        pair = [stretched(Raster(r.values, valid, r.dtype), self._limits) for r in (first, second)]
+        pair = [stretched(replace(r, valid=valid), self._limits) for r in (first, second)]
         return torch.stack(pair), float(valid.mean())
 
     def corners(self, boxes: Sequence[Box]) -> NDArray[np.float64]:
@@ -122,17 +125,19 @@ class ScenePair:
 
     def close(self) -> None:
         """Close the files of this process."""
-        for scene in self._opened.pop(os.getpid(), ()):
+        for scene in filter(None, self._opened.pop(os.getpid(), ())):
             scene.close()
 
     def _find_grid(self, first: Any, second: Any) -> None:
-        from rasterio.warp import transform_bounds
-
         for scene in (first, second):
             if not scene.crs:
                 raise ValueError(
                     f"{scene.name} has no coordinate system: georeference it, or caption it as a "
                     "plain image with before and after of ChangeCaptionDataModule"
+                )
+            if scene.transform.is_identity:
+                raise ValueError(
+                    f"{scene.name} has a coordinate system but no position in it: georeference it"
                 )
             rgb_bands(scene, self.bands)
         grid = first.transform
@@ -141,9 +146,7 @@ class ScenePair:
                 f"{first.name} is rotated or mirrored against its coordinate system: warp it to a "
                 "north-up grid first (gdalwarp)"
             )
-        bounds = second.bounds
-        if second.crs != first.crs:
-            bounds = transform_bounds(second.crs, first.crs, *bounds)
+        bounds = _bounds_in(second, first.crs)
         left, right = _inner(bounds[0], bounds[2], grid.c, grid.a, first.width)
         top, bottom = _inner(bounds[3], bounds[1], grid.f, grid.e, first.height)
         if right <= left or bottom <= top:
@@ -163,33 +166,34 @@ class ScenePair:
         return [(row, column, height, width) for row in rows for column in columns]
 
     def _rasters(self, box: Box) -> tuple[Raster, Raster]:
-        first, second = self._files()
+        first, second, mask = self._files()
         row, column, height, width = box
         own = (row + self._offset[0], column + self._offset[1], height, width)
         with requires("rasterio", by="ScenePair", extra="geo"):
             from rasterio import Env
         with Env(GDAL_CACHEMAX=64 << 20):
-            return (
+            rasters = (
                 read_bands(first, rgb_bands(first, self.bands), window=_window(own)),
                 read_bands(second, rgb_bands(second, self.bands), window=_window(box)),
             )
+            if mask is not None:
+                rasters[1].valid[mask.read(1, window=_window(box)) < 255] = False
+        return rasters
 
-    def _files(self) -> tuple[Any, Any]:
+    def _files(self) -> tuple[Any, ...]:
         """Return the open scenes of this process; worker processes must not share them."""
         if os.getpid() not in self._opened:
             first, second = open_raster(self.before), open_raster(self.after)
-            self._opened[os.getpid()] = first, self._on_grid(first, second), second
-        first, on_grid, _ = self._opened[os.getpid()]
-        return first, on_grid
+            mask = _mask_of(second)
+            grids = self._on_grid(second), None if mask is None else self._on_grid(mask)
+            self._opened[os.getpid()] = first, *grids, second, mask
+        return self._opened[os.getpid()][:3]
 
-    def _on_grid(self, first: Any, second: Any) -> Any:
+    def _on_grid(self, second: Any) -> Any:
         from rasterio.enums import ColorInterp, Resampling
         from rasterio.vrt import WarpedVRT
-        from rasterio.warp import transform_bounds
 
-        bounds = second.bounds
-        if second.crs != first.crs:
-            bounds = transform_bounds(second.crs, first.crs, *bounds)
+        bounds = _bounds_in(second, self.crs)
         pixel = (bounds[2] - bounds[0]) / second.width
         is_much_finer = pixel < 0.5 * self.transform.a
         has_mask = second.nodata is not None or ColorInterp.alpha in second.colorinterp
@@ -206,6 +210,36 @@ class ScenePair:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": {}}
+
+
+def _bounds_in(scene: Any, crs: Any) -> tuple[float, float, float, float]:
+    """Return the left, bottom, right and top of a scene, which may be rotated or upside down."""
+    from rasterio.warp import transform_bounds
+
+    left, bottom, right, top = scene.bounds
+    bounds = min(left, right), min(bottom, top), max(left, right), max(bottom, top)
+    return bounds if scene.crs == crs else transform_bounds(scene.crs, crs, *bounds)
+
+
+def _mask_of(scene: Any) -> Any:
+    """Return the mask of a file that stores one beside its bands, as a raster, or None.
+
+    A resampled view of the file would ignore it.
+    """
+    import rasterio
+    from rasterio.enums import MaskFlags
+
+    flags = scene.mask_flag_enums[0]
+    if MaskFlags.per_dataset not in flags or MaskFlags.alpha in flags:
+        return None
+    return rasterio.open(
+        f'<VRTDataset rasterXSize="{scene.width}" rasterYSize="{scene.height}">'
+        f"<SRS>{escape(scene.crs.to_wkt())}</SRS>"
+        f"<GeoTransform>{', '.join(map(repr, scene.transform.to_gdal()))}</GeoTransform>"
+        '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>'
+        f"<SourceFilename>{escape(scene.name)}</SourceFilename><SourceBand>mask,1</SourceBand>"
+        "</SimpleSource></VRTRasterBand></VRTDataset>"
+    )
 
 
 def _translated(grid: Any, columns: float, rows: float) -> Any:

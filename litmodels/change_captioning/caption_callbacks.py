@@ -20,6 +20,14 @@ from lightning_plugins.reports.send_picture import send_picture
 from lightning_plugins.reports.writer import write_text_atomically
 
 
+def log_folder(trainer: Trainer, folder: str | None) -> Path:
+    """Return ``folder``, or the log folder of the run if it is None.
+
+    Call it on every rank, because reading ``trainer.log_dir`` is a collective operation.
+    """
+    return Path(folder or trainer.log_dir or trainer.default_root_dir)
+
+
 class CaptionPictures(Callback):
     """Draws the first pairs with their captions at the end of a fit, a test or a prediction.
 
@@ -113,8 +121,7 @@ class CaptionPictures(Callback):
             self._batches.append(batch)
 
     def _draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Read on every rank, because trainer.log_dir is a collective operation.
-        folder = Path(self.folder or trainer.log_dir or trainer.default_root_dir)
+        folder = log_folder(trainer, self.folder)
         batches, self._batches = self._batches, []
         pairs = [pair for batch in batches for pair in _captioned(pl_module, batch)]
         pairs = pairs[: self.num_pairs]
@@ -159,12 +166,12 @@ class CaptionWriter(BasePredictionWriter):
     ``captions_1.jsonl``, and so on. Up to five captions are also printed.
 
     Args:
-        folder: Folder of the files, created if it does not exist.
+        folder: Folder of the files, created if it does not exist; None for the log folder.
     """
 
-    def __init__(self, folder: str = ".") -> None:
+    def __init__(self, folder: str | None = None) -> None:
         super().__init__(write_interval="epoch")
-        self.folder = Path(folder)
+        self.folder = folder
 
     def write_on_epoch_end(
         self,
@@ -176,6 +183,8 @@ class CaptionWriter(BasePredictionWriter):
         """Write the captions of this process."""
         rank = trainer.global_rank
         lines = [json.dumps(pair, ensure_ascii=False) for batch in predictions for pair in batch]
-        file = self.folder / (f"captions_{rank}.jsonl" if rank else "captions.jsonl")
+        file = log_folder(trainer, self.folder) / (
+            f"captions_{rank}.jsonl" if rank else "captions.jsonl"
+        )
         write_text_atomically(file, "".join(f"{line}\n" for line in lines))
         print(f"{len(lines)} captions in {file}" if len(lines) > 5 else "\n".join(lines))

@@ -53,14 +53,14 @@ class PairBatch(TypedDict, total=False):
 
     ``images`` ``(batch, 2, 3, height, width)`` in [0, 1] and ``id`` are always present; training
     requires ``caption``, the target; validation and test require ``references`` and use
-    ``changed``.
+    ``changed``, None for pairs without this information.
     """
 
     images: Tensor
     id: list[str]
     caption: list[str]
     references: list[list[str]]
-    changed: list[bool]
+    changed: list[bool | None]
 
 
 class ChangeCaptioner(CheckedLoading, LightningModule):

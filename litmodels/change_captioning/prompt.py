@@ -86,6 +86,9 @@ class QwenTokenizer:
 class Prompt:
     """Builds the inputs of the network from captions.
 
+    Special tokens inside of a caption (``<|im_end|>``, ``<image>``) are left out: they would end
+    the answer, or need an image.
+
     Args:
         tokenizer: Tokenizer of the network.
         image_token_id: Id of the placeholder for an image token.
@@ -110,6 +113,10 @@ class Prompt:
         turn = [*first, *image, *second, *image, *rest]
         header = tokenizer.encode(tokenizer.header)
         self._footer = tokenizer.encode(tokenizer.footer)
+        line_end = set(tokenizer.encode("\n"))
+        self._not_in_answers = {image_token_id, tokenizer.pad_id, tokenizer.end_id} | (
+            tokenizer.marker_ids - line_end
+        )
         self.ids = [*turn, *header]
         if loss_on == "conversation":
             markers = tokenizer.marker_ids - {image_token_id}
@@ -130,7 +137,7 @@ class Prompt:
             ``input_ids``, ``attention_mask`` and ``labels``, ``(len(captions), length)`` each,
             padded on the right.
         """
-        answers = [[*self.tokenizer.encode(text), self.tokenizer.end_id] for text in captions]
+        answers = [[*self._answer(text), self.tokenizer.end_id] for text in captions]
         longest = max(map(len, answers))
         ids, mask, labels = [], [], []
         for answer in answers:
@@ -143,3 +150,6 @@ class Prompt:
             "attention_mask": torch.tensor(mask, device=device),
             "labels": torch.tensor(labels, device=device),
         }
+
+    def _answer(self, text: str) -> list[int]:
+        return [t for t in self.tokenizer.encode(text) if t not in self._not_in_answers]

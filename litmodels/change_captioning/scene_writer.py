@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,6 +10,7 @@ from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
+from lightning_plugins.litmodels.change_captioning.caption_callbacks import log_folder
 from lightning_plugins.metrics.captioning.caption_words import states_no_change
 from lightning_plugins.reports.captioned_pairs import CaptionedPair, captions_page
 from lightning_plugins.reports.writer import write_text_atomically
@@ -34,7 +34,7 @@ class SceneCaptionWriter(BasePredictionWriter):
     ``ChangeCaptioner``.
 
     Args:
-        folder: Folder of the files, created if it does not exist.
+        folder: Folder of the files, created if it does not exist; None for the log folder.
         num_pictures: Largest number of windows on the page.
 
     Raises:
@@ -42,11 +42,11 @@ class SceneCaptionWriter(BasePredictionWriter):
         MisconfigurationException: Batches have no ``polygon``.
     """
 
-    def __init__(self, folder: str = ".", num_pictures: int = 200) -> None:
+    def __init__(self, folder: str | None = None, num_pictures: int = 200) -> None:
         super().__init__(write_interval="batch")
         if num_pictures < 0:
             raise ValueError(f"num_pictures={num_pictures}: expected at least 0")
-        self.folder = Path(folder)
+        self.folder = folder
         self.num_pictures = num_pictures
         self._features: list[dict[str, Any]] = []
         self._pictures: list[CaptionedPair] = []
@@ -92,7 +92,8 @@ class SceneCaptionWriter(BasePredictionWriter):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files of this process."""
         suffix = f"_{trainer.global_rank}" if trainer.global_rank else ""
-        file = self.folder / f"captions{suffix}.geojson"
+        folder = log_folder(trainer, self.folder)
+        file = folder / f"captions{suffix}.geojson"
         lines = ",\n".join(json.dumps(feature, ensure_ascii=False) for feature in self._features)
         head = '{"type": "FeatureCollection", "features": [\n'
         write_text_atomically(file, f"{head}{lines}\n]}}\n")
@@ -101,7 +102,7 @@ class SceneCaptionWriter(BasePredictionWriter):
         try:
             title = f"Changes in {changed} of {len(self._features)} windows"
             page = captions_page(title, self._pictures)
-            write_text_atomically(self.folder / f"scenes{suffix}.html", page)
+            write_text_atomically(folder / f"scenes{suffix}.html", page)
         except ImportError as error:
             rank_zero_warn(f"scenes.html was not written: {error}")
 

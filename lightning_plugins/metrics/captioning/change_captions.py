@@ -44,10 +44,10 @@ class ChangeCaptionScores(Metric):
       METEOR score that it contains, the last of this list that was computed;
     - if ``changed`` was given: ``changed_s_m`` and its four parts over the changed pairs, with
       document frequencies of these pairs; and ``change_accuracy``, the share of pairs for which the
-      caption is right about whether anything changed. A caption states no change if it equals a
-      reference caption of some pair without change, or by its meaning
-      (:func:`~lightning_plugins.metrics.captioning.caption_words.states_no_change`).
-      ``change_accuracy_exact`` only applies the first rule;
+      caption is right about whether anything changed, among the pairs for which it is known. A
+      caption states no change if it equals a reference caption of some pair without change, or by
+      its meaning (:func:`~lightning_plugins.metrics.captioning.caption_words.states_no_change`).
+      ``change_accuracy_exact`` only applies the first rule. An empty caption is wrong;
     - with ``constant``: ``constant_s_m`` and its four parts, the scores of a captioner that always
       returns this sentence. On LEVIR-CC its S*_m is near 0.60, because half of the pairs have no
       change, so scores can only be interpreted relative to it.
@@ -111,7 +111,7 @@ class ChangeCaptionScores(Metric):
         preds: Sequence[str],
         references: Sequence[Sequence[str]],
         ids: Sequence[str] | None = None,
-        changed: Sequence[bool] | None = None,
+        changed: Sequence[bool | None] | None = None,
     ) -> None:
         """Add segments.
 
@@ -119,7 +119,7 @@ class ChangeCaptionScores(Metric):
             preds: One generated caption per pair.
             references: One or more human captions per pair.
             ids: Names of the pairs; of several segments with the same name only one counts.
-            changed: Whether anything changed between the two images of each pair.
+            changed: Whether anything changed between the two images of each pair; None if unknown.
         """
         for name, values in {"references": references, "ids": ids, "changed": changed}.items():
             if values is not None and len(values) != len(preds):
@@ -136,7 +136,7 @@ class ChangeCaptionScores(Metric):
                 None if ids is None else str(ids[index]),
                 pred,
                 list(sentences),
-                None if changed is None else bool(changed[index]),
+                None if changed is None or changed[index] is None else bool(changed[index]),
             ]
             lines.append(json.dumps(record) + "\n")
         encoded = torch.frombuffer(bytearray("".join(lines), "ascii"), dtype=torch.uint8)
@@ -164,8 +164,8 @@ class ChangeCaptionScores(Metric):
                 preds = [self._normalized(self.constant)] * len(records)
                 floor = self._scores(preds, [r[2] for r in records], stages, java)
                 scores |= {f"constant_{name}": floor[name] for name in _parts(floor)}
-        if all(record[3] is not None for record in records):
-            scores |= _change_accuracies(records)
+        if known := [record for record in records if record[3] is not None]:
+            scores |= _change_accuracies(known)
         return scores
 
     def _distinct_records(self) -> list[Any]:
@@ -220,7 +220,8 @@ def _parts(scores: dict[str, Any]) -> list[str]:
 
 def _change_accuracies(records: list[Any]) -> dict[str, float]:
     nothing = {sentence for record in records if not record[3] for sentence in record[2]}
-    exact = [record[1] not in nothing for record in records]
+    # An empty caption states neither, and is wrong.
+    exact = [record[1] not in nothing if record[1] else None for record in records]
     meant = [
         changed and not states_no_change(record[1])
         for changed, record in zip(exact, records, strict=True)

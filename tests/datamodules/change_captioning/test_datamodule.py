@@ -217,10 +217,21 @@ def test_a_caption_file_may_start_with_a_byte_order_mark(levir):
 def test_empty_captions_are_left_out_with_skip_bad_and_counted(levir):
     alter(levir, 0, sentences=[{"raw": " "}, {"raw": "a house ."}])
     alter(levir, 1, sentences=[])
-    with pytest.warns(UserWarning, match="empty captions of 2 pairs, and 1 pairs without any"):
+    alter(levir, 2, sentences=[{"raw": None}, {"raw": "."}, {"raw": "\u200b"}, {"raw": "houses"}])
+    with pytest.warns(UserWarning, match="empty captions of 3 pairs, and 1 pairs without any"):
         records = ready(levir, skip_bad=True).records("train")
-    assert records[0].captions == ("a house .",)
+    assert [record.captions for record in records] == [("a house .",), ("houses",)]
     assert [record.id for record in records] == ["train_000000", "train_000002"]
+
+
+def test_skip_bad_raises_an_error_if_no_pair_is_left(levir):
+    (levir / "images/test/B/test_000004.png").unlink()
+    data = ChangeCaptionDataModule(str(levir), skip_bad=True)
+    with (
+        pytest.warns(UserWarning, match="dropped 1 of 1 pairs"),
+        pytest.raises(ValueError, match="left no pair with split='test'"),
+    ):
+        data.setup("test")
 
 
 @pytest.mark.parametrize("flag", [-1, "-1", None])
@@ -228,6 +239,14 @@ def test_an_unknown_change_flag_is_none(levir, flag):
     alter(levir, 4, changeflag=flag)
     (batch,) = ready(levir).test_dataloader()
     assert "changed" not in batch
+
+
+def test_flags_are_read_from_text_and_a_batch_keeps_those_that_are_known(levir):
+    for place, flag in enumerate((" True", -1, "0")):
+        alter(levir, place, changeflag=flag)
+    data = ready(levir, caption_mode="first")
+    samples = [data.train_dataloader().indexed_dataset[i] for i in range(3)]
+    assert collate(samples)["changed"] == [True, None, False]
 
 
 def test_pairs_of_several_sizes_become_one_batch_of_the_size_of_the_module(levir):
@@ -251,6 +270,16 @@ def test_other_8_bit_formats_are_converted_to_rgb(tmp_path, mode):
         Image.fromarray(pixels.numpy()).convert(mode).save(tmp_path / f"{name}.{suffix}")
     pair = read_pair(PairRecord("p", tmp_path / f"a.{suffix}", tmp_path / f"b.{suffix}"))
     assert torch.equal(pair[0], pixels.permute(2, 0, 1) / 255)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+def test_fully_transparent_pixels_are_black(tmp_path, mode):
+    picture = Image.new("RGBA", (8, 8), (90, 90, 90, 255))
+    picture.putpixel((3, 2), (200, 200, 200, 0))
+    picture.convert(mode).save(tmp_path / "a.png")
+    pair = read_pair(PairRecord("p", tmp_path / "a.png", tmp_path / "a.png"))
+    assert pair[:, :, 2, 3].abs().max() == 0
+    assert pair[:, :, 0, 0].min() == pytest.approx(90 / 255)
 
 
 @pytest.mark.parametrize(("damage", "message"), BAD_PICTURES)

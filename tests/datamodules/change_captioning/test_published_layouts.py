@@ -60,6 +60,16 @@ def test_the_images_of_a_layout_are_found(tmp_path, layout):
         assert record.after == tmp_path / LAYOUTS[layout][1].format(split=split) / f"{place}.png"
 
 
+def test_names_with_other_capitals_are_found_and_hidden_files_are_not_read(tmp_path):
+    for side in "ab":
+        save(tmp_path / "Images" / "Train" / side / "0.PNG")
+    write(tmp_path / "Captions.JSON", [image("TRAIN", 0, filepath="train")])
+    (tmp_path / "._Captions.JSON").write_bytes(b"\0\5\x16\7\xff")  # of an archive from macOS
+    (record,) = ChangeCaptionDataModule(str(tmp_path)).records("train")
+    assert record.before == tmp_path / "Images" / "Train" / "a" / "0.PNG"
+    assert record.after == tmp_path / "Images" / "Train" / "b" / "0.PNG"
+
+
 @pytest.mark.parametrize("names", [("Train", "Validation", "Test"), ("tr", "val", "te")])
 def test_dubai_cc_has_a_folder_per_year_and_a_file_per_part(tmp_path, names):
     for split, name in zip(PARTS, names, strict=True):
@@ -173,7 +183,9 @@ def test_contradictions_of_caption_flag_and_mask_are_counted(tmp_path):
         images.append(image("train", place, filepath="train", changeflag=flag, sentences=sentences))
         for folder in ("A", "B", "label"):
             save(tmp_path / "images/train" / folder / f"{place}.png")
-        Image.new("L", (8, 8), 255 * mask).save(tmp_path / f"images/train/label/{place}.png")
+        mode, value = (("L", 255), ("LA", (255, 255)), ("RGBA", (0, 255, 0, 255)))[place % 3]
+        value = value if mask else (0 if mode == "L" else (*[0] * (len(mode) - 1), 255))
+        Image.new(mode, (8, 8), value).save(tmp_path / f"images/train/label/{place}.png")
     images[0]["sentences"] *= 2
     images[0]["sentences"] += [{"raw": "a road appears"}]
     write(tmp_path / "captions.json", images)

@@ -75,6 +75,33 @@ def test_missing_values_are_black_and_do_not_change_the_stretch(tmp_path):
     assert torch.allclose(pair[0, :, 1:9], pair[1, :, 1:9])
 
 
+def test_missing_values_of_8_bits_are_black_where_all_bands_miss_them(tmp_path):
+    values = ramp(3, np.uint8) % 100 + 100
+    values[:, 0, 0], values[0, 5, 5] = 255, 255
+    file = save(tmp_path / "a.tif", values, nodata=255)
+    deep = read_raster(file)
+    pair = read_pair(PairRecord("p", file, file))
+    assert pair[0, :, 0, 0].tolist() == [0, 0, 0]
+    assert pair[0, 0, 5, 5] == 1
+    assert torch.equal(pair[0], torch.from_numpy(deep.values / 255))
+
+
+@pytest.mark.parametrize(
+    ("marks", "count"), [(None, 1), ([ColorInterp.blue, ColorInterp.green, ColorInterp.red], 3)]
+)
+def test_grey_and_colour_or_unmarked_and_other_bands_are_not_compared(tmp_path, marks, count):
+    first = save(tmp_path / "a.tif", ramp(3), photometric="MINISBLACK")
+    second = save(tmp_path / "b.tif", ramp(count), marks)
+    with pytest.raises(ValueError, match=r"the bands .* \(1, 2, 3\)|the bands \(1, 2, 3\)"):
+        read_pair(PairRecord("p", first, second))
+
+
+def test_complex_values_are_refused(tmp_path):
+    file = save(tmp_path / "a.tif", ramp(3, np.complex64))
+    with pytest.raises(ValueError, match=r"a\.tif contains complex numbers"):
+        read_pair(PairRecord("p", file, file))
+
+
 def test_four_bands_of_8_bits_are_not_stretched(tmp_path):
     file = save(tmp_path / "a.tif", ramp(5, np.uint8) % 100, photometric="MINISBLACK")
     pair = read_pair(PairRecord("p", file, file))
@@ -119,11 +146,14 @@ def test_a_broken_tiff_and_values_of_two_types_raise_errors(tmp_path):
         ({"east": 500.0}, "do not overlap"),
         ({"pixel": 0.6}, "the pixels are"),
         ({"crs": "EPSG:32651"}, "different coordinate systems"),
+        ({"turn": 2}, r"rotated by \(0\.0, 0\.0\) and \(-0\.017"),
+        ({"turn": 180}, "the pixels are"),
     ],
 )
 def test_georeferenced_images_must_show_one_place(tmp_path, dtype, moved, message):
-    def georeferenced(name, east=0.0, north=0.0, pixel=0.5, crs="EPSG:32650"):
+    def georeferenced(name, east=0.0, north=0.0, pixel=0.5, crs="EPSG:32650", turn=0):
         grid = rasterio.transform.from_origin(500000 + east, 4e6 + north, pixel, pixel)
+        grid *= rasterio.Affine.rotation(turn)
         return save(tmp_path / name, ramp(3, dtype), crs=crs, transform=grid)
 
     record = PairRecord("p", georeferenced("a.tif"), georeferenced("b.tif", **moved))
@@ -132,3 +162,16 @@ def test_georeferenced_images_must_show_one_place(tmp_path, dtype, moved, messag
     else:
         with pytest.raises(ValueError, match=message):
             read_pair(record)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_rotated_images_of_one_system_must_have_the_same_corner(tmp_path, dtype):
+    def rotated(name, east):
+        grid = rasterio.transform.from_origin(500000 + east, 4e6, 0.5, 0.5)
+        grid *= rasterio.Affine.rotation(90)  # columns point to the north of a north-up image
+        return save(tmp_path / name, ramp(3, dtype), crs="EPSG:32650", transform=grid)
+
+    first = rotated("a.tif", 0.0)
+    assert read_pair(PairRecord("p", first, rotated("b.tif", 0.4))).shape == (2, 3, 10, 10)
+    with pytest.raises(ValueError, match=r"[+-]0\.0 pixels to the east and -2\.0 to the north"):
+        read_pair(PairRecord("p", first, rotated("c.tif", -1.0)))

@@ -206,10 +206,42 @@ def test_pixels_that_one_scene_lacks_are_black_in_both(tmp_path):
     assert torch.equal(images[0], images[1])
 
 
+def test_a_mask_beside_the_bands_of_the_second_scene_counts(tmp_path):
+    first = write(tmp_path / "a.tif", ground())
+    second = write(tmp_path / "b.tif", ground())
+    with rasterio.open(second, "r+") as file:
+        mask = np.full((420, 520), 255, np.uint8)
+        mask[100:120, 100:120] = 0
+        file.write_mask(mask)
+    images, share = ScenePair(first, second).read((90, 90, 40, 40))
+    assert share == pytest.approx(0.75)
+    assert images[:, :, 10:30, 10:30].abs().max() == 0
+
+
+@pytest.mark.parametrize("turned", ["upside down", "rotated"])
+def test_the_second_scene_may_be_upside_down_or_rotated(tmp_path, turned):
+    values = ground()[:3]
+    smooth = np.stack([np.kron(v[::20, ::20], np.ones((20, 20), np.uint16)) for v in values])
+    first = write(tmp_path / "a.tif", smooth)
+    grid = rasterio.transform.from_origin(EAST, NORTH, PIXEL, PIXEL)
+    if turned == "upside down":
+        grid *= rasterio.Affine.translation(0, 420) * rasterio.Affine.scale(1, -1)
+        second = write(tmp_path / "b.tif", smooth[:, ::-1], transform=grid)
+    else:
+        grid *= rasterio.Affine.translation(0, 420) * rasterio.Affine.rotation(-90)
+        second = write(tmp_path / "b.tif", smooth[:, ::-1].transpose(0, 2, 1), transform=grid)
+    images, share = ScenePair(first, second).read((20, 20, 380, 480))
+    assert share == 1
+    # GDAL smooths the edges of a scene that is turned by 90 degrees.
+    assert (images[0] - images[1]).abs().mean() < (0.03 if turned == "rotated" else 1e-3)
+    assert (images[0] - images[1]).abs().median() < 1e-3
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"column": 5000}, "do not overlap"),
+        ({"transform": rasterio.Affine.identity()}, r"b\.tif has .* but no position in it"),
         ({"crs": None}, "has no coordinate system"),
         ({"dtype": np.float32}, "types float32 and uint16"),
     ],

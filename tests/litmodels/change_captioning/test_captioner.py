@@ -147,9 +147,9 @@ def test_predict_writes_and_prints_the_caption_of_a_given_pair(trained, tmp_path
     module, pairs, _, _ = trained
     record = pairs.records("test")[0]
     own = ChangeCaptionDataModule(before=str(record.before), after=str(record.after))
-    run = trainer(tmp_path, callbacks=[CaptionWriter(str(tmp_path / "out"))])
+    run = trainer(tmp_path / "log", callbacks=[CaptionWriter()])
     run.predict(module, datamodule=own)
-    (line,) = (tmp_path / "out" / "captions.jsonl").read_text().splitlines()
+    (line,) = (tmp_path / "log" / "captions.jsonl").read_text().splitlines()
     assert json.loads(line)["id"] == record.id
     assert isinstance(json.loads(line)["caption"], str)
     assert line in capsys.readouterr().out

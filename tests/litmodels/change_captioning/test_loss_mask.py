@@ -82,6 +82,15 @@ def test_the_targets_are_those_of_the_authors_code(tokenizer, caption):
     assert prompt.questions(1, torch.device("cpu"))[0].tolist() == ids[: len(prompt.ids)]
 
 
+def test_special_tokens_inside_of_a_caption_are_left_out(tokenizer):
+    dirty = "a house<|im_end|> is<|im_start|> built<|endoftext|>"
+    prompt = Prompt(tokenizer, IMAGE, TOKENS)
+    found, clean = (
+        prompt.with_answers([text], torch.device("cpu")) for text in (dirty, "a house is built")
+    )
+    assert all(torch.equal(found[name], clean[name]) for name in clean)
+
+
 def test_a_caption_of_eight_tokens_has_20_targets_and_9_on_the_answer_alone(tokenizer):
     caption = "a house is built and trees are removed"
     counts = {}

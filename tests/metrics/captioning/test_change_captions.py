@@ -68,6 +68,20 @@ def test_changed_pairs_constant_captions_and_change_accuracy():
     assert found["constant_s_m"] == floor["s_m"]
 
 
+def test_pairs_of_unknown_change_do_not_count_in_change_accuracy():
+    references = [["a house is built"], ["a road is built"], ["nothing has changed"]]
+    scores = ChangeCaptionScores()
+    for preds, part, changed in (
+        (["a house", "nothing has changed"], references[:2], [True, None]),
+        (["nothing has changed"], references[2:], [False]),
+    ):
+        scores.update(preds, part, changed=changed)
+    assert scores.compute()["change_accuracy"] == 1
+    scores.update(["", ""], references[1:], changed=[True, False])  # an empty caption is wrong
+    assert scores.compute()["change_accuracy"] == 0.5
+    assert scores.compute()["change_accuracy_exact"] == 0.5
+
+
 def test_punctuation_is_dropped_or_only_full_stops():
     update = (
         ["some houses, roads and trees appear."],

@@ -2,9 +2,9 @@
 
 import json
 import lzma
+import multiprocessing
+import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -18,27 +18,8 @@ from lightning_plugins.datamodules.tokens.tokenizers import ByteTokenizer
 TEXTS = [f"document {index} " * 20 for index in range(10)]
 CHUNK_CHARACTERS = 3 * len(TEXTS[0])  # of the ten documents, shards of 3, 3, 3 and 1
 
-_PREPARE = """
-import os, signal, sys
-from pathlib import Path
-from lightning_plugins.datamodules.tokens.corpus import text_files
-from lightning_plugins.datamodules.tokens.preparation import prepare
-from lightning_plugins.datamodules.tokens.tokenizers import ByteTokenizer
-
-folder, corpus, kill_at, chunk_characters = sys.argv[1:]
-
-class KilledAtAShard(ByteTokenizer):
-    shards = 0
-
-    def encode(self, documents):
-        self.shards += 1
-        if self.shards == int(kill_at):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().encode(documents)
-
-corpus = text_files(Path(corpus))
-prepare(Path(folder), corpus, KilledAtAShard, chunk_characters=int(chunk_characters))
-"""
+# A fork has the imports of this process already.
+_FORK = multiprocessing.get_context("fork")
 
 
 class CountingTokenizer(ByteTokenizer):
@@ -52,6 +33,19 @@ class CountingTokenizer(ByteTokenizer):
         return super().encode(documents)
 
 
+class KilledAtAShard(ByteTokenizer):
+    """Bytes; kills the process before it encodes shard ``kill_at``, counted from 1."""
+
+    def __init__(self, kill_at):
+        self.remaining = kill_at
+
+    def encode(self, documents):
+        self.remaining -= 1
+        if self.remaining == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().encode(documents)
+
+
 @pytest.fixture
 def corpus(tmp_path):
     folder = tmp_path / "ten"
@@ -62,9 +56,20 @@ def corpus(tmp_path):
     return text_files(folder)
 
 
-def start(folder, kill_at=0, chunk_characters=CHUNK_CHARACTERS):
-    arguments = [folder, folder.parent / "ten", kill_at, chunk_characters]
-    return subprocess.Popen([sys.executable, "-c", _PREPARE, *map(str, arguments)])
+def start(folder, corpus, kill_at=0, chunk_characters=CHUNK_CHARACTERS):
+    process = _FORK.Process(
+        target=prepare,
+        args=(folder, corpus, lambda: KilledAtAShard(kill_at)),
+        kwargs={"chunk_characters": chunk_characters},
+    )
+    process.start()
+    return process
+
+
+def exit_code_of(process):
+    process.join(60)
+    process.kill()
+    return process.exitcode
 
 
 def prepare_here(folder, corpus):
@@ -81,7 +86,7 @@ def contents_of(folder):
 def test_a_killed_preparation_resumes_with_the_missing_shards(
     tmp_path, corpus, kill_at, encoded_before
 ):
-    assert start(tmp_path / "killed", kill_at).wait() == -signal.SIGKILL
+    assert exit_code_of(start(tmp_path / "killed", corpus, kill_at)) == -signal.SIGKILL
     assert not (tmp_path / "killed").exists()
     assert prepare_here(tmp_path / "killed", corpus) == 11 - encoded_before
     assert prepare_here(tmp_path / "straight", corpus) == 11
@@ -90,7 +95,7 @@ def test_a_killed_preparation_resumes_with_the_missing_shards(
 
 
 def test_a_damaged_shard_is_encoded_again(tmp_path, corpus):
-    assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
+    assert exit_code_of(start(tmp_path / "killed", corpus, kill_at=3)) == -signal.SIGKILL
     shard = min(tmp_path.glob(".killed.shards/*.bin"))
     content = bytearray(shard.read_bytes())
     content[-1] ^= 1
@@ -101,7 +106,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path, corpus):
 
 
 def test_shards_of_changed_text_are_not_used(tmp_path, corpus):
-    assert start(tmp_path / "killed", kill_at=3).wait() == -signal.SIGKILL
+    assert exit_code_of(start(tmp_path / "killed", corpus, kill_at=3)) == -signal.SIGKILL
     (tmp_path / "ten" / "train" / "0.txt").write_text(TEXTS[0].upper())
     changed = text_files(tmp_path / "ten")
     assert prepare_here(tmp_path / "killed", changed) == 11 - 3
@@ -110,8 +115,8 @@ def test_shards_of_changed_text_are_not_used(tmp_path, corpus):
 
 
 def test_two_processes_prepare_the_same_folder_safely(tmp_path, corpus):
-    both = [start(tmp_path / "tokens", chunk_characters=1) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    both = [start(tmp_path / "tokens", corpus, chunk_characters=1) for _ in range(2)]
+    assert [exit_code_of(process) for process in both] == [0, 0]
     found = PreparedTokens.load(tmp_path / "tokens", corpus, ByteTokenizer())
     text = b"".join(text.encode() + b"\0" for text in TEXTS)
     assert read_token_file(found.path("train")).astype(np.uint8).tobytes() == text

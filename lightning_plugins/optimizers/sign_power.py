@@ -27,8 +27,8 @@ def sign_power_(
 
     For floor = 0, every p > 0 maps 0 to 0, -0 to -0, infinities to themselves, and keeps NaN. Half
     precision is computed in single precision, with a relative error below 1e-5 for magnitudes from
-    1e-30 to 1e30 and p up to 2. The extra memory is one chunk: 131 072 elements per thread on a CPU,
-    16.8 million elsewhere.
+    1e-30 to 1e30 and p up to 2. The extra memory is one chunk: 131 072 elements per thread on
+    a CPU, 16.8 million elsewhere.
 
     Source: Jinbo Wang et al., "GradPower", arXiv 2505.24275, abstract; ``floor`` is only in the
     authors' training script, with the value of Adam's epsilon.

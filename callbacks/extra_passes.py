@@ -53,12 +53,29 @@ def callbacks_silenced(trainer: Trainer, hook: str) -> Iterator[None]:
 def no_side_effects(module: LightningModule, leave: Iterable[Tensor] = ()) -> Iterator[None]:
     """Restore the state of ``module`` after the block, and log nothing inside it.
 
+    Also restores the options of the optimizers, such as a learning rate that ``training_step``
+    sets, and the learning-rate schedules.
+
     Args:
         module: The module that the block runs; see :func:`state_untouched` for what is restored.
         leave: Tensors that the caller restores itself, or that may change.
     """
-    with state_untouched(module, leave), log_silenced(module):
+    with state_untouched(module, leave, also=_schedules(module)), log_silenced(module):
         yield
+
+
+def _schedules(module: LightningModule) -> Iterator[Any]:
+    """Yield the groups of the optimizers, and the attributes of the learning-rate schedules."""
+    trainer: Any = module._trainer
+    if trainer is None:
+        return
+    for optimizer in trainer.optimizers:
+        yield optimizer.param_groups
+    schedules = [config.scheduler for config in trainer.lr_scheduler_configs]
+    while schedules:
+        schedule = schedules.pop()
+        yield vars(schedule)
+        schedules += getattr(schedule, "_schedulers", [])
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from io import IOBase
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_plugins._lightning_compat import (
@@ -46,6 +48,7 @@ class SAMClosures:
         self.by_micro_batch = by_micro_batch
         self._window: list[_MicroBatch] = []
         self._measured: dict[str, Tensor] | None = None
+        self._is_first = True
 
     def wrap(self, closure: Any) -> Any:
         """Return a closure with SAM's two passes; a closure without backward is not changed."""
@@ -61,6 +64,9 @@ class SAMClosures:
         """Run one batch, which may be one micro-batch of an accumulation window."""
         if passes.starts_accumulation:
             self._window = []
+        if self._is_first:
+            self._is_first = False
+            _warn_of_iterators(self.module)
         steps = steps_the_optimizer(self.trainer)
         if self.by_micro_batch:
             self._micro_batch_step(passes, steps)
@@ -150,6 +156,21 @@ class SAMClosures:
 
     def _unsynchronized_if(self, condition: bool) -> AbstractContextManager[None]:
         return no_gradient_synchronization(self.trainer) if condition else nullcontext()
+
+
+def _warn_of_iterators(module: LightningModule) -> None:
+    names = [
+        f"{prefix}.{name}".lstrip(".")
+        for prefix, owner in module.named_modules()
+        for name, value in vars(owner).items()
+        if isinstance(value, Iterator) and not isinstance(value, IOBase)
+    ]
+    if names:
+        rank_zero_warn(
+            f"LateSAM runs training_step twice, but cannot rewind the iterator in {names[0]}: if "
+            "training_step advances it, the second pass gets other items than the first; pass "
+            "several loaders to the Trainer as a dict instead"
+        )
 
 
 @contextmanager

@@ -2,9 +2,14 @@
 
 import random
 import sys
-from collections import deque
+from argparse import Namespace
+from collections import UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
+from operator import is_
+from queue import Queue
+from types import MemberDescriptorType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,17 +40,20 @@ def evaluation_mode(network: Any) -> Iterator[None]:
 
 
 @contextmanager
-def state_untouched(module: nn.Module, leave: Iterable[Tensor] = ()) -> Iterator[None]:
+def state_untouched(
+    module: nn.Module, leave: Iterable[Tensor] = (), also: Iterable[Any] = ()
+) -> Iterator[None]:
     """Restore everything that ``module`` holds after the block, bit for bit, as the same objects.
 
     Restores parameters, buffers, submodules, modes and all other attributes of the module and its
     submodules: hooks, numbers, tensors, arrays, random generators, and the contents of lists,
-    dicts, sets and deques. The same holds for modules in such containers and for the attributes of
-    objects of the caller's own classes, such as a moving average or a meter. Attributes, submodules
-    and buffers that the block adds are removed.
+    dicts, sets and deques. The same holds for modules in such containers and for the attributes and
+    slots of objects of the caller's own classes, such as a moving average or a meter, and of
+    namespaces. Attributes, submodules and buffers that the block adds are removed.
 
-    Not restored: containers of more than 10,000 entries (a list is cut to its length), objects of
-    torch, Lightning and the standard library, globals, files, and gradients.
+    Not restored: overwritten entries of lists, dicts and sets of more than 10,000 entries (what the
+    block adds at their end is removed), objects of torch, Lightning and the standard library,
+    iterators, globals, files, and gradients.
 
     Tensors are copied, because PyTorch cannot report all changes: batch normalization does not even
     advance the version counter of its running statistics.
@@ -53,8 +61,9 @@ def state_untouched(module: nn.Module, leave: Iterable[Tensor] = ()) -> Iterator
     Args:
         module: The module, whose state is copied when the block begins.
         leave: Tensors that are neither copied nor restored.
+        also: Further containers to restore, with their contents.
     """
-    snapshot = _Snapshot(module, leave)
+    snapshot = _Snapshot(module, leave, also)
     try:
         yield
     finally:
@@ -62,6 +71,8 @@ def state_untouched(module: nn.Module, leave: Iterable[Tensor] = ()) -> Iterator
 
 
 _LARGEST_CONTAINER = 10_000
+_MOST_SCALARS = 100
+"""Longer lists with scalar tensors are logs, whose entries nobody changes in place."""
 _DEEPEST = 6
 """Containers and objects within each other; submodules do not count."""
 
@@ -73,7 +84,6 @@ _OF_LIGHTNING = frozenset(
         "prepare_data_per_node",
         "allow_zero_length_dataloader_with_multiple_devices",
         "_log_hyperparams",
-        "_hparams",
         "_hparams_name",
         "_hparams_initial",
         "_dtype",
@@ -98,6 +108,9 @@ _HOOKS = tuple(
     sorted(name for name, value in vars(nn.Module()).items() if "ward" in name and value == {})
 )
 
+_NAMESPACES = (SimpleNamespace, Namespace, UserDict, UserList, Queue)
+"""Classes of the standard library whose objects hold a caller's state."""
+
 _FRAMEWORKS = frozenset(
     [
         "jsonargparse",
@@ -115,7 +128,7 @@ _FRAMEWORKS = frozenset(
 class _Snapshot:
     """The state that is reachable from a module, and the way back to it."""
 
-    def __init__(self, module: nn.Module, leave: Iterable[Tensor]) -> None:
+    def __init__(self, module: nn.Module, leave: Iterable[Tensor], also: Iterable[Any]) -> None:
         self._seen = {id(tensor) for tensor in leave}
         self._tensors: list[Tensor] = []
         self._namespaces: list[tuple[dict[str, Any], dict[str, Any], int]] = []
@@ -125,6 +138,8 @@ class _Snapshot:
         self._module = module
         reshard(module)
         self._visit(module, 0)
+        for root in also:
+            self._visit(root, 0)
         self._places = [local(tensor.detach()) for tensor in self._tensors]
         self._values = [place.clone() for place in self._places]
 
@@ -168,6 +183,12 @@ class _Snapshot:
         elif isinstance(value, torch.Generator):
             state = value.get_state()
             self._undo.append(lambda: value.set_state(state))
+        elif isinstance(value, bytearray):
+            content = bytes(value)
+            self._undo.append(lambda: value.__setitem__(slice(None), content))
+        elif isinstance(value, np.random.RandomState):
+            legacy = value.get_state()
+            self._undo.append(lambda: value.set_state(legacy))
         elif isinstance(value, np.random.Generator):
             bits, numbers = value.bit_generator, value.bit_generator.state
             self._undo.append(lambda: setattr(bits, "state", numbers))
@@ -175,7 +196,9 @@ class _Snapshot:
             words = value.getstate()
             self._undo.append(lambda: value.setstate(words))
         elif _is_object_with_state(value):
-            self._visit_namespace(vars(value), depth)
+            if hasattr(value, "__dict__"):
+                self._visit_namespace(vars(value), depth)
+            self._visit_slots(value, depth)
 
     def _visit_tensor(self, tensor: Tensor) -> None:
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
@@ -215,11 +238,15 @@ class _Snapshot:
         for value in before.values():
             self._visit(value, depth + 1)
 
+    def _visit_slots(self, value: Any, depth: int) -> None:
+        for name in _slots_of(type(value)):
+            before = getattr(value, name, _UNSET)
+            self._undo.append(lambda name=name, before=before: _set_slot(value, name, before))
+            self._visit(before, depth + 1)
+
     def _visit_container(self, container: Any, depth: int) -> None:
-        if len(container) > _LARGEST_CONTAINER:
-            if isinstance(container, list):
-                length = len(container)
-                self._undo.append(lambda: container.__delitem__(slice(length, None)))
+        if len(container) > _LARGEST_CONTAINER and not isinstance(container, deque):
+            self._undo.append(partial(_cut, container, len(container)))
             return
         if isinstance(container, dict):
             before = dict(container)
@@ -234,10 +261,21 @@ class _Snapshot:
         else:
             values = entries = list(container)
             self._undo.append(lambda: _refill(container, entries, container.extend))
+        if len(container) > _LARGEST_CONTAINER:
+            return
+        is_log = len(container) > _MOST_SCALARS and not isinstance(container, dict)
         for value in values:
-            # Losses collected over an epoch: many scalars, which nobody changes in place.
-            if not (isinstance(value, Tensor) and value.ndim == 0):
+            if not (is_log and isinstance(value, Tensor) and value.ndim == 0):
                 self._visit(value, depth + 1)
+
+
+def _cut(container: Any, length: int) -> None:
+    """Remove what was added at the end of a list or dict."""
+    if isinstance(container, list):
+        del container[length:]
+    elif isinstance(container, dict):
+        while len(container) > length:
+            container.popitem()
 
 
 def _refill(container: Any, before: Any, fill: Callable[[Any], None]) -> None:
@@ -245,21 +283,42 @@ def _refill(container: Any, before: Any, fill: Callable[[Any], None]) -> None:
     same = len(container) == len(before) and (
         container == before
         if isinstance(container, set)
-        else all(map(_is, container.values(), before.values())) and list(container) == list(before)
+        else all(map(is_, container.values(), before.values())) and list(container) == list(before)
         if isinstance(container, dict)
-        else all(map(_is, container, before))
+        else all(map(is_, container, before))
     )
     if not same:
         container.clear()
         fill(before)
 
 
-def _is(one: Any, other: Any) -> bool:
-    return one is other
+_UNSET = object()
+
+
+@cache
+def _slots_of(kind: type) -> tuple[str, ...]:
+    """Return the names of the slots that hold values of an object."""
+    return tuple(
+        name
+        for base in kind.__mro__
+        for name, descriptor in vars(base).items()
+        if "__slots__" in vars(base) and isinstance(descriptor, MemberDescriptorType)
+    )
+
+
+def _set_slot(value: Any, name: str, before: Any) -> None:
+    if before is not _UNSET:
+        object.__setattr__(value, name, before)
+    elif hasattr(value, name):
+        object.__delattr__(value, name)
 
 
 def _is_object_with_state(value: Any) -> bool:
-    if isinstance(value, type) or not hasattr(value, "__dict__") or hasattr(value, "__wrapped__"):
+    if isinstance(value, _NAMESPACES):
+        return True
+    if isinstance(value, type) or hasattr(value, "__wrapped__"):
+        return False
+    if not (hasattr(value, "__dict__") or _slots_of(type(value))):
         return False
     packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
     # A data set, an optimizer or a DataModule of the caller's is not state of a training step.

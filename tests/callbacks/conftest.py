@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 SAMPLES, FEATURES, CLASSES, BATCH_SIZE = 30, 6, 3, 5
@@ -46,11 +46,16 @@ def adamw(parameters):
     return torch.optim.AdamW(parameters, lr=0.01)
 
 
+class Passes(Dataset):
+    def __init__(self):
+        self.losses = []
+
+
 class Classifier(LightningModule):
     """Logs its loss and accuracy, and counts its training steps and their passes.
 
-    ``passes.losses`` has the loss of every call of ``training_step``: an object of the standard
-    library is not restored after a second pass.
+    ``passes.losses`` has the loss of every call of ``training_step``: a data set is not restored
+    after a second pass.
     """
 
     def __init__(self, optimizer=sgd, cosine_steps=None):
@@ -59,7 +64,7 @@ class Classifier(LightningModule):
         self.accuracy = MulticlassAccuracy(CLASSES, average="micro")
         self.optimizer, self.cosine_steps = optimizer, cosine_steps
         self.training_steps = 0
-        self.passes = SimpleNamespace(losses=[])
+        self.passes = Passes()
 
     def forward(self, features):
         return self.network(features)

@@ -2,7 +2,7 @@
 
 import copy
 import random
-from collections import deque
+from collections import UserDict, deque
 from types import SimpleNamespace
 
 import numpy as np
@@ -120,6 +120,15 @@ class MovingAverage:
             mean.mul_(0.9).add_(own.detach(), alpha=0.1)
 
 
+class Meter:
+    """Attributes in slots, one of them unset at first."""
+
+    __slots__ = ("history", "last", "total")
+
+    def __init__(self):
+        self.total, self.history = 0.0, []
+
+
 class Everything(Learner):
     """A memory bank, spectral normalization, counters, collections, modules made on the fly."""
 
@@ -132,6 +141,11 @@ class Everything(Learner):
         self.by_class = {"scores": {0: torch.zeros(3)}}
         self.noise = torch.Generator().manual_seed(0)
         self.draws, self.choices = np.random.default_rng(0), random.Random(0)
+        self.legacy = np.random.RandomState(0)
+        self.meter, self.state = Meter(), SimpleNamespace(steps=0, named=UserDict())
+        self.scalars = [torch.zeros(())]
+        self.replay = deque(range(20_000), maxlen=20_000)
+        self.save_hyperparameters({"temperature": 1.0})
 
     def training_step(self, batch, batch_idx):
         self.steps += 1
@@ -147,6 +161,14 @@ class Everything(Learner):
         self.by_class["scores"][0] += logits.detach().sum(0)
         self.by_class[self.steps] = float(loss.detach())
         self.last, self.made = logits.detach(), nn.Linear(2, 2)
+        self.meter.total += self.legacy.rand()
+        self.meter.last = self.steps
+        self.meter.history.append(self.steps)
+        self.state.steps += 1
+        self.state.named[self.steps] = 1
+        self.scalars[0] += 1
+        self.replay.append(self.steps)
+        self.hparams.temperature *= 0.9
         self.add_module(f"head_{len(self._modules)}", nn.Linear(1, 1))
         setattr(self, f"loss_{float(loss.detach())}", 1)
         return loss
@@ -162,8 +184,12 @@ def plain_copy(value):
         return {name: plain_copy(part) for name, part in value.items()}
     if isinstance(value, (list, tuple, deque)):
         return [plain_copy(part) for part in value]
-    if isinstance(value, MovingAverage):
+    if isinstance(value, MovingAverage | SimpleNamespace | UserDict):
         return plain_copy(vars(value))
+    if isinstance(value, Meter):
+        return [plain_copy(getattr(value, name, None)) for name in Meter.__slots__]
+    if isinstance(value, np.random.RandomState):
+        return plain_copy(value.get_state(legacy=False))
     if isinstance(value, torch.Generator):
         return value.get_state().tolist()
     if isinstance(value, np.random.Generator):
@@ -175,7 +201,7 @@ def plain_copy(value):
 
 def state_of(module):
     names = set(vars(module)) - set(vars(LightningModule())) - {"passes"}
-    kept = {name: vars(module)[name] for name in names if name not in ("_hparams", "log")}
+    kept = {name: vars(module)[name] for name in names if name != "log"}
     return {**kept, **module._parameters, **module._buffers, **module._modules}
 
 
@@ -232,6 +258,39 @@ def test_teachers_move_once_a_step(task, tmp_path, kind):
     )
     assert plain == sam
     assert plain_student != sam_student
+
+
+def test_rates_that_the_step_sets_and_schedules_that_it_steps_move_once(task, tmp_path):
+    class Decays(Learner):
+        def training_step(self, batch, batch_idx):
+            self.optimizers().param_groups[0]["weight_decay"] += 1
+            self.lr_schedulers().step()
+            return super().training_step(batch, batch_idx)
+
+        def configure_optimizers(self):
+            optimizer = super().configure_optimizers()
+            parts = [torch.optim.lr_scheduler.ExponentialLR(optimizer, g) for g in (0.9, 0.5)]
+            schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, parts, [3])
+            return [optimizer], [{"scheduler": schedule, "frequency": 100}]
+
+    def after_four_steps(callbacks):
+        _, trainer = task.train(tmp_path, callbacks, Decays(), max_steps=4)
+        schedule = trainer.lr_scheduler_configs[0].scheduler
+        (group,) = trainer.optimizers[0].param_groups
+        counts = [part.last_epoch for part in (schedule, *schedule._schedulers)]
+        return group["lr"], group["weight_decay"], counts
+
+    assert after_four_steps([]) == after_four_steps([LateSAM(start=0)])
+
+
+def test_an_iterator_that_cannot_be_rewound_is_named_once(task, tmp_path):
+    class SecondLoader(Learner):
+        def on_train_start(self):
+            self.network.unlabeled = iter(range(100))
+
+    with pytest.warns(UserWarning, match=r"iterator in network\.unlabeled") as caught:
+        task.train(tmp_path, [LateSAM(start=0)], SecondLoader(), max_steps=3)
+    assert sum("iterator in" in str(one.message) for one in caught) == 1
 
 
 def test_gradients_of_parameters_without_an_optimizer_are_those_of_the_first_pass(task, tmp_path):

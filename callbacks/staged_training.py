@@ -92,6 +92,7 @@ class StagedTraining(PluginCallback):
         self._requires_grad_is_unset = True
         self._rates: list[list[float]] = []
         self._optimizer: Optimizer | None = None
+        self._trainer: Trainer | None = None
         self._release: Callable[[], None] | None = None
 
     def check(self, trainer: Trainer) -> None:
@@ -126,6 +127,7 @@ class StagedTraining(PluginCallback):
         add_replica_check(trainer)
         # Reset after an earlier fit; a checkpoint is loaded after this hook.
         self._stage, self._data_stage = None, 0
+        self._trainer = trainer
         original = pl_module.configure_optimizers
         of_instance = "configure_optimizers" in vars(pl_module)  # set by the command line
 
@@ -150,7 +152,7 @@ class StagedTraining(PluginCallback):
         self._release = release
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the data of the first stage, or of the checkpoint's stage."""
+        """Set the data of the first stage; or of the checkpoint's, if it is loaded already."""
         self._set_data(trainer)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -202,7 +204,7 @@ class StagedTraining(PluginCallback):
             for group in self._optimizer.param_groups:
                 for parameter in group["params"]:
                     parameter.requires_grad_(True)
-        self._release = self._optimizer = None
+        self._release = self._optimizer = self._trainer = None
 
     def run_summary(self, trainer: Trainer) -> str:
         """Return the first epoch of each stage, for the summary of the command line."""
@@ -217,6 +219,8 @@ class StagedTraining(PluginCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue in the checkpoint's stage."""
         self._stage, self._data_stage = state_dict["stage"], state_dict["data_stage"]
+        if self._trainer is not None:  # sharded strategies load checkpoints after on_fit_start
+            self._set_data(self._trainer)
 
     def _stage_at(self, epoch: int) -> tuple[int, int]:
         """Return the stage of an epoch, and the first epoch of the stage."""

@@ -4,7 +4,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -115,6 +115,33 @@ class Halves(LightningDataModule):
     def train_dataloader(self):
         pairs = list(zip(*self.samples, strict=True))
         return ResumableDataLoader(pairs[:10] if self.mode == "half" else pairs, 5)
+
+
+class LoadsLate(SingleDeviceStrategy):
+    """Loads checkpoints after ``on_fit_start``, as strategies of sharded parameters do."""
+
+    restore_checkpoint_after_setup = True
+
+
+@pytest.mark.parametrize("loads_late", [False, True])
+def test_a_resumed_run_has_the_data_of_its_stage(task, tmp_path, loads_late):
+    parts = [
+        TrainingStage(1, {".*": 0.01}, {"mode": "half"}),
+        TrainingStage(2, {".*": 0.01}, {"mode": "whole"}),
+    ]
+    keep = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=4, save_top_k=-1)
+    for source in (None, tmp_path / "step=4.ckpt"):  # in the second stage
+        trainer = task.trainer(
+            tmp_path,
+            [StagedTraining(parts), ExactResume(), keep],
+            max_epochs=3,
+            reload_dataloaders_every_n_epochs=1,
+            enable_checkpointing=True,
+            strategy=LoadsLate("cpu") if loads_late else "auto",
+        )
+        data = Halves(task.samples())
+        trainer.fit(task.Classifier(task.adamw), datamodule=data, ckpt_path=source)
+        assert trainer.global_step == 2 + 6 + 6
 
 
 def test_each_stage_has_its_own_data(task, tmp_path):

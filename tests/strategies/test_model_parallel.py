@@ -245,11 +245,15 @@ def test_an_unsupported_tensor_parallelism_is_one_line_before_data_is_prepared(
 
 
 @pytest.mark.slow
-def test_three_stages_of_a_captioner_under_fsdp2_equal_ddp(tmp_path):
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    launch(*torchrun, program_sharded_captions.__file__, tmp_path)
-    first = loaded(tmp_path / "found", 2)[0]
-    sharded, replicated = first["fsdp2"], first["ddp"]
-    assert sharded["losses"] == pytest.approx(replicated["losses"], abs=1e-5)
-    for name, value in replicated["weights"].items():
-        torch.testing.assert_close(sharded["weights"][name], value, rtol=0, atol=1e-5)
+def test_three_stages_of_a_captioner_under_fsdp2_equal_one_process_and_resume_exactly(tmp_path):
+    launch(program_sharded_captions.__file__, tmp_path)
+    whole, resumed = (loaded(tmp_path / name, 2)[0] for name in ("uninterrupted", "resumed"))
+    (alone,) = loaded(tmp_path / "one_process", 1)
+    both = zip(*(rank["losses"] for rank in loaded(tmp_path / "uninterrupted", 2)), strict=True)
+    means = [sum(losses) / 2 for losses in both]
+    assert len(means) == program_sharded_captions.FIRST_STEPS[-1]
+    assert alone["losses"] == pytest.approx(means, abs=1e-5)
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(whole["weights"][name], value, rtol=0, atol=1e-5)
+        assert torch.equal(resumed["weights"][name], whole["weights"][name])
+    assert resumed["losses"] == whole["losses"][program_sharded_captions.CHECKPOINT :]

@@ -145,12 +145,13 @@ def test_the_tiny_recipe_beats_constant_captions_and_captions_given_pairs(tmp_pa
     assert last["val/s_m"] > last["val/constant_s_m"] + 0.4
     assert last["val/changed_s_m"] > 0.9  # a constant sentence about a house has 0.7
     assert last["val/change_accuracy"] > 0.8  # a constant claim of a change has 0.65
-    assert (tmp_path / "captions" / "captions.html").stat().st_size > 10_000
+    run = checkpoint.parents[1]
+    assert (run / "captions.html").stat().st_size > 10_000
     data = ChangeCaptionDataModule(num_train=1280)
     right = 0
     for record in data.records("test")[:4]:
         pair = [f"--data.before={record.before}", f"--data.after={record.after}"]
-        lightning_plugins(tmp_path, "predict", *config, *pair, f"--ckpt_path={checkpoint}")
-        (line,) = (tmp_path / "captions" / "captions.jsonl").read_text().splitlines()
+        lightning_plugins(tmp_path, "predict", *config, *pair, "--run=last")
+        (line,) = (run / "predict" / "captions.jsonl").read_text().splitlines()
         right += json.loads(line)["caption"] in record.captions
     assert right >= 1  # an exact match among dozens of possible sentences

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from forked_ranks import run_ranks, succeed
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sharded_models import (
@@ -53,7 +53,9 @@ from lightning_plugins.optimizers import (
     BlockwiseAdamMini,
     BlockwiseAdamW,
     Lion,
+    MuonAdamW,
 )
+from lightning_plugins.reports import run_pictures
 
 SIZES = {
     "hidden_size": 16,
@@ -114,6 +116,17 @@ def adversarial(random_start=False):
     return LateAdversarialTraining(start=0, eps=0.1, steps=2, random_start=random_start)
 
 
+def average():
+    """Lightning's moving average on one process, and that of docs/scale.md on several."""
+    if "RANK" not in os.environ:
+        return EMAWeightAveraging(decay=0.5)
+    page = (Path(__file__).parents[2] / "docs" / "scale.md").read_text("utf-8")
+    (code,) = [part.split("```")[0] for part in page.split("```python\n") if "ShardedEMA" in part]
+    names = {}
+    exec(code, names)
+    return names["ShardedEMA"](decay=0.5)
+
+
 def of_optimizer(cls, architecture="llama", config=SIZES, **arguments):
     """Adam with a large epsilon: the direction of gradients near zero depends on rounding."""
     optimizer = functools.partial(cls, eps=1e-3, **arguments)
@@ -145,13 +158,14 @@ CASES = {
         callback=functools.partial(BlockSharpness, every_n_steps=1), plugin="BlockSharpness"
     ),
     "grad power": of_optimizer(AdamWPower, lr=0.01, p=1.2),
-    "grad power, compiled": of_optimizer(AdamWPower, lr=0.01, p=1.2, compile=True),
     "blockwise rates": of_optimizer(BlockwiseAdamW, lr=1e-3),
     "blockwise rates, fused projection": of_optimizer(BlockwiseAdamW, "gpt2", GPT2, lr=1e-3),
     "lion": case(optimizer=functools.partial(Lion, lr=1e-3), plugin="Lion"),
     "adam-mini": of_optimizer(AdamMini, lr=0.01, head_dim=16),
     "adam-mini, fused projection": of_optimizer(AdamMini, "gpt2", GPT2, lr=0.01, head_dim=8),
     "blockwise rates of adam-mini": of_optimizer(BlockwiseAdamMini, lr=1e-3, head_dim=16),
+    "muon": of_optimizer(MuonAdamW, lr=0.01),
+    "average": case(callback=average, momentum=0.5, limit_val_batches=1.0, val_check_interval=2),
     "adversarial": case(
         "classifier",
         callback=adversarial,
@@ -172,14 +186,14 @@ CASES = {
         limit_val_batches=1.0,
     ),
     "head scores": case(
-        callback=functools.partial(HeadScores, every_n_steps=2, period=4), plugin="HeadScores"
+        callback=functools.partial(HeadScores, every_n_steps=4, period=4), plugin="HeadScores"
     ),
     "head scores, fused projection": case(
-        "gpt2", GPT2, callback=functools.partial(HeadScores, every_n_steps=2, period=4)
+        "gpt2", GPT2, callback=functools.partial(HeadScores, every_n_steps=4, period=4)
     ),
     "sharpness": case(
         callback=functools.partial(
-            SharpnessMonitor, max_share=1, num_samples=SAMPLES, top_k=2, trace_probes=60
+            SharpnessMonitor, max_share=1, num_samples=SAMPLES, top_k=2, trace_probes=10
         ),
         plugin="SharpnessMonitor",
     ),
@@ -270,7 +284,8 @@ def train(case, strategy, devices, seed=3, accelerator="cpu"):
     for step, scores in enumerate(getattr(callbacks[-1], "scores", [])):
         found |= {f"{name} {step}": torch.tensor(values) for name, values in scores.items()}
     for name, value in trainer.callback_metrics.items():
-        if name.startswith(MEASURED):
+        is_whole = name.startswith("val/") and case["trainer"].get("limit_val_batches") == 1.0
+        if name.startswith(MEASURED) or is_whole:
             found[name] = value.detach().cpu()
     return found, batches.seen
 
@@ -293,7 +308,7 @@ class WeightsAt(Callback):
 
 
 def resumed(strategy, folder, accelerator):
-    """Weights of a run, and of one that goes on from its checkpoint of step 3, within an epoch."""
+    """Averaged weights of a run, and of one that goes on from its checkpoint within an epoch."""
     found = {}
     for name, source in (("uninterrupted", None), ("resumed", f"{folder}/step=3.ckpt")):
         torch.manual_seed(3 if source is None else 11)
@@ -305,8 +320,14 @@ def resumed(strategy, folder, accelerator):
             accelerator=accelerator,
             devices=2,
             strategy=strategy(),
-            callbacks=[ExactResume(), LateSAM(start=0, local=False), at_checkpoint, keep],
-            **{**dict.fromkeys(QUIET, False), "max_epochs": 2, "enable_checkpointing": True},
+            callbacks=[
+                ExactResume(),
+                LateSAM(start=0, local=False),
+                average(),
+                at_checkpoint,
+                keep,
+            ],
+            **{**dict.fromkeys(QUIET, False), "max_steps": 6, "enable_checkpointing": True},
         )
         trainer.fit(model, ckpt_path=source, weights_only=True)
         found[name] = {key: whole(value) for key, value in model.state_dict().items()}
@@ -349,8 +370,6 @@ def refusals(accelerator, model_parallel):
 def is_run(name, data_parallel, tensor_parallel):
     if data_parallel > 1 and name == "random starts":
         return False  # each data-parallel rank draws its own
-    if tensor_parallel > 1 and name == "grad power, compiled":
-        return False  # one compilation is enough
     if tensor_parallel > 1 and (CASES[name]["architecture"] in NO_PLAN or name == "sharpness"):
         return False
     return data_parallel * tensor_parallel == 2 or name in FOUR_PROCESSES
@@ -412,15 +431,52 @@ def run_ddp(accelerator, output):
     torch.save(found, f"{output}.{os.environ['RANK']}")
 
 
+def one_process(accelerator):
+    """Each case without the other ranks; its backward passes must follow the last fork."""
+    return {
+        name: train(case, "auto", 1, accelerator=accelerator)[0]
+        for name, case in CASES.items()
+        if case["architecture"] not in AGAINST_DDP
+    }
+
+
+def newton_schulz(gradient, coefficients, steps, eps):
+    """As torch's, in float32: its bfloat16 differs by 2e-3 if gradients are summed otherwise."""
+    a, b, c = coefficients
+    found = gradient.T if gradient.size(0) > gradient.size(1) else gradient
+    found = found / found.norm().clamp(min=eps)
+    for _ in range(steps):
+        gram = found @ found.T
+        found = a * found + (b * gram + c * gram @ gram) @ found
+    return found.T if gradient.size(0) > gradient.size(1) else found
+
+
+def no_figure(*arguments, **options):
+    raise ImportError("drawing takes longer than the training")
+
+
 def quiet():
+    run_pictures.new_figure = no_figure
+    torch.optim._muon._zeropower_via_newtonschulz = newton_schulz
     warnings.simplefilter("ignore")
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     torch.set_num_threads(1)
 
 
+def import_models():
+    """Import what the models need, once for all ranks that this process forks."""
+    with torch.no_grad():
+        for name in ("plain", "gpt2", "experts"):
+            model = model_of(CASES[name])
+            model.configure_model()
+            model.loss(torch.zeros(1, CONTEXT + 1, dtype=torch.long))
+
+
 def main(folder, accelerator):
     from sharded_faults import ends
 
+    quiet()
+    import_models()
     for layout in LAYOUTS:
         output = folder / f"{layout[0]}x{layout[1]}.pt"
         processes = layout[0] * layout[1]
@@ -429,6 +485,7 @@ def main(folder, accelerator):
     succeed(run_ranks(2, folder / "logs", run_ddp, accelerator, folder / "ddp.pt"))
     faults = [[fault, ranks] for fault, ranks in ends(folder / "faults", accelerator).items()]
     (folder / "faults.json").write_text(json.dumps(faults))
+    torch.save(one_process(accelerator), folder / "one.pt")
 
 
 if __name__ == "__main__":

@@ -17,9 +17,9 @@ from lightning_plugins.callbacks import (
 IDLE = {
     "none": lambda: [],
     "idle": lambda: [
-        LateSAM(start=4, unit="step"),
-        HeadScores(every_n_steps=4, period=4),
-        BlockSharpness(every_n_steps=4),
+        LateSAM(start=3, unit="step"),
+        HeadScores(every_n_steps=5, period=4),
+        BlockSharpness(every_n_steps=5),
     ],
     "sam": lambda: [LateSAM(start=0, local=False)],
 }
@@ -59,7 +59,7 @@ def counts(strategy, accelerator="cpu"):
                 accelerator=accelerator,
                 devices=2,
                 strategy=strategy(),
-                max_epochs=2,
+                max_epochs=1,
                 limit_val_batches=0,
                 default_root_dir=folder,
                 callbacks=[third, *callbacks()],

@@ -1,6 +1,5 @@
 """Language models under ``ModelParallelStrategy`` on gloo processes equal one process."""
 
-import functools
 import json
 import math
 import re
@@ -33,7 +32,7 @@ DEVICES = [
 ]
 
 
-def expected():
+def trainings():
     """Layouts and cases; a case of a plugin fills the plugin's cell of docs/scale.md."""
     for layout in LAYOUTS:
         for name, case in program_sharded.CASES.items():
@@ -45,11 +44,6 @@ def expected():
 
 def loaded(file, processes):
     return [torch.load(f"{file}.{rank}", weights_only=True) for rank in range(processes)]
-
-
-@functools.cache
-def one_process(name, device):
-    return program_sharded.train(program_sharded.CASES[name], "auto", 1, accelerator=device)[0]
 
 
 @pytest.fixture(scope="module", params=DEVICES)
@@ -76,19 +70,18 @@ def several_processes(checkpoints):
 
 
 @pytest.fixture(scope="module")
-def two_replicas(checkpoints):
-    return loaded(checkpoints / "ddp.pt", 2)[0]
+def expected(checkpoints):
+    """Case -> what one process found, for the mixture of experts what two replicas found."""
+    one = torch.load(checkpoints / "one.pt", weights_only=True)
+    return one | loaded(checkpoints / "ddp.pt", 2)[0]
 
 
-@pytest.mark.parametrize(("layout", "name"), list(expected()))
-def test_a_sharded_training_equals_one_process(
-    several_processes, two_replicas, device, layout, name
-):
+@pytest.mark.parametrize(("layout", "name"), list(trainings()))
+def test_a_sharded_training_equals_one_process(several_processes, expected, layout, name):
     """Its weights and measurements, for the mixture of experts those of two replicas."""
     if layout not in several_processes:
         pytest.skip(f"needs {math.prod(layout)} CUDA devices")
-    sharded = several_processes[layout][0]["weights"][name]
-    whole = two_replicas[name] if name in two_replicas else one_process(name, device)
+    sharded, whole = several_processes[layout][0]["weights"][name], expected[name]
     assert sharded.keys() == whole.keys()
     differences = {
         key: (sharded[key].nan_to_num(9e9) - whole[key].nan_to_num(9e9)).abs().max().item()
@@ -98,11 +91,11 @@ def test_a_sharded_training_equals_one_process(
     assert max(differences.values()) <= (1e-2 if "bf16" in name else 1e-6), differences
 
 
-def test_sharpness_by_differences_equals_that_by_second_derivatives(several_processes, device):
+def test_sharpness_by_differences_equals_that_by_second_derivatives(several_processes, expected):
     name = "sharpness"
     sharded, whole = (
         {key: value.item() for key, value in found.items() if key.startswith(name)}
-        for found in (several_processes[2, 1][0]["weights"][name], one_process(name, device))
+        for found in (several_processes[2, 1][0]["weights"][name], expected[name])
     )
     for key in ("lambda_max", "lambda_2", "sam_gap"):
         assert sharded[f"{name}/{key}"] == pytest.approx(whole[f"{name}/{key}"], rel=1e-3)
@@ -156,8 +149,8 @@ def test_a_consolidated_checkpoint_loads_into_a_module_of_one_process(
     model = program_sharded.model_of(program_sharded.case())
     model.configure_model()
     model.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
-    expected = several_processes[layout][0]["consolidated"]["at the checkpoint"]
-    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    saved = several_processes[layout][0]["consolidated"]["at the checkpoint"]
+    assert all(torch.equal(value, saved[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=STRATEGY.get)

@@ -5,7 +5,7 @@ import sharded_recipe
 import torch
 from forked_ranks import launch
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(700)]
 
 LAYOUTS = list(sharded_recipe.LAYOUTS)
 RESUMED = [
@@ -20,7 +20,7 @@ RESUMED = [
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipe")
-    launch(sharded_recipe.__file__, folder, limit=1400)
+    launch(sharded_recipe.__file__, folder, limit=650)
     return folder
 
 

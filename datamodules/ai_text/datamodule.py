@@ -79,7 +79,8 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
             part. Batches also contain ``id``: the table's ids unchanged, or the names of the files.
         columns: Column name by role, such as ``{"text": "essay", "label": "generated"}``, where
             detection is ambiguous; the roles are listed at ``read_samples``.
-        labels: ``human`` or ``ai`` by value of the label, such as ``{"1": "human", "0": "ai"}``.
+        labels: ``human``, ``ai`` or ``drop`` (the row) by value of the label, such as ``{"1":
+            "human", "0": "ai"}``.
         encoding: Encoding of text files that are not in UTF-8 or UTF-16; None to detect it.
         delimiter: Character between the columns of a table; None to detect it.
 

@@ -1,17 +1,21 @@
 """Readers of text data sets: tables, folders of texts, and data sets of the Hugging Face hub."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
-from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_two_classes, read_labels
+from lightning_plugins.datamodules.ai_text.labels import (
+    has_human_word,
+    is_two_classes,
+    plain_name,
+    read_labels,
+)
 from lightning_plugins.datamodules.ai_text.paired_texts import is_paired, paired_samples
-from lightning_plugins.datamodules.ai_text.text_columns import ROLES
+from lightning_plugins.datamodules.ai_text.text_columns import ROLES, check_texts
 from lightning_plugins.datamodules.ai_text.text_folders import folder_samples
 from lightning_plugins.datamodules.ai_text.text_sample import (
     HUMAN,
@@ -27,6 +31,7 @@ from lightning_plugins.datamodules.tables import (
     missing_rows,
     read_table,
 )
+from lightning_plugins.inputs import quoted
 from lightning_plugins.optional_packages import requires
 
 if TYPE_CHECKING:
@@ -46,7 +51,7 @@ class TableOptions:
 
     Attributes:
         columns: Column name by role; see :func:`read_samples`.
-        labels: ``human`` or ``ai`` by value of the label.
+        labels: ``human``, ``ai`` or ``drop`` by value of the label.
         encoding: Encoding of the files.
         delimiter: Character between the columns.
     """
@@ -158,7 +163,9 @@ def _labelled_samples(
         )
     labels = read_labels(table[label], options.labels, one_class or label == found.get("generator"))
     _refuse_inverted(table, labels.numbers, found, source)
+    _refuse_machine_column(table, found["text"], source)
     texts = table[found["text"]]
+    check_texts(texts)
     reasons = [""] * len(table)
     for row in missing_rows(texts):
         reasons[row - 1] = "no text"
@@ -169,6 +176,7 @@ def _labelled_samples(
         for row, attack in enumerate(table[found["attack"]]):
             if str(attack).lower() not in ("none", "nan", ""):
                 reasons[row] = reasons[row] or "attacked"
+    _warn_of_domains_of_one_class(table, labels.numbers, found, source)
     report(_report(table, source, found, f"{label}: {labels.meaning}", reasons))
     groups: Any = next((table[found[role]] for role in ("group", "prompt") if role in found), None)
     domains: Any = table[found["domain"]] if "domain" in found else None
@@ -212,6 +220,39 @@ def _report(
     return "; ".join(parts)
 
 
+def _refuse_machine_column(table: "pandas.DataFrame", text: str, source: str) -> None:
+    """Refuse a column of texts beside one of machine texts, as ``abstract`` in M4."""
+    other = {
+        f"{writer}{plain_name(text)}": writer
+        for writer in ("machine", "ai", "generated", "llm", "chatgpt", "human")
+    }
+    for name in map(str, table.columns):
+        if (writer := other.get(plain_name(name))) is not None:
+            human, ai = (name, text) if writer == "human" else (text, name)
+            raise ValueError(
+                f"{source} has the columns {quoted(text)} and {quoted(name)}: expected "
+                f"columns={{'human_text': {quoted(human)}, 'ai_text': {quoted(ai)}}}"
+            )
+
+
+def _warn_of_domains_of_one_class(
+    table: "pandas.DataFrame",
+    labels: list[int | None],
+    found: Mapping[str, str],
+    source: str,
+) -> None:
+    if "domain" not in found or found["domain"] == found.get("label"):
+        return
+    pairs = set(zip(table[found["domain"]].astype(str), labels, strict=True))
+    domains = {domain for domain, label in pairs if label is not None}
+    if len(domains) > 1 and len({pair for pair in pairs if pair[1] is not None}) == len(domains):
+        rank_zero_warn(
+            f"{source}: each value of the column {quoted(found['domain'])} has texts of one class, "
+            "so it names writers rather than domains: set "
+            f"columns={{'generator': {quoted(found['domain'])}}} if it does"
+        )
+
+
 def _refuse_inverted(
     table: "pandas.DataFrame",
     labels: list[int | None],
@@ -225,7 +266,7 @@ def _refuse_inverted(
         human = [
             label
             for label, value in zip(labels, table[found[role]], strict=True)
-            if label is not None and HUMAN_NAMES & set(re.split(r"[\W_]+", str(value).lower()))
+            if label is not None and has_human_word(value)
         ]
         if human and sum(human) > len(human) / 2:
             raise ValueError(

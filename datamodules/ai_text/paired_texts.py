@@ -5,7 +5,12 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.datamodules.ai_text.text_columns import AI_TEXT, HUMAN_TEXT, PAIR_ROLES
+from lightning_plugins.datamodules.ai_text.text_columns import (
+    AI_TEXT,
+    HUMAN_TEXT,
+    PAIR_ROLES,
+    check_texts,
+)
 from lightning_plugins.datamodules.ai_text.text_sample import (
     HUMAN,
     Sample,
@@ -46,20 +51,24 @@ def paired_samples(
     file name ``DOMAIN_GENERATOR.json``; with neither, the generator is ``ai``.
 
     Raises:
-        ValueError: A row has no human text and no AI text, or a role is ambiguous.
+        ValueError: A role is ambiguous, or a column contains lists that are written as text.
     """
     found = find_columns(table, PAIR_ROLES, columns, file.name)
     stem = file.name.partition(".")[0] if _RAW in file.name else file.stem
     named_domain, _, named_generator = stem.partition("_")
     human, ai = (table[found[role]] for role in ("human_text", "ai_text"))
+    for column in (human, ai):
+        if all(isinstance(value, str) for value in column):
+            check_texts(column)
     optional = {role: table[found[role]] for role in ("generator", "domain") if role in found}
     groups = next((table[found[role]] for role in ("group", "prompt") if role in found), None)
     samples: list[Sample] = []
-    dropped = 0
+    dropped = empty = 0
     for row in range(len(table)):
-        texts = [_texts(column.iloc[row]) for column in (human, ai)]
+        texts = [texts_of(column.iloc[row]) for column in (human, ai)]
         if not any(texts):
-            raise ValueError(f"{file}: row {row + 1} has neither a human text nor an AI text")
+            empty += 1
+            continue
         dropped += not all(texts)
         is_pair = all(texts) and all(isinstance(column.iloc[row], str) for column in (human, ai))
         shared = _shared_words(texts[0][0], texts[1][0]) if is_pair else 0
@@ -87,12 +96,13 @@ def paired_samples(
             ]
     report(
         f"{file.name}: {describe_columns(table, found)}; {len(table):,} rows with "
-        f"{len(samples):,} texts, {dropped:,} rows without one of them"
+        f"{len(samples):,} texts, {dropped:,} rows without one of them, {empty:,} without both"
     )
     return samples
 
 
-def _texts(value: Any) -> list[str]:
+def texts_of(value: Any) -> list[str]:
+    """Return the texts of a cell: a text, a list of texts, or nothing."""
     values = [value] if isinstance(value, str) else value
     if values is None or isinstance(values, float):
         return []

@@ -1,13 +1,21 @@
 """The roles that columns of a table of texts may have."""
 
+import re
 from typing import TYPE_CHECKING
 
-from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_label, plain, plain_name
+from lightning_plugins.datamodules.ai_text.labels import (
+    HUMAN_COLUMNS,
+    is_human_name,
+    is_label,
+    plain,
+    plain_name,
+)
 from lightning_plugins.datamodules.tables import Role, is_missing, missing_rows
 
 if TYPE_CHECKING:
     import pandas
 
+_WRITTEN_LIST = re.compile(r"""\s*\[\s*(?:(['"]).*\1\s*,?\s*)?\]\s*""", re.DOTALL)
 _MOST_DOMAINS = 30
 _LEAST_ROWS_OF_A_DOMAIN = 8
 _MOST_ROWS_OF_A_GROUP = 20
@@ -55,7 +63,7 @@ def is_generator(column: "pandas.Series") -> bool:
 
 
 def _names_human(column: "pandas.Series") -> bool:
-    return any(plain(value) in HUMAN_NAMES for value in set(_values(column)))
+    return any(map(is_human_name, set(_values(column))))
 
 
 def _values(column: "pandas.Series") -> list[str]:
@@ -71,6 +79,25 @@ def is_list_or_text(column: "pandas.Series") -> bool:
         and all(not isinstance(v, (int, float)) for v in values)
         and (is_text(column) or not all(isinstance(value, str) for value in values))
     )
+
+
+def check_texts(column: "pandas.Series") -> None:
+    """Check that a column contains texts.
+
+    Raises:
+        ValueError: A value is a list or a dictionary, or all values are lists written as text.
+    """
+    values = column[~is_missing(column)]
+    for row, value in zip(values.index, values, strict=True):
+        if not isinstance(value, str | int | float | bool):
+            raise ValueError(
+                f"column {column.name!r}, row {row + 1} is a {type(value).__name__}: expected text"
+            )
+    if len(values) and all(isinstance(v, str) and _WRITTEN_LIST.fullmatch(v) for v in values):
+        raise ValueError(
+            f"column {column.name!r} has lists that are written as text, such as "
+            f"{values.iloc[0][:40]!r}: save the table as JSON lines or Parquet, with lists"
+        )
 
 
 TEXT = Role(
@@ -109,8 +136,7 @@ LABEL = Role(
         "ismachine",
         "fake",
         "isfake",
-        "human",
-        "ishuman",
+        *HUMAN_COLUMNS,
     ),
     is_label,
 )

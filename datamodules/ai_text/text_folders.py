@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES
+from lightning_plugins.datamodules.ai_text.labels import is_human_name
 from lightning_plugins.datamodules.ai_text.text_sample import HUMAN, Sample
-from lightning_plugins.datamodules.tables.encodings import decoded
+from lightning_plugins.datamodules.tables.encodings import decoded_prose
 
-_NO_GENERATORS = frozenset(("prompts", "prompt", "logprobs", "headlines", "titles", "metadata"))
+NO_TEXTS = frozenset(("prompts", "prompt", "logprobs", "headlines", "titles", "metadata"))
+"""Folders beside those of texts, which contain other things."""
 
 
 def folder_samples(root: Path, report: Callable[[str], None]) -> list[Sample]:
@@ -20,14 +21,14 @@ def folder_samples(root: Path, report: Callable[[str], None]) -> list[Sample]:
     folders = [root, *(path for path in sorted(root.rglob("*")) if path.is_dir())]
     for domain in folders:
         children = sorted(path for path in domain.iterdir() if path.is_dir())
-        if not any(child.name.lower() in HUMAN_NAMES for child in children):
+        if not any(is_human_name(child.name) for child in children):
             continue
         name = domain.name if domain != root else ""
         counts = []
         for child in children:
-            if child.name.lower() in _NO_GENERATORS:
+            if child.name.lower() in NO_TEXTS:
                 continue
-            label = int(child.name.lower() not in HUMAN_NAMES)
+            label = int(not is_human_name(child.name))
             texts = [
                 Sample(
                     text=text,
@@ -37,8 +38,8 @@ def folder_samples(root: Path, report: Callable[[str], None]) -> list[Sample]:
                     generator=child.name if label else HUMAN,
                 )
                 for file in sorted(child.rglob("*.txt"))
-                if not _NO_GENERATORS & set(file.relative_to(child).parts[:-1])
-                and (text := decoded(file.read_bytes(), file)).strip()
+                if not NO_TEXTS & set(file.relative_to(child).parts[:-1])
+                and (text := decoded_prose(file.read_bytes(), file)).strip()
             ]
             counts.append(f"{child.name} ({'AI' if label else 'human'}): {len(texts):,}")
             samples += texts

@@ -59,7 +59,10 @@ def without_types(table: "pandas.DataFrame") -> "pandas.DataFrame":
 def item_facts(
     table: "pandas.DataFrame", columns: Mapping[str, str], separator: str | None = None
 ) -> dict[ItemId, Item]:
-    """Return title, year, genres and text of each item; of repeated items, the first row counts.
+    """Return title, year, genres and text of each item.
+
+    Of repeated items, the first row counts, and the genres of all rows: some tables have a row for
+    each genre of an item.
 
     Args:
         table: A table of items, or of interactions with columns about the items.
@@ -75,16 +78,31 @@ def item_facts(
     if separator is None:
         joined = "".join(value for value in genres if isinstance(value, str))
         separator = next((mark for mark in "|;," if mark in joined), "|")
+    of_other_rows = _all_genres(table, columns, separator) if len(rows) < len(table) else {}
     found = {}
     for row, name in enumerate(values["item"]):
         of_row = {role: column[row] for role, column in values.items()}
         found[identifier(name)] = Item(
             _text(of_row.get("title")) or str(identifier(name)),
             _year(of_row.get("year")),
-            _genres(of_row.get("genres"), separator),
+            of_other_rows.get(name, _genres(of_row.get("genres"), separator)),
             _text(of_row.get("text")),
         )
     return found
+
+
+def _all_genres(
+    table: "pandas.DataFrame", columns: Mapping[str, str], separator: str
+) -> dict[Any, tuple[str, ...]]:
+    """Return the genres of all rows of an item, in the order of the rows."""
+    if "genres" not in columns:
+        return {}
+    pairs = table[[columns["item"], columns["genres"]]]
+    is_first = ~pairs.astype(str).duplicated()
+    found: dict[Any, dict[str, None]] = {}
+    for name, value in pairs[is_first].itertuples(index=False):
+        found.setdefault(name, {}).update(dict.fromkeys(_genres(value, separator)))
+    return {name: tuple(genres) for name, genres in found.items()}
 
 
 def user_profiles(

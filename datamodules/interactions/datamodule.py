@@ -242,6 +242,14 @@ class InteractionDataModule(CheckedLoading, LightningDataModule):
         if is_filtered and table.ratings is not None:
             kept = table.rows(table.ratings >= self.min_rating)
             notes.append(f"min_rating={self.min_rating} keeps {len(kept)} of {len(table)}")
+            if missing := np.isnan(table.ratings).sum():
+                notes[-1] += f", {missing} have no rating"
+            if not len(kept) and missing < len(table):
+                low, high = np.nanmin(table.ratings), np.nanmax(table.ratings)
+                raise ValueError(
+                    f"min_rating={self.min_rating}: {self.source} has ratings from {low:g} to "
+                    f"{high:g}, so no interaction is left; lower it"
+                )
             table = kept
         if table.timestamps is None:
             notes.append("no timestamps: the rows are taken as chronological")

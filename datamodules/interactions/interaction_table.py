@@ -1,11 +1,13 @@
 """The table of interactions that every reader returns, and the filters on it."""
 
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_plugins.datamodules.tables import is_missing, numbers, timestamps
 from lightning_plugins.nn.recommendation import Item
@@ -13,6 +15,10 @@ from lightning_plugins.nn.recommendation.catalogue import ItemId
 
 if TYPE_CHECKING:
     import pandas
+
+Value = TypeVar("Value")
+_WHOLE = re.compile(r"^(-?\d+)\.0+$")
+_PLACEHOLDERS = frozenset(("nan", "null", "none", "n/a", r"\n"))
 
 
 @dataclass(frozen=True)
@@ -83,17 +89,18 @@ class InteractionTable:
         Raises:
             ValueError: A timestamp or rating is invalid.
         """
-        lost = {
-            role: is_missing(table[columns[role]])
-            for role in ("user", "item", "timestamp")
-            if role in columns
-        }
+        lost = {role: is_missing(table[columns[role]]) for role in ("user", "item")}
+        times = timestamps(table[columns["timestamp"]]) if "timestamp" in columns else None
+        if times is not None:
+            lost["timestamp"] = np.isnan(times)
+            _warn_of_placeholders(times, columns["timestamp"])
         is_kept = ~np.any(list(lost.values()), axis=0)
         dropped = [f"{lost[role].sum()} rows without {role}" for role in lost if lost[role].any()]
-        times = timestamps(table[columns["timestamp"]]) if "timestamp" in columns else None
         ratings = numbers(table[columns["rating"]]) if "rating" in columns else None
         users, user_ids = coded(table[columns["user"]][is_kept])
         items, item_ids = coded(table[columns["item"]][is_kept])
+        for role, ids in (("user", user_ids), ("item", item_ids)):
+            _warn_of_ids(role, ids)
         return InteractionTable(
             users,
             items,
@@ -102,8 +109,8 @@ class InteractionTable:
             None if times is None else times[is_kept],
             None if ratings is None else ratings[is_kept],
             None if parts is None else parts[is_kept],
-            facts or {},
-            profiles or {},
+            of_same_ids(facts or {}, item_ids),
+            of_same_ids(profiles or {}, user_ids),
             (*notes, *([f"dropped {' and '.join(dropped)}"] if dropped else [])),
         )
 
@@ -113,10 +120,22 @@ def coded(column: "pandas.Series") -> tuple[np.ndarray, tuple[ItemId, ...]]:
 
     Integers stay integers, and whole numbers that are stored as floating point become integers. All
     other values become strings.
+
+    Raises:
+        ValueError: A value is a list, a dictionary, or bytes.
     """
     import pandas
 
-    places, unique = pandas.factorize(column)
+    try:
+        places, unique = pandas.factorize(column)
+    except TypeError:
+        for row, value in zip(column.index, column, strict=True):
+            if isinstance(value, list | dict | set | np.ndarray):
+                kind = type(value).__name__
+                raise ValueError(
+                    f"column {column.name!r}, row {row + 1} is a {kind}: expected an identifier"
+                ) from None
+        raise
     names = [identifier(value) for value in unique.tolist()]
     # Integers before strings, because they cannot be compared.
     order = sorted(range(len(names)), key=lambda n: (isinstance(names[n], str), names[n]))
@@ -125,8 +144,67 @@ def coded(column: "pandas.Series") -> tuple[np.ndarray, tuple[ItemId, ...]]:
     return rank[places], tuple(names[n] for n in order)
 
 
+def of_same_ids(found: Mapping[ItemId, Value], ids: Iterable[ItemId]) -> dict[ItemId, Value]:
+    """Return the value of each identifier that has one.
+
+    Of the identifiers that are not in ``found``, ``7``, ``"7"``, ``"7.0"`` and ``" 7"`` are the
+    same: one file has numbers, another has text or numbers of a column with missing values.
+    """
+    ids = list(ids)
+    if all(name in found for name in ids):
+        return {name: found[name] for name in ids}
+    by_text: dict[str, list[Value]] = {}
+    for name, value in found.items():
+        by_text.setdefault(common_form(name), []).append(value)
+    joined = {}
+    for name in ids:
+        values = [found[name]] if name in found else by_text.get(common_form(name), [])
+        if len(values) == 1:
+            joined[name] = values[0]
+    return joined
+
+
+def common_form(name: ItemId) -> str:
+    """Return an identifier as text, without outer white space and the ``.0`` of whole numbers."""
+    return _WHOLE.sub(r"\1", str(name).strip())
+
+
+def _warn_of_ids(role: str, ids: Sequence[ItemId]) -> None:
+    empty = [name for name in ids if str(name).strip().lower() in _PLACEHOLDERS]
+    if empty:
+        rank_zero_warn(
+            f"{empty[0]!r} is a {role} of the interactions: if it stands for a missing {role}, "
+            "remove its rows"
+        )
+    first: dict[str, ItemId] = {}
+    for name in ids:
+        other = first.setdefault(common_form(name), name)
+        if other != name:
+            rank_zero_warn(
+                f"{other!r} and {name!r} are different {role}s of the interactions: if they are "
+                "the same, write their identifiers in one form"
+            )
+            return
+
+
+def _warn_of_placeholders(times: np.ndarray, column: str) -> None:
+    placeholders = int(((times == 0) | (times == -1)).sum())
+    if placeholders and np.nanmedian(times) > 1e8:
+        rank_zero_warn(
+            f"{placeholders} of {len(times)} rows have 0 or -1 in the column {column!r}, which "
+            "stands for the year 1970 and comes first: if it stands for a missing time, leave it "
+            "empty, and these rows are dropped"
+        )
+
+
 def identifier(value: Any) -> ItemId:
-    """Return a value as an identifier: an integer, or a string."""
+    """Return a value as an identifier: an integer, or a string.
+
+    Raises:
+        ValueError: The value is not text, a number, or a similar scalar.
+    """
+    if isinstance(value, bytes | list | dict):
+        raise ValueError(f"{str(value)[:80]} is a {type(value).__name__}: expected an identifier")
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, str | int) and not isinstance(value, bool) else str(value)

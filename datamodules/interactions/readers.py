@@ -13,7 +13,10 @@ from lightning_plugins.datamodules.interactions.columns import (
     user_profiles,
     without_types,
 )
-from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable
+from lightning_plugins.datamodules.interactions.interaction_table import (
+    InteractionTable,
+    of_same_ids,
+)
 from lightning_plugins.datamodules.interactions.movielens import read_movielens
 from lightning_plugins.datamodules.interactions.recbole import read_recbole, read_recbole_file
 from lightning_plugins.datamodules.tables import (
@@ -51,8 +54,9 @@ def read_interactions(
     table = _read(source, path, columns)
     if items is not None:
         found = read_items(Path(items).expanduser(), columns)
-        unknown = sum(name not in found for name in table.item_ids)
-        note = f"{items}: {len(found)} items; {unknown} items of the interactions are not in it"
+        count, found = len(found), of_same_ids(found, table.item_ids)
+        unknown = len(table.item_ids) - len(found)
+        note = f"{items}: {count} items; {unknown} items of the interactions are not in it"
         if unknown == len(table.item_ids):
             raise ValueError(
                 f"items={items!r}: no identifier of the interactions is in it, for example "
@@ -62,8 +66,10 @@ def read_interactions(
     if users is not None:
         found_users = without_types(read_table(Path(users).expanduser()))
         with file_error_context(Path(users)):
-            profiles = user_profiles(found_users, source=users)
-        table = replace(table, profiles={**table.profiles, **profiles})
+            profiles = of_same_ids(user_profiles(found_users, source=users), table.user_ids)
+        count = len(table.user_ids) - len(profiles)
+        note = f"{users}: {count} users of the interactions are not in it"
+        table = replace(table, profiles={**table.profiles, **profiles}, notes=(*table.notes, note))
     return table
 
 

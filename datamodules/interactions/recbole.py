@@ -1,6 +1,7 @@
 """Reads RecBole's atomic files: interactions, items, users, and published splits."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from lightning_plugins.datamodules.interactions.columns import (
 )
 from lightning_plugins.datamodules.interactions.interaction_table import InteractionTable
 from lightning_plugins.datamodules.tables import describe_columns, find_columns, read_table
+
+if TYPE_CHECKING:
+    import pandas
 
 _PARTS = (("train",), ("valid", "validation", "dev"), ("test",))
 
@@ -56,7 +60,7 @@ def read_recbole_file(path: Path) -> InteractionTable:
 def _read(folder: Path, files: list[Path], parts: list[int] | None) -> InteractionTable:
     import pandas
 
-    tables = [without_types(read_table(file, delimiter="\t")) for file in files]
+    tables = [_atomic(file) for file in files]
     for file, table in zip(files, tables, strict=True):
         if "item_id_list" in table.columns:
             raise ValueError(
@@ -68,11 +72,11 @@ def _read(folder: Path, files: list[Path], parts: list[int] | None) -> Interacti
     name = name if parts is None else name.rpartition(".")[0]
     facts, profiles = {}, {}
     if (items := folder / f"{name}.item").is_file():
-        rows = without_types(read_table(items, delimiter="\t"))
+        rows = _atomic(items)
         with file_error_context(items):
             facts = item_facts(rows, find_columns(rows, ITEM_ROLES, source=str(items)), " ")
     if (users := folder / f"{name}.user").is_file():
-        rows = without_types(read_table(users, delimiter="\t"))
+        rows = _atomic(users)
         with file_error_context(users):
             profiles = user_profiles(rows, source=str(users))
     with file_error_context(files[0]):
@@ -87,6 +91,14 @@ def _read(folder: Path, files: list[Path], parts: list[int] | None) -> Interacti
             [f"{', '.join(file.name for file in files)}: {len(table)} rows, "
              f"{describe_columns(table, found)}"],
         )  # fmt: skip
+
+
+def _atomic(file: Path) -> "pandas.DataFrame":
+    """Read a table with tabs, or with RecBole's other usual ``field_separator``, the comma."""
+    table = read_table(file, delimiter="\t")
+    if len(table.columns) == 1 and "," in table.columns[0]:
+        table = read_table(file, delimiter=",")
+    return without_types(table)
 
 
 def _part(file: Path) -> int | None:

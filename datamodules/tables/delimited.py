@@ -25,6 +25,7 @@ _EXCEL_LINE = re.compile(rb"sep=(.)\r?\n", re.IGNORECASE)
 class _Parsed(NamedTuple):
     table: "pyarrow.Table"
     bad: list[tuple[int, int, int]]  # row, expected columns, columns
+    quotes: bool
 
 
 def read_delimited(
@@ -62,6 +63,7 @@ def read_delimited(
             parsed = None
     if parsed is None:
         parsed = _parsed(data, delimiter, quotes=True, names=names)
+    _check_quotes(data, path, delimiter, parsed)
     if parsed.bad:
         row, expected, seen = parsed.bad[0]
         number = row if names else row - 1
@@ -69,6 +71,7 @@ def read_delimited(
             f"{path}: row {number} has {seen} values in {expected} columns, with the delimiter "
             f"{delimiter!r} ({len(parsed.bad)} such rows; the row after the header is row 1)"
         )
+    parsed = parsed._replace(table=_without_blank_columns(parsed.table))
     repeated = [name for name, count in Counter(parsed.table.column_names).items() if count > 1]
     if repeated:
         raise ValueError(f"{path} has several columns named {quoted(repeated[0])}")
@@ -125,11 +128,11 @@ def _parsed(data: bytes, delimiter: str, quotes: bool, names: Sequence[str] | No
 
     columns = names if names is not None else _header(data, delimiter, quotes)
     try:
-        return _Parsed(read(_BLOCK_BYTES), bad)
+        return _Parsed(read(_BLOCK_BYTES), bad, quotes)
     except pyarrow.ArrowInvalid:  # a row has to fit into one block
         if len(data) <= _BLOCK_BYTES:
             raise
-    return _Parsed(read(min(len(data) + 1, 2**31 - 1)), bad)
+    return _Parsed(read(min(len(data) + 1, 2**31 - 1)), bad, quotes)
 
 
 def _header(data: bytes, delimiter: str, quotes: bool) -> list[str]:
@@ -155,6 +158,40 @@ def _first_record(data: bytes) -> str:
     return text
 
 
+def _check_quotes(data: bytes, path: Path, delimiter: str, parsed: _Parsed) -> None:
+    """Refuse a quoted field whose content has quotes that are not doubled.
+
+    Parsers end such a field at its first quote, which loses quotes and can join rows.
+    """
+    if not parsed.quotes or b'"' not in data:
+        return
+    mark = re.escape(delimiter.encode())
+    fields = re.compile(
+        rb'(?:"[^"]*+(?:""[^"]*+)*+"(?=[%b\r\n]|\Z)|[^"%b\r\n][^%b\r\n]*+|[%b\r\n])*+'
+        % (mark, mark, mark, mark)
+    )
+    end = fields.match(data).end()  # type: ignore[union-attr]  # it matches the empty string
+    if end < len(data):
+        around = data[end : end + 40].decode(errors="replace")
+        line = 1 + data.count(b"\n", 0, end)
+        raise ValueError(
+            f"{path}, line {line}: the field {quoted(around)} begins with a quote, and its end has "
+            'none, or a quote inside is not doubled: write quotes inside a field as ""'
+        )
+
+
+def _without_blank_columns(table: "pyarrow.Table") -> "pyarrow.Table":
+    """Remove columns with neither a name nor values, which spreadsheets append."""
+    from pyarrow import compute
+
+    blank = [
+        place
+        for place, name in enumerate(table.column_names)
+        if not name.strip() and not (compute.max(compute.utf8_length(table[place])).as_py() or 0)
+    ]
+    return table.select([p for p in range(table.num_columns) if p not in blank])
+
+
 def _has_bare_quotes(table: "pyarrow.Table") -> bool:
     """Return whether a field contains quotes that do not enclose it: the file does not quote."""
     for name in table.column_names:
@@ -171,7 +208,7 @@ def _sniffed(data: bytes, path: Path, suffix: str) -> str:
     found = {letter for letter in header if not letter.isalnum() and letter.isascii()} - _IN_NAMES
     usual = [letter for letter in _USUAL if letter in found]
     others = sorted(found - set(_USUAL))
-    for group in (usual, others, [" "] if " " in header else []):
+    for group in (usual, others, [" "] if " " in header and not usual else []):
         fitting = [letter for letter in group if _fits(data, letter)]
         if len(fitting) > 1:
             raise ValueError(

@@ -18,7 +18,13 @@ _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 # Quotation marks, dashes, the ellipsis and the euro sign of cp1252, as word processors write them.
 _C1 = re.compile(rb"[\x80-\x9f]")
 _C1_IN_WORD = re.compile(rb"(?<=[A-Za-z])[\x80-\x90\x93-\x95\x98-\x9f](?=[a-z])")
+_CONTROLS = re.compile(rb"[\x01-\x08\x0e-\x1a\x1c-\x1f]")
+_DOCUMENTS = (b"%PDF-", rb"{\rtf")
 _ASKED = ("cp1252", "cp1250", "cp1251", "koi8-r", "mac-roman", "cp850", "gb18030", "shift_jis")
+
+
+class NotTextError(ValueError):
+    """A file is not a text."""
 
 
 def decoded(data: bytes, path: Path, encoding: str | None = None) -> str:
@@ -53,6 +59,27 @@ def as_utf8(data: bytes, path: Path, encoding: str | None = None) -> bytes:
         if encoding == "utf-8" and _decodes(data, encoding):
             return data
     return decoded(data, path, encoding).encode()
+
+
+def decoded_prose(data: bytes, path: Path, encoding: str | None = None) -> str:
+    """Return the text of a file that is one text; as :func:`decoded`.
+
+    Raises:
+        NotTextError: The file is not a text.
+        ValueError: See :func:`decoded`.
+    """
+    if data.startswith(_DOCUMENTS) or (encoding is None and _is_binary(data[:_EXAMINED_BYTES])):
+        raise NotTextError(f"{path} is not a text file: save it as plain text in UTF-8")
+    return decoded(data, path, encoding)
+
+
+def _is_binary(data: bytes) -> bool:
+    """Return whether bytes contain zeros or many control characters, which no text has."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        return False
+    if _utf16_without_mark(data[:4096]):
+        return False
+    return b"\x00" in data or len(_CONTROLS.findall(data)) > 0.01 * len(data)
 
 
 def _encoding(data: bytes, path: Path) -> str:

@@ -1,5 +1,6 @@
 """Reads a table from a file in any of the usual formats, encodings and compressions."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -112,11 +113,24 @@ def _read_parquet(data: bytes, path: Path) -> "pandas.DataFrame":
         # A repeated text is stored once; as a dictionary it also takes memory once.
         table = parquet.ParquetFile(pyarrow.BufferReader(data), read_dictionary=texts).read()
         check_cells(_lengths(table), path)
-        table = table.cast(schema)
+        table = table.cast(_with_texts(schema, table))
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"not a complete Parquet file: {error}") from error
     check_columns(table, path)
     return table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
+
+
+def _with_texts(schema: Any, table: Any) -> Any:
+    """Return the schema with texts instead of binary columns whose values are all UTF-8."""
+    import pyarrow
+    from pyarrow import types
+
+    for place, field in enumerate(schema):
+        if types.is_binary(field.type) or types.is_large_binary(field.type):
+            with contextlib.suppress(pyarrow.ArrowInvalid):
+                table.column(place).cast(pyarrow.large_string())
+                schema = schema.set(place, field.with_type(pyarrow.large_string()))
+    return schema
 
 
 def _bytes_before_decoding(metadata: Any) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_plugins.inputs import check_json_depth, check_table_bytes, listed
+from lightning_plugins.inputs import check_json_depth, check_table_bytes, listed, quoted
 
 if TYPE_CHECKING:
     import pandas
@@ -48,7 +48,7 @@ def _parsed(text: str) -> Any:
     if not text.strip():
         raise ValueError(f"the file is empty: {_EXPECTED}")
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=_record)
         check_json_depth(text, "the JSON")
         return content
     except RecursionError as error:
@@ -67,7 +67,7 @@ def _parsed(text: str) -> Any:
 
 def _line(line: str, number: int) -> Any:
     try:
-        content = json.loads(line)
+        content = json.loads(line, object_pairs_hook=_record)
         check_json_depth(line, f"line {number}")
         return content
     except RecursionError as error:
@@ -81,6 +81,9 @@ def _records_in(content: Mapping[str, Any], path: Path) -> Any:
     import pandas
 
     values = list(content.values())
+    lists = [name for name, value in content.items() if _are_records(value)]
+    if len(lists) > 1:
+        raise ValueError(f"several lists of records ({listed(lists)}): {_EXPECTED}")
     if content and all(isinstance(value, list) for value in values):
         if {"columns", "data"} <= set(content):  # pandas' orient="split"
             widest = max((len(x) for x in content["data"] if isinstance(x, list | dict)), default=1)
@@ -103,10 +106,16 @@ def _records_in(content: Mapping[str, Any], path: Path) -> Any:
         if all(key.isdecimal() for key in content):  # pandas' orient="index"
             return values
         raise ValueError(f"a dictionary of dictionaries is ambiguous: {_EXPECTED}")
-    lists = [name for name, value in content.items() if _are_records(value)]
-    if len(lists) > 1:
-        raise ValueError(f"several lists of records ({listed(lists)}): {_EXPECTED}")
     return content[lists[0]] if lists else [dict(content)]
+
+
+def _record(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in record if names.count(name) > 1)
+        raise ValueError(f"a record has the key {quoted(repeated)} several times")
+    return record
 
 
 def _are_records(value: Any) -> bool:

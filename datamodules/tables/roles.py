@@ -11,6 +11,7 @@ from lightning_plugins.inputs import listed, quoted
 if TYPE_CHECKING:
     import pandas
 
+_MOST_WORDS_OF_A_NAME = 12
 _NOT_IN_NAMES = re.compile(r"[\W_]+")
 
 
@@ -60,6 +61,8 @@ def find_columns(
         ValueError: A required role has no column, a role or column is ambiguous, or ``columns``
             names a role or column that does not exist.
     """
+    if not len(table):
+        raise ValueError(f"{source} has no rows")
     given = dict(columns or {})
     known = {role.name: role for role in roles}
     available = [str(name) for name in table.columns]
@@ -146,9 +149,23 @@ def _by_content(
         for name in unused
         if not is_missing(table[name]).all() and (not test or test(table[name]))
     ]
-    if role.by_content and len(fitting) == 1:
+    if role.by_content and len(fitting) == 1 and not _is_value(fitting[0]):
         return fitting
+    without_header = [name for name in unused if _is_value(name)]
+    if without_header and not found:
+        raise ValueError(
+            f"{source}: the first row has to contain the names of the columns, and "
+            f"{listed(without_header[:1])} looks like a value: add a row of names"
+        )
     raise ValueError(f"{source}: {_options(role.name, fitting or unused, 'no column is named as')}")
+
+
+def _is_value(name: str) -> bool:
+    """Return whether the name of a column is rather a value: a number, or a text of many words."""
+    return (
+        len(name.split()) > _MOST_WORDS_OF_A_NAME
+        or re.fullmatch(r"-?\d+(\.\d+)?", name) is not None
+    )
 
 
 def _options(role: str, candidates: Sequence[str], why: str) -> str:

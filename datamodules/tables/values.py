@@ -9,6 +9,9 @@ if TYPE_CHECKING:
 
 _UNITS = ((1e17, 1e9), (1e14, 1e6), (1e11, 1e3))
 """Epoch times above the first number are in nanoseconds, microseconds, milliseconds."""
+_NO_VALUES = frozenset(("nan", "null", "none", "na", "n/a", r"\n"))
+_OUR_TIME = (6e8, 4.2e9)
+"""Seconds of the years 1989 to 2103, in which timestamps of interactions are."""
 _BOOLEANS = {"true": 1.0, "false": 0.0}
 
 
@@ -29,12 +32,14 @@ def missing_rows(column: "pandas.Series") -> list[int]:
 def numbers(column: "pandas.Series") -> np.ndarray:
     """Return a column as float64 ``(rows,)``; missing values are NaN, ``True`` is 1.
 
+    ``NULL``, ``nan`` and similar are missing values.
+
     Raises:
-        ValueError: A value is not a number; the message gives its row.
+        ValueError: A value is not a finite number; the message gives its row.
     """
     import pandas
 
-    missing = is_missing(column)
+    missing = _is_absent(column)
     places = np.arange(len(column))
     if pandas.api.types.is_numeric_dtype(column.dtype):
         distinct = column.to_numpy()
@@ -48,7 +53,7 @@ def numbers(column: "pandas.Series") -> np.ndarray:
         distinct[:-1] = texts
     converted = pandas.to_numeric(pandas.Series(distinct), errors="coerce")
     values = converted.to_numpy(dtype=np.float64, na_value=np.nan)[places]
-    wrong = np.flatnonzero(np.isnan(values) & ~missing)
+    wrong = np.flatnonzero(~np.isfinite(values) & ~missing)
     if len(wrong):
         raise _error(column, int(wrong[0]), "a number")
     return values
@@ -61,25 +66,57 @@ def timestamps(column: "pandas.Series") -> np.ndarray:
     Numbers are seconds, or by their size (median) milliseconds, microseconds or nanoseconds.
 
     Raises:
-        ValueError: A value is neither; the message gives its row.
+        ValueError: A value is neither, or some numbers are in another unit than most; the message
+            gives the row.
     """
     import pandas
 
-    missing = is_missing(column)
+    missing = _is_absent(column)
     if not pandas.api.types.is_datetime64_any_dtype(column.dtype):
         try:
             found = numbers(column)
-        except ValueError:
-            pass
+        except ValueError as error:
+            not_numbers = error
         else:
-            size = float(np.nanmedian(np.abs(found))) if not missing.all() else 0.0
-            return found / next((per for least, per in _UNITS if size > least), 1.0)
+            return _seconds(column, found)
     times = pandas.to_datetime(column.mask(missing), format="ISO8601", utc=True, errors="coerce")
     wrong = np.flatnonzero(times.isna().to_numpy() & ~missing)
+    if len(wrong) > (~missing).sum() / 2 and _are_mostly_numbers(column[~missing]):
+        raise not_numbers
     if len(wrong):
         raise _error(column, int(wrong[0]), "an ISO 8601 date such as 2024-05-31, or epoch seconds")
     seconds = (times - pandas.Timestamp(0, tz="UTC")) / pandas.Timedelta(seconds=1)
     return seconds.to_numpy(dtype=np.float64)
+
+
+def _seconds(column: "pandas.Series", found: np.ndarray) -> np.ndarray:
+    """Return epoch times in seconds."""
+    units = np.select([np.abs(found) > least for least, _ in _UNITS], [p for _, p in _UNITS], 1.0)
+    size = float(np.nanmedian(np.abs(found))) if not np.isnan(found).all() else 0.0
+    unit = next((per for least, per in _UNITS if size > least), 1.0)
+    own, seconds = np.abs(found / units), np.abs(found / unit)
+    low, high = _OUR_TIME
+    mixed = (low < own) & (own < high) & ~((low < seconds) & (seconds < high))
+    if mixed.any():
+        row = int(np.flatnonzero(mixed)[0])
+        raise _error(column, row, "a time in the unit of most other rows")
+    return found / unit
+
+
+def _are_mostly_numbers(values: "pandas.Series") -> bool:
+    import pandas
+
+    return bool(pandas.to_numeric(values, errors="coerce").notna().mean() > 0.5)
+
+
+def _is_absent(column: "pandas.Series") -> np.ndarray:
+    """Return the mask of missing values where numbers are expected: ``NULL`` is missing too."""
+    missing = is_missing(column)
+    if not _may_have_texts(column):
+        return missing
+    places, distinct = _factorized(column)
+    is_word = [isinstance(v, str) and v.strip().lower() in _NO_VALUES for v in distinct]
+    return missing | np.array([*is_word, False], dtype=bool)[places]
 
 
 def _may_have_texts(column: "pandas.Series") -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_plugins.datamodules.ai_text.labels import HUMAN_NAMES, is_ai_name
+from lightning_plugins.datamodules.ai_text.labels import is_ai_name, is_human_name
 from lightning_plugins.litmodels.ai_text.tokenization import PretrainedTokenizer
 from lightning_plugins.litmodels.ai_text.window_scores import mean_over_windows, padded
 from lightning_plugins.optional_packages import requires
@@ -103,7 +103,7 @@ def _ai_classes(names: Sequence[str], labels: Mapping[str, str] | None) -> list[
                 f"labels={dict(labels)}: expected 'human' or 'ai' for each of {', '.join(names)}"
             )
         return [labels[name] == "ai" for name in names]
-    human = [name.strip().lower() in HUMAN_NAMES for name in names]
+    human = [is_human_name(name) for name in names]
     known = len(names) == 1 and is_ai_name(names[0])
     if known or (any(human) and not all(human)):
         return [not one for one in human]

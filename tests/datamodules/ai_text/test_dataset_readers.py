@@ -4,6 +4,7 @@ import gzip
 import itertools
 import json
 import random
+import zipfile
 from pathlib import Path
 
 import pandas
@@ -43,6 +44,8 @@ STYLES = {
     "names": ("human", "ai"),
     "generators": ("Human", "gpt-4"),
     "real": ("real", "fake"),
+    "letters": ("N", "Y"),
+    "words": ("Human written", "AI-generated"),
 }
 
 
@@ -71,12 +74,67 @@ def test_unclear_labels_are_an_error_that_shows_the_option(tmp_path):
     samples, report = reading(path, labels={"1": "human", "2": "ai"})
     assert [one.label for one in samples] == [0, 1, 0]
     assert "1 = human, 2 = ai" in report
-    with pytest.raises(ValueError, match="expected 'human' or 'ai' for each value"):
+    with pytest.raises(ValueError, match="expected 'human', 'ai' or 'drop' for each value"):
         reading(path, labels={"1": "human"})
     path = jsonl(tmp_path, "b.jsonl", [{"text": words(), "flag": n} for n in (0, 1, 1)])
     with pytest.raises(ValueError, match=r"no label: expected columns=\{'label': 'flag'\}"):
         reading(path)
     assert sum(one.label for one in reading(path, columns={"label": "flag"})[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("ai", "not AI"), ("human", "ai", "mixed"), ("human", "gpt-4", "human edited gpt-4")],
+)
+def test_labels_that_name_no_class_are_refused_with_the_option(names, tmp_path):
+    path = jsonl(tmp_path, "a.jsonl", [{"text": words(), "label": name} for name in names])
+    with pytest.raises(ValueError, match=r"column 'label' has the values .*set labels"):
+        reading(path)
+    options = dict(zip(names, ("human", "ai", "drop"), strict=False))
+    samples, report = reading(path, labels=options)
+    assert [one.label for one in samples] == [0, 1]
+    assert f"{len(names) - 2} dropped" in report
+
+
+def test_unknown_labels_are_missing(tmp_path):
+    for label, human in (("gpt-4", "human"), (1, 0)):
+        names = [label, "unknown", human, "nan"]
+        records = [{"text": words(), "label": name} for name in names]
+        samples, report = reading(jsonl(tmp_path, "a.jsonl", records))
+        assert [one.label for one in samples] == [1, 0]
+        assert "nan = no label, unknown = no label" in report
+        assert "2 no label (row 2, 4)" in report
+
+
+def test_lists_in_the_place_of_texts_are_refused(tmp_path):
+    path = jsonl(tmp_path, "a.jsonl", [{"text": [words()], "label": n % 2} for n in range(4)])
+    with pytest.raises(ValueError, match=r"a.jsonl: column 'text', row 1 is a list: expected text"):
+        reading(path)
+    lists = {"human_answers": str([words(), words()]), "chatgpt_answers": str([words()])}
+    pandas.DataFrame([lists] * 3).to_csv(tmp_path / "hc3.csv", index=False)
+    with pytest.raises(ValueError, match="'human_answers' has lists that are written as text"):
+        reading(tmp_path / "hc3.csv")
+    row = {"abstract": words(), "machine_abstract": words(), "model": "gpt"}
+    with pytest.raises(
+        ValueError, match=r"'human_text': 'abstract', 'ai_text': 'machine_abstract'"
+    ):
+        reading(jsonl(tmp_path, "m4.jsonl", [row] * 3))
+
+
+def test_a_domain_that_names_writers_is_reported(tmp_path):
+    records = [
+        {"text": words(), "label": n % 2, "source": ("essays", "gpt")[n % 2]} for n in range(40)
+    ]
+    with pytest.warns(UserWarning, match=r"each value of the column 'source' has texts of one cl"):
+        reading(jsonl(tmp_path, "a.jsonl", records), columns={"domain": "source"})
+
+
+def test_rows_without_human_and_ai_text_are_dropped_and_counted(tmp_path):
+    answers = [([words()], [words()]), ([], []), ([""], [words()])]
+    records = [{"human_answers": h, "chatgpt_answers": c} for h, c in answers]
+    samples, report = reading(jsonl(tmp_path, "a.jsonl", records))
+    assert [one.label for one in samples] == [0, 1, 1]
+    assert "3 texts, 1 rows without one of them, 1 without both" in report
 
 
 def test_rows_without_text_or_label_are_dropped_and_reported_by_number(tmp_path):
@@ -218,12 +276,51 @@ def test_texts_to_predict_keep_the_ids_of_the_user(tmp_path):
     assert given[-1].text == "ein Text"
     (tmp_path / "c.json").write_text(json.dumps([{"text": ""}, {"text": "x"}]))
     assert given_texts(str(tmp_path / "c.json")) == [("1", ""), ("2", "x")]
+    (tmp_path / "c.json.gz").write_bytes(gzip.compress((tmp_path / "c.json").read_bytes()))
     two = {"essay": [words()], "answer": [words()]}
     pandas.DataFrame(two).to_json(tmp_path / "d.json", orient="records")
     with pytest.raises(ValueError, match=r"columns=\{'text': 'essay'\} or columns="):
         given_texts(str(tmp_path / "d.json"))
+    assert given_texts(str(tmp_path / "c.json.gz"))[1] == ("2", "x")
     options = TableOptions({"text": "answer"})
     assert given_texts(str(tmp_path / "d.json"), options)[0].text == two["answer"][0]
+
+
+def test_both_texts_of_pairs_are_predicted_with_their_columns(tmp_path):
+    records = [{"id": 7, "human_answers": ["a b", "c"], "chatgpt_answers": ["d e"]}]
+    given = given_texts(str(jsonl(tmp_path, "hc3.jsonl", records)))
+    assert given == [
+        ("7:human_answers[0]", "a b"), ("7:human_answers[1]", "c"), ("7:chatgpt_answers[0]", "d e")
+    ]  # fmt: skip
+    pair = {"original": ["a b"], "sampled": ["c d"]}
+    (tmp_path / "pairs.json").write_text(json.dumps(pair))
+    assert given_texts(str(tmp_path / "pairs.json")) == [
+        ("1:original", "a b"),
+        ("1:sampled", "c d"),
+    ]
+
+
+def test_files_of_a_folder_keep_their_folders_and_only_texts_are_predicted(tmp_path):
+    for name in ("a/1.txt", "b/1.txt", "b/logprobs/1.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
+    with pytest.warns(UserWarning, match="left out: .*picture.png is not a text file"):
+        assert given_texts(str(tmp_path)) == [("a/1.txt", "a/1.txt"), ("b/1.txt", "b/1.txt")]
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4 text")
+    with zipfile.ZipFile(tmp_path / "a.docx", "w") as archive:
+        for part in ("[Content_Types].xml", "word/document.xml"):
+            archive.writestr(part, "<w:t>words</w:t>")
+    for name, error in (("picture.png", "not a text"), ("a.pdf", "not a text"), ("a.docx", "Word")):
+        with pytest.raises(ValueError, match=f"{name} is .*{error}"):
+            given_texts(str(tmp_path / name))
+
+
+def test_missing_and_repeated_ids_are_reported(tmp_path):
+    records = [{"id": 1, "text": "a"}, {"text": "b"}, {"id": 1, "text": "c"}]
+    with pytest.warns(UserWarning, match="1 rows have none .* 1 rows repeat an id"):
+        given = given_texts(str(jsonl(tmp_path, "a.jsonl", records)))
+    assert [one.id for one in given] == ["1", "", "1"]
 
 
 def test_shared_pairs_load_by_path():

@@ -4,9 +4,11 @@ import csv
 import json
 import logging
 import random
+import re
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 
 from lightning_plugins.datamodules import InteractionDataModule
@@ -139,6 +141,66 @@ def test_a_table_of_items_is_joined_by_identifier(tmp_path):
         read(tmp_path / "a.csv", items=other)
 
 
+def test_identifiers_are_joined_in_all_forms_and_come_out_unchanged(tmp_path):
+    lines = [(int(user[1:]), item[1:], time) for user, item, time in rows()]
+    written = write(tmp_path / "a.csv", lines)
+    films = pandas.DataFrame({"item": range(500, 520), "title": [f"T{n}" for n in range(20)]})
+    films.to_parquet(tmp_path / "i.parquet")
+    write(tmp_path / "p.csv", [("903.0", "501.0"), ("", "502"), ("903", "")], ("user", "target"))
+    write(tmp_path / "u.csv", [(f"{n}.0", 30) for n in range(900, 930)], ("user", "age"))
+    given = {"items": "i.parquet", "pairs": "p.csv", "users": "u.csv"}
+    paths = {option: str(tmp_path / name) for option, name in given.items()}
+    data, texts = read(written, **paths)
+    question = data.path_questions()[0]
+    assert data.user_ids[question.user] == "903"
+    assert data.catalogue.id_of(question.target) == "501"
+    assert str(data.catalogue[question.target]) == "T1"
+    assert data.profiles[question.user] == "age: 30"
+    assert any("2 rows without user or target are left out" in text for text in texts)
+    seen = write(tmp_path / "seen.csv", [lines[0][:2]], ("user", "target"))
+    assert any("already in the history" in text for text in read(written, pairs=seen)[1])
+
+
+@pytest.mark.parametrize(
+    ("user", "time", "warning"),
+    [
+        ("NULL", 10**9, "'NULL' is a user .* missing user"),
+        ("u900.0", 10**9, None),
+        ("9.0", 10**9, "'9' and '9.0' are different users|'9.0' and '9' are different users"),
+        (" 9", 10**9, "are different users"),
+        ("u1", 0, "1 of 302 rows have 0 or -1 in the column 'timestamp'"),
+    ],
+)
+def test_identifiers_and_times_that_look_like_placeholders_are_reported(
+    tmp_path, user, time, warning
+):
+    lines = [*rows(), ("9", "B501", 10**9), (user, "B502", time)]
+    _, texts = read(write(tmp_path / "a.csv", lines))
+    found = [text for text in texts if re.search("missing|are different", text)]
+    assert len(found) == (warning is not None), texts
+    assert warning is None or re.search(warning, found[0])
+
+
+def test_an_item_has_the_genres_of_all_its_rows(tmp_path):
+    kinds = [("Drama", "War|Drama"), ("Comedy",)]
+    lines = [(f"B{500 + n}", f"T{n}", kind) for n in range(20) for kind in kinds[n % 2]]
+    items = write(tmp_path / "i.csv", lines, ("item", "title", "category"))
+    data, _ = read(write(tmp_path / "a.csv", rows()), items=items)
+    assert data.catalogue[data.catalogue.number_of("B502")].genres == ("Drama", "War")
+    assert data.catalogue[data.catalogue.number_of("B503")].genres == ("Comedy",)
+
+
+def test_ratings_below_the_minimum_are_an_error_that_gives_their_range(tmp_path):
+    lines = [(*row, n % 2) for n, row in enumerate(rows())]
+    path = write(tmp_path / "a.csv", lines, ("user", "item", "timestamp", "rating"))
+    with pytest.raises(ValueError, match=r"min_rating=4: .* has ratings from 0 to 1"):
+        read(path, min_rating=4)
+    nested = [{"user": {"id": user}, "item": item} for user, item, _ in rows()]
+    (tmp_path / "a.json").write_text(json.dumps(nested))
+    with pytest.raises(ValueError, match="column 'user', row 1 is a dict: expected an identifier"):
+        read(tmp_path / "a.json")
+
+
 HEADER = ("user_id:token", "item_id:token", "timestamp:float")
 
 
@@ -152,6 +214,9 @@ def test_a_file_of_recbole_has_its_items_and_users_beside_it(tmp_path):
     header = ("user_id:token", "age:token", "gender:token", "zip_code:token")
     write(tmp_path / "log.user", people, header, "\t")
     data, _ = read(path)
+    commas = write(tmp_path / "commas.inter", rows(), HEADER)
+    assert targets(read(commas)[0]) == targets(data)
+    (tmp_path / "commas.inter").unlink()
     item = data.catalogue[data.catalogue.number_of("B503")]
     assert (data.num_items, str(item), item.genres) == (20, "Film 3", ("Drama", "War"))
     assert data.profiles[data.user_ids.index("u904")] == "age: 24, gender: F"

@@ -8,6 +8,7 @@ import itertools
 import json
 import lzma
 import random
+import struct
 import warnings
 import zipfile
 
@@ -136,6 +137,8 @@ def test_a_table_may_have_no_header_one_column_or_a_line_for_excel(tmp_path):
     assert read_table(tmp_path / "b.csv")["text"].tolist() == ["one, two", "three"]
     (tmp_path / "c.csv").write_text("sep=;\na;b\n1,5;2\n")
     assert read_table(tmp_path / "c.csv").values.tolist() == [["1,5", "2"]]
+    (tmp_path / "blank.csv").write_text("text,label,,\none,1,,\n")  # of a spreadsheet
+    assert read_table(tmp_path / "blank.csv").columns.tolist() == ["text", "label"]
     (tmp_path / "d.csv").write_text("a b\n1 2\n")
     assert read_table(tmp_path / "d.csv").values.tolist() == [["1", "2"]]
 
@@ -171,17 +174,24 @@ def test_other_encodings_are_named_in_a_warning_or_an_error(tmp_path):
         ("a.csv", "text,label\none,two,1\n", r"row 1 has 3 values in 2 columns"),
         ("a.csv", "a,b;c\n1,2;3\n", r"delimiter is ambiguous.*delimiter=CHARACTER.*',' or ';'"),
         ("a.csv", "a,a\n1,2\n", "several columns named 'a'"),
+        ("a.csv", 'a,b\n"x \\"y\\" z",1\n', "line 2: the field .* a quote inside is not doubled"),
+        ("a.csv", 'a,b\n"x\\"",1\n"y",2\n', "line 2: the field .* a quote inside is not doubled"),
+        ("a.csv", 'a,b\n"x,1\n', "line 2: the field .* its end has none"),
+        ("a.csv", 'a, b\n"x, y", "z, 1"\n', "row 1 has 3 values in 2 columns, .* ','"),
         ("a.csv", "\n", "is empty"),
         ("a.json", '[{"a": 1}, 2]', "row 2 is not a record but a number"),
         ("a.json", '{"a": [1, 2], "b": [1]}', "different lengths"),
         ("a.json", '{"a": {"x": 1}, "b": {"x": 2}}', "dictionary of dictionaries is ambiguous"),
         ("a.json", '[{"a": 1}', "not JSON"),
+        ("a.json", '[{"a": 1, "b": 2, "a": 3}]', "a record has the key 'a' several times"),
+        ("a.json", '{"a": [{"x": 1}], "b": [{"x": 2}]}', r"several lists of records \(a, b\)"),
         ("a.json", "[" * 100_000, "nested too deeply|not JSON"),
         ("a.jsonl", '{"a": 1}\n{"a" 2}\n', "line 2 is not JSON"),
         ("a.jsonl", "", "is empty"),
         ("a.parquet", "PAR1 and no more", "not a complete Parquet file"),
         ("a.parquet", "text,label\na,1\n", "not a Parquet file"),
         ("a.csv.gz", b"\x1f\x8b\x08 damaged", "damaged archive"),
+        ("a.tar.gz", gzip.compress(b"\0" * 257 + b"ustar\0" + b"\0" * 249), "is a tar archive"),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_file_and_the_row(tmp_path, name, content, error):
@@ -208,6 +218,30 @@ def test_a_zip_archive_contains_one_table(tmp_path):
         archive.writestr("[Content_Types].xml", "")
     with pytest.raises(ValueError, match=r"Excel workbook: save .* CSV"):
         read_table(tmp_path / "a.xlsx")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.csv", "text\nx\n")
+    locked = bytearray(path.read_bytes())
+    for place in (6, locked.rindex(b"PK\x01\x02") + 8):  # the flag in both headers
+        locked[place] |= 1
+    path.write_bytes(locked)
+    with pytest.raises(ValueError, match=r"a.zip: .* is encrypted"):
+        read_table(path)
+
+
+def test_zstandard_may_begin_with_a_skippable_frame(tmp_path):
+    skipped = struct.pack("<II", 0x184D2A5A, 4) + b"size"
+    data = skipped + pyarrow.compress(b"text,label\nx,1\n", "zstd", asbytes=True)
+    (tmp_path / "a.csv.zst").write_bytes(data)
+    assert read_table(tmp_path / "a.csv.zst").values.tolist() == [["x", "1"]]
+
+
+def test_binary_columns_of_parquet_are_texts_if_all_values_are_utf8(tmp_path):
+    columns = {"id": ["ü".encode(), b"b", None], "raw": [b"\xff", b"b", b"c"]}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "a.parquet")
+    table = read_table(tmp_path / "a.parquet")
+    assert table["id"].tolist()[:2] == ["ü", "b"]
+    assert table["id"].isna().tolist() == [False, False, True]
+    assert table["raw"].tolist() == [b"\xff", b"b", b"c"]
 
 
 def test_the_names_of_tables_are_known():

@@ -75,6 +75,15 @@ def test_what_is_ambiguous_is_an_error_that_shows_the_option():
         find_columns(rows, ROLES, {"text": "words"})
 
 
+def test_tables_without_rows_or_without_names_of_columns_are_refused():
+    with pytest.raises(ValueError, match=r"x.csv has no rows"):
+        find_columns(table(user="", text=""), ROLES, source="x.csv")
+    for name in ("1000000000", "it was a long time ago that the first row had names of columns"):
+        rows = table(u900="ab", **{name: "cd"})
+        with pytest.raises(ValueError, match="first row has to contain the names of the columns"):
+            find_columns(rows, ROLES)
+
+
 def test_missing_values_are_given_by_row():
     assert missing_rows(pandas.Series(["a", "", None, " ", "b"])) == [2, 3, 4]
     assert missing_rows(pandas.Series([1.0, np.nan])) == [2]
@@ -84,8 +93,10 @@ def test_numbers_are_read_from_strings_booleans_and_numbers():
     for values in (["1.0", "0"], ["True", "false"], [True, False], [1, 0], ["1", 0]):
         np.testing.assert_array_equal(numbers(pandas.Series(values)), [1, 0])
     np.testing.assert_array_equal(numbers(pandas.Series(["2", "", None])), [2, np.nan, np.nan])
-    with pytest.raises(ValueError, match="column 'x', row 2: 'two': expected a number"):
-        numbers(pandas.Series(["1", "two"], name="x"))
+    np.testing.assert_array_equal(numbers(pandas.Series(["2", "NULL", r"\N"])), [2, np.nan, np.nan])
+    for wrong in ("two", "inf", "-Infinity"):
+        with pytest.raises(ValueError, match=f"column 'x', row 2: '{wrong}': expected a number"):
+            numbers(pandas.Series(["1", wrong], name="x"))
 
 
 def test_times_are_read_from_dates_and_from_epochs_of_each_unit():
@@ -105,3 +116,14 @@ def test_times_are_read_from_dates_and_from_epochs_of_each_unit():
     np.testing.assert_array_equal(timestamps(pandas.Series([1, 2, 3])), [1, 2, 3])
     with pytest.raises(ValueError, match="row 2: '31/05/2024': expected an ISO 8601 date"):
         timestamps(pandas.Series(["2024-05-31", "31/05/2024"], name="when"))
+    np.testing.assert_array_equal(timestamps(pandas.Series([-5, 0, 5])), [-5, 0, 5])
+    dates = pandas.Series(["2024-05-31T12:00:00", "null"])
+    np.testing.assert_array_equal(timestamps(dates), [seconds, np.nan])
+    for values, row, why in (
+        (["2019-02-30"], 1, "ISO 8601"),
+        (["5", "6", "soon"], 3, "a number"),
+        ([seconds, 1e3 * seconds, seconds], 2, "the unit of most other rows"),
+        ([1e6 * seconds, 1e6 * seconds, seconds], 3, "the unit of most other rows"),
+    ):
+        with pytest.raises(ValueError, match=rf"row {row}: .*{why}"):
+            timestamps(pandas.Series(values, name="when"))

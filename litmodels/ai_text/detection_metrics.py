@@ -42,6 +42,7 @@ class DetectionMetrics(nn.Module):
             "generator": GroupedAUROC(against_all_negatives=True),
         }
         self.groups = nn.ModuleDict(groups if by_group else {})
+        self.window_rates = nn.ModuleList(TPRAtFPR(rate) for rate in FALSE_POSITIVE_RATES)
         self._has_warned = False
 
     def update(self, scores: Tensor, batch: dict) -> None:
@@ -57,6 +58,21 @@ class DetectionMetrics(nn.Module):
         for name, metric in self.groups.items():
             if name in batch:
                 metric.update(scores, labels, batch[name])
+
+    def update_windows(self, scores: Tensor, labels: Tensor) -> None:
+        """Add the scores of windows, and the labels of their texts."""
+        metric: Any
+        for metric in self.window_rates:
+            metric.update(scores, labels)
+
+    def window_thresholds(self) -> Tensor:
+        """Return the thresholds of windows ``(2,)``, one per rate, and reset them."""
+        thresholds = []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of the texts have the same warning
+            for metric in self.window_rates:
+                thresholds.append(_computed_and_reset(metric)[1])
+        return torch.stack(thresholds)
 
     def finish(self, module: LightningModule) -> Tensor:
         """Log and reset the metrics, and return the thresholds ``(2,)``, one per rate."""

@@ -82,6 +82,8 @@ class AITextDetector(CheckedLoading, LightningModule):
         thresholds: float32 ``(2,)``, the scores that at most 1 % and 5 % of the human texts of the
             last validation exceeded; stored in the checkpoint. They are infinite before the first
             validation, so that a detector that is not calibrated labels no text as AI.
+        window_thresholds: float32 ``(2,)``, the same for the windows of the human texts. A mean
+            over windows varies less than one window, so the two differ for long texts.
 
     Raises:
         ValueError: An argument is outside its range.
@@ -95,6 +97,7 @@ class AITextDetector(CheckedLoading, LightningModule):
     """
 
     thresholds: Tensor
+    window_thresholds: Tensor
 
     checkpoint_strings: ClassVar[CheckpointStrings] = {
         "encoder": frozenset({"minilm", "bert", "roberta", "distilbert", "electra", "deberta-v2"}),
@@ -156,7 +159,8 @@ class AITextDetector(CheckedLoading, LightningModule):
         self.tokenizer: TextTokenizer | None = None
         self._optimizer = optimizer
         self._lr_scheduler = lr_scheduler
-        self.register_buffer("thresholds", torch.full((len(FALSE_POSITIVE_RATES),), torch.inf))
+        for name in ("thresholds", "window_thresholds"):
+            self.register_buffer(name, torch.full((len(FALSE_POSITIVE_RATES),), torch.inf))
         self.val_scores = DetectionMetrics("val")
         self.test_scores = DetectionMetrics("test", by_group=True)
 
@@ -197,22 +201,14 @@ class AITextDetector(CheckedLoading, LightningModule):
             seed: Seed of the noise and the masks; None for the module's ``seed``.
         """
         texts = list(texts)
-        if not texts:
-            return torch.zeros(0)
-        windows, scores = self._window_scores(texts, self.seed if seed is None else seed)
-        num_copies = windows[-1].text + 1
-        copy_scores = mean_over_windows(scores, windows, num_copies)
-        return self.method.combined(copy_scores.view(-1, len(texts)))
+        return self._scored(texts, self.seed if seed is None else seed)[0]
 
     def scan(self, texts: Sequence[str]) -> list[Scan]:
         """Return the scores of texts and of their windows (the latter without masked words)."""
         texts = list(texts)
-        if not texts:
-            return []
-        with torch.no_grad():
-            windows, scores = self._window_scores(texts, self.seed, masks=False)
-        window_scores, thresholds = scores.mean(dim=0), self.thresholds.tolist()
-        return scans_of(texts, self.score(texts), windows, window_scores, thresholds)
+        scores, windows, of_windows = self._with_windows(texts)
+        thresholds = (self.thresholds.tolist(), self.window_thresholds.tolist())
+        return scans_of(texts, scores.tolist(), windows, of_windows, *thresholds)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the method's loss of a batch; its passes are one forward pass of all copies."""
@@ -236,19 +232,26 @@ class AITextDetector(CheckedLoading, LightningModule):
         return terms["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
-        """Add the scores of a batch to the metrics."""
-        self.val_scores.update(self._scores_of(batch), batch)
+        """Add the scores of a batch and of its windows to the metrics."""
+        labels = batch["label"]
+        scores, windows, of_windows = self._with_windows(batch["text"])
+        self.val_scores.update(scores.to(labels.device), batch)
+        places = [window.text for window in windows]
+        self.val_scores.update_windows(of_windows.to(labels.device), labels[places])
 
     def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         """Add the scores of a batch to the metrics."""
-        self.test_scores.update(self._scores_of(batch), batch)
+        scores = self.probabilities(batch["text"])
+        self.test_scores.update(scores.to(batch["label"].device), batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics, and keep the thresholds."""
         thresholds = self.val_scores.finish(self)
+        of_windows = self.val_scores.window_thresholds()
         # The sanity check reads too few texts; without human texts the threshold is NaN.
         if not self.trainer.sanity_checking and not thresholds.isnan().any():
             self.thresholds.copy_(thresholds)
+            self.window_thresholds.copy_(of_windows)
 
     def on_test_epoch_end(self) -> None:
         """Log the metrics."""
@@ -261,6 +264,11 @@ class AITextDetector(CheckedLoading, LightningModule):
         scans = self.scan(batch["text"])
         ids = batch.get("id", [None] * len(scans))
         return [scan._replace(id=name) for scan, name in zip(scans, ids, strict=True)]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the thresholds of windows to a checkpoint of an earlier version."""
+        unknown = torch.full((len(FALSE_POSITIVE_RATES),), torch.inf)
+        checkpoint["state_dict"].setdefault("window_thresholds", unknown)
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer, and its scheduler with the right interval."""
@@ -293,6 +301,26 @@ class AITextDetector(CheckedLoading, LightningModule):
     def _windows(self, texts: Sequence[str]) -> list[Window]:
         return self._built()[1].windows(texts, self.max_length)
 
+    @torch.no_grad()
+    def _scored(self, texts: list[str], seed: int) -> tuple[Tensor, list[Window], Tensor]:
+        """Return the scores ``(texts,)``, and the windows with their scores ``(windows,)``."""
+        if not texts:
+            return torch.zeros(0), [], torch.zeros(0)
+        windows, scores = self._window_scores(texts, seed)
+        num_copies = windows[-1].text + 1
+        copy_scores = mean_over_windows(scores, windows, num_copies)
+        combined = self.method.combined(copy_scores.view(-1, len(texts)))
+        return combined, windows, scores.mean(dim=0)
+
+    @torch.no_grad()
+    def _with_windows(self, texts: list[str]) -> tuple[Tensor, list[Window], Tensor]:
+        """Return the same, with the windows of unmasked texts."""
+        found, windows, scores = self._scored(texts, self.seed)
+        if texts and self.method.masked_share and self.inference_noise:
+            windows, draws = self._window_scores(texts, self.seed, masks=False)
+            scores = draws.mean(dim=0)
+        return found, windows, scores
+
     def _window_scores(
         self, texts: Sequence[str], seed: int, masks: bool = True
     ) -> tuple[list[Window], Tensor]:
@@ -315,6 +343,3 @@ class AITextDetector(CheckedLoading, LightningModule):
         if not share:
             return text
         return mask_words(text, share, self._built()[1].mask_token, generator_of(*key, text))
-
-    def _scores_of(self, batch: Batch) -> Tensor:
-        return self.probabilities(batch["text"]).to(batch["label"].device)

@@ -14,6 +14,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
 
+from lightning_plugins.litmodels.ai_text.detection_metrics import FALSE_POSITIVE_RATES
 from lightning_plugins.litmodels.ai_text.tokenization import Window
 from lightning_plugins.nn.ai_text import DetectorNetwork
 from lightning_plugins.reports.writer import write_text_atomically
@@ -101,11 +102,16 @@ def generator_of(*key: object) -> random.Random:
 
 
 class ScannedWindow(NamedTuple):
-    """The characters from ``start`` to ``end`` of a text, and their score."""
+    """The characters from ``start`` to ``end`` of a text, and their score.
+
+    ``above`` is the lowest false positive rate of windows, 0.01 or 0.05, at which the window is AI;
+    None if it is not, or if the detector was not validated.
+    """
 
     start: int
     end: int
     score: float
+    above: float | None = None
 
 
 class Scan(NamedTuple):
@@ -142,7 +148,7 @@ class Scan(NamedTuple):
             "score": self.score,
             "verdict": self.verdict,
             "thresholds": [x if math.isfinite(x) else None for x in self.thresholds],
-            "windows": [{"start": w.start, "end": w.end, "score": w.score} for w in self.windows],
+            "windows": [window._asdict() for window in self.windows],
         }
 
     def __str__(self) -> str:
@@ -154,7 +160,8 @@ class Scan(NamedTuple):
             excerpt = " ".join(self.text[window.start : window.end].split())
             if len(excerpt) > _EXCERPT_WIDTH:
                 excerpt = excerpt[: _EXCERPT_WIDTH - 1] + "…"
-            lines.append(f"  {window.score:.3f} {bar:<{_BAR_WIDTH}} {excerpt}")
+            above = "" if window.above is None else f"{window.above:.0%}"
+            lines.append(f"  {window.score:.3f} {above:2} {bar:<{_BAR_WIDTH}} {excerpt}")
         return "\n".join(lines)
 
 
@@ -164,11 +171,17 @@ def scans_of(
     windows: Sequence[Window],
     window_scores: Tensor,
     thresholds: Sequence[float],
+    window_thresholds: Sequence[float],
 ) -> list[Scan]:
-    """Return one scan per text; ``thresholds`` are those at 1 % and 5 % false positives."""
+    """Return one scan per text.
+
+    ``thresholds`` of texts and ``window_thresholds`` are those at 1 % and 5 % false positives.
+    """
     scanned: list[list[ScannedWindow]] = [[] for _ in texts]
     for window, score in zip(windows, window_scores.tolist(), strict=True):
-        scanned[window.text].append(ScannedWindow(window.start, window.end, score))
+        rates = zip(window_thresholds, FALSE_POSITIVE_RATES, strict=True)
+        above = next((rate for threshold, rate in rates if score > threshold), None)
+        scanned[window.text].append(ScannedWindow(window.start, window.end, score, above))
     at_one_percent, at_five_percent = thresholds
     return [
         Scan(text, score, (at_one_percent, at_five_percent), tuple(of_text))

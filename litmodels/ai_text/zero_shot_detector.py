@@ -1,13 +1,17 @@
 """Detection of AI-generated text with a causal language model that is not trained for it."""
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from lightning_plugins.inputs import parse_json, quoted
+from lightning_plugins.nn.ai_text.length_calibration import LengthCalibration
 from lightning_plugins.nn.ai_text.zero_shot import (
     CRITERIA,
     LogisticCalibration,
@@ -15,6 +19,7 @@ from lightning_plugins.nn.ai_text.zero_shot import (
     token_criteria,
 )
 from lightning_plugins.nn.module_state import evaluation_mode
+from lightning_plugins.reports.writer import write_text_atomically
 
 # The criteria from which each baseline computes the probability.
 BASELINES: dict[str, tuple[str, ...]] = {
@@ -35,13 +40,30 @@ _LIKELIHOOD, _LOG_RANK = CRITERIA.index("log_likelihood"), CRITERIA.index("log_r
 _FOLDS = 5
 
 
+class CalibratedScore(NamedTuple):
+    """The probability that AI wrote a text, and its interval.
+
+    Attributes:
+        probability: The probability.
+        low: Lower end of the 90 % interval.
+        high: Upper end.
+        tokens: Tokens of the text that were read.
+    """
+
+    probability: float
+    low: float
+    high: float
+    tokens: int
+
+
 class ZeroShotDetector:
     """Scores texts by a language model's probabilities, calibrated on a few labelled texts.
 
     One forward pass of each model computes all criteria. Which of them separates human and AI texts
     best depends on the models and the texts: with a scoring model of 135M parameters,
     Fast-DetectGPT was below the likelihood. Without ``baseline``, :meth:`fit` takes the baseline
-    with the highest AUROC on held-out folds of its texts.
+    with the highest AUROC on held-out folds of its texts. The probabilities have an interval that
+    depends on the length of the text; :meth:`save` keeps the calibration beside the model.
 
     Two baselines need more texts than the given one. ``npr`` is the mean logarithm of the rank over
     perturbed texts, divided by that of the text (Su et al., DetectLLM, arXiv 2306.05540).
@@ -119,7 +141,7 @@ class ZeroShotDetector:
         self._encode = encode
         self._max_length = max_length
         self._batch_size = batch_size
-        self._calibration: LogisticCalibration | None = None
+        self._calibration: LengthCalibration | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -185,6 +207,9 @@ class ZeroShotDetector:
     def fit(self, texts: Sequence[str], labels: Sequence[int]) -> None:
         """Fit the calibration on labelled texts (0 human, 1 AI), and choose the baseline if asked.
 
+        It is fitted by length, see
+        :class:`~lightning_plugins.nn.ai_text.length_calibration.LengthCalibration`.
+
         Raises:
             ValueError: All labels are equal, or a choice has fewer than five texts of a label.
         """
@@ -192,7 +217,7 @@ class ZeroShotDetector:
         if self._choose:
             self.held_out_auroc = self._compared(found, targets)
             self.baseline = max(self.held_out_auroc, key=self.held_out_auroc.__getitem__)
-        self._calibration = LogisticCalibration(self._features(found), targets)
+        self._calibration = LengthCalibration(self._features(found), targets, self._lengths(texts))
 
     def score(self, texts: Sequence[str]) -> list[float]:
         """Return the probabilities that texts are written by AI.
@@ -200,9 +225,70 @@ class ZeroShotDetector:
         Raises:
             ValueError: :meth:`fit` was not called.
         """
+        return [one.probability for one in self.probabilities(texts)]
+
+    def probabilities(self, texts: Sequence[str]) -> list[CalibratedScore]:
+        """Return the probabilities that texts are written by AI, with intervals.
+
+        Raises:
+            ValueError: :meth:`fit` was not called.
+        """
+        calibration = self._calibrated()
+        features, lengths = self._features(self.criteria(texts)), self._lengths(texts)
+        found = calibration(features, lengths).tolist()
+        return [
+            CalibratedScore(*row, tokens=tokens)
+            for row, tokens in zip(found, lengths.tolist(), strict=True)
+        ]
+
+    def save(self, path: str | Path) -> None:
+        """Write the baseline and its calibration as JSON, to be kept beside the model.
+
+        Raises:
+            ValueError: :meth:`fit` was not called.
+        """
+        content = {
+            "baseline": self.baseline,
+            "max_length": self._max_length,
+            "reference": self._reference is not None,
+            "held_out_auroc": self.held_out_auroc,
+            "calibration": self._calibrated().state(),
+        }
+        write_text_atomically(Path(path), json.dumps(content))
+
+    def load(self, path: str | Path) -> None:
+        """Read what :meth:`save` wrote; the networks have to be those of the calibration.
+
+        Raises:
+            FileNotFoundError: The file does not exist.
+            ValueError: The file is no calibration, or one with another ``max_length``, or with a
+                baseline or reference that this detector does not have.
+        """
+        content = parse_json(Path(path).read_text(encoding="utf-8"), str(path))
+        try:
+            baseline, auroc = str(content["baseline"]), dict(content["held_out_auroc"])
+            settings = {"max_length": content["max_length"], "reference": content["reference"]}
+            calibration = LengthCalibration.of_state(content["calibration"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is not the calibration of a detector: {error}") from error
+        own = {"max_length": self._max_length, "reference": self._reference is not None}
+        if settings != own:
+            raise ValueError(f"{path} is a calibration for {settings}: this detector has {own}")
+        is_known = baseline in BASELINES and calibration.num_features == len(BASELINES[baseline])
+        if not is_known or _REQUIRES.get(baseline) not in {None, *self._available}:
+            raise ValueError(
+                f"{path} is a calibration of {quoted(baseline)}, which is missing here"
+            )
+        self.baseline, self.held_out_auroc, self._calibration = baseline, auroc, calibration
+
+    def _calibrated(self) -> LengthCalibration:
         if self._calibration is None:
             raise ValueError("the detector is not calibrated: call fit with labelled texts first")
-        return self._calibration(self._features(self.criteria(texts))).tolist()
+        return self._calibration
+
+    def _lengths(self, texts: Sequence[str]) -> Tensor:
+        lengths = [min(len(self._encode(text)), self._max_length) for text in texts]
+        return torch.tensor(lengths, dtype=torch.int64)
 
     def _features(self, found: Tensor, baseline: str | None = None) -> Tensor:
         names = BASELINES[baseline or self.baseline or ""]

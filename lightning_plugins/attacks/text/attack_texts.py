@@ -17,6 +17,8 @@ def attack_texts(
     labels: Sequence[int],
     *,
     threshold: float = 0.5,
+    goal: float | None = None,
+    cache: bool | None = None,
     seed: int = 0,
     at_once: int = 32,
     path: str | Path | None = None,
@@ -34,6 +36,10 @@ def attack_texts(
         labels: The class of each text: 0 human, 1 AI.
         threshold: The detector predicts AI if the score is above this value. To measure what evades
             a cautious detector, attack AI texts with the threshold at a false positive rate of 1 %.
+        goal: The probability of the wrong class that a search has to reach, in (0, 1]; None ends it
+            at the threshold. With two classes, this is a goal targeted at the other class.
+        cache: Ask each text of a search once. None does so unless the victim has new noise in each
+            answer, as :class:`FreshNoise`; give False for another victim with noise.
         seed: The seed of the candidates; each text has its own generator.
         at_once: The number of concurrent searches, at least 1.
         path: The path of a file of JSON lines for the results; an existing file is continued.
@@ -50,7 +56,11 @@ def attack_texts(
         raise ValueError(f"labels has {sorted(wrong)}: expected 0 (human) and 1 (AI)")
     if at_once < 1:
         raise ValueError(f"at_once={at_once}: expected at least 1")
-    key = f"{attack!r}, threshold={threshold!r}, seed={seed}"
+    if goal is not None and not 0 < goal <= 1:
+        raise ValueError(f"goal={goal}: expected a probability in (0, 1], or None")
+    if cache is None:
+        cache = not getattr(victim, "has_new_noise", False)
+    key = f"{attack!r}, threshold={threshold!r}, goal={goal!r}, cache={cache}, seed={seed}"
     if victim_name:
         key += f", victim {victim_name}"
     file = ResultFile(Path(path), key, texts, labels) if path is not None else None
@@ -61,7 +71,9 @@ def attack_texts(
         while waiting and len(running) < at_once:
             place = waiting.pop(0)
             label = int(labels[place])
-            running[place] = _RunningAttack(attack, texts[place], label, threshold, seed)
+            questions = Questions(label, threshold, attack.max_queries, 0, attack.constraints, goal)
+            questions.known = {} if cache else None
+            running[place] = _RunningAttack(attack, texts[place], questions, seed)
         queries = [text for one in running.values() for text in one.queries]
         scores = checked_scores(victim(queries), len(queries))
         used = 0
@@ -80,18 +92,14 @@ def attack_texts(
 class _RunningAttack:
     """The attack on one text, with its next queries, until it has a result."""
 
-    def __init__(
-        self, attack: WordAttack, text: str, label: int, threshold: float, seed: int
-    ) -> None:
+    def __init__(self, attack: WordAttack, text: str, questions: Questions, seed: int) -> None:
         self._attack = attack
         self._text = text
         self._words = Words.of(text)
         # Seeded by the text, not its position: a text is attacked alike in every data set.
         self._randomness = random.Random(f"{seed}:{text}")
-        max_words = attack.max_words(self._words)
-        self._questions = Questions(
-            label, threshold, attack.max_queries, max_words, attack.constraints
-        )
+        questions.max_words = attack.max_words(self._words)
+        self._questions = questions
         self._search = self._whole_search()
         self._scores: dict[str, float] = {}
         self.queries = next(self._search)
@@ -115,7 +123,7 @@ class _RunningAttack:
     def _result(self, found: Words) -> AttackResult:
         clean = self._scores[self._text]
         score = self._scores[found.text]
-        status: Status = "succeeded" if self._questions.misleads(score) else "failed"
+        status: Status = "succeeded" if self._questions.reaches_goal(score) else "failed"
         if self._questions.misleads(clean):
             status = "skipped"
         return AttackResult(

@@ -66,6 +66,8 @@ class FreshNoise:
         ValueError: An argument is outside its range.
     """
 
+    has_new_noise = True
+
     def __init__(self, detector: RandomizedDetector, samples: int = 1, seed: int = 0) -> None:
         if samples < 1:
             raise ValueError(f"samples={samples}: expected at least 1")

@@ -4,6 +4,7 @@ import math
 import random
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
 from lightning_plugins.attacks.text.constraints import Constraint
@@ -63,6 +64,8 @@ class Questions:
             limit.
         max_words: The largest number of changed words.
         constraints: What a replacement must meet.
+        goal: The probability of the wrong class at which the search ends; None for the threshold.
+        known: Scores of the texts asked so far, which are not asked again; None asks each time.
         asked: The number of texts scored so far.
     """
 
@@ -71,6 +74,8 @@ class Questions:
     max_queries: int | None
     max_words: int
     constraints: tuple[Constraint, ...] = ()
+    goal: float | None = None
+    known: dict[str, float] | None = None
     asked: int = field(default=0)
 
     def constrained(self, original: Words, propose: Propose) -> Propose:
@@ -92,6 +97,10 @@ class Questions:
         """Return whether the detector predicts the wrong class."""
         return (score > self.threshold) != bool(self.label)
 
+    def reaches_goal(self, score: float) -> bool:
+        """Return whether the search has what it looks for."""
+        return self.misleads(score) and (self.goal is None or self.wrongness(score) >= self.goal)
+
     @property
     def exhausted(self) -> bool:
         """Whether the budget of queries is used up."""
@@ -99,12 +108,18 @@ class Questions:
 
     def ask(self, texts: list[str]) -> Generator[list[str], Sequence[float], list[float]]:
         """Return the scores of the first texts, as many as the budget allows."""
+        if self.known is None:
+            new = self._affordable(texts)
+            return list((yield new)) if new else []
+        if new := self._affordable([x for x in dict.fromkeys(texts) if x not in self.known]):
+            self.known.update(zip(new, (yield new), strict=True))
+        return [self.known[x] for x in takewhile(self.known.__contains__, texts)]
+
+    def _affordable(self, texts: list[str]) -> list[str]:
         if self.max_queries is not None:
             texts = texts[: max(self.max_queries - self.asked, 0)]
-        if not texts:
-            return []
         self.asked += len(texts)
-        return list((yield texts))
+        return texts
 
 
 def by_importance(
@@ -136,7 +151,7 @@ def by_importance(
         best = max(range(len(scores)), key=lambda i: questions.wrongness(scores[i]))
         if questions.wrongness(scores[best]) > wrongness:
             current, wrongness = candidates[best], questions.wrongness(scores[best])
-            if questions.misleads(scores[best]):
+            if questions.reaches_goal(scores[best]):
                 break
     return current
 
@@ -161,7 +176,7 @@ def over_all_words(words: Words, propose: Propose, questions: Questions) -> Sear
             break
         best = max(range(len(scores)), key=lambda i: questions.wrongness(scores[i]))
         current = candidates[best]
-        if questions.misleads(scores[best]):
+        if questions.reaches_goal(scores[best]):
             break
     return current
 

@@ -1,5 +1,6 @@
 """Zero-shot criteria of AI-generated text, and their calibration to a probability."""
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import torch
@@ -150,6 +151,37 @@ class LogisticCalibration:
             self._weights = self._weights - step
             if step.norm() <= 1e-12 * (1 + self._weights.norm()):
                 break
+
+    @property
+    def num_features(self) -> int:
+        """Number of features of a text."""
+        return len(self._mean)
+
+    def state(self) -> dict[str, list[float]]:
+        """Return the fitted numbers as plain data."""
+        parts = {"mean": self._mean, "spread": self._spread, "weights": self._weights}
+        return {name: part.tolist() for name, part in parts.items()}
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Sequence[float]]) -> "LogisticCalibration":
+        """Return the calibration of a :meth:`state`.
+
+        Raises:
+            ValueError: The state lacks a part, has other numbers of features, or is not finite.
+        """
+        try:
+            mean, spread, weights = (
+                torch.tensor(state[name], dtype=torch.float64)
+                for name in ("mean", "spread", "weights")
+            )
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"not the state of a calibration: {error}") from error
+        finite = all(x.ndim == 1 and x.isfinite().all() for x in (mean, spread, weights))
+        if not finite or not len(mean) == len(spread) == len(weights) - 1 or (spread <= 0).any():
+            raise ValueError("not the state of a calibration: expected finite numbers of features")
+        found = cls.__new__(cls)
+        found._mean, found._spread, found._weights = mean, spread, weights
+        return found
 
     def __call__(self, features: Tensor) -> Tensor:
         """Return the probabilities of AI, float32 ``(texts,)``."""

@@ -1,10 +1,13 @@
 """Attacks on a detector whose scores are known."""
 
+from dataclasses import replace
+
 import pytest
 
 from lightning_plugins.attacks.text import (
     PWWS,
     DeepWordBug,
+    FreshNoise,
     Pruthi,
     TextAttackVictim,
     TextBugger,
@@ -40,13 +43,20 @@ def counted(detector):
 
 
 def test_it_finds_both_markers_and_changes_nothing_else(build, detector):
-    victim, calls = counted(detector)
+    counting, calls = counted(detector)
+    asked = []
+
+    def victim(texts):
+        asked.extend(texts)
+        return counting(texts)
+
     (result,) = attack_texts(build(), victim, [AI], [1])
     assert result.status == "succeeded"
     assert result.score == pytest.approx(detector([result.adversarial])[0])
     assert result.score <= 0.5
     assert result.changed_words <= 2
     assert result.queries == sum(calls)
+    assert len(asked) == len(set(asked))
     assert result.text == AI
     assert result.label == 1
     changed = [w for w in AI.split() if w not in result.adversarial.split()]
@@ -167,3 +177,29 @@ def test_text_attack_gets_rows_of_two_probabilities(detector):
 def test_a_wrong_argument_is_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+def test_the_cache_saves_queries_and_a_victim_with_new_noise_has_none(wordnet, detector):
+    attack = PWWS(wordnet=wordnet)
+    (plain,), (cached,) = (
+        attack_texts(attack, detector, [AI], [1], cache=cache) for cache in (False, True)
+    )
+    assert cached.queries < plain.queries
+    assert replace(cached, queries=plain.queries) == plain
+    noisy = FreshNoise(lambda texts, seed: detector(texts))
+    assert attack_texts(attack, noisy, [AI], [1]) == [plain]
+    (limited,) = attack_texts(PWWS(wordnet=wordnet, max_queries=7), detector, [AI], [1])
+    assert limited.queries == 7
+
+
+def test_a_search_continues_to_its_goal(detector):
+    text = f"{AI} tapestry"  # log-odds 3.5; without the first two markers the score is 0.5
+    at_threshold, beyond, never = (
+        attack_texts(DeepWordBug(), detector, [text], [1], goal=goal)[0] for goal in (None, 0.7, 1)
+    )
+    assert at_threshold.status == beyond.status == "succeeded"
+    assert at_threshold.score == pytest.approx(0.5)
+    assert beyond.score <= 0.3
+    assert never.status == "failed"
+    with pytest.raises(ValueError, match="goal=0: expected a probability"):
+        attack_texts(DeepWordBug(), detector, [AI], [1], goal=0)

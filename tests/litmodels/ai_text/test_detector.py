@@ -208,7 +208,32 @@ def test_the_thresholds_of_the_validation_are_stored_in_the_checkpoint(tmp_path)
     trainer.save_checkpoint(tmp_path / "run.ckpt")
     loaded = AITextDetector.load_from_checkpoint(tmp_path / "run.ckpt", weights_only=True)
     assert torch.equal(loaded.thresholds, module.thresholds)
+    assert torch.equal(loaded.window_thresholds, module.window_thresholds)
     assert loaded.score(TEXTS) == module.score(TEXTS)
+    earlier = torch.load(tmp_path / "run.ckpt", weights_only=True)
+    del earlier["state_dict"]["window_thresholds"]
+    torch.save(earlier, tmp_path / "earlier.ckpt")
+    loaded = AITextDetector.load_from_checkpoint(tmp_path / "earlier.ckpt", weights_only=True)
+    assert loaded.window_thresholds.isinf().all()
+
+
+@pytest.mark.parametrize("method", ["plain", "ranmask"])
+def test_windows_have_thresholds_of_their_own(method, tmp_path):
+    module = tiny_detector(method, inference_noise=2)
+    corpus = marker_corpus(40)
+    for place, one in enumerate(corpus):
+        one["text"] = " ".join([one["text"]] * (1 + place % 9))  # up to several windows
+    trainer = quiet_trainer(tmp_path)
+    trainer.validate(module, DataLoader(corpus, batch_size=7), verbose=False)
+    scans = module.scan([one["text"] for one in corpus])
+    human = [scan for scan, one in zip(scans, corpus, strict=True) if one["label"] == 0]
+    scores = torch.tensor([window.score for scan in human for window in scan.windows])
+    assert len(scores) > len(human)
+    for threshold, rate in zip(module.window_thresholds, (0.01, 0.05), strict=True):
+        torch.testing.assert_close(threshold, threshold_at_fpr(scores, rate))
+    low = module.window_thresholds[1]
+    for window in (window for scan in scans for window in scan.windows):
+        assert (window.above is not None) == (window.score > low)
 
 
 def test_test_metrics_are_computed_over_all_dataloaders(tmp_path):

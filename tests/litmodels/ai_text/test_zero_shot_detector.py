@@ -111,6 +111,30 @@ def test_fit_chooses_the_baseline_that_is_best_on_held_out_texts():
         ZeroShotDetector(repeats, encode).fit(LIKELY + UNLIKELY, [1, 1, 1, 0, 0, 0])
 
 
+def test_a_calibration_is_kept_beside_the_model(tmp_path):
+    detector = ZeroShotDetector(repeats, encode, "gltr")
+    detector.fit(LIKELY + UNLIKELY, [1] * len(LIKELY) + [0] * len(UNLIKELY))
+    texts = ["aab", "abcdef" * 3, ""]
+    found = detector.probabilities(texts)
+    assert all(one.low <= one.probability <= one.high for one in found)
+    assert [one.tokens for one in found] == [3, 18, 0]
+    assert [one.probability for one in found] == detector.score(texts)
+    detector.save(tmp_path / "calibration.json")
+    other = ZeroShotDetector(repeats, encode)
+    other.load(tmp_path / "calibration.json")
+    assert other.baseline == "gltr"
+    assert other.probabilities(texts) == found
+    with pytest.raises(
+        ValueError, match=r"calibration for .*512.*this detector has .*max_length.*9"
+    ):
+        ZeroShotDetector(repeats, encode, max_length=9).load(tmp_path / "calibration.json")
+    content = (tmp_path / "calibration.json").read_text()
+    for old, new in (('"mean": [', '"mean": [1, '), ('"gltr"', '"npr"'), ("{", "[{}]")):
+        (tmp_path / "other.json").write_text(content.replace(old, new, 1))
+        with pytest.raises(ValueError, match=r"other.json is (not|a calibration)"):
+            other.load(tmp_path / "other.json")
+
+
 def test_errors_name_the_argument_or_the_missing_call():
     with pytest.raises(ValueError, match=r"baseline='gltr2'.*gltr"):
         ZeroShotDetector(repeats, encode, "gltr2")

@@ -1,10 +1,12 @@
 """The zero-shot criteria against their definitions, and the optimality of the calibration."""
 
+import json
 import math
 
 import pytest
 import torch
 
+from lightning_plugins.nn.ai_text.length_calibration import LengthCalibration
 from lightning_plugins.nn.ai_text.zero_shot import (
     CRITERIA,
     LogisticCalibration,
@@ -151,3 +153,28 @@ def test_separable_classes_give_finite_scores_and_one_class_raises_an_error():
         LogisticCalibration(features, torch.tensor([1, 1]))
     with pytest.raises(ValueError, match="expected finite values"):
         LogisticCalibration(features / 0, torch.tensor([0, 1]))
+
+
+def test_probabilities_have_intervals_that_are_wider_for_short_texts():
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(20, 400, (400,), generator=generator)
+    labels = torch.arange(400) % 2
+    noise = torch.randn(400, generator=generator) * 20 / lengths.sqrt()
+    features = (labels + noise)[:, None]
+    calibration = LengthCalibration(features, labels, lengths)
+    assert len(calibration.ranges) == 3
+    one = torch.ones(2, 1)
+    (short, low, high), (long, *_) = calibration(one, torch.tensor([25, 390])).tolist()
+    assert 0.5 < short < long
+    assert low < short < high
+    again = LengthCalibration.of_state(json.loads(json.dumps(calibration.state())))
+    places = torch.tensor([25, 390])
+    assert torch.equal(again(one, places), calibration(one, places))
+    few = LengthCalibration(features[:60], labels[:60], lengths[:60])
+    assert few.ranges == []  # fewer than 25 texts of a label in any part
+    assert torch.equal(
+        few(features[:9], lengths[:9])[:, 0],
+        LogisticCalibration(features[:60], labels[:60])(features[:9]),
+    )
+    with pytest.raises(ValueError, match="a fit for each range"):
+        LengthCalibration.of_state({"ranges": [5], "fits": []})

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from lightning_plugins.assets import asset_path
+from lightning_plugins.inputs import quoted
 from lightning_plugins.optional_packages import requires
 
 _VALIDATION_PLAYS = ("tempest", "twelfth_night", "henry_v")
@@ -108,12 +109,19 @@ def text_files(folder: Path) -> TextCorpus:
     ``.txt`` file.
 
     Raises:
-        ValueError: A required part is missing or empty.
+        ValueError: A required part is missing or empty, or a part is both a file and a folder.
     """
     parts = {}
     for part in ("train", "val", "test"):
         single, several = folder / f"{part}.txt", folder / part
-        files = [single] if single.is_file() else sorted(several.glob("**/*.txt"))
+        files = sorted(several.glob("**/*.txt"))
+        if single.is_file():
+            if files:
+                raise ValueError(
+                    f"corpus={str(folder)!r} has both {single.name} and texts in {several.name}: "
+                    "remove one of them"
+                )
+            files = [single]
         parts[part] = tuple(path for path in files if path.stat().st_size > 0)
         if part != "test" and not parts[part]:
             raise ValueError(
@@ -161,7 +169,7 @@ class HubCorpus:
             (``train.parquet``, ``train-*.jsonl.gz``, …), or ``.txt`` files, one document each.
         config: Configuration of the dataset; None means its default, for ``c4`` English.
         revision: Branch, tag or commit on the hub; only a commit is exact.
-        column: Column with the text.
+        column: Column with the text; ``meta.text`` is the key ``text`` in the column ``meta``.
         held_out: Fraction of the documents for validation if there is no validation split.
         max_documents: Read at most this many documents per split.
 
@@ -207,7 +215,8 @@ class HubCorpus:
             ImportError: ``datasets`` is missing.
             FileNotFoundError: The dataset is neither local nor reachable; the message contains the
                 remedy.
-            ValueError: There is no training split, or no text in ``column``.
+            ValueError: A local file cannot be read; there is no training split; or a row has no
+                text in ``column``.
         """
         splits = self._splits()
         if "train" not in splits:
@@ -245,7 +254,12 @@ class HubCorpus:
             return datasets.load_dataset(**source, revision=self.revision, streaming=True)
         # The package and its HTTP client raise different exception classes for a missing dataset.
         except Exception as error:
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            reason = _first_line(error)
+        if folder.exists():
+            raise ValueError(
+                f"corpus {self.name!r} cannot be read ({reason}): expected files of a format that "
+                "datasets.load_dataset reads, which are not empty"
+            )
         raise FileNotFoundError(
             f"corpus {self.name!r}: the dataset {name}{f' ({config})' if config else ''} cannot "
             f"be read ({reason}). Without network access, download it on another machine with "
@@ -255,14 +269,41 @@ class HubCorpus:
         )
 
     def _texts(self, split: Any) -> Iterator[str]:
-        for row in islice(split, self.max_documents):
-            text = row.get(self.column)
+        for number, row in enumerate(self._rows(split), 1):
+            text = row[self.column] if self.column in row else _nested(row, self.column)
             if not isinstance(text, str):
                 raise ValueError(
-                    f"corpus.column={self.column!r}: a row of {self.name!r} has no text in this "
-                    f"column; its columns are {sorted(row)}"
+                    f"corpus.column={self.column!r}: row {number} of {self.name!r} has no text "
+                    f"there, but {quoted(text)}; its columns are {sorted(row)}"
                 )
             yield text
+
+    def _rows(self, split: Any) -> Iterator[dict[str, Any]]:
+        rows, number = islice(split, self.max_documents), 0
+        while True:
+            try:
+                row = next(rows)
+            except StopIteration:
+                return
+            # Readers of formats raise their own classes for broken files.
+            except Exception as error:
+                raise ValueError(
+                    f"corpus {self.name!r} cannot be read after row {number} "
+                    f"({_first_line(error)}): mend the file"
+                ) from error
+            number += 1
+            yield row
+
+
+def _nested(row: dict[str, Any], column: str) -> Any:
+    found: Any = row
+    for key in column.split("."):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _local_files(place: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Corpora of a mixture, and corpora that are already tokens."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ class BinCorpus:
 
     The folder has ``train.bin`` and ``val.bin``, or several files such as
     ``fineweb_train_000001.bin`` and ``fineweb_val_000000.bin``: tokens of 16 bits, without a header
-    or with that of modded-nanogpt. In YAML::
+    or with that of modded-nanogpt; or of 32 bits with that of llm.c for Llama 3. In YAML::
 
         corpus:
           folder: data/openwebtext
@@ -59,14 +60,29 @@ class BinCorpus:
         return parts
 
     def check(self, files: Sequence[Path], vocab_size: int) -> None:
-        """Refuse tokens outside of the vocabulary; of large files, the first 256 MB are read.
+        """Refuse files of another format, and tokens outside of the vocabulary.
+
+        Of large files, the first 256 MB are read.
 
         Raises:
-            ValueError: A token is outside of the vocabulary.
+            ValueError: A file is of another program, has tokens of another size, or has a token
+                outside of the vocabulary.
         """
         for path in files:
-            tokens = map_tokens(path)
-            largest = int(tokens[: _CHECKED_BYTES // tokens.itemsize].max(initial=0))
+            if path.with_suffix(".idx").exists():
+                raise ValueError(
+                    f"{path} has an index beside it, as Megatron writes, which is not read: "
+                    "convert the tokens to 16 bits without a header"
+                )
+            tokens = map_tokens(path)[: _CHECKED_BYTES // 2]
+            is_half_empty = len(tokens) >= 32 and tokens[::2].any() and not tokens[1::2].any()
+            if tokens.itemsize == 2 and (vocab_size > 2**16 or is_half_empty):
+                raise ValueError(
+                    f"{path} would have tokens of 16 bits, but "
+                    f"{'every second one is 0' if is_half_empty else f'{vocab_size=}'}: tokens of "
+                    "32 bits need the header of llm.c (256 integers: 20240801, 7, number of tokens)"
+                )
+            largest = int(tokens.max(initial=0))
             if largest >= vocab_size:
                 raise ValueError(
                     f"{path} has the token {largest}, outside of the vocabulary of {vocab_size}: "
@@ -99,8 +115,8 @@ class CorpusShare:
             )
         for name in ("epochs", "weight"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name}={value}: expected more than 0")
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name}={value}: expected a number above 0")
 
 
 def windows_per_epoch(shares: Sequence[CorpusShare], sizes: Sequence[int]) -> list[int]:

@@ -223,11 +223,12 @@ class TextChunk:
 def text_chunks(corpus: Corpus, chunk_characters: int) -> Iterator[TextChunk]:
     """Yield chunks of whole documents with at least ``chunk_characters``, except the last ones.
 
-    Empty documents are skipped.
+    Empty documents are skipped. A byte order mark at the start of a document is not text.
     """
     waiting: dict[str, list[str]] = {}
     characters: dict[str, int] = {}
-    for part, text in corpus.documents():
+    for part, document in corpus.documents():
+        text = document.removeprefix("\ufeff")
         if not text:
             continue
         waiting.setdefault(part, []).append(text)

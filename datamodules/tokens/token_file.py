@@ -4,7 +4,8 @@ Layout, little-endian: a header of 256 integers of 32 bits, then the tokens. The
 magic number 20240520; the version, 1 for tokens of 16 bits and 2 for 32 bits; the low and high 32
 bits of the number of tokens; four zeros; the SHA-256 of the tokens' bytes in eight integers; and
 zeros. For up to 2^31 tokens of 16 bits this is the format of modded-nanogpt, which reads the first
-three integers.
+three integers. llm.c writes tokens of 32 bits for Llama 3 with the magic number 20240801 and the
+version 7.
 """
 
 import hashlib
@@ -16,9 +17,11 @@ from typing import Any
 import numpy as np
 
 _MAGIC = 20240520
+_MAGIC_OF_LLAMA_3 = 20240801
 _HEADER_INTEGERS = 256
 _HASH = slice(8, 16)
 _DTYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u2"), 2: np.dtype("<u4")}
+_NUMPY = b"\x93NUMPY"
 
 
 def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
@@ -33,9 +36,11 @@ def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
     """
     size_bytes = path.stat().st_size
     header = np.fromfile(path, dtype="<u4", count=_HEADER_INTEGERS)
-    if len(header) < _HEADER_INTEGERS or header[0] != _MAGIC or int(header[1]) not in _DTYPES:
+    is_of_llama_3 = header[:2].tolist() == [_MAGIC_OF_LLAMA_3, 7]
+    is_ours = header[:1] == _MAGIC and int(header[1]) in _DTYPES
+    if len(header) < _HEADER_INTEGERS or not (is_ours or is_of_llama_3):
         raise ValueError(f"{path} is not a token file: its header is invalid; prepare it again")
-    dtype = _DTYPES[int(header[1])]
+    dtype = np.dtype("<u4") if is_of_llama_3 else _DTYPES[int(header[1])]
     num_tokens = int(header[2]) + (int(header[3]) << 32)
     expected_bytes = 4 * _HEADER_INTEGERS + num_tokens * dtype.itemsize
     if size_bytes != expected_bytes:
@@ -54,13 +59,16 @@ def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
 
 
 def map_tokens(path: Path) -> np.ndarray:
-    """Memory-map the tokens of a file with this header, or of nanoGPT's: 16 bits without a header.
+    """Memory-map the tokens of a file with such a header, or of nanoGPT's: 16 bits without one.
 
     Raises:
         ValueError: The file is neither, or has the wrong length.
     """
-    start = np.fromfile(path, "<u4", count=1)
-    if len(start) and start[0] == _MAGIC:
+    with path.open("rb") as file:
+        start = file.read(8)
+    if start.startswith(_NUMPY):
+        raise ValueError(f"{path} is an array of numpy: write its tokens with array.tofile(PATH)")
+    if int.from_bytes(start[:4], "little") in (_MAGIC, _MAGIC_OF_LLAMA_3):
         return np.asarray(read_token_file(path))
     size_bytes = path.stat().st_size
     if size_bytes == 0 or size_bytes % 2:

@@ -44,7 +44,16 @@ class ByteTokenizer:
     end_of_document = 0
 
     def encode(self, documents: Sequence[str]) -> np.ndarray:
-        """Return the bytes of the documents."""
+        """Return the bytes of the documents.
+
+        Raises:
+            ValueError: A document contains NUL, which would end it.
+        """
+        if any("\0" in text for text in documents):
+            raise ValueError(
+                "tokenizer='bytes': a document contains the character NUL, which ends documents; "
+                "remove it from the text, or set tokenizer='bpe'"
+            )
         return np.frombuffer(b"".join(text.encode() + b"\0" for text in documents), np.uint8)
 
     def to_json(self) -> str:

@@ -138,6 +138,47 @@ def test_token_files_of_nanogpt_are_mapped(tmp_path, write, train):
         TokenDataModule(BinCorpus(str(tmp_path), vocab_size=30), context_length=8).setup()
 
 
+def half_filled(tokens, path):
+    np.asarray(tokens, "<u4").tofile(path)
+
+
+def of_numpy(tokens, path):
+    with path.open("wb") as file:
+        np.save(file, np.asarray(tokens, "<u2"))
+
+
+def with_an_index(tokens, path):
+    raw(tokens, path)
+    path.with_suffix(".idx").write_bytes(b"MMIDIDX")
+
+
+@pytest.mark.parametrize(
+    ("write", "vocab_size", "named"),
+    [
+        (half_filled, 90, "every second one is 0: tokens of 32 bits need the header of llm.c"),
+        (raw, 100_000, "vocab_size=100000: tokens of 32 bits need the header"),
+        (of_numpy, 90, "is an array of numpy"),
+        (with_an_index, 90, "has an index beside it, as Megatron writes"),
+    ],
+)
+def test_token_files_of_other_programs_are_not_read_as_16_bits(tmp_path, write, vocab_size, named):
+    for part in ("train", "val"):
+        write(range(80), tmp_path / f"{part}.bin")
+    with pytest.raises(ValueError, match=named):
+        TokenDataModule(BinCorpus(str(tmp_path), vocab_size), context_length=8).setup()
+
+
+def test_token_files_of_llm_c_for_llama_3_are_mapped(tmp_path):
+    header = np.zeros(256, "<i4")
+    header[:3] = 20240801, 7, 80
+    for part in ("train", "val"):
+        tokens = np.arange(100_000, 100_080, dtype="<u4")
+        (tmp_path / f"{part}.bin").write_bytes(header.tobytes() + tokens.tobytes())
+    data = TokenDataModule(BinCorpus(str(tmp_path), 128_256), context_length=8)
+    data.setup()
+    assert data.val_dataset[0].tolist() == list(range(100_000, 100_009))
+
+
 @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
 def test_a_file_of_records_is_a_corpus(tmp_path, ending):
     datasets = pytest.importorskip("datasets")
@@ -175,6 +216,7 @@ def test_errors_name_the_fault_of_a_mixture(tmp_path, arguments, named):
     ("share", "named"),
     [
         ({"epochs": 0}, "epochs=0"),
+        ({"epochs": float("inf")}, "epochs=inf"),
         ({"weight": -1}, "weight=-1"),
         ({"epochs": 1, "weight": 1}, "one"),
     ],

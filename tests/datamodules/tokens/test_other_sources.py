@@ -89,6 +89,32 @@ def test_a_short_name_selects_the_dataset_of_the_papers():
     assert len({corpus.fingerprint for corpus in (data.corpus, *other)}) == 4
 
 
+@pytest.mark.parametrize(
+    ("lines", "named"),
+    [
+        ('{"text": "a"}\n{"text": null}', r"row 2 of .* has no text there, but None"),
+        ('{"text": "a"}\n{"text": ', r"after row \d .*mend the file"),
+        (b'{"text": "caf\xe9"}', r"after row 0 .*mend the file"),
+        (b'{"text": "\\ud800"}', r"after row 0 .*mend the file"),
+        ("", "expected files of a format"),
+    ],
+)
+def test_errors_name_the_row_of_a_broken_file(tmp_path, lines, named):
+    path = tmp_path / "data.jsonl"
+    path.write_bytes(lines if isinstance(lines, bytes) else lines.encode())
+    with pytest.raises(ValueError, match=named):
+        parts_of(HubCorpus(str(path)))
+
+
+def test_a_text_within_a_column_is_read(tmp_path):
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(f'{{"meta": {{"text": "text {number}"}}}}\n' for number in range(9)))
+    found = [text for _, text in HubCorpus(str(path), column="meta.text").documents()]
+    assert sorted(found) == [f"text {number}" for number in range(9)]
+    with pytest.raises(ValueError, match=r"column='meta.body': row 1 .*None.*\['meta'\]"):
+        parts_of(HubCorpus(str(path), column="meta.body"))
+
+
 def test_errors_name_the_fault_of_a_dataset(hub_folder):
     with pytest.raises(ValueError, match=r"column='text'.*its columns are \['body', 'id'\]"):
         parts_of(HubCorpus(str(hub_folder)))

@@ -179,6 +179,24 @@ def test_a_corpus_without_text_or_with_too_little_text_is_refused(corpus_folder)
         data_of(corpus_folder)
 
 
+def test_a_document_is_its_text_without_a_byte_order_mark(corpus_folder):
+    (corpus_folder / "val.txt").write_bytes(b"\xef\xbb\xbfabc " + b"def " * 50)
+    assert bytes(data_of(corpus_folder).val_dataset[0][:4].tolist()) == b"abc "
+
+
+def test_a_text_that_would_end_documents_is_refused(corpus_folder):
+    (corpus_folder / "val.txt").write_text("ab\0cd " * 50)
+    with pytest.raises(ValueError, match="contains the character NUL, which ends documents"):
+        data_of(corpus_folder)
+
+
+def test_a_part_that_is_both_a_file_and_a_folder_is_refused(corpus_folder):
+    (corpus_folder / "val").mkdir()
+    (corpus_folder / "val" / "1.txt").write_text("abc")
+    with pytest.raises(ValueError, match=r"both val\.txt and texts in val: remove one"):
+        data_of(corpus_folder)
+
+
 def test_a_corpus_without_a_test_part_is_refused_for_testing(corpus_folder):
     with pytest.raises(ValueError, match=r"has no test part: add test\.txt"):
         data_of(corpus_folder).test_dataloader()

@@ -1,5 +1,7 @@
 """A mixture-of-experts layer."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -21,7 +23,7 @@ class MoELayer(nn.Module):
 
     ``y = sum over the selected e of w_e(x) * expert_e(x)`` for tokens ``(..., in_features)``, plus
     ``shared(x)`` if there is a shared expert. With a single expert the layer is a perceptron
-    without a gate.
+    without a gate, a selection bias and a capacity.
 
     Source: Shazeer et al., arXiv 1701.06538; notation of Wang and E, arXiv 2505.24205, section 3.
 
@@ -111,8 +113,10 @@ class MoELayer(nn.Module):
                 "constant weight 1, so the gate gets no gradient: use gate_weighting="
                 f"{gate_weighting.replace('topk', 'all')!r}, top_k=2 or more, or train_gate=False"
             )
-        if capacity_factor is not None and not capacity_factor > 0:
-            raise ValueError(f"capacity_factor={capacity_factor}: expected more than 0")
+        if capacity_factor is not None and not 0 < capacity_factor < math.inf:
+            raise ValueError(
+                f"capacity_factor={capacity_factor}: expected more than 0, or None to drop none"
+            )
         if encoder_features is not None and not 1 <= encoder_features <= in_features:
             raise ValueError(
                 f"encoder_features={encoder_features}: expected 1 to in_features={in_features}"

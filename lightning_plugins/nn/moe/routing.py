@@ -113,7 +113,8 @@ def limit_capacity(routing: Routing, capacity_factor: float) -> Routing:
     Transformers, arXiv 2101.03961, equation 3.
     """
     tokens, top_k = routing.experts.shape
-    capacity = math.ceil(capacity_factor * tokens * top_k / routing.num_experts)
+    share = capacity_factor * tokens * top_k / routing.num_experts
+    capacity = math.ceil(share * (1 - 1e-12))  # 1.1 * 100 / 10 is a little more than 11
     in_order = routing.experts.T.flatten()
     grouped, order = in_order.sort(stable=True)
     place = torch.arange(len(order), device=order.device)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from lightning_plugins.nn.moe.routing import Routing
 from lightning_plugins.optional_packages import requires
 
 
-def load_balancing_loss(routing: Routing) -> Tensor:
+def load_balancing_loss(routing: Routing, load: Tensor | None = None) -> Tensor:
     """Compute ``E * sum_i f_i P_i``: 1 if load and probability are uniform, at most E.
 
     f_i is the fraction of all assignments that go to expert i, P_i its mean probability under the
@@ -17,9 +18,14 @@ def load_balancing_loss(routing: Routing) -> Tensor:
 
     Source: Fedus et al., Switch Transformers, arXiv 2101.03961, equations 4 to 6, with ``top_k``
     assignments per token.
+
+    Args:
+        routing: Routing of the tokens.
+        load: f of a larger batch that contains them, ``(num_experts,)``; None means their own.
     """
-    mean = probabilities(routing).mean(dim=0)
-    return routing.num_experts * (expert_load(routing) * mean).sum()
+    load = expert_load(routing) if load is None else load
+    mean = probabilities(routing).sum(dim=0) / max(len(routing.logits), 1)
+    return routing.num_experts * (load * mean).sum()
 
 
 def sequence_balancing_loss(routing: Routing, num_sequences: int) -> Tensor:
@@ -43,19 +49,20 @@ def sequence_balancing_loss(routing: Routing, num_sequences: int) -> Tensor:
 def probabilities(routing: Routing) -> Tensor:
     """Return the scores of all experts as a distribution, ``(tokens, num_experts)``.
 
-    Gates score by a softmax or, as DeepSeek-V3, by sigmoids, which are divided by their sum here.
-    The kind is the one whose ratios are those of the weights that the gate gave.
+    Gates score by a softmax or by sigmoids (DeepSeek-V3) or square roots of softplus (DeepSeek-V4),
+    which are divided by their sum here. The kind is the one whose ratios are those of the weights
+    that the gate gave.
     """
-    softmax = routing.scores.softmax(dim=-1)
-    sigmoid = routing.scores.sigmoid()
-    if routing.experts.shape[1] == 1:  # a single weight has no ratio; its value may be the score
-        kinds = [score.gather(1, routing.experts) for score in (softmax, sigmoid)]
-    else:
-        kinds = [_normalized(score.gather(1, routing.experts)) for score in (softmax, sigmoid)]
-    weights = routing.weights.to(softmax.dtype)
-    weights = weights if routing.experts.shape[1] == 1 else _normalized(weights)
-    errors = torch.stack([(kind - weights).detach().abs().mean() for kind in kinds])
-    return torch.where(errors[1] < 0.5 * errors[0], _normalized(sigmoid), softmax)
+    scores = routing.scores
+    kinds = [scores.softmax(dim=-1), scores.sigmoid(), (softplus(scores) + 1e-20).sqrt()]
+    weights = routing.weights.to(scores.dtype)
+    chosen = [kind.gather(1, routing.experts) for kind in kinds]
+    if routing.experts.shape[1] > 1:  # a single weight has no ratio; its value may be the score
+        weights, *chosen = (_normalized(part) for part in (weights, *chosen))
+    errors = torch.stack([(part - weights).detach().abs().mean() for part in chosen])
+    is_softmax = 0.5 * errors[0] <= errors[1:].min()
+    other = torch.where(errors[1] <= errors[2], kinds[1], kinds[2])
+    return torch.where(is_softmax, kinds[0], _normalized(other))
 
 
 def _normalized(scores: Tensor) -> Tensor:
@@ -67,16 +74,16 @@ def router_z_loss(routing: Routing) -> Tensor:
 
     Source: Zoph et al., ST-MoE, arXiv 2202.08906, equation 5.
     """
-    return routing.scores.logsumexp(dim=-1).square().mean()
+    return routing.scores.logsumexp(dim=-1).square().sum() / max(len(routing.logits), 1)
 
 
 def expert_load(routing: Routing) -> Tensor:
-    """Compute the fraction of all assignments per expert ``(num_experts,)``, with sum 1."""
+    """Compute the fraction of all assignments per expert ``(num_experts,)``; 0 without tokens."""
     chosen = routing.experts.flatten()
     # Half precision cannot count beyond 256.
     ones = torch.ones_like(chosen, dtype=routing.scores.dtype)
     load = torch.zeros(routing.num_experts, dtype=ones.dtype, device=ones.device)
-    return load.scatter_add(0, chosen, ones) / chosen.numel()
+    return load.scatter_add(0, chosen, ones) / max(chosen.numel(), 1)
 
 
 def paths_of(routings: Sequence[Routing]) -> Tensor:

@@ -91,6 +91,14 @@ def test_an_expert_accepts_first_choices_in_order_up_to_its_capacity():
     assert torch.equal(routing.weights == 0, routing.dropped)
     ample = limit_capacity(Routing(torch.zeros(4, 4), experts, weights), 4.0)
     assert not ample.dropped.any()
+    one_for_all = Routing(torch.zeros(100, 10), torch.zeros(100, 1).long(), torch.ones(100, 1))
+    assert (~limit_capacity(one_for_all, 1.1).dropped).sum() == 11  # 1.1 * 100 / 10 in floats: 12
+
+
+def test_a_layer_without_tokens_has_neither_load_nor_loss():
+    _, routing = MoELayer(**SMALL, capacity_factor=1.0).mix(torch.zeros(0, 6))
+    assert routing.dropped.shape == (0, 1)
+    assert expert_load(routing).sum() == load_balancing_loss(routing) == router_z_loss(routing) == 0
 
 
 @pytest.mark.parametrize("backend", ["dense", "loop", "grouped_mm"])

@@ -1,5 +1,6 @@
 """Balances the experts of a mixture by the biases of its routers, without an auxiliary loss."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,10 +25,14 @@ class RouterBiasBalancing(PluginCallback):
     ``b_i += speed * sign(mean load - load_i)``
 
     with the loads of the whole accumulated and distributed batch. The biases are part of the
-    model's state, so checkpoints and exported models contain them.
+    model's state, so checkpoints and exported models contain them. In half precision, in which a
+    step would be rounded away, the callback keeps them in single precision.
 
-    Logs ``routing/max_violation`` at the logging steps: the largest relative excess of an expert's
-    load over the mean in any layer, over all steps since the last logging step; 0 means balance.
+    Logs at the logging steps the maximal violation, which is the largest relative excess of an
+    expert's load over the mean in any layer (0 means balance): ``routing/max_violation`` of the
+    loads of all steps since the last logging step, and ``routing/max_violation_batch`` of those of
+    this step alone, MaxVio_batch of the source, which is never 0 for few tokens. With
+    ``RoutingStats``, MaxVio_global is the largest ``routing/max_load_l`` of a validation minus 1.
 
     Source: Wang et al., Auxiliary-Loss-Free Load Balancing, arXiv 2408.15664, algorithm 1;
     DeepSeek-V3, arXiv 2412.19437, section 2.1.2, with a speed of 0.001.
@@ -51,7 +56,8 @@ class RouterBiasBalancing(PluginCallback):
         if not speed > 0:
             raise ValueError(f"speed={speed}: expected more than 0")
         self.speed = speed
-        self._layers: list[tuple[Tensor, Tensor]] = []
+        self._layers: list[tuple[Tensor, Tensor, Tensor]] = []  # bias, exact bias, selections
+        self._exact_biases: list[Tensor] = []
         self._loads: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
         self._in_batch = False
@@ -78,7 +84,7 @@ class RouterBiasBalancing(PluginCallback):
             if bias is None:
                 continue
             counts = torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
-            self._layers.append((bias, counts))
+            self._layers.append((bias, self._exact(bias, len(self._layers)), counts))
             self._loads.append(torch.zeros(len(bias), device=bias.device))
             self._handles.append(count_selections(pl_module, name, counts, lambda: self._in_batch))
         if not self._layers:
@@ -100,14 +106,18 @@ class RouterBiasBalancing(PluginCallback):
         self._in_batch = False
         if not steps_the_optimizer(trainer):
             return
-        for (bias, counts), logged in zip(self._layers, self._loads, strict=True):
+        of_step = []
+        for (bias, exact, counts), logged in zip(self._layers, self._loads, strict=True):
             load = trainer.strategy.reduce(counts.clone(), reduce_op="sum").to(torch.float32)
             counts.zero_()
-            bias.add_((self.speed * (load.mean() - load).sign()).to(bias.dtype))
+            exact.add_((self.speed * (load.mean() - load).sign()).to(exact.dtype))
+            if exact is not bias:
+                bias.copy_(exact)
             logged += load
+            of_step.append(load)
         if logs_at_this_step(trainer):
-            violations = [load.max() / load.mean().clamp(min=1) - 1 for load in self._loads]
-            pl_module.log("routing/max_violation", torch.stack(violations).max())
+            pl_module.log("routing/max_violation", max_violation(self._loads))
+            pl_module.log("routing/max_violation_batch", max_violation(of_step))
             for load in self._loads:
                 load.zero_()
 
@@ -121,7 +131,35 @@ class RouterBiasBalancing(PluginCallback):
         """Stop counting."""
         self._release()
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return the biases that the model has in half precision only."""
+        self._keep_exact()
+        return {"exact_biases": self._exact_biases} if self._exact_biases else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the biases of a checkpoint."""
+        self._exact_biases = list(state_dict.get("exact_biases", []))
+
+    def _exact(self, bias: Tensor, layer: int) -> Tensor:
+        """Return the bias in single precision, as the callback left it if it is the same one."""
+        if bias.dtype.itemsize >= 4:
+            return bias
+        for exact in self._exact_biases[layer : layer + 1]:
+            if torch.equal(exact.to(bias), bias):
+                return exact.to(bias.device).clone()
+        return bias.float()
+
+    def _keep_exact(self) -> None:
+        if any(exact is not bias for bias, exact, _ in self._layers):
+            self._exact_biases = [exact.cpu().clone() for _, exact, _ in self._layers]
+
     def _release(self) -> None:
+        self._keep_exact()
         for handle in self._handles:
             handle.remove()
         self._layers, self._loads, self._handles, self._in_batch = [], [], [], False
+
+
+def max_violation(loads: Sequence[Tensor]) -> Tensor:
+    """Return the largest relative excess of a load over the mean of its layer."""
+    return torch.stack([load.max() / load.mean().clamp(min=1) - 1 for load in loads]).max()

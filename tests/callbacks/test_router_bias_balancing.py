@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
-from lightning_plugins.callbacks import RouterBiasBalancing
+from lightning_plugins.callbacks import RouterBiasBalancing, RoutingStats
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.nn.moe.routers import find_routers, selection_bias
@@ -44,14 +44,18 @@ def language_model(**changes):
     return module
 
 
-def fitted(module, *callbacks, batch_size=8, **options):
+def no_training(parameters):
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def fitted(module, *callbacks, batch_size=8, ckpt_path=None, **options):
     quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = Trainer(
         accelerator="cpu",
         callbacks=list(callbacks),
         **{"max_steps": 1, "log_every_n_steps": 1, **dict.fromkeys(quiet, False), **options},
     )
-    trainer.fit(module, DataLoader(TOKENS, batch_size))
+    trainer.fit(module, DataLoader(TOKENS, batch_size), ckpt_path=ckpt_path)
     return trainer
 
 
@@ -77,6 +81,29 @@ def test_a_step_moves_each_bias_by_the_sign_of_the_missing_load(accumulate):
     (own,) = biases(module)
     torch.testing.assert_close(own, expected[0])
     assert trainer.callback_metrics["routing/max_violation"] > 0
+
+
+def test_in_half_precision_small_steps_add_up_also_after_resuming(tmp_path):
+    def run(steps, bias=0.6, **options):
+        balancing = RouterBiasBalancing(0.001)
+        torch.manual_seed(0)
+        module = CausalLM("deepseek_v3", 64, 16, DEEPSEEK, optimizer=no_training)
+
+        class Start(Callback):
+            def on_train_start(self, trainer, pl_module):
+                if bias is not None:
+                    biases(pl_module)[0].fill_(bias)
+
+        options = {"precision": "bf16-true", "max_steps": steps, "max_epochs": 99, **options}
+        trainer = fitted(module, Start(), balancing, batch_size=64, **options)
+        trainer.save_checkpoint(tmp_path / "last.ckpt")
+        return biases(module)[0]
+
+    moved = run(16)
+    assert moved.dtype == torch.bfloat16  # whose next numbers above and below 0.6 are 0.004 away
+    assert (moved != torch.tensor(0.6).bfloat16()).sum() >= 8
+    run(8)
+    assert torch.equal(run(16, bias=None, ckpt_path=tmp_path / "last.ckpt"), moved)
 
 
 def test_a_validation_is_not_counted():
@@ -133,13 +160,20 @@ def test_a_collapsed_router_recovers_on_the_data_of_the_tiny_recipe():
     trainer = Trainer(
         accelerator="cpu",
         max_steps=300,
-        limit_val_batches=0,
-        callbacks=[RouterBiasBalancing(0.01), violation],
+        limit_val_batches=50,
+        val_check_interval=300,
+        num_sanity_val_steps=0,
+        callbacks=[RouterBiasBalancing(0.01), RoutingStats(), violation],
         **dict.fromkeys(names, False),
     )
     trainer.fit(module, datamodule=TokenDataModule())
     assert violation.seen[0] > 6
+    found = trainer.callback_metrics
+    windows = found["routing/max_violation"], found["routing/max_violation_batch"]
+    print(f"last 50 steps {windows[0]:.3f}, last step {windows[1]:.3f}")
+    print(f"validation (MaxVio_global) {found['routing/max_load_0'] - 1:.3f}")
     assert violation.seen[-1] <= 0.2
+    assert found["routing/max_load_0"] - 1 <= 0.2
 
 
 def test_the_violation_is_that_of_all_steps_since_the_last_logged_one():
@@ -151,6 +185,9 @@ def test_the_violation_is_that_of_all_steps_since_the_last_logged_one():
     trainer = fitted(module, RouterBiasBalancing(1e-12), max_steps=4, log_every_n_steps=4)
     found = trainer.callback_metrics["routing/max_violation"]
     torch.testing.assert_close(found, expected.max() / expected.mean() - 1)
+    (last,) = loads_before_training(module, TOKENS[24:32])
+    found = trainer.callback_metrics["routing/max_violation_batch"]
+    torch.testing.assert_close(found, last.max() / last.mean() - 1)
 
 
 def test_a_checkpoint_contains_the_biases():

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins._lightning_compat import logs_at_this_step, optimizer_steps
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov
@@ -129,6 +129,19 @@ class CommunicationSchedule(PluginCallback):
             if callback.last_model_path:
                 trainer.save_checkpoint(callback.last_model_path)
             trainer.save_checkpoint(Path(callback.dirpath) / "merged.ckpt")
+
+    def planned_phases(self, trainer: Trainer) -> dict[str, tuple[float, float]]:
+        """Return the window and the merge in steps, for the schedule of the command line."""
+        total, schedule = optimizer_steps(trainer), self.schedule
+        found: dict[str, tuple[float, float]] = {}
+        if schedule.shape == "window":
+            assert schedule.start is not None
+            assert schedule.width is not None
+            end = schedule.start + schedule.width
+            found["gossip window"] = (schedule.start * total, end * total)
+        if self.final_merge:
+            found["merge"] = (total - 1, total)
+        return found
 
     def run_summary(self, trainer: Trainer) -> str:
         """Return rounds and bytes, for the summary of the command line."""

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import finds_unused_parameters
+from lightning_plugins._lightning_compat import finds_unused_parameters, steps_of_epochs
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import (
@@ -205,6 +205,16 @@ class StagedTraining(PluginCallback):
                 for parameter in group["params"]:
                     parameter.requires_grad_(True)
         self._release = self._optimizer = self._trainer = None
+
+    needs_epochs = True
+
+    def planned_phases(self, trainer: Trainer) -> dict[str, tuple[float, float]]:
+        """Return each stage in optimizer steps, for the schedule of the command line."""
+        ends = [0, *accumulate(stage.epochs for stage in self.stages)]
+        return {
+            f"stage {number}": (steps_of_epochs(trainer, first), steps_of_epochs(trainer, last))
+            for number, (first, last) in enumerate(pairwise(ends), 1)
+        }
 
     def run_summary(self, trainer: Trainer) -> str:
         """Return the first epoch of each stage, for the summary of the command line."""

@@ -205,6 +205,15 @@ class PhaseCallback(PluginCallback):
                 f"active: the run ended after {trainer.global_step} optimizer steps"
             )
 
+    def planned_phases(self, trainer: Trainer) -> dict[str, tuple[float, float]]:
+        """Return the phase in optimizer steps, for the schedule of the command line."""
+        return {type(self).__name__: self.phase.steps(trainer)}
+
+    @property
+    def needs_epochs(self) -> bool:
+        """Whether the planned phases depend on the length of an epoch."""
+        return self.phase.unit == "epoch"
+
     def run_summary(self, trainer: Trainer) -> str:
         """Return when the callback acted, for the summary of the command line."""
         if self.first_active_step is None:

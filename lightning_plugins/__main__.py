@@ -21,6 +21,7 @@ train and evaluate (LightningCLI; `lightning-plugins fit --help` lists all optio
   export --run last|FOLDER --output FOLDER            write the model for other programs
 
   check      RECIPE_OR_FILE: build everything without training, and run every plugin's check
+  schedule   RECIPE_OR_FILE [--output FILE.png]: draw learning rates and phases before a run
 
 other commands
   recipes    list | show | copy the packaged recipes
@@ -65,6 +66,11 @@ def _dispatch(command: str, *rest: str) -> int:
         from lightning_plugins.cli import check
 
         check(arguments)
+        return 0
+    if command == "schedule":
+        from lightning_plugins.cli import schedule
+
+        schedule(arguments)
         return 0
     # These commands do not load torch.
     with user_errors_in_one_line():

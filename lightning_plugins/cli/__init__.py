@@ -5,8 +5,8 @@ To add the same support to your own command line::
     class MyCLI(PluginCLIMixin, LightningCLI): ...
 """
 
-from lightning_plugins.cli.commands import check, instantiate, run
+from lightning_plugins.cli.commands import check, instantiate, run, schedule
 from lightning_plugins.cli.configuration import with_recipes
 from lightning_plugins.cli.plugin_cli import PluginCLI, PluginCLIMixin
 
-__all__ = ["PluginCLI", "PluginCLIMixin", "check", "instantiate", "run", "with_recipes"]
+__all__ = ["PluginCLI", "PluginCLIMixin", "check", "instantiate", "run", "schedule", "with_recipes"]

@@ -16,6 +16,7 @@ from lightning_plugins.cli.explanation import located, merged_tree, refused_key
 from lightning_plugins.cli.export import ExportCLI, export_arguments
 from lightning_plugins.cli.plugin_cli import PluginCLI
 from lightning_plugins.cli.run_folders import Run
+from lightning_plugins.cli.schedule import schedule_arguments, show_schedule
 from lightning_plugins.errors import (
     UserError,
     is_of_environment,
@@ -98,6 +99,23 @@ def check(arguments: list[str]) -> None:
         f"valid: {type(cli.model).__name__} with {weights:,} parameters so far, {data}, "
         f"{type(cli.trainer.strategy).__name__}; callbacks {names}"
     )
+
+
+def schedule(arguments: list[str]) -> None:
+    """Print and draw the learning rates and phases of a configuration, without training.
+
+    Args:
+        arguments: A recipe or file, options, and ``--output FILE.png``.
+
+    Raises:
+        UserError: The configuration is invalid, or the length of its run is unknown.
+    """
+    for name in ("fabric.utilities.seed", "pytorch.utilities.rank_zero"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+    with user_errors_in_one_line():
+        output, options = schedule_arguments(arguments)
+    first = ["--config"] if options and not options[0].startswith("-") else []
+    show_schedule(instantiate([*first, *options]), output)
 
 
 def _end_other_processes(cli: LightningCLI) -> None:

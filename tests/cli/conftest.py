@@ -53,6 +53,13 @@ class Summarized(Callback):
         return f"{trainer.global_step} batches"
 
 
+class WritesRates(Callback):
+    def on_train_batch_end(self, trainer, *_):
+        rates = [group["lr"] for one in trainer.optimizers for group in one.param_groups]
+        with open("rates", "a") as file:
+            print(*rates, file=file)
+
+
 class ComparesWeights(Callback):
     """Leaves the file ``equal`` if the weights are those of the checkpoint."""
 

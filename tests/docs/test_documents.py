@@ -134,7 +134,7 @@ def test_commands_parse_and_name_what_exists(path, line, parse_only):
     elif command == "recipes":
         assert getattr(arguments, "name", None) is None or load_recipe(arguments.name)
     else:
-        assert command in (*TRAINING, "check", "export")
+        assert command in (*TRAINING, "check", "export", "schedule")
 
 
 def test_a_wrong_option_in_a_document_is_detected(readers_folder, parse_only):

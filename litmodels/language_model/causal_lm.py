@@ -41,17 +41,15 @@ from lightning_plugins.litmodels.language_model.losses import (
 from lightning_plugins.litmodels.language_model.network import (
     Batch,
     build_configuration,
-    ends_of_text,
     inputs_and_targets,
-    mark_end_of_document,
+    require_causal,
     require_isolated_documents,
+    require_length,
+    require_routing_tables,
     scale_residual_projections,
 )
-from lightning_plugins.litmodels.language_model.pretrained import (
-    configuration_arguments,
-    read_configuration,
-    read_network,
-)
+from lightning_plugins.litmodels.language_model.pretrained import read_configuration, read_network
+from lightning_plugins.litmodels.language_model.stored_settings import StoredSettings
 from lightning_plugins.litmodels.language_model.target_weighting import (
     TargetWeighting,
     num_targets,
@@ -61,7 +59,7 @@ from lightning_plugins.optimizers import configure_optimizers
 from lightning_plugins.optimizers.gradient_clipping import clip_gradients
 
 
-class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
+class CausalLM(CheckedLoading, StoredSettings, RoutedExperts, TextGeneration, LightningModule):
     """Trains any causal architecture of transformers on windows of tokens.
 
     The weights are new, or those of a pretrained model.
@@ -126,8 +124,9 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         lr_scheduler: Builds the schedule from the optimizer.
 
     Raises:
-        ValueError: An argument is outside its range, the data has more than ``vocab_size`` tokens,
-            the architecture does not support masked documents or has no such argument,
+        ValueError: An argument is outside its range, the data has more than ``vocab_size`` tokens
+            or windows longer than ``context_length``, the architecture attends to later tokens,
+            does not support masked documents or has no such argument,
             ``pretrained`` cannot be read or differs from another argument, or its texts end with
             another token than the DataModule's.
         ImportError: transformers is missing.
@@ -167,11 +166,6 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
             raise ValueError(f"initializer_range={initializer_range}: expected more than 0")
         if not z_loss >= 0:
             raise ValueError(f"z_loss={z_loss}: expected 0 or more")
-        if compile and balancing is not None:
-            raise ValueError(
-                "balancing with compile=True: a compiled network does not report its routing; set "
-                "compile=False, or router_aux_loss_coef in config"
-            )
         self.save_hyperparameters(ignore=["optimizer", "lr_scheduler", "balancing"])
         self._pretrained = pretrained
         if pretrained is None:
@@ -196,6 +190,7 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         self.network: nn.Module | None = None
         self._mask_documents = False
         self._end_of_document: int | None = None
+        self._generation_defaults: dict[str, Any] | None = None
         self._residual_scaling = residual_scaling
         self._activation_checkpointing = activation_checkpointing
         self._compile = compile
@@ -206,6 +201,7 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         self._generation = dict(generation or {})
         self._float32_parts = float32_embeddings_and_norms
         self._chunked_loss, self._z_loss, self._balancing = chunked_loss, z_loss, balancing
+        self._router_outputs: list[tuple[nn.Module, Any]] = []
 
     def check_trainer(self, trainer: Trainer) -> None:
         """Refuse an unsupported tensor parallelism before data is prepared."""
@@ -227,6 +223,7 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
                 self._make_network, self.device_mesh, self.trainer.strategy.root_device
             )
         if self._compile:
+            self._keep_outputs_of_routers(self.network)
             self.network.compile()
 
     def _make_network(self) -> nn.Module:
@@ -239,6 +236,9 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
                 network = AutoModelForCausalLM.from_config(self.config)
                 if self._residual_scaling:
                     scale_residual_projections(network, self.config)
+        require_causal(network)
+        require_routing_tables(network)
+        self._restore_generation(network)
         if self._float32_parts and dtype != torch.float32:
             keep_in_float32(network, dtype)
         if self._mask_documents:
@@ -250,7 +250,7 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
         return network
 
     def setup(self, stage: str) -> None:
-        """Refuse data with more tokens than the network has."""
+        """Refuse data with more tokens or longer windows than the network has."""
         datamodule = getattr(self.trainer, "datamodule", None)
         vocab_size = getattr(datamodule, "vocab_size", None)
         if vocab_size is not None and vocab_size > self.vocab_size:
@@ -258,49 +258,13 @@ class CausalLM(CheckedLoading, RoutedExperts, TextGeneration, LightningModule):
                 f"vocab_size={self.vocab_size}: {type(datamodule).__name__} has "
                 f"{vocab_size} tokens; set the model's vocab_size to at least {vocab_size}"
             )
+        length = getattr(datamodule, "context_length", None)
+        if stage != "predict" and isinstance(length, int):
+            require_length(self.config, length)
         self._mask_documents = getattr(datamodule, "mask_documents", False)
         end_of_document = getattr(datamodule, "end_of_document", None)
         if end_of_document is not None:
             self._adopt_end_of_document(end_of_document, type(datamodule).__name__)
-
-    def _adopt_end_of_document(self, end_of_document: int, owner: str) -> None:
-        given = self.hparams.get("config") or {}
-        if "eos_token_id" in given or (self._pretrained and ends_of_text(self.config)):
-            if end_of_document not in (ends := ends_of_text(self.config)):
-                remedy = (
-                    "remove eos_token_id from config"
-                    if "eos_token_id" in given
-                    else f"use its tokenizer, such as tokenizer={self._pretrained!r}"
-                )
-                raise ValueError(
-                    f"config.eos_token_id={ends[0] if len(ends) == 1 else list(ends)}: a document "
-                    f"of {owner} ends with the token {end_of_document}; {remedy}"
-                )
-            return
-        self._end_of_document = end_of_document
-        mark_end_of_document(self.network, self.config, end_of_document, given)
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what replaces the pretrained folder, and the token that ends a document."""
-        if self._pretrained is not None:
-            checkpoint[self.CHECKPOINT_HYPER_PARAMS_KEY].update(
-                pretrained=None,
-                architecture=self.config.model_type,
-                vocab_size=self.vocab_size,
-                context_length=self.context_length,
-                config=configuration_arguments(self.config),
-                residual_scaling=False,
-            )
-        if self._end_of_document is not None:
-            checkpoint["end_of_document"] = self._end_of_document
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the token that ends a document."""
-        end_of_document = checkpoint.get("end_of_document")
-        if end_of_document is not None and self._end_of_document is None:
-            self._end_of_document = end_of_document
-            given = self.hparams.get("config") or {}
-            mark_end_of_document(self.network, self.config, end_of_document, given)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Compute logits ``(batch, length, vocab_size)`` of tokens ``(batch, length)``."""

@@ -1,7 +1,7 @@
 """Losses that balance the experts of a language model, from the routing that the model used."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.litmodels.language_model.network import Batch, inputs_and_targets
-from lightning_plugins.nn.moe.routers import find_routers, recorded_routings
+from lightning_plugins.litmodels.language_model.target_weighting import num_ranks
+from lightning_plugins.nn.moe.routers import find_routers, recorded_routings, routing_of
 from lightning_plugins.nn.moe.routing import GateWeighting, Routing, route
 from lightning_plugins.nn.moe.routing_statistics import (
     expert_load,
@@ -33,7 +34,8 @@ class ExpertBalancing:
     Args:
         load: Of the load-balancing loss of each layer, ``top_k * E * sum_i f_i P_i``, which is
             ``top_k`` if balanced. The loss of transformers joins all layers first, so layers that
-            each use one expert of their own cancel out.
+            each use one expert of their own cancel out. With several processes the loads are those
+            of all of them (Qiu et al., arXiv 2501.11873), so they train as one process.
         sequence: Of the same loss within each sequence, divided by ``top_k`` (DeepSeek-V3, arXiv
             2412.19437, section 2.1.2, with 0.0001).
         router_z: Of the router z-loss (Zoph et al., arXiv 2202.08906, equation 5, with 0.001).
@@ -63,18 +65,28 @@ class ExpertBalancing:
             return cls()
         return cls(load=float(getattr(config, "router_aux_loss_coef", 0.0) or 0.0))
 
-    def losses(self, routings: Sequence[Routing], num_sequences: int) -> dict[str, Tensor]:
+    def losses(
+        self,
+        routings: Sequence[Routing],
+        num_sequences: int,
+        loads: Sequence[Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Return each loss without its coefficient, by the name under which it is logged.
 
         Args:
             routings: Routing of each layer.
             num_sequences: Sequences of the batch, whose tokens follow each other.
+            loads: Load of the experts of each layer, :func:`expert_load`, over all processes; None
+                means that of ``routings``.
         """
         top_k = routings[0].experts.shape[1]
-        found = {"auxiliary_loss": top_k * _mean(load_balancing_loss(r) for r in routings)}
+        known: Sequence[Tensor | None] = loads or [None] * len(routings)
+        parts = (load_balancing_loss(*one) for one in zip(routings, known, strict=True))
+        found = {"auxiliary_loss": top_k * _mean(parts)}
         if self.sequence:
-            parts = (sequence_balancing_loss(r, num_sequences) for r in routings)
-            found["sequence_balancing_loss"] = _mean(parts)
+            found["sequence_balancing_loss"] = _mean(
+                sequence_balancing_loss(r, num_sequences) for r in routings
+            )
         if self.router_z:
             found["router_z_loss"] = _mean(router_z_loss(r) for r in routings)
         return found
@@ -103,12 +115,14 @@ class RoutedExperts:
     _balancing: ExpertBalancing | None
     _compile: bool
     _has_routers: bool | None = None
+    _router_outputs: list[tuple[nn.Module, Any]]  # of a compiled network
     _warned_of_balance = False
 
     def routings(self, batch: Batch) -> list[Routing]:
         """Return the routing of each layer with experts, as the model's own routers selected it."""
         assert self.network is not None, "call configure_model() first"
-        with recorded_routings(self.network) as routings:
+        # Hooks of one pass would compile the network again.
+        with recorded_routings(self.network) as routings, torch.compiler.set_stance("force_eager"):
             output = self.network(**inputs_and_targets(batch)[0])
         if routings:
             return routings
@@ -122,16 +136,31 @@ class RoutedExperts:
 
     @contextmanager
     def recorded_routings(self) -> Iterator[list[Routing]]:
-        """Yield a list of the routings of the block; empty without routers, or if compiled."""
+        """Yield a list that has the routings of the block at its end; empty without routers."""
         assert self.network is not None
         if self._has_routers is None:
             self._has_routers = bool(find_routers(self.network))
-        # A compiled network does not call hooks that are added later.
-        if self._compile or not self._has_routers:
-            yield []
+        if not self._compile or not self._has_routers:
+            with recorded_routings(self.network) if self._has_routers else nullcontext([]) as found:
+                yield found
             return
-        with recorded_routings(self.network) as routings:
-            yield routings
+        self._router_outputs.clear()
+        routings: list[Routing] = []
+        yield routings
+        kept = (routing_of(router, output) for router, output in self._router_outputs)
+        routings += [routing for routing in kept if routing is not None]
+        self._router_outputs.clear()
+
+    def _keep_outputs_of_routers(self, network: nn.Module) -> None:
+        """Keep the outputs in training; new hooks in each step would compile the network again."""
+        outputs = self._router_outputs
+
+        def keep(router: nn.Module, arguments: Any, output: Any) -> None:
+            if router.training:
+                outputs.append((router, output))
+
+        for router in find_routers(network).values():
+            router.register_forward_hook(keep)
 
     def balancing_loss(self, output: Any, routings: list[Routing], batch: Batch) -> Tensor | float:
         """Log the load of the experts and return the losses that balance them."""
@@ -145,13 +174,24 @@ class RoutedExperts:
             return 0.0
         if not balancing.is_active:
             self._warn_of_unbalanced_experts()
-        self.log("train/router_max_load", max_load(routings))
+        first, loads = self._global_loads(routings)
+        self.log("train/router_max_load", max_load(first))
         if balancing == ExpertBalancing():
             return 0.0
-        losses = balancing.losses(routings, len(inputs_and_targets(batch)[1]))
+        losses = balancing.losses(routings, len(inputs_and_targets(batch)[1]), loads)
         for name, value in losses.items():
             self.log(f"train/{name}", value)
         return balancing.total(losses)
+
+    @torch.no_grad()
+    def _global_loads(self, routings: Sequence[Routing]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the loads of first choices and of all choices in each layer, over all ranks."""
+        first = [expert_load(replace(r, experts=r.experts[:, :1])) for r in routings]
+        loads = first + [expert_load(r) for r in routings]
+        if num_ranks(self.trainer) > 1:
+            joined = self.trainer.strategy.reduce(torch.cat(loads), reduce_op="mean")
+            loads = list(joined.split([len(load) for load in loads]))
+        return loads[: len(routings)], loads[len(routings) :]
 
     def _warn_of_unbalanced_experts(self) -> None:
         if self._warned_of_balance:
@@ -168,11 +208,6 @@ class RoutedExperts:
             )
 
 
-@torch.no_grad()
-def max_load(routings: Sequence[Routing]) -> Tensor:
-    """Compute the largest fraction of first choices in any layer, times the number of experts."""
-    loads = []
-    for routing in routings:
-        first = replace(routing, experts=routing.experts[:, :1])
-        loads.append(expert_load(first).max() * routing.num_experts)
-    return torch.stack(loads).max()
+def max_load(loads: Sequence[Tensor]) -> Tensor:
+    """Compute the largest load of an expert in any layer, times the number of experts."""
+    return torch.stack([load.max() * len(load) for load in loads]).max()

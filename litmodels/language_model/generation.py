@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins.litmodels.language_model.network import ends_of_text
+from lightning_plugins.litmodels.language_model.network import context_length_of, ends_of_text
 
 _DEFAULT_NEW_TOKENS = 100
 
@@ -54,17 +54,18 @@ class TextGeneration:
     _generation: dict[str, Any]
     _pretrained: str | None
     _end_of_document: int | None
+    _generation_defaults: dict[str, Any] | None
 
     @property
     def _knows_end_of_text(self) -> bool:
         given = self.hparams.get("config") or {}
-        is_given = self._pretrained is not None or "eos_token_id" in given
-        return self._end_of_document is not None or is_given
+        is_of_pretrained = self._pretrained is not None or self._generation_defaults is not None
+        return self._end_of_document is not None or is_of_pretrained or "eos_token_id" in given
 
     @property
     def context_length(self) -> int | None:
         """Tokens in the context of the network; None if its architecture has no limit."""
-        return getattr(self.config.get_text_config(), "max_position_embeddings", None)
+        return context_length_of(self.config)
 
     def export(self, folder: str | Path) -> None:
         """Write weights and configurations for ``AutoModelForCausalLM.from_pretrained``.
@@ -83,12 +84,15 @@ class TextGeneration:
                 f"export to {str(folder)!r}: it is unknown which token ends a document; run "
                 "Trainer.validate(model, datamodule=...) first, or set eos_token_id in config"
             )
-        before = network.config.use_cache
-        network.config.use_cache = True  # without it, each new token would cost the whole prefix
+        parts = network.config, network.generation_config
+        before = [part.use_cache for part in parts]
+        for part in parts:
+            part.use_cache = True  # without it, each new token would cost the whole prefix
         try:
             network.save_pretrained(folder)
         finally:
-            network.config.use_cache = before
+            for part, value in zip(parts, before, strict=True):
+                part.use_cache = value
 
     def score(self, text: str, tokenizer: Any) -> TextScore:
         """Compute the likelihood of a text: its perplexity and bits per byte.

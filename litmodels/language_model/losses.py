@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from lightning_plugins.litmodels.language_model.network import Batch, inputs_and_targets
+from lightning_plugins.litmodels.language_model.network import (
+    Batch,
+    inputs_and_targets,
+    require_length,
+)
 
 _LOGITS_PER_CHUNK = 2**23
 _FEWEST_TOKENS = 64
@@ -42,6 +46,7 @@ def token_loss(network: nn.Module, batch: Batch, chunked: bool, with_z: bool) ->
         with_z: Also compute the squared log-partition function.
     """
     inputs, targets = inputs_and_targets(batch)
+    require_length(network.config, targets.shape[1])
     masked = is_masked(batch)
     if chunked:
         output, sums = _chunked_sums(network, inputs, targets, with_z)

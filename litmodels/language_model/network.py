@@ -35,9 +35,14 @@ def build_configuration(architecture: str, arguments: dict[str, Any]) -> Any:
         from transformers import AutoConfig
     defaults = AutoConfig.for_model(architecture)
     _refuse_unknown(arguments, defaults)
-    config = AutoConfig.for_model(
-        architecture, **{**_sizes_in_proportion(defaults, arguments), **arguments}
-    )
+    try:
+        config = AutoConfig.for_model(
+            architecture, **{**_sizes_in_proportion(defaults, arguments), **arguments}
+        )
+    # Configurations check themselves and raise several classes.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"config: {architecture} does not accept it ({reason})") from error
     # The auxiliary loss requires router logits. Not every mixture has "moe" in its model type.
     if hasattr(config, "output_router_logits") and "output_router_logits" not in arguments:
         config.output_router_logits = True
@@ -144,6 +149,87 @@ def ends_of_text(config: Any) -> tuple[int, ...]:
     """Return the tokens at which generation stops."""
     ends = getattr(config, "eos_token_id", None)
     return () if ends is None else (ends,) if isinstance(ends, int) else tuple(ends)
+
+
+def require_causal(network: Any) -> None:
+    """Refuse a network whose outputs depend on later tokens, which would predict what it sees.
+
+    transformers builds encoders such as BERT as causal models; their attention is causal only with
+    ``is_decoder``. The check is the gradient of the first outputs, exactly 0 for later tokens.
+
+    Raises:
+        ValueError: An output depends on a later token.
+    """
+    # Sharding strategies create weights on the meta device, which cannot compute outputs.
+    if next(network.parameters()).is_meta:
+        return
+    was_training = network.training
+    network.eval()
+    embedded: list[Tensor] = []
+
+    def keep(module: nn.Module, arguments: Any, output: Tensor) -> Tensor:
+        embedded.append(output.detach().requires_grad_())
+        return embedded[-1]
+
+    handle = network.get_input_embeddings().register_forward_hook(keep)
+    try:
+        tokens = torch.arange(8, device=next(network.parameters()).device)[None] % 2
+        with torch.inference_mode(False), torch.enable_grad():
+            first = network(input_ids=tokens).logits[0, :4, 0].sum()
+            (gradient,) = torch.autograd.grad(first, embedded[:1])
+    # Architectures with other inputs; their first batch reports it better.
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, NotImplementedError):
+        return
+    finally:
+        handle.remove()
+        network.train(was_training)
+    early, late = (part.float().abs().max() for part in (gradient[:, :4], gradient[:, 4:]))
+    if late > 1e-4 * early:
+        remedy = (
+            "set is_decoder: true in config"
+            if hasattr(network.config, "is_decoder")
+            else "use another architecture"
+        )
+        raise ValueError(
+            f"architecture={network.config.model_type!r}: {type(network).__name__} attends to "
+            f"later tokens, so it would predict what it sees; {remedy}"
+        )
+
+
+def require_routing_tables(network: nn.Module) -> None:
+    """Refuse routers that look up the experts of a token in a table that was never filled.
+
+    Raises:
+        ValueError: A table sends all tokens to the first expert (DeepSeek-V4 without weights).
+    """
+    for name, table in network.named_buffers():
+        if name.endswith("tid2eid") and not table.is_meta and not table.any():
+            raise ValueError(
+                f"config: {name} sends all tokens to the first expert, because only pretrained "
+                "weights have this table; set mlp_layer_types in config to 'moe' for each layer"
+            )
+
+
+def require_length(config: Any, length: int) -> None:
+    """Refuse windows longer than the context of the network.
+
+    Raises:
+        ValueError: The context is shorter than ``length``.
+    """
+    limit = context_length_of(config)
+    if limit is not None and length > limit:
+        raise ValueError(
+            f"context_length={limit}: the windows have {length} targets; set the model's "
+            "context_length, or the DataModule's, to the other one"
+        )
+
+
+def context_length_of(config: Any) -> int | None:
+    """Return the tokens in the context of a network; None if its architecture has no limit."""
+    try:
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+    except NotImplementedError:  # XLNet
+        return None
 
 
 def inputs_and_targets(batch: Batch) -> tuple[dict[str, Tensor], Tensor]:

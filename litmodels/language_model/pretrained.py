@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_plugins.assets.language_models import model_source
-from lightning_plugins.litmodels.language_model.network import known_arguments
+from lightning_plugins.litmodels.language_model.network import (
+    context_length_of,
+    known_arguments,
+)
 from lightning_plugins.optional_packages import requires
 
 _NOT_ARGUMENTS = ("_name_or_path", "architectures", "dtype", "transformers_version", "use_cache")
@@ -41,7 +45,7 @@ def read_configuration(source: str, changes: dict[str, Any], given: dict[str, An
     config.use_cache = False
     text = config.get_text_config()
     found = {"architecture": config.model_type, "vocab_size": text.vocab_size}
-    found["context_length"] = getattr(text, "max_position_embeddings", None)
+    found["context_length"] = context_length_of(config)
     for name, value in given.items():
         if value is not None and value != found[name]:
             raise ValueError(
@@ -69,6 +73,9 @@ def read_network(source: str, config: Any) -> Any:
 
     Raises:
         ValueError: The weights are missing, incomplete, in another format, or have other shapes.
+
+    Warns:
+        UserWarning: The files have weights that the network does not use.
     """
     with requires("transformers", by=f"pretrained={source!r}", extra="text"):
         from transformers import AutoModelForCausalLM
@@ -91,6 +98,11 @@ def read_network(source: str, config: Any) -> Any:
         raise ValueError(
             f"pretrained={source!r} has no weights for {missing[0]} and {len(missing) - 1} other "
             "parameters: the files are incomplete, or config selects another architecture"
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        rank_zero_warn(
+            f"pretrained={source!r} has weights that {type(network).__name__} does not use: "
+            f"{unused[0]} and {len(unused) - 1} others; compare config.json with the files"
         )
     # A token that also ends documents may be the padding token, whose embedding is not trained.
     embedding = network.get_input_embeddings()

@@ -53,7 +53,7 @@ class TargetWeighting:
         gradients = [p.grad for p in parameters if p.grad is not None]
         device = gradients[0].device if gradients else torch.device("cpu")
         total = _reduced(trainer, self._total, "sum", device)
-        expected = self._reference * (trainer.accumulate_grad_batches * _num_ranks(trainer))
+        expected = self._reference * (trainer.accumulate_grad_batches * num_ranks(trainer))
         if isinstance(total, Tensor):
             factor: float | Tensor = expected / total.clamp(min=1)
         else:
@@ -75,7 +75,7 @@ def num_targets(targets: Tensor, is_masked: bool) -> Count:
     return (targets >= 0).sum() if is_masked else targets.numel()
 
 
-def _num_ranks(trainer: Trainer) -> int:
+def num_ranks(trainer: Trainer) -> int:
     """Return the number of processes whose gradients the strategy averages."""
     # Imported here, because most runs do not load the strategies.
     from lightning_plugins.strategies.process_per_agent import ProcessPerAgentStrategy
@@ -84,7 +84,7 @@ def _num_ranks(trainer: Trainer) -> int:
 
 
 def _reduced(trainer: Trainer, count: Count, operation: str, device: torch.device) -> Count:
-    if _num_ranks(trainer) == 1:
+    if num_ranks(trainer) == 1:
         return count
     own: Any = torch.as_tensor(count, dtype=torch.int64, device=device).clone()
     return trainer.strategy.reduce(own, reduce_op=operation)

@@ -392,8 +392,25 @@ def test_data_with_more_tokens_than_the_network_has_is_refused(tmp_path, data):
         ({"context_length": 1}, "context_length=1"),
         ({"initializer_range": 0}, "initializer_range=0"),
         ({"architecture": "llamma"}, "llamma"),
+        ({"architecture": "gpt_neo", "config": {"num_layers": 2}}, "config: gpt_neo .*num_layers"),
     ],
 )
 def test_errors_name_the_invalid_argument(arguments, named):
     with pytest.raises(ValueError, match=named):
         CausalLM(**arguments)
+
+
+@pytest.mark.parametrize("architecture", ["bert", "electra"])
+def test_an_encoder_that_attends_to_later_tokens_is_refused(architecture):
+    sizes = {**SMALL, "num_hidden_layers": 1}
+    with pytest.raises(ValueError, match=f"'{architecture}'.*later tokens.*is_decoder: true"):
+        CausalLM(architecture, 64, 16, sizes).configure_model()
+    CausalLM(architecture, 64, 16, {**sizes, "is_decoder": True}).configure_model()
+
+
+def test_windows_longer_than_the_context_are_refused(tmp_path, data):
+    module = CausalLM(context_length=8, config=SMALL)
+    with pytest.raises(ValueError, match=r"context_length=8: the windows have 16 targets"):
+        fitted(tmp_path, data, module)
+    with pytest.raises(ValueError, match=r"context_length=16: the windows have 32 targets"):
+        made().loss(torch.zeros(2, 33, dtype=torch.int64))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from small_language_models import GPT2, MIXTRAL, MOE, SMALL, made
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, softplus
 from torch.utils.data import DataLoader
 
 from lightning_plugins.litmodels import CausalLM
@@ -121,10 +121,10 @@ def test_the_load_loss_of_one_layer_equals_that_of_transformers():
     torch.testing.assert_close(found["auxiliary_loss"], output.aux_loss)
 
 
-def test_sigmoid_scores_are_recognized_by_their_weights():
+def test_the_kind_of_scores_is_recognized_by_their_weights():
     logits = torch.randn(50, 8, generator=torch.Generator().manual_seed(1))
     _, chosen = logits.topk(3)
-    for score in (logits.softmax(-1), logits.sigmoid()):
+    for score in (logits.softmax(-1), logits.sigmoid(), softplus(logits).sqrt()):
         weights = 2.5 * score.gather(1, chosen)
         expected = score / score.sum(-1, keepdim=True)
         torch.testing.assert_close(probabilities(Routing(logits, chosen, weights)), expected)
@@ -163,16 +163,33 @@ def test_a_coefficient_of_zero_is_warned_of(tmp_path):
         quiet(tmp_path, max_steps=1).fit(module, DataLoader(WINDOWS, 4))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"z_loss": -1.0}, "z_loss=-1.0"),
-        ({"compile": True, "balancing": ExpertBalancing(load=0.1)}, "balancing with compile=True"),
-    ],
-)
-def test_errors_name_the_option(arguments, named):
-    with pytest.raises(ValueError, match=named):
-        CausalLM(**arguments)
+def test_a_compiled_network_is_balanced_and_not_compiled_again_in_each_step(tmp_path, monkeypatch):
+    graphs, weights, logged = [], [], []
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    original = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self: original(self, backend=backend))
+    for options in ({}, {"compile": True}):
+        balancing = ExpertBalancing(load=0.5, sequence=0.25)
+        module = made("qwen2_moe", MOE, balancing=balancing, **options)
+        trainer = quiet(tmp_path, max_steps=4, limit_val_batches=1)
+        trainer.fit(module, DataLoader(WINDOWS, 4), DataLoader(WINDOWS, 4))
+        weights.append(torch.cat([p.detach().flatten() for p in module.parameters()]))
+        logged.append({name: float(value) for name, value in trainer.callback_metrics.items()})
+    torch.testing.assert_close(*weights)
+    assert logged[1] == pytest.approx(logged[0])
+    assert "train/sequence_balancing_loss" in logged[1]
+    assert len(graphs) == 2  # validation and training
+    assert len(module.routings(WINDOWS)) == 2
+    assert len(graphs) == 2
+
+
+def test_errors_name_the_option():
+    with pytest.raises(ValueError, match=r"z_loss=-1"):
+        CausalLM(z_loss=-1.0)
     with pytest.raises(ValueError, match=r"balancing.load=-1"):
         ExpertBalancing(load=-1)
 

@@ -12,6 +12,7 @@ from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.litmodels.language_model.network import (
     inputs_and_targets,
     isolates_documents,
+    require_routing_tables,
 )
 
 DOCUMENTS = ("to be\n", "or not to be, that\n", "is the question\n")
@@ -93,6 +94,15 @@ def test_a_fit_with_masked_documents_logs_the_masked_loss(tmp_path, data):
     inputs, targets = inputs_and_targets(batch_of(data, range(len(data.val_dataset))))
     expected = cross_entropy(module.network(**inputs).logits.flatten(0, 1), targets.flatten())
     torch.testing.assert_close(trainer.callback_metrics["val/loss"], expected, rtol=1e-5, atol=0)
+
+
+def test_a_table_of_experts_that_was_never_filled_is_refused():
+    network = torch.nn.Module()
+    network.register_buffer("tid2eid", torch.zeros(9, 2, dtype=torch.int64))  # as in DeepSeek-V4
+    with pytest.raises(ValueError, match="tid2eid sends all tokens to the first expert"):
+        require_routing_tables(network)
+    network.tid2eid[3, 1] = 1
+    require_routing_tables(network)
 
 
 def test_an_architecture_that_cannot_mask_documents_is_refused(tmp_path, data):

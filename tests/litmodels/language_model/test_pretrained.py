@@ -104,6 +104,35 @@ def test_a_checkpoint_of_a_pretrained_model_requires_no_folder(tmp_path):
     assert exported.generation_config.eos_token_id == [7, 9]
 
 
+def test_settings_of_generation_survive_a_checkpoint(tmp_path):
+    from transformers import GenerationConfig
+
+    network = made("llama", {**SMALL, "eos_token_id": 7, "bos_token_id": 6}).network
+    network.generation_config.update(eos_token_id=[7, 9], repetition_penalty=1.5)
+    network.save_pretrained(tmp_path / "start", max_shard_size="20KB")
+    assert len(list((tmp_path / "start").glob("*.safetensors"))) > 1
+    module = CausalLM(pretrained=str(tmp_path / "start"))
+    trainer = quiet(tmp_path, max_steps=1)
+    trainer.fit(module, DataLoader(WINDOWS, 4))
+    trainer.save_checkpoint(tmp_path / "last.ckpt")
+    loaded = CausalLM.load_from_checkpoint(tmp_path / "last.ckpt")
+    quiet(tmp_path, max_steps=1).fit(loaded, DataLoader(WINDOWS, 4))
+    loaded.export(tmp_path / "exported")
+    found = GenerationConfig.from_pretrained(tmp_path / "exported")
+    assert (found.eos_token_id, found.repetition_penalty) == ([7, 9], 1.5)
+    assert found.bos_token_id == loaded.config.bos_token_id == 6
+    assert found.use_cache
+
+
+def test_weights_that_are_not_used_are_warned_of(tmp_path):
+    saved(tmp_path)
+    description = json.loads((tmp_path / "config.json").read_text())
+    description["num_hidden_layers"] = 1
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.warns(UserWarning, match=r"does not use: model\.layers\.1\..* others"):
+        CausalLM(pretrained=str(tmp_path)).configure_model()
+
+
 def without_a_weight(folder):
     from safetensors.torch import load_file, save_file
 

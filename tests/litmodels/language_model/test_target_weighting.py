@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.strategies import DDPStrategy
 from small_language_models import MOE, SMALL
 
-from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.callbacks import LateSAM, PretrainingMonitor
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
 
@@ -125,11 +125,40 @@ def processes(body, count=2, limit=120):
             process.kill()
 
 
-def test_two_processes_with_unequal_documents_are_one():
+class Watched(Callback):
+    """What is logged at the first step."""
+
+    names = ("train/gradient_norm", "lr/0", "train/router_max_load")
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.values = torch.tensor([float(trainer.callback_metrics[name]) for name in self.names])
+
+
+def dense(size, accumulate=1, **options):
     # Ranks read every second window; one of them gets all the masked ones.
     data = [window for pair in zip(windows()[:8], windows()[8:], strict=True) for window in pair]
-    whole = update(data, 16)
-    for found in processes(
-        lambda: update(data, 4, 2, devices=2, strategy=DDPStrategy(process_group_backend="gloo"))
-    ):
-        assert difference(found, whole) < 1e-5
+    return update(data, size, accumulate, **options)
+
+
+def routed(size, **options):
+    watched, config = Watched(), {**MOE, "router_aux_loss_coef": 10.0}
+    callbacks = [PretrainingMonitor(), watched]
+    options |= {"callbacks": callbacks, "log_every_n_steps": 1}
+    change = update(windows()[8:] * 2, size, 1, "qwen2_moe", config, **options)
+    return torch.cat([change, watched.values])
+
+
+def test_two_processes_with_unequal_documents_or_loads_are_one():
+    whole, whole_routed = dense(16), routed(16)
+
+    def both():
+        def ranks():
+            return {"devices": 2, "strategy": DDPStrategy(process_group_backend="gloo")}
+
+        return torch.cat([dense(4, 2, **ranks()), routed(8, **ranks())])
+
+    for found in processes(both):
+        assert difference(found[: len(whole)], whole) < 1e-5
+        found_routed = found[len(whole) :]
+        assert difference(found_routed[:-3], whole_routed[:-3]) < 1e-5
+        torch.testing.assert_close(found_routed[-3:], whole_routed[-3:])

@@ -4,11 +4,12 @@ Lightning's Trainer, a bare loop, a loop in the manner of nanoGPT and the Traine
 train the same network of about 1 M parameters with AdamW, clipping and a cosine schedule. The bare
 loop contains forward, backward, clipping, step and schedule on batches that are already tensors;
 nanoGPT's also draws random windows from a memory map. Lightning's Trainer has `ExactResume` and
-`PretrainingMonitor` and logs every fourth step, more often than the recipe. The data path is
+`PretrainingMonitor` and logs every fourth step, more often than the recipe. The loops alternate in
+one process, four steps each. The data path is
 `TokenDataModule`'s training loader in this process, with whole windows and with masked documents.
 Memory is the growth of the process's peak in one pass with a vocabulary of 50304 tokens.
 
-usage: python benchmarks/language_model.py [--pairs 32] [--steps 8] [--threads 1]
+usage: python benchmarks/language_model.py [--blocks 32] [--threads 1]
        [--only loops|data|memory]
 """
 
@@ -22,6 +23,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ import transformers
 from lightning import __version__ as lightning_version
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
-from paired import paired_ratio
+from paired import median_ratio
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim.lr_scheduler import LambdaLR
@@ -41,7 +43,7 @@ from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.optimizers import WarmupCosine
 
 CONTEXT, BATCH = 128, 16
-SKIPPED_STEPS = 2
+BLOCK, SKIPPED_BLOCKS = 4, 2
 DATA_BATCHES = 200
 SHAPE = {
     "hidden_size": 144,
@@ -66,46 +68,90 @@ def data(mask_documents: bool = False) -> TokenDataModule:
     return TokenDataModule(context_length=CONTEXT, batch_size=BATCH, mask_documents=mask_documents)
 
 
-class Stopwatch(Callback):
-    """Measures CPU seconds of the steps after the first two, including the data loading."""
+class BareLoop:
+    """Forward, backward, clipping, step and schedule on batches that are already tensors."""
 
-    seconds = 0.0
+    def __init__(self, steps: int, batches: Iterable[Tensor]) -> None:
+        lit = model(steps)
+        lit.configure_model()
+        network = lit.network
+        assert isinstance(network, nn.Module)
+        self.network = network.train()
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
+        multiplier = WarmupCosine(self.optimizer, total_steps=steps).multiplier
+        self.schedule = LambdaLR(self.optimizer, multiplier)
+        self.batches = iter(batches)
+
+    def seconds_of_a_block(self) -> float:
+        """Train a block of steps and return its CPU seconds."""
+        started = time.process_time()
+        for windows in islice(self.batches, BLOCK):
+            self.optimizer.zero_grad()
+            logits = self.network(windows[:, :-1]).logits
+            cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
+            nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            self.optimizer.step()
+            self.schedule.step()
+        return time.process_time() - started
+
+
+class Blocks:
+    """Measures blocks of steps of a Trainer, and of other loops between them.
+
+    A block ends in the hook after its last step, so that logging belongs to the next block. Other
+    loops alternate with the Trainer's blocks, so drift of the machine affects all of them.
+    """
+
+    def __init__(self, **others: BareLoop) -> None:
+        self.others = others
+        self.ratios: dict[str, list[float]] = {name: [] for name in others}
+        self.steps = 0
+        self.started = 0.0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps % BLOCK:
+            return
+        own = time.process_time() - self.started
+        for name, other in self.others.items():
+            ratio = other.seconds_of_a_block() / own
+            if self.steps > SKIPPED_BLOCKS * BLOCK:
+                self.ratios[name].append(ratio)
+        self.started = time.process_time()
+
+
+class AfterSteps(Callback):
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx == SKIPPED_STEPS - 1:
-            self.started = time.process_time()
-        elif batch_idx >= SKIPPED_STEPS:
-            self.seconds = time.process_time() - self.started
+        self.blocks.step()
 
 
-def under_lightning(steps: int) -> float:
-    stopwatch = Stopwatch()
+def under_lightning(steps: int, blocks: Blocks) -> None:
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator="cpu",
             max_steps=steps,
             limit_val_batches=0,
             gradient_clip_val=1.0,
-            log_every_n_steps=4,
+            log_every_n_steps=BLOCK,
             logger=CSVLogger(folder),
-            callbacks=[ExactResume(), PretrainingMonitor(peak_flops=1e11), stopwatch],
+            callbacks=[ExactResume(), PretrainingMonitor(peak_flops=1e11), AfterSteps(blocks)],
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         trainer.fit(model(steps), datamodule=data())
-    return stopwatch.seconds
 
 
-def under_transformers(steps: int, batches: list[Tensor]) -> float:
-    """Return CPU seconds of the same steps under the Trainer of transformers."""
+def under_transformers(steps: int, batches: list[Tensor], blocks: Blocks) -> None:
     lit = model(steps)
     lit.configure_model()
-    times: list[float] = []
 
-    class Times(transformers.TrainerCallback):
+    class AfterStepsOfTransformers(transformers.TrainerCallback):
         def on_step_end(self, *arguments, **options):
-            times.append(time.process_time())
+            blocks.step()
 
     rows = [{"input_ids": window[:-1], "labels": window[1:]} for b in batches for window in b]
     with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +163,7 @@ def under_transformers(steps: int, batches: list[Tensor]) -> float:
             learning_rate=1e-3,
             weight_decay=0.1,
             lr_scheduler_type="cosine",
-            logging_steps=4,
+            logging_steps=BLOCK,
             disable_tqdm=True,
             use_cpu=True,
             report_to=[],
@@ -125,37 +171,16 @@ def under_transformers(steps: int, batches: list[Tensor]) -> float:
         )
         trainer = transformers.Trainer(lit.network, settings, train_dataset=rows)
         trainer.remove_callback(transformers.PrinterCallback)
-        trainer.add_callback(Times())
+        trainer.add_callback(AfterStepsOfTransformers())
         trainer.train()
-    return times[-1] - times[SKIPPED_STEPS - 1]
 
 
-def nanogpt_batches(tokens: np.ndarray, steps: int) -> Iterator[Tensor]:
+def nanogpt_batches(tokens: np.ndarray) -> Iterator[Tensor]:
     """Draw random windows from a memory map."""
-    for _ in range(steps):
+    while True:
         starts = torch.randint(len(tokens) - CONTEXT - 1, (BATCH,))
         rows = [tokens[start : start + CONTEXT + 1].astype(np.int64) for start in starts]
         yield torch.stack([torch.from_numpy(row) for row in rows])
-
-
-def bare_loop(steps: int, batches: Iterable[Tensor]) -> float:
-    lit = model(steps)
-    lit.configure_model()
-    network = lit.network
-    assert isinstance(network, nn.Module)
-    network.train()
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.1)
-    schedule = LambdaLR(optimizer, WarmupCosine(optimizer, total_steps=steps).multiplier)
-    for index, windows in enumerate(batches):
-        if index == SKIPPED_STEPS:
-            started = time.process_time()
-        optimizer.zero_grad()
-        logits = network(windows[:, :-1]).logits
-        cross_entropy(logits.float().flatten(0, 1), windows[:, 1:].flatten()).backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-    return time.process_time() - started
 
 
 def data_path(loader: ResumableDataLoader) -> float:
@@ -184,8 +209,7 @@ def peak_growth(chunked: bool) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=8, help="steps per block")
+    parser.add_argument("--blocks", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", choices=("loops", "data", "memory"))
     arguments = parser.parse_args()
@@ -200,7 +224,7 @@ def main() -> None:
     )
     wanted = [arguments.only] if arguments.only else ["loops", "data", "memory"]
     if "loops" in wanted:
-        compare_loops(arguments.steps, arguments.pairs)
+        compare_loops(arguments.blocks)
     if "data" in wanted:
         for mask_documents in (False, True):
             loader = data(mask_documents)
@@ -219,27 +243,35 @@ def main() -> None:
         )
 
 
-def compare_loops(steps: int, pairs: int) -> None:
+def compare_loops(num_blocks: int) -> None:
     loader = data()
     loader.prepare_data()
     loader.setup()
-    batches = [windows for windows, _ in zip(loader.train_dataloader(), range(steps), strict=False)]
+    batches = list(islice(loader.train_dataloader(), 2 * BLOCK))
     tokens = map_tokens(loader.train_dataset.paths[0])
-    lit = model(steps)
+    lit = model(1)
     lit.configure_model()
     print(
-        f"LLaMA of {sum(p.numel() for p in lit.parameters()) / 1e6:.2f} M parameters, AdamW, "
-        f"blocks of {steps} steps; tokens per second as ratios of process CPU time, median [95 %]"
+        f"LLaMA of {sum(p.numel() for p in lit.parameters()) / 1e6:.2f} M parameters, AdamW; "
+        f"tokens per second as ratios of CPU time over blocks of {BLOCK} steps, median [95 %]"
     )
-    for name, other in (
-        ("bare loop", lambda: bare_loop(steps, batches)),
-        ("loop like nanoGPT's", lambda: bare_loop(steps, nanogpt_batches(tokens, steps))),
-        ("Trainer of transformers", lambda: under_transformers(steps, batches)),
-    ):
-        ratio = paired_ratio(lambda: under_lightning(steps), other, pairs)
-        print(f"Lightning / {name}: {ratio}", flush=True)
-    seconds = bare_loop(steps, batches) / (steps - SKIPPED_STEPS)
-    print(f"the bare loop: {BATCH * CONTEXT / seconds:,.0f} tokens per CPU second")
+    steps = BLOCK * (num_blocks + SKIPPED_BLOCKS)
+    blocks = Blocks(
+        bare=BareLoop(steps, cycle(batches)), nanogpt=BareLoop(steps, nanogpt_batches(tokens))
+    )
+    under_lightning(steps, blocks)
+    own = median_ratio(blocks.ratios["bare"])
+    print(f"Lightning / bare loop: {own}")
+    print(f"Lightning / loop like nanoGPT's: {median_ratio(blocks.ratios['nanogpt'])}", flush=True)
+    others = Blocks(bare=BareLoop(steps, cycle(batches)))
+    under_transformers(steps, batches, others)
+    other = median_ratio(others.ratios["bare"])
+    print(f"Trainer of transformers / bare loop: {other}")
+    print(f"Lightning / Trainer of transformers, of the medians: {own.median / other.median:.3f}")
+    loop = BareLoop(steps, cycle(batches))
+    loop.seconds_of_a_block()
+    rate = BLOCK * BATCH * CONTEXT / loop.seconds_of_a_block()
+    print(f"the bare loop: {rate:,.0f} tokens per CPU second", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """One agent of decentralized training: its model and its communication with the others."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -46,6 +46,8 @@ class Agent:
         wire: Format of the tensors that agents exchange in gossip. Merges are exact.
         overlap: Gossip beside the next steps: the change of a round is added to the weights just
             before the next round or merge. Buffers then mix only in merges.
+        merge_factor: Returns this agent's weight in a mean of the given kind, divided by the mean
+            of the agents' weights; None weights all equally.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Agent:
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
         overlap: bool = False,
+        merge_factor: Callable[[str], float] | None = None,
     ) -> None:
         self.module = module
         self.peers = peers
@@ -67,6 +70,7 @@ class Agent:
         self.optimizer_state = optimizer_state
         self.wire = Wire(wire)
         self.overlap = overlap
+        self.merge_factor = merge_factor
         self.steps_at_merge: int | None = None
         self.before_merge: dict[str, Tensor] | None = None
         """Parameters and floating-point buffers just before the last merge, by name."""
@@ -188,15 +192,25 @@ class Agent:
             flat.unpack([x.add_(change) for x, change in zip(flat.pack(), changes, strict=True)])
 
     @torch.no_grad()
-    def mean(self, tensors: Sequence[Tensor], kind: str) -> list[Tensor]:
-        """Average each of ``tensors`` over agents, with one message per dtype."""
+    def mean(self, tensors: Sequence[Tensor], kind: str, is_merge: bool = False) -> list[Tensor]:
+        """Average each of ``tensors`` over agents, with one message per dtype.
+
+        Args:
+            tensors: Tensors of the same shapes on all agents.
+            kind: The ledger's kind of traffic.
+            is_merge: Weight the agents as in a merge.
+        """
         means: dict[int, Tensor] = {}
         reals = [as_real(tensor.detach()) for tensor in tensors]
         for dtype in dict.fromkeys(real.dtype for real in reals):
             chosen = [i for i, real in enumerate(reals) if real.dtype == dtype]
             flat = torch.cat([reals[i].reshape(-1) for i in chosen])
             self._drop_failed_agents([flat], len(flat))
-            parts = self.peers.reduce(flat, "mean", kind).split([reals[i].numel() for i in chosen])
+            if is_merge:
+                (flat,) = self._weighted_average([flat], kind)
+            else:
+                flat = self.peers.reduce(flat, "mean", kind)
+            parts = flat.split([reals[i].numel() for i in chosen])
             means |= {i: part.view(reals[i].shape) for i, part in zip(chosen, parts, strict=True)}
         return [
             torch.view_as_complex(means[i]) if tensor.is_complex() else means[i]
@@ -356,7 +370,19 @@ class Agent:
         if len(self.peers.agents) == 1:
             return [flat.clone() for flat in flats]
         self._drop_failed_agents(flats, mergeable.flat.fingerprint)
-        return self.peers.average(flats, kind)
+        return self._weighted_average(flats, kind)
+
+    def _weighted_average(self, flats: Sequence[Tensor], kind: str) -> list[Tensor]:
+        if self.merge_factor is None or len(self.peers.agents) == 1:
+            return self.peers.average(flats, kind)
+        while True:
+            agents = self.peers.agents
+            factor = self.merge_factor(kind)
+            wide = [torch.promote_types(flat.dtype, torch.float32) for flat in flats]
+            scaled = [flat.to(dtype) * factor for flat, dtype in zip(flats, wide, strict=True)]
+            means = self.peers.average(scaled, kind)
+            if self.peers.agents == agents:  # else the weights of the remaining agents differ
+                return [mean.to(flat.dtype) for mean, flat in zip(means, flats, strict=True)]
 
     def _finite(
         self, result: Sequence[Tensor], own_is_finite: bool = True, received: Any = None

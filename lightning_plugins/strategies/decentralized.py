@@ -32,6 +32,7 @@ from lightning_plugins.strategies.configuration_checks import (
     check_trainer,
 )
 from lightning_plugins.strategies.ledger import CommLedger, write_report
+from lightning_plugins.strategies.merge_weights import MergeWeights
 from lightning_plugins.strategies.preemption import add_preemption
 from lightning_plugins.strategies.process_per_agent import (
     OnPeerFailure,
@@ -82,6 +83,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         overlap: Gossip beside the next training steps. The difference to the weights that the other
             agents had at that step is added just before the next round or merge, which keeps the
             mean. Buffers then mix only in merges.
+        merge_weights: Weights of the agents in the mean that merges, checkpoints and
+            ``MergedEvaluation`` compute: ``uniform``; ``samples``, in proportion to the training
+            samples that each agent has seen; or the name of a logged value, in proportion to each
+            agent's own last value. It must be at least 0, higher for better agents, and logged
+            without ``sync_dist`` before the merge. Gossip is unweighted.
         save_merged: Save the mean of the agents in checkpoints, not the first agent's weights.
         on_peer_failure: ``raise`` ends the run when an agent fails. ``drop`` continues without it
             and requires our supervisor or SLURM; see the documentation.
@@ -114,6 +120,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         optimizer_state: OptimizerState = "keep",
         wire: WireName = "weights",
         overlap: bool = False,
+        merge_weights: str = "uniform",
         save_merged: bool = True,
         on_peer_failure: OnPeerFailure = "raise",
         min_agents: int = 1,
@@ -134,6 +141,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self.optimizer_state_policy = optimizer_state
         self.wire = wire
         self.overlap = overlap
+        self.merge_weights = MergeWeights(merge_weights)
         self.save_merged = save_merged
         self.report: dict[str, Any] = {}
         """The cost of communication, after a run has ended: :meth:`CommLedger.report`."""
@@ -238,6 +246,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Note the trainable parameters; keep the batch if statistics will be re-estimated."""
         self.agent.observe_parameters()
+        self.merge_weights.count(self._module, batch)
         if self.buffers == "recalibrate":
             self._recent.append((batch, batch_idx))
 
@@ -276,7 +285,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
     def merged_tensors(self, kind: str = "measurement") -> dict[str, Tensor]:
         """Compute the merged parameters and floating-point buffers, by name."""
         tensors = self.agent.parameters() | communicated_buffers(self._module)
-        means = self.agent.mean(list(tensors.values()), kind)
+        means = self.agent.mean(list(tensors.values()), kind, is_merge=True)
         return dict(zip(tensors, means, strict=True))
 
     def consensus_distance(self, merged: dict[str, Tensor]) -> Tensor:
@@ -321,6 +330,7 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             if "optimizer_states" in checkpoint:
                 own = {CHECKPOINT_KEY: {"agent": self.agent.state_dict()}, **checkpoint}
                 own[CHECKPOINT_KEY]["ledger"] = self.ledger.state_dict()
+                own[CHECKPOINT_KEY]["samples"] = self.merge_weights.samples
                 AgentCheckpoints(filepath).write(save, self.global_rank, own)
             if self.save_merged:
                 checkpoint = {**checkpoint, "state_dict": self._mean_of(checkpoint["state_dict"])}
@@ -386,15 +396,21 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             self.optimizer_state_policy,
             self.wire,
             self.overlap,
+            None if self.merge_weights.by == "uniform" else self._merge_factor,
         )
+        self.merge_weights.samples = 0
         if self._resumed_state is not None:
             self.ledger.load_state_dict(self._resumed_state["ledger"])
             self._agent.load_state_dict(self._resumed_state["agent"])
+            self.merge_weights.samples = self._resumed_state.get("samples", 0)
         elif not self._agent.start(self.shared_init):
             rank_zero_warn(
                 "shared_init=False and the agents start from different weights: their mean will be "
                 "worse than each of them; set shared_init=True unless this is intended"
             )
+
+    def _merge_factor(self, kind: str) -> float:
+        return self.merge_weights.factor(self._module, self.peers, kind)
 
     def _recalibrate(self) -> None:
         if self.buffers != "recalibrate":
@@ -414,5 +430,5 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         if self.buffers != "local":
             mergeable |= communicated_buffers(self._module)
         names = [name for name in mergeable if isinstance(state_dict.get(name), Tensor)]
-        means = self.agent.mean([state_dict[name] for name in names], "checkpoint")
+        means = self.agent.mean([state_dict[name] for name in names], "checkpoint", is_merge=True)
         return {**state_dict, **dict(zip(names, means, strict=True))}

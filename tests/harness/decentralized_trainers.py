@@ -97,6 +97,7 @@ class Classifier(LightningModule):
         self.accuracy(logits, batch[1])
         self.log("val/accuracy", self.accuracy)
         self.log("val/loss", cross_entropy(logits, batch[1]), sync_dist=True)
+        self.log("val/own", 1.0 + self.global_rank)
         self.log("val/agent", float(self.global_rank), sync_dist=True)
 
     def configure_optimizers(self):
@@ -122,6 +123,9 @@ class Classifier(LightningModule):
     def train_dataloader(self):
         if self.data == "plain":
             return DataLoader(samples(), batch_size=BATCH_SIZE, shuffle=True)
+        if self.data == "uneven":
+            size = 2 * (1 + self.trainer.global_rank)
+            return DataLoader(torch.utils.data.Subset(samples(), range(6 * size)), size)
         if self.data == "stream":
             stream = Stream(self.trainer.global_rank, self.trainer.world_size)
             return DataLoader(stream, BATCH_SIZE)

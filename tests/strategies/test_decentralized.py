@@ -72,6 +72,25 @@ CASES = {
         "strategy": {"optimizer_state": "reset"},
         "communication": Communication(Complete(), final_merge=False),
     },
+    "by value": {
+        "communication": Communication(Ring(), never),
+        "strategy": {"merge_weights": "val/own"},
+    },
+    "by reduced value": {
+        "communication": Communication(Ring(), never),
+        "strategy": {"merge_weights": "val/accuracy"},
+    },
+    "by missing value": {"strategy": {"merge_weights": "val/f1"}, "may_fail": True},
+    "uneven alone": {
+        "module": {"data": "uneven"},
+        "strategy": {"data": "user"},
+        "communication": Communication(Ring(), never, final_merge=False),
+    },
+    "by samples": {
+        "module": {"data": "uneven"},
+        "strategy": {"data": "user", "merge_weights": "samples"},
+        "communication": Communication(Ring(), never),
+    },
     "bfloat16": {"strategy": {"wire": "bfloat16"}, "communication": Communication(Ring())},
 }
 
@@ -118,6 +137,25 @@ def test_the_final_merge_is_the_mean_of_independently_trained_agents(ran):
     merged = weights(ran("final merge"))[0]
     torch.testing.assert_close(merged[TRAINED], alone[TRAINED], rtol=0, atol=1e-7)
     torch.testing.assert_close(merged[STATISTICS], alone[STATISTICS], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("alone", "merged"), [("alone", "by value"), ("uneven alone", "by samples")]
+)
+def test_a_merge_can_weight_agents_by_samples_or_by_a_logged_value(ran, alone, merged):
+    # The value of agent k is k + 1, and its batches have 2 (k + 1) samples.
+    shares = torch.tensor([[0.1], [0.2], [0.3], [0.4]], dtype=torch.float64)
+    expected = (shares * weights(ran(alone))).sum(0)
+    found = weights(ran(merged))
+    torch.testing.assert_close(found[0][TRAINED], expected[TRAINED], rtol=0, atol=1e-6)
+    assert_all_equal(found)
+
+
+def test_merge_weights_that_are_missing_or_equal_are_reported(ran):
+    for result in ran("by missing value"):
+        assert "agents [0, 1, 2, 3] have not logged a number of this name" in result["error"]
+    told = ["the mean is uniform" in " ".join(r["warnings"]) for r in ran("by reduced value")]
+    assert told == [True, False, False, False]
 
 
 def test_gossip_follows_optimizer_steps_not_accumulated_batches(ran):

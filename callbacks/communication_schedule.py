@@ -162,5 +162,6 @@ class CommunicationSchedule(PluginCallback):
 def _traffic(trainer: Trainer) -> tuple[int, int, float]:
     """Return the rounds of gossip, the merges, and the megabytes that this agent has sent."""
     ledger: Any = trainer.strategy.ledger  # type: ignore[attr-defined]
-    gossip, merge = (ledger.of(trainer.global_rank, kind) for kind in ("gossip", "merge"))
+    agent = getattr(trainer.strategy, "agent_number", trainer.global_rank)
+    gossip, merge = (ledger.of(agent, kind) for kind in ("gossip", "merge"))
     return gossip.rounds, merge.rounds, (gossip.bytes_sent + merge.bytes_sent) / 1e6

@@ -17,6 +17,7 @@ from torchmetrics import Metric
 
 from lightning_plugins._lightning_compat import step_arguments
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
+from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.module_state import state_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.batch_norm import (
@@ -90,6 +91,7 @@ class MergedEvaluation(PluginCallback):
                 f"MergedEvaluation requires agents, but {type(trainer.strategy).__name__} has "
                 "none: set strategy='decentralized'"
             )
+        refuse_sharded(trainer, self)  # it evaluates a copy of the module
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Check the Trainer before training."""

@@ -28,8 +28,8 @@ def refuse_sharded(
     """
     strategy = type(trainer.strategy).__name__
     name = type(callback).__name__
+    sizes = model_parallel_sizes(trainer)
     if strategy.startswith("ModelParallel"):
-        sizes = model_parallel_sizes(trainer)
         refused = [kind for kind, size in sizes.items() if size > 1 and kind not in supports]
         if refused:
             option = {"fsdp2": "data_parallel_size", "tp": "tensor_parallel_size"}[refused[0]]
@@ -39,6 +39,11 @@ def refuse_sharded(
                 f"{name} does not support {where}: it needs whole parameters and gradients on each "
                 f"rank; {remedy} strategy='ddp' or a single device"
             )
+    elif sizes["fsdp2"] > 1 and "fsdp2" not in supports:
+        raise MisconfigurationException(
+            f"{name} does not support {strategy} with inside='fsdp': it needs whole parameters and "
+            "gradients in each process; set inside='ddp'"
+        )
     elif strategy.startswith(("FSDP", "DeepSpeed", "XLA")):
         reason = _REASONS.get(strategy, "shards the parameters")
         remedy = "ModelParallelStrategy" if supports else "strategy='ddp' or a single device"

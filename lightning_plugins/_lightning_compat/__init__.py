@@ -44,12 +44,15 @@ from lightning_plugins._lightning_compat.processes import (
     default_backend,
     default_store,
     finds_unused_parameters,
+    give_device_mesh,
     model_parallel_sizes,
     no_gradient_synchronization,
     optimizers_to_device,
+    prepare_manual_backward,
     process_launcher,
     restart_seed,
     uses_static_graph,
+    wrapped_in_ddp,
 )
 
 __all__ = [
@@ -66,6 +69,7 @@ __all__ = [
     "default_store",
     "disable_sampler_replacement",
     "finds_unused_parameters",
+    "give_device_mesh",
     "has_wrapped_closures",
     "largest_accumulation_factor",
     "load_pending_loader_states",
@@ -76,6 +80,7 @@ __all__ = [
     "optimizer_steps",
     "optimizers_to_device",
     "passes_of",
+    "prepare_manual_backward",
     "preserved_metrics",
     "process_launcher",
     "rebuilt_training_loader",
@@ -89,4 +94,5 @@ __all__ = [
     "uses_static_graph",
     "with_sampler",
     "wrap_closures",
+    "wrapped_in_ddp",
 ]

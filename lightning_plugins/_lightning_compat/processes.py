@@ -5,6 +5,8 @@
   parameters are sharded, and which share of the data a rank reads.
 - ``DDPStrategy._ddp_kwargs``: whether the graph is static, and whether DDP searches for unused
   parameters. Without it, the graph is assumed to be dynamic and the search to be off.
+- ``_DDPForwardRedirection``, ``prepare_for_backward``, ``LightningModule._device_mesh``: agents of
+  several processes.
 - ``_init_dist_connection``, ``_get_default_process_group_backend_for_device``,
   ``_optimizers_to_device``, ``_SubprocessScriptLauncher``, ``_MultiProcessingLauncher``,
   ``reset_seed``: set-up of a strategy with several processes. They are imported where they are
@@ -17,8 +19,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.plugins.environments import ClusterEnvironment
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import Strategy
+from torch import nn
 from torch.distributed import Store
 from torch.optim import Optimizer
 
@@ -49,9 +52,12 @@ def data_share(trainer: Trainer | None) -> tuple[int, int]:
 def model_parallel_sizes(trainer: Trainer) -> dict[Sharding, int]:
     """Return the number of ranks over which each kind of sharding splits the parameters.
 
-    Also before the processes exist. Both are 1 unless the strategy is ``ModelParallelStrategy``.
+    Also before the processes exist. Both are 1 unless the strategy is ``ModelParallelStrategy``, or
+    ``DecentralizedStrategy`` with FSDP2 inside an agent.
     """
     strategy: Any = trainer.strategy
+    if getattr(strategy, "inside", None) == "fsdp":
+        return {"fsdp2": strategy.processes_per_agent, "tp": 1}
     if not type(strategy).__name__.startswith("ModelParallel"):
         return {"fsdp2": 1, "tp": 1}
     options = ("_data_parallel_size", "_tensor_parallel_size")
@@ -101,6 +107,30 @@ def default_store() -> Store:
     from torch.distributed.distributed_c10d import _get_default_store
 
     return _get_default_store()
+
+
+def give_device_mesh(module: LightningModule, device: torch.device, processes: int) -> None:
+    """Set ``module.device_mesh`` over torch's default process group.
+
+    Its dimensions are those of ``ModelParallelStrategy``, so ``configure_model`` is the same.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+
+    names = ("data_parallel", "tensor_parallel")
+    module._device_mesh = init_device_mesh(device.type, (processes, 1), mesh_dim_names=names)
+
+
+def wrapped_in_ddp(strategy: Strategy, module: nn.Module, device: torch.device) -> nn.Module:
+    """Return ``module`` in ``DistributedDataParallel``, called as ``DDPStrategy`` calls it."""
+    redirection = of_root(strategy, "strategies.ddp._DDPForwardRedirection")
+    strategy._forward_redirection = redirection()
+    ids = None if device.type == "cpu" else [device.index]
+    return nn.parallel.DistributedDataParallel(module, device_ids=ids)
+
+
+def prepare_manual_backward(strategy: Strategy, module: nn.Module, output: Any) -> None:
+    """Let ``DistributedDataParallel`` synchronize the gradients of a manual backward pass."""
+    of_root(strategy, "overrides.distributed.prepare_for_backward")(module, output)
 
 
 def restart_seed() -> None:

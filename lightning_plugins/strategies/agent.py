@@ -7,6 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_plugins.nn.shards import local
+from lightning_plugins.strategies.agent_health import (
+    drop_agents_of_other_shapes,
+    drop_failed_agents,
+)
+from lightning_plugins.strategies.agent_shards import squared_sum
 from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
     CommunicatedTensors,
@@ -115,9 +121,10 @@ class Agent:
             RuntimeError: The models have different shapes.
         """
         tensors = {**dict(self.module.named_parameters()), **dict(self.module.named_buffers())}
-        self._drop_agents_of_other_shapes(CommunicatedTensors(self.module, True).flat.fingerprint)
+        fingerprint = CommunicatedTensors(self.module, True).flat.fingerprint
+        drop_agents_of_other_shapes(self.peers, fingerprint, self._device)
         if shared_init:
-            self.peers.broadcast(list(tensors.values()), "start")
+            self.peers.broadcast([local(tensor) for tensor in tensors.values()], "start")
         self._remember_start()
         return self.has_same_parameters("start")
 
@@ -132,7 +139,8 @@ class Agent:
             ]
         )
         of_all = self.peers.gather(sums, kind)
-        return all(torch.equal(part, of_all[0]) for part in of_all)
+        differs = any(not torch.equal(part, of_all[0]) for part in of_all)
+        return not self.peers.any_in_agent(torch.tensor([int(differs)], device=self._device))
 
     def after_step(self, steps: int, total_steps: float) -> Round | None:
         """Gossip or merge if the schedule has a round after ``steps`` optimizer steps.
@@ -205,7 +213,7 @@ class Agent:
         for dtype in dict.fromkeys(real.dtype for real in reals):
             chosen = [i for i, real in enumerate(reals) if real.dtype == dtype]
             flat = torch.cat([reals[i].reshape(-1) for i in chosen])
-            self._drop_failed_agents([flat], len(flat))
+            drop_failed_agents(self.peers, [flat], len(flat))
             if is_merge:
                 (flat,) = self._weighted_average([flat], kind)
             else:
@@ -220,12 +228,10 @@ class Agent:
     @torch.no_grad()
     def consensus_distance(self, means: Sequence[Tensor]) -> Tensor:
         """Compute ``1/n sum_i ||x_i - x̄||^2`` over the parameters, given their ``means``."""
-        own = self.parameters().values()
-        squared = sum(
-            (as_real(x).double() - as_real(mean).double()).square().sum()
-            for x, mean in zip(own, means, strict=True)
-        )
-        return self.peers.reduce(torch.as_tensor(squared), "mean", "measurement")
+        own = list(self.parameters().values())
+        moved = [as_real(x) - as_real(mean) for x, mean in zip(own, means, strict=True)]
+        squared = squared_sum(moved, own, self.peers)
+        return self.peers.reduce(squared, "mean", "measurement")
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state, other than the weights, that exact resume requires."""
@@ -271,7 +277,7 @@ class Agent:
         mergeable = self._mergeable()
         flats = mergeable.flat.pack()
         if self.peers.can_drop:
-            self._drop_failed_agents(flats, mergeable.flat.fingerprint)
+            drop_failed_agents(self.peers, flats, mergeable.flat.fingerprint)
         mergeable.flat.unpack(self._result(round_, mergeable, flats))
         if self.optimizer_state == "reset":
             reset_state(self.optimizers)
@@ -369,7 +375,7 @@ class Agent:
     ) -> list[Tensor]:
         if len(self.peers.agents) == 1:
             return [flat.clone() for flat in flats]
-        self._drop_failed_agents(flats, mergeable.flat.fingerprint)
+        drop_failed_agents(self.peers, flats, mergeable.flat.fingerprint)
         return self._weighted_average(flats, kind)
 
     def _weighted_average(self, flats: Sequence[Tensor], kind: str) -> list[Tensor]:
@@ -405,35 +411,6 @@ class Agent:
             "them; lower the learning rate or resume from the last checkpoint"
         )
 
-    def _drop_failed_agents(self, flats: Sequence[Tensor], fingerprint: int) -> None:
-        """Drop agents whose weights are not finite or not of the common shape, on all agents."""
-        own = torch.tensor([int(are_finite(flats)), fingerprint], device=flats[0].device)
-        gathered = self.peers.gather(
-            own
-        )  # may drop agents, so it comes before reading peers.agents
-        reports = {
-            agent: (bool(part[0]), int(part[1]))
-            for agent, part in zip(self.peers.agents, gathered, strict=True)
-        }
-        shapes = [shape for _, shape in reports.values()]
-        common = max(shapes, key=shapes.count)
-        failed = {
-            agent: "weights that are not finite" if not finite else "a model of another shape"
-            for agent, (finite, shape) in reports.items()
-            if not finite or shape != common
-        }
-        if failed:
-            self.peers.drop(failed)
-
-    def _drop_agents_of_other_shapes(self, fingerprint: int) -> None:
-        device = next(self.module.parameters()).device
-        of_all = self.peers.gather(torch.tensor([fingerprint], device=device), "start")
-        shapes = [int(part) for part in of_all]
-        common = max(shapes, key=shapes.count)
-        other = [a for a, s in zip(self.peers.agents, shapes, strict=True) if s != common]
-        if other:
-            self.peers.drop(dict.fromkeys(other, "a model of another shape"))
-
     def _mergeable(self) -> CommunicatedTensors:
         averaged: Sequence[Optimizer] = ()
         if self.optimizer_state == "average":
@@ -453,11 +430,10 @@ class Agent:
         assert self._reference is not None
         assert self.communication.schedule.threshold is not None
         own = communicated_parameters(self.module, self._active)
-        pairs = [
-            (as_real(x.detach()).double(), self._reference[name].double())
-            for name, x in own.items()
-        ]
-        moved = sum((x - old).square().sum() for x, old in pairs)
-        norm = sum(x.square().sum() for x, _ in pairs)
-        drift = self.peers.reduce(torch.as_tensor(moved / norm).reshape(1), "mean")
+        parts = [as_real(x.detach()) for x in own.values()]
+        references = (self._reference[name] for name in own)
+        moves = [x.double() - old.double() for x, old in zip(parts, references, strict=True)]
+        moved = squared_sum(moves, own.values(), self.peers)
+        norm = squared_sum(parts, own.values(), self.peers)
+        drift = self.peers.reduce((moved / norm).reshape(1), "mean")
         return float(drift) > self.communication.schedule.threshold

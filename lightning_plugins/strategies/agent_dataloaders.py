@@ -115,6 +115,17 @@ def _dealt(
     return dealt
 
 
+def part_of_agent(loader: Any, place: int, places: int) -> Any:
+    """Return one process' part of an agent's loader: every n-th sample of a partition.
+
+    Loaders that the user divides are returned unchanged.
+    """
+    sampler = getattr(loader, "sampler", None)
+    if not isinstance(sampler, PartitionSampler):
+        return loader
+    return with_sampler(loader, AgentShare(CommonOrder(sampler, sampler.seed), place, places))
+
+
 class CommonOrder:
     """The order of a sampler or batch sampler that all agents know.
 

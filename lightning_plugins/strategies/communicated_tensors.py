@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_plugins.nn.shards import local
+
 Buffers = Literal["mix", "local", "recalibrate"]
 OptimizerState = Literal["keep", "average", "reset"]
 
@@ -39,7 +41,11 @@ def communicated_buffers(module: nn.Module) -> dict[str, Tensor]:
 
 
 def as_real(tensor: Tensor) -> Tensor:
-    """Return a complex tensor as a real view with a last dimension of 2, others unchanged."""
+    """Return a real view of this process' part of a tensor.
+
+    A complex tensor has a last dimension of 2.
+    """
+    tensor = local(tensor)
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 

@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import Any, get_args
 
+import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_plugins._import_names import of_root
 from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins.nn.shards import has_shards
 from lightning_plugins.strategies.agent_dataloaders import Partition
 from lightning_plugins.strategies.batch_norm import normalizations
 from lightning_plugins.strategies.communicated_tensors import Buffers, OptimizerState
@@ -67,6 +69,49 @@ def check_trainer(trainer: Trainer, buffers: str, layer_sync: Any) -> None:
         )
 
 
+def check_processes(world_size: int, processes_per_agent: int, backend: str) -> None:
+    """Refuse processes that cannot be divided into agents.
+
+    Raises:
+        MisconfigurationException: The number of processes is not a multiple, the backend is not
+            gloo, or torch's default process group exists already.
+    """
+    name = f"processes_per_agent={processes_per_agent}"
+    if world_size % processes_per_agent:
+        raise MisconfigurationException(
+            f"{name}: {world_size} processes (devices x num_nodes) cannot be divided into agents "
+            "of this size; choose a multiple"
+        )
+    if backend != "gloo":
+        raise MisconfigurationException(
+            f"{name} does not support the backend {backend}, which is not tested yet: set "
+            "accelerator='cpu' and process_group_backend='gloo', or processes_per_agent=1"
+        )
+    if dist.is_initialized() and dist.get_world_size() != processes_per_agent:
+        raise MisconfigurationException(
+            f"{name}: torch's default process group exists already with {dist.get_world_size()} "
+            "processes: do not call torch.distributed.init_process_group"
+        )
+
+
+def check_shards(module: nn.Module) -> None:
+    """Refuse a module whose parameters are not sharded, or not created yet.
+
+    Raises:
+        MisconfigurationException: The message names the remedy.
+    """
+    if not has_shards(module):
+        raise MisconfigurationException(
+            f"inside='fsdp': {type(module).__name__}.configure_model shards no parameter; call "
+            "torch.distributed.fsdp.fully_shard(layer, mesh=self.device_mesh['data_parallel']) in "
+            "it, or set inside='ddp'"
+        )
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise MisconfigurationException(
+            "inside='fsdp' does not support parameters on the meta device: create them on the CPU"
+        )
+
+
 def check_overlap(communication: Communication, optimizer_state: str, obstacle: str | None) -> None:
     """Refuse what needs the result of a round at once.
 
@@ -90,15 +135,15 @@ def check_overlap(communication: Communication, optimizer_state: str, obstacle: 
         raise ValueError(f"overlap=True does not support {found[0]}, or set overlap=False")
 
 
-def check_loaders(agents: Sequence[int], batches: Sequence[float]) -> None:
-    """Check that all agents have the same number of training batches per epoch.
+def check_loaders(agents: Sequence[int], batches: Sequence[float], unit: str = "agent") -> None:
+    """Check that all agents, or all processes, have the same number of training batches.
 
     Raises:
         ValueError: The numbers differ; the message lists them.
     """
     if len(set(batches)) > 1:
         counts = ", ".join(
-            f"agent {agent} has {count:g}" for agent, count in zip(agents, batches, strict=True)
+            f"{unit} {agent} has {count:g}" for agent, count in zip(agents, batches, strict=True)
         )
         raise ValueError(
             f"agents have different numbers of training batches per epoch ({counts}), so their "

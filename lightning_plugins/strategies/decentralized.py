@@ -1,23 +1,27 @@
-"""Decentralized training: every process trains its own model, and processes gossip."""
+"""Decentralized training: every agent trains its own model, and agents gossip."""
 
 import json
 import math
-import os
 from collections import deque
 from typing import Any
-from uuid import uuid4
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import optimizer_steps, optimizers_to_device
+from lightning_plugins._lightning_compat import (
+    optimizer_steps,
+    optimizers_to_device,
+    prepare_manual_backward,
+    wrapped_in_ddp,
+)
 from lightning_plugins.strategies.agent import Agent
-from lightning_plugins.strategies.agent_checkpoints import AgentCheckpoints
-from lightning_plugins.strategies.agent_dataloaders import Data, agent_dataloader
+from lightning_plugins.strategies.agent_checkpointing import AgentCheckpointing
+from lightning_plugins.strategies.agent_dataloaders import Data, agent_dataloader, part_of_agent
 from lightning_plugins.strategies.batch_norm import recalibrate, running_statistics
 from lightning_plugins.strategies.communicated_tensors import (
     Buffers,
@@ -29,25 +33,25 @@ from lightning_plugins.strategies.configuration_checks import (
     check_arguments,
     check_loaders,
     check_overlap,
+    check_shards,
     check_trainer,
 )
 from lightning_plugins.strategies.ledger import CommLedger, write_report
 from lightning_plugins.strategies.merge_weights import MergeWeights
 from lightning_plugins.strategies.preemption import add_preemption
 from lightning_plugins.strategies.process_per_agent import (
+    Inside,
     OnPeerFailure,
-    ProcessPerAgentStrategy,
     StartMethod,
 )
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 from lightning_plugins.strategies.wire import WireName
 
-CHECKPOINT_KEY = "decentralized"
 RECALIBRATION_BATCHES = 32
 
 
-class DecentralizedStrategy(ProcessPerAgentStrategy):
-    """Trains one agent per process: each has its own weights and data, and agents gossip.
+class DecentralizedStrategy(AgentCheckpointing):
+    """Trains agents that each have their own weights and data, one per process, and that gossip.
 
     All agents start from the same weights. After the optimizer step of a round they mix their
     weights along a topology, and after the last step they merge: every agent takes the mean.
@@ -97,6 +101,13 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             validation.
         process_group_backend: ``gloo`` or ``nccl``; None chooses by device.
         start_method: How Lightning starts the processes: ``popen``, ``spawn`` or ``fork``.
+        processes_per_agent: Processes of an agent, which train one copy of the weights on different
+            batches, as with DDP; ``devices * num_nodes`` is the number of all processes. ``iid``
+            deals the samples to all processes; a partition splits the samples of an agent. Requires
+            gloo.
+        inside: ``ddp``: every process of an agent has all weights. ``fsdp``: they are sharded by
+            ``fully_shard`` in the module's ``configure_model``, which is written as for
+            ``ModelParallelStrategy``.
 
     Raises:
         ValueError: An argument is outside its range, the topology does not support the number of
@@ -127,10 +138,18 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         timeout_seconds: float = 300.0,
         process_group_backend: str | None = None,
         start_method: StartMethod = "popen",
+        processes_per_agent: int = 1,
+        inside: Inside = "ddp",
     ) -> None:
         check_arguments(data, buffers, optimizer_state, wire)
         super().__init__(
-            on_peer_failure, min_agents, timeout_seconds, process_group_backend, start_method
+            on_peer_failure,
+            min_agents,
+            timeout_seconds,
+            process_group_backend,
+            start_method,
+            processes_per_agent,
+            inside,
         )
         self.communication = sparse(topology or RandomMatching(), seed)
         """Topology and schedule; a callback may replace it before training starts."""
@@ -151,12 +170,6 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         self._total_steps = math.inf
         self._recent: deque[tuple[Any, int]] = deque(maxlen=RECALIBRATION_BATCHES)
 
-    @property
-    def agent(self) -> Agent:
-        """The agent of this process during fit."""
-        assert self._agent is not None, "the agent exists only during fit"
-        return self._agent
-
     def with_topology(self, topology: Topology) -> "DecentralizedStrategy":
         """Return a new strategy for the same agents and data that gossips after each step."""
         strategy = DecentralizedStrategy(
@@ -167,6 +180,8 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             timeout_seconds=self.timeout.total_seconds(),
             process_group_backend=self.process_group_backend,
             start_method=self.start_method,
+            processes_per_agent=self.processes_per_agent,
+            inside=self.inside,
         )
         strategy.communication = Communication(topology, seed=self.seed)
         return strategy
@@ -183,9 +198,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         is_fitting = trainer.state.fn == TrainerFn.FITTING
         if is_fitting:
             self.check(trainer)
-            self.communication.topology.check(self.world_size)
+            self.communication.topology.check(self.num_agents)
         self.model = self.precision_plugin.convert_module(self.model)
         self.model_to_device()
+        if self.processes_per_agent > 1:
+            self.model = self._model_of_processes(is_fitting)
         if is_fitting:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
@@ -199,6 +216,11 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         if not self._module.trainer.training:
             return dataloader
         compare = self._compare_orders if self.world_size > 1 else None
+        if self.data != "iid" and self.processes_per_agent > 1:
+            loader = agent_dataloader(
+                dataloader, self.data, self.agent_number, self.num_agents, self.seed, compare
+            )
+            return part_of_agent(loader, self.place, self.processes_per_agent)
         return agent_dataloader(
             dataloader, self.data, self.global_rank, self.world_size, self.seed, compare
         )
@@ -221,6 +243,9 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         batches = torch.tensor([float(trainer.num_training_batches)], device=self.root_device)
         counts = [float(part) for part in self.peers.gather(batches)]
         check_loaders(self.peers.agents, counts)
+        if self.peers.inside is not None:
+            of_agent = [float(part) for part in self.peers.inside.gather(batches)]
+            check_loaders(self.peers.inside.agents, of_agent, f"agent {self.agent_number}, process")
         # With several optimizers global_step counts each; a step of the run is one of each.
         self._total_steps = optimizer_steps(trainer)
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
@@ -293,8 +318,10 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         return self.agent.consensus_distance([merged[name] for name in self.agent.parameters()])
 
     def averaged(self, tensors: list[Tensor], kind: str = "measurement") -> list[Tensor]:
-        """Average each of ``tensors`` over agents."""
-        return self.agent.mean(tensors, kind)
+        """Average each of ``tensors`` over all processes."""
+        means = self.agent.mean(tensors, kind)
+        inside = self.peers.inside
+        return means if inside is None else [inside.reduce(mean, "mean") for mean in means]
 
     def batches_of_agents(self, batch: Any) -> list[Any]:
         """Return the batches of this process' agents: a list of one."""
@@ -312,79 +339,34 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
         own = json.dumps(self.ledger.state_dict()).encode()
         parts = self.peers.gather_bytes(own, self.root_device)
         ledger = CommLedger.merged(json.loads(part) for part in parts)
+        if self.peers.inside is not None:
+            own = json.dumps(ledger.state_dict()).encode()
+            places = self.peers.inside.gather_bytes(own, self.root_device)
+            ledger = CommLedger.merged(json.loads(part) for part in places)
         steps = self._module.trainer.global_step // max(1, len(self.optimizers))
-        self.report = write_report(ledger, self._module, steps, self.world_size)
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None
-    ) -> None:
-        """Write the mean of the agents as a checkpoint, and each agent's state next to it."""
-        label = {"world_size": self.world_size, "weights": "local", "save": None}
-        if not self._can_communicate():
-            label["interrupted"] = True
-        elif self._agent is not None:
-            save = f"{checkpoint['global_step']:08d}-{uuid4().hex[:8]}"
-            # The path may contain a monitored value that differs between agents.
-            save, filepath = self.broadcast([save, str(filepath)], self.peers.agents[0])
-            label["save"] = save
-            if "optimizer_states" in checkpoint:
-                own = {CHECKPOINT_KEY: {"agent": self.agent.state_dict()}, **checkpoint}
-                own[CHECKPOINT_KEY]["ledger"] = self.ledger.state_dict()
-                own[CHECKPOINT_KEY]["samples"] = self.merge_weights.samples
-                AgentCheckpoints(filepath).write(save, self.global_rank, own)
-            if self.save_merged:
-                checkpoint = {**checkpoint, "state_dict": self._mean_of(checkpoint["state_dict"])}
-                label["weights"] = "merged"
-            self.barrier()
-        if self.is_global_zero:
-            label["agents"] = list(self.peers.agents) if self._peers else []
-            content = {**checkpoint, CHECKPOINT_KEY: label}
-            self.checkpoint_io.save_checkpoint(content, filepath, storage_options=storage_options)
-            if label["save"] and AgentCheckpoints(filepath).folder.exists():
-                AgentCheckpoints(filepath).keep_only(str(label["save"]))
-
-    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> Any:
-        """Load this agent's own state if all agents have theirs, otherwise the merged model."""
-        # Lightning would unpickle a checkpoint from a URL.
-        checkpoint = super().load_checkpoint(checkpoint_path, True)
-        if self._module.trainer.state.fn != TrainerFn.FITTING:
-            return checkpoint
-        label = checkpoint.get(CHECKPOINT_KEY) or {}
-        is_own = label.get("save") and label["world_size"] == self.world_size
-        own = None
-        if is_own:
-            path = AgentCheckpoints(checkpoint_path).path(label["save"], self.global_rank)
-            own = path if os.path.exists(path) else None
-        self._is_resuming = self.reduce_boolean_decision(own is not None)
-        if self._is_resuming:
-            checkpoint = super().load_checkpoint(own, True)  # type: ignore[arg-type]
-            self._resumed_state = checkpoint[CHECKPOINT_KEY]
-        elif label.get("save"):
-            rank_zero_warn(
-                f"{checkpoint_path} was saved by {label['world_size']} agents and there are "
-                f"{self.world_size} now, or an agent's file next to it is missing: all agents "
-                "start from the merged model, so this run will differ from the uninterrupted one"
-            )
-        return checkpoint
-
-    def remove_checkpoint(self, filepath: Any) -> None:
-        """Remove the checkpoint and the agents' files."""
-        super().remove_checkpoint(filepath)
-        if self.is_global_zero:
-            AgentCheckpoints(filepath).remove()
+        self.report = write_report(ledger, self._module, steps, self.num_agents)
 
     def teardown(self) -> None:
         """Release the agent."""
+        if self.processes_per_agent > 1:
+            self.model = self._module
         super().teardown()
         self._agent = None
         self._resumed_state = None
         self._is_resuming = False
         self._recent.clear()
 
-    @property
-    def _module(self) -> LightningModule:
-        assert self.lightning_module is not None
-        return self.lightning_module
+    def _model_of_processes(self, is_fitting: bool) -> nn.Module:
+        if self.inside == "fsdp":
+            check_shards(self._module)
+            return self._module
+        return wrapped_in_ddp(self, self._module, self.root_device) if is_fitting else self._module
+
+    def pre_backward(self, closure_loss: Tensor) -> None:
+        """Prepare a manual backward pass of an agent of several processes."""
+        is_manual = not self._module.automatic_optimization
+        if is_manual and isinstance(self.model, DistributedDataParallel):
+            prepare_manual_backward(self, self.model, closure_loss)
 
     def _set_up_agent(self) -> None:
         self._agent = Agent(
@@ -417,18 +399,5 @@ class DecentralizedStrategy(ProcessPerAgentStrategy):
             return
         recalibrate(self._module, list(self._recent))
         statistics = running_statistics(self._module)
-        for own, mean in zip(statistics, self.agent.mean(statistics, "merge"), strict=True):
+        for own, mean in zip(statistics, self.averaged(statistics, "merge"), strict=True):
             own.copy_(mean)
-
-    def _mean_of(self, state_dict: dict[str, Any]) -> dict[str, Any]:
-        """Return ``state_dict`` with its mergeable tensors averaged over agents.
-
-        Averages the tensors to be saved, not those of the model: callbacks such as weight averaging
-        save weights that the model does not have.
-        """
-        mergeable = self.agent.parameters()
-        if self.buffers != "local":
-            mergeable |= communicated_buffers(self._module)
-        names = [name for name in mergeable if isinstance(state_dict.get(name), Tensor)]
-        means = self.agent.mean([state_dict[name] for name in names], "checkpoint", is_merge=True)
-        return {**state_dict, **dict(zip(names, means, strict=True))}

@@ -20,6 +20,7 @@ from lightning_plugins._lightning_compat import (
     optimizer_steps,
     rebuilt_training_loader,
 )
+from lightning_plugins.strategies.agent_checkpointing import CHECKPOINT_KEY
 from lightning_plugins.strategies.agent_dataloaders import (
     AgentDataLoaders,
     Data,
@@ -41,7 +42,7 @@ from lightning_plugins.strategies.configuration_checks import (
     check_overlap,
     check_trainer,
 )
-from lightning_plugins.strategies.decentralized import CHECKPOINT_KEY, RECALIBRATION_BATCHES
+from lightning_plugins.strategies.decentralized import RECALIBRATION_BATCHES
 from lightning_plugins.strategies.import_roots import BothImportNames
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes, write_report
 from lightning_plugins.strategies.optimizer_state import reset_state

@@ -49,6 +49,9 @@ class FaultTolerantPeers(Peers):
         num_agents: Number of agents at the start.
         min_agents: The run ends when fewer agents remain.
         backend: Backend of the process groups; only gloo survives a lost agent.
+        place: Place of this process in its agent, from 0.
+        places: Number of processes of an agent. An agent has voted when all of them have, so all
+            places commit the same operations.
 
     Raises:
         ValueError: ``backend`` is not ``gloo``.
@@ -65,8 +68,12 @@ class FaultTolerantPeers(Peers):
         num_agents: int,
         min_agents: int = 1,
         backend: str = "gloo",
+        place: int = 0,
+        places: int = 1,
     ) -> None:
         super().__init__(agent, ledger, timeout)
+        self._place = place
+        self._places = range(places)
         if backend != "gloo":
             raise ValueError(
                 f"process_group_backend={backend!r}: on_peer_failure='drop' requires gloo, because "
@@ -132,7 +139,7 @@ class FaultTolerantPeers(Peers):
 
     def broadcast_object(self, value: Any, source: int) -> Any:
         """Return the plain ``value`` of agent ``source``, or of the first if that was dropped."""
-        key = f"object/{self._operations}"
+        key = f"object/{self._operations}/{self._place}"
 
         def through_the_store(group: Any) -> Any:
             source_agent = source if source in self._agents else self._agents[0]
@@ -146,7 +153,7 @@ class FaultTolerantPeers(Peers):
 
     def _connected_group(self) -> Any:
         if self._group is None:
-            store = PrefixStore(f"group/{self._groups}", self._store.plain)
+            store = PrefixStore(f"group/{self._groups}/{self._place}", self._store.plain)
             self._groups += 1
             place = self._agents.index(self.agent)
             group = ProcessGroupGloo(store, place, len(self._agents), timeout=self.timeout)
@@ -159,9 +166,10 @@ class FaultTolerantPeers(Peers):
         key = f"vote/{self._operations}"
         if self._store.check([f"dropped/{self.agent}"]):
             raise DroppedError(self._dropped_message())
-        self._store.set(f"{key}/{self.agent}", "1" if succeeded else "0")
+        self._store.set(f"{key}/{self.agent}/{self._place}", "1" if succeeded else "0")
         voted = self._wait_for_votes(key, timeout_seconds)
-        votes = [vote == b"1" for vote in self._store.multi_get([f"{key}/{a}" for a in voted])]
+        cast = self._store.multi_get([vote for a in voted for vote in self._votes_of(key, a)])
+        votes = [vote == b"1" for vote in cast]
         proposal = {"agents": voted, "done": all(votes) and voted == list(self._agents)}
         decided = json.loads(self._store.compare_set(f"{key}/decision", "", json.dumps(proposal)))
         self._delete_old_votes(key)
@@ -173,15 +181,18 @@ class FaultTolerantPeers(Peers):
 
     def _wait_for_votes(self, key: str, timeout_seconds: float) -> list[int]:
         deadline = time.monotonic() + timeout_seconds
-        voted, awaited = {self.agent}, set(self._agents) - {self.agent}
+        voted, awaited = set[int](), set(self._agents)
+        if len(self._places) == 1:
+            voted, awaited = {self.agent}, awaited - {self.agent}
         pause_seconds, last = 0.0002, time.monotonic()
         while awaited:
-            if self._store.check([f"{key}/{a}" for a in awaited]):  # one request for all
+            every = [vote for a in awaited for vote in self._votes_of(key, a)]
+            if self._store.check(every):  # one request for all
                 voted |= awaited
                 break
             is_late = time.monotonic() > deadline
             if is_late or pause_seconds >= _LONGEST_PAUSE_SECONDS:
-                arrived = {a for a in awaited if self._store.check([f"{key}/{a}"])}
+                arrived = {a for a in awaited if self._store.check(self._votes_of(key, a))}
                 voted |= arrived
                 awaited -= arrived
                 awaited -= {a for a in awaited if self._has_exited(a)}
@@ -194,6 +205,9 @@ class FaultTolerantPeers(Peers):
             time.sleep(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
         return sorted(voted)
+
+    def _votes_of(self, key: str, agent: int) -> list[str]:
+        return [f"{key}/{agent}/{place}" for place in self._places]
 
     def _has_exited(self, agent: int) -> bool:
         return self._store.check([f"exited/{agent}"]) or self._store.check([f"ended/{agent}"])
@@ -228,10 +242,11 @@ class FaultTolerantPeers(Peers):
             return
 
     def _delete_old_votes(self, key: str) -> None:
-        self._voted.append([f"{key}/{agent}" for agent in self._agents] + [f"{key}/decision"])
+        votes = [vote for agent in self._agents for vote in self._votes_of(key, agent)]
+        self._voted.append([*votes, f"{key}/decision"])
         if len(self._voted) > 4:
             old = self._voted.pop(0)
-            if self.is_first:
+            if self.is_first and self._place == 0:
                 for name in old:
                     self._store.delete_key(name)
 

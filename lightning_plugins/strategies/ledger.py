@@ -117,12 +117,23 @@ class CommLedger:
 
     @classmethod
     def merged(cls, states: Iterable[dict[str, Any]]) -> "CommLedger":
-        """Join the states of several ledgers, each with the entries of its own agents."""
+        """Join the states of several ledgers.
+
+        An agent of several processes has entries in several: their bytes and messages are added,
+        and they took part in the same rounds.
+        """
         merged = cls()
         for state in states:
             part = cls()
             part.load_state_dict(state)
-            merged._entries |= part._entries
+            for key, own in part._entries.items():
+                before = merged._entries.get(key, Traffic())
+                merged._entries[key] = Traffic(
+                    before.bytes_sent + own.bytes_sent,
+                    before.messages + own.messages,
+                    max(before.rounds, own.rounds),
+                    max(before.waiting_seconds, own.waiting_seconds),
+                )
             merged.dropped += [one for one in part.dropped if one not in merged.dropped]
         return merged
 

@@ -236,7 +236,9 @@ def _work(jobs: SimpleQueue) -> None:
 _connections = itertools.count()
 
 
-def connect_to_first_agent(address: str, port: int, agent: int, num_agents: int) -> Store:
+def connect_to_first_agent(
+    address: str, port: int, agent: int, num_agents: int, whose: str = ""
+) -> Store:
     """Connect to the store that the first agent, or torchrun, hosts, and wait for all agents.
 
     Agents may start at different times, because they import packages and read data at different
@@ -258,7 +260,7 @@ def connect_to_first_agent(address: str, port: int, agent: int, num_agents: int)
     # torchrun's store outlives a restart of the processes; a process may connect several times.
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     own = PrefixStore(f"lightning_plugins/{restart}/{next(_connections)}", store)
-    rendezvous(own, agent, num_agents)
+    rendezvous(own, agent, num_agents, whose)
     return own
 
 
@@ -268,12 +270,19 @@ def gloo_group(store: Store, agent: int, num_agents: int, timeout: timedelta) ->
     return ProcessGroupGloo(PrefixStore("group", store), agent, num_agents, timeout=slow)
 
 
-def rendezvous(store: Store, agent: int, num_agents: int) -> None:
+def rendezvous(store: Store, agent: int, num_agents: int, whose: str = "") -> None:
     """Wait until all agents have connected to ``store``; print who is missing.
+
+    Args:
+        store: A store that all agents share.
+        agent: Number of this agent, or place of this process.
+        num_agents: Number of agents, or of processes.
+        whose: The agent whose processes connect, if they are not agents.
 
     Raises:
         RuntimeError: An agent did not connect within 15 minutes.
     """
+    who = f"{whose} processes" if whose else "agents"
     store.set(f"here/{agent}", "1")
     started = last = time.monotonic()
     missing = set(range(num_agents)) - {agent}
@@ -282,13 +291,13 @@ def rendezvous(store: Store, agent: int, num_agents: int) -> None:
         now = time.monotonic()
         if missing and now > started + RENDEZVOUS_SECONDS:
             raise RuntimeError(
-                f"agents {sorted(missing)} did not connect within {RENDEZVOUS_SECONDS:g} s; start "
+                f"{who} {sorted(missing)} did not connect within {RENDEZVOUS_SECONDS:g} s; start "
                 "all processes of the run, and check MASTER_ADDR and MASTER_PORT"
             )
         if missing and now > last + _PROGRESS_SECONDS:
             last = now
             rank_zero_info(
-                f"{num_agents - len(missing)} of {num_agents} agents have connected; waiting for "
+                f"{num_agents - len(missing)} of {num_agents} {who} have connected; waiting for "
                 f"{sorted(missing)} since {now - started:.0f} s"
             )
         if missing:

@@ -69,9 +69,11 @@ class MergeWeights:
         if self.by == "uniform":
             return 1.0
         device = next(module.parameters()).device
-        own = self.own_of(module)
         # float32, as MPS has no float64; samples above 2**24 are rounded by 6e-8
-        of_all = [float(x) for x in peers.gather(torch.tensor([own], device=device))]
+        own = torch.tensor([self.own_of(module)], device=device)
+        if peers.inside is not None:
+            own = peers.inside.reduce(own, "mean")  # its processes must agree
+        of_all = [float(x) for x in peers.gather(own)]
         known = dict(zip(peers.agents, of_all, strict=True))
         missing = [agent for agent, weight in known.items() if math.isnan(weight)]
         if missing and kind != "merge":
@@ -94,4 +96,4 @@ class MergeWeights:
                 f"merge_weights={self.by!r}: all agents have the same value, {of_all[0]:g}, so the "
                 "mean is uniform: log each agent's own value, as a number, without sync_dist=True"
             )
-        return own * len(of_all) / sum(of_all)
+        return float(own) * len(of_all) / sum(of_all)

@@ -53,10 +53,16 @@ def add_missing_state(
         parameter = parameters[str(name)]
         state = optimizers[int(str(index))].state[parameter]
         if not isinstance(state.get(key), Tensor):
+            if tuple(shape) == tuple(parameter.shape):  # type: ignore[arg-type]
+                state[key] = torch.zeros_like(parameter, dtype=_dtype(dtype))
+                continue
             # Step counts are kept on the CPU, unlike the moments.
             device = parameter.device if shape else torch.device("cpu")
-            kind = getattr(torch, str(dtype).removeprefix("torch."))
-            state[key] = torch.zeros(shape, dtype=kind, device=device)  # type: ignore[call-overload]
+            state[key] = torch.zeros(shape, dtype=_dtype(dtype), device=device)  # type: ignore[call-overload]
+
+
+def _dtype(name: object) -> torch.dtype:
+    return getattr(torch, str(name).removeprefix("torch."))
 
 
 @torch.no_grad()

@@ -53,6 +53,9 @@ class Peers(ABC):
         self.while_waiting: Callable[[], None] | None = None
         """Called about once per second while this agent waits for others."""
         self._reduced: list[Metric] = []
+        self.inside: Peers | None = None
+        """The processes of this agent, if it has several: each communicates with the processes of
+        the same place in the other agents."""
 
     @property
     def steps(self) -> int:
@@ -138,7 +141,10 @@ class Peers(ABC):
         """Reduce the torchmetrics of ``module`` over agents until :meth:`release_metrics`."""
 
         def gather(tensor: Tensor, group: Any = None) -> list[Tensor]:
-            return self.gather_uneven(tensor)
+            of_agents = self.gather_uneven(tensor)
+            if self.inside is None:
+                return of_agents
+            return [part for one in of_agents for part in self.inside.gather_uneven(one)]
 
         for part in module.modules():
             if isinstance(part, Metric) and part.dist_sync_fn is None:
@@ -152,6 +158,14 @@ class Peers(ABC):
             part.dist_sync_fn = None
             part.distributed_available_fn = jit_distributed_available
         self._reduced.clear()
+
+    def any_in_agent(self, flags: Tensor) -> Tensor:
+        """Return the largest of each value over the processes of this agent."""
+        return flags if self.inside is None else self.inside.reduce(flags, "max")
+
+    def sum_in_agent(self, values: Tensor) -> Tensor:
+        """Sum each value over the processes of this agent."""
+        return values if self.inside is None else self.inside.reduce(values, "sum")
 
     can_drop = False
     """Whether the run continues when an agent fails."""

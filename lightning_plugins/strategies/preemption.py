@@ -7,6 +7,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
@@ -58,11 +59,15 @@ class Preemption(Callback):
     ) -> None:
         """End the run if all agents have reached the agreed step."""
         self._poll()
+        if self.peers.inside is not None:
+            # The processes of an agent stop after the same step.
+            requested = self.peers.any_in_agent(torch.tensor([int(self._is_requested)]))
+            self._is_requested = bool(requested)
         if not self._is_requested or not steps_the_optimizer(trainer):
             return
         steps = trainer.global_step // self.num_optimizers
         if self._stop_at is None:
-            self._stop_at = self._agreed_step(steps)
+            self._stop_at = self._agreed_step_of_processes(steps)
             if self._stop_at is None:
                 rank_zero_warn(
                     f"SIGTERM: other agents did not respond within {_PATIENCE_SECONDS:g} s, so no "
@@ -118,6 +123,14 @@ class Preemption(Callback):
         self._posted = True
         self.peers.store.set(f"preempted/{self.peers.agent}", str(steps))
         self.peers.store.set("preempted", "1")
+
+    def _agreed_step_of_processes(self, steps: int) -> int | None:
+        inside = self.peers.inside
+        if inside is None:
+            return self._agreed_step(steps)
+        # One process asks the other agents: the places of an agent have separate stores.
+        agreed = self._agreed_step(steps) if inside.is_first else None
+        return inside.broadcast_object(agreed, 0)
 
     def _agreed_step(self, steps: int) -> int | None:
         store = self.peers.store

@@ -80,11 +80,16 @@ def num_ranks(trainer: Trainer) -> int:
     # Imported here, because most runs do not load the strategies.
     from lightning_plugins.strategies.process_per_agent import ProcessPerAgentStrategy
 
-    return 1 if isinstance(trainer.strategy, ProcessPerAgentStrategy) else trainer.world_size
+    strategy = trainer.strategy
+    is_agent = isinstance(strategy, ProcessPerAgentStrategy)
+    return strategy.processes_per_agent if is_agent else trainer.world_size
 
 
 def _reduced(trainer: Trainer, count: Count, operation: str, device: torch.device) -> Count:
     if num_ranks(trainer) == 1:
         return count
     own: Any = torch.as_tensor(count, dtype=torch.int64, device=device).clone()
+    inside = getattr(getattr(trainer.strategy, "peers", None), "inside", None)
+    if inside is not None:
+        return inside.reduce(own, operation)
     return trainer.strategy.reduce(own, reduce_op=operation)

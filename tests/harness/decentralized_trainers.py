@@ -16,12 +16,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
+from torch.distributed.fsdp import fully_shard
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from lightning_plugins.callbacks import ExactResume
 from lightning_plugins.datamodules import ResumableDataLoader
+from lightning_plugins.nn.shards import whole
 from lightning_plugins.optimizers import (
     BlockwiseAdamW,
     BlockwiseSchedule,
@@ -67,6 +69,7 @@ class Classifier(LightningModule):
         dropout=0.2,
         power=None,
         together=False,
+        sharded=False,
     ):
         super().__init__()
         # Without a seed each agent starts from different weights.
@@ -76,10 +79,16 @@ class Classifier(LightningModule):
         self.network = nn.Sequential(nn.Linear(6, width), *extras, nn.Tanh(), nn.Linear(width, 3))
         self.accuracy = MulticlassAccuracy(3, average="micro")
         self.lr, self.momentum = lr, momentum
-        self.power, self.together = power, together
+        self.power, self.together, self.sharded = power, together, sharded
         self.data, self.batches, self.plateau = data, batches, plateau
         self.automatic_optimization = not manual
         self.seen, self.validated = [], 0
+
+    def configure_model(self):
+        if self.sharded:
+            for layer in self.network:
+                if next(layer.parameters(), None) is not None:
+                    fully_shard(layer, mesh=self.device_mesh["data_parallel"])
 
     def training_step(self, batch, batch_idx):
         self.seen += batch[0][:, 0].tolist()
@@ -123,6 +132,15 @@ class Classifier(LightningModule):
     def train_dataloader(self):
         if self.data == "plain":
             return DataLoader(samples(), batch_size=BATCH_SIZE, shuffle=True)
+        if self.data == "of four":  # an agent of one process takes two processes' batches as one
+            share = 4 // self.trainer.world_size
+            first = share * self.trainer.global_rank
+            order = range(SAMPLES)
+            batches = [
+                [i for k in range(first, first + share) for i in order[k::4][start : start + 4]]
+                for start in range(0, SAMPLES // 4, 4)
+            ]
+            return DataLoader(samples(), batch_sampler=batches)
         if self.data == "uneven":
             size = 2 * (1 + self.trainer.global_rank)
             return DataLoader(torch.utils.data.Subset(samples(), range(6 * size)), size)
@@ -179,7 +197,8 @@ class Watch(Callback):
 
 
 def flat(module):
-    parts = [value.reshape(-1).double() for value in module.network.state_dict().values()]
+    state = module.network.state_dict().values()
+    parts = [whole(value).reshape(-1).double() for value in state]
     return torch.cat(parts).clone()
 
 
@@ -269,7 +288,7 @@ def train(
         warnings.simplefilter("always")
         run.fit(module, ckpt_path=ckpt_path)
     momenta = [
-        state["momentum_buffer"].reshape(-1)
+        whole(state["momentum_buffer"]).reshape(-1)
         for state in run.optimizers[0].state_dict()["state"].values()
         if state.get("momentum_buffer") is not None
     ]

@@ -85,7 +85,7 @@ def test_the_supervisor_exits_with_zero_if_at_least_one_agent_does(codes, sleeps
     command = [sys.executable, "-c", AGENT.format(codes=codes, sleeps=sleeps)]
     supervisor = Supervisor(command, 3)
     assert supervisor.run() == expected
-    assert all(agent.poll() is not None for agent in supervisor.agents)
+    assert all(agent.poll() is not None for agent in supervisor.processes)
     output = capfd.readouterr()
     assert sorted(line.split()[1] for line in output.out.splitlines()) == ["0", "1", "2"]
     assert ("agent 1 ended with exit code 3" in output.err) == (3 in codes)
@@ -97,8 +97,18 @@ def test_the_supervisor_kills_agents_that_outlast_the_grace_period(capfd):
     started = time.monotonic()
     assert supervisor.run() == 0
     assert time.monotonic() - started < 10
-    assert supervisor.agents[1].returncode == -signal.SIGKILL
+    assert supervisor.processes[1].returncode == -signal.SIGKILL
     assert "agents that completed the run, of 2: 0" in capfd.readouterr().err
+
+
+def test_the_supervisor_kills_an_agents_other_processes_when_one_fails(capfd):
+    command = [sys.executable, "-c", AGENT.format(codes=[0, 0, 3, 0], sleeps=[1, 1, 0, 600])]
+    supervisor = Supervisor(command, 2, processes_per_agent=2)
+    started = time.monotonic()
+    assert supervisor.run() == 0
+    assert time.monotonic() - started < 8
+    assert [p.returncode for p in supervisor.processes] == [0, 0, 3, -signal.SIGKILL]
+    assert "agent 1 ended with exit code 3" in capfd.readouterr().err
 
 
 def test_a_command_without_agents_prints_the_usage(capsys):

@@ -1,7 +1,7 @@
 """Starts the agents of a run on this machine and keeps the others running when one fails.
 
-usage: python -m lightning_plugins.strategies.supervisor AGENTS [--processes-per-agent K]
-           (SCRIPT | -m MODULE) [ARGUMENTS ...]
+usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MODULE) [ARGUMENTS ...]
+       python -m lightning_plugins.strategies.supervisor AGENTS --processes-per-agent K ...
        python -m lightning_plugins.strategies.supervisor host PORT [ADDRESS]
 
 The supervisor is not an agent. It hosts the list of remaining agents, reports the exit of an agent

@@ -1,6 +1,6 @@
 """Compares the bytes that agents record with the kernel's counter, in a network namespace.
 
-usage: program_decentralized_bytes.py OUTPUT_FOLDER
+usage: program_decentralized_bytes.py OUTPUT_FOLDER (raise | drop | TOPOLOGY | merge) ...
 """
 
 import json
@@ -75,7 +75,14 @@ if __name__ == "__main__":
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     folder = Path(sys.argv[1])
     results = {}
-    for name in ("raise", "drop"):
+    for name in sys.argv[2:]:
+        if name not in ("raise", "drop"):
+            agents = harness.run_agents(rounds, AGENTS, folder / name, name)
+            results[name] = {
+                "recorded": sum(agent["recorded"] for agent in agents),
+                "wire": agents[0]["wire"],
+            }
+            continue
         before, port = bytes_on_the_wire(), trainers.free_port()
         agents = harness.run_agents(
             training, AGENTS, folder / name, port, str(folder / name / "run"), name
@@ -83,11 +90,5 @@ if __name__ == "__main__":
         results[name] = {
             "recorded": sum(agent["recorded"] for agent in agents),
             "wire": bytes_on_the_wire() - before,
-        }
-    for name in ("matching", "static exponential", "pull", "complete", "merge"):
-        agents = harness.run_agents(rounds, AGENTS, folder / name, name)
-        results[name] = {
-            "recorded": sum(agent["recorded"] for agent in agents),
-            "wire": agents[0]["wire"],
         }
     print(json.dumps(results))

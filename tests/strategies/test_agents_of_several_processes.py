@@ -9,9 +9,10 @@ from lightning_plugins.datamodules import DirichletPartition
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.ledger import CommLedger
 from lightning_plugins.strategies.schedule import Schedule
-from lightning_plugins.strategies.topologies import Complete, RandomMatching
+from lightning_plugins.strategies.topologies import RandomMatching
 
 PAIRS = Communication(RandomMatching(), Schedule(every_n_steps=2))
+ADAPTIVE = Communication(RandomMatching(), Schedule("adaptive", threshold=1e-3))
 PARTITION = DirichletPartition(0.1, 24, seed=3)
 INSIDE = ("ddp", "fsdp")
 
@@ -39,9 +40,7 @@ CASES = {inside: case(inside) for inside in INSIDE} | {
     "manual": case("ddp", {"manual": True}),
     "partition": case("ddp", {"data": "plain"}, {"data": PARTITION}),
     "dealt": case("ddp", {"data": "plain"}, {"data": "iid"}),
-    "outer": case(
-        "fsdp", communication=Communication(Complete(), Schedule("adaptive", threshold=1e-4))
-    ),
+    "adaptive": case("fsdp", communication=ADAPTIVE),
     "not sharded": case("fsdp", {"sharded": False}, may_fail=True),
     "three of four": case("ddp", strategy={"processes_per_agent": 3}, may_fail=True),
 }
@@ -54,9 +53,9 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ran(folder):
-    for inside in INSIDE:
-        killed = {"run": resumable(inside, callbacks=[KillAll(6)])}
-        agents = harness.start_trainers(4, folder / inside, killed)
+    killed = {inside: {"run": resumable(inside, callbacks=[KillAll(6)])} for inside in INSIDE}
+    started = {i: harness.start_trainers(4, folder / i, cases) for i, cases in killed.items()}
+    for inside, agents in started.items():
         assert harness.results_of(agents, folder / inside, 60) == [None] * 4
     cases = dict(CASES)
     for inside in INSIDE:
@@ -72,6 +71,7 @@ def ran(folder):
 def of_one_process(folder):
     cases = {
         "plain": case(),
+        "adaptive": case(communication=ADAPTIVE),
         "accumulated": case(trainer={"accumulate_grad_batches": 3}),
         "manual": case(module={"manual": True}),
     }
@@ -82,7 +82,7 @@ def of_one_process(folder):
 
 @pytest.mark.parametrize(
     ("several", "one"),
-    [("ddp", "plain"), ("fsdp", "plain"), ("accumulated", "accumulated"), ("manual", "manual")],
+    [("ddp", "plain"), ("fsdp", "plain"), *((x, x) for x in ("accumulated", "manual", "adaptive"))],
 )
 def test_agents_of_two_processes_equal_agents_of_one_that_see_both_batches(
     ran, of_one_process, several, one
@@ -91,6 +91,7 @@ def test_agents_of_two_processes_equal_agents_of_one_that_see_both_batches(
     for process, agent in zip(ran(several), expected, strict=True):
         assert process["global_step"] == agent["global_step"] > 3
         assert process["metrics"]["val/loss"] == pytest.approx(agent["metrics"]["val/loss"])
+        assert rounds_of(process) == rounds_of(agent)
         assert process["metrics"]["val/accuracy"] == agent["metrics"]["val/accuracy"]
         for own, other in zip(
             process["watched"]["batches"], agent["watched"]["batches"], strict=True
@@ -99,6 +100,10 @@ def test_agents_of_two_processes_equal_agents_of_one_that_see_both_batches(
     # Before the merge the agents differ.
     first, _, second, _ = (process["watched"]["batches"][-2] for process in ran(several))
     assert not torch.equal(first, second)
+
+
+def rounds_of(result):
+    return [entry[4] for entry in result["ledger"]["entries"] if entry[1] == "gossip"]
 
 
 @pytest.mark.parametrize("inside", INSIDE)

@@ -29,10 +29,12 @@ def case(communication, **arguments):
 
 
 COMMUNICATIONS = {"gossip": GOSSIP, "outer": OUTER, "adaptive": ADAPTIVE}
-COMMUNICATIONS |= {"overlap": GOSSIP, "dealt loader": GOSSIP}
+COMMUNICATIONS |= {"overlap, dealt loader": GOSSIP}
 ARGUMENTS = {
-    "overlap": {"strategy": {"overlap": True, "wire": "int8"}},
-    "dealt loader": {"module": {"data": "plain"}},
+    "overlap, dealt loader": {
+        "strategy": {"overlap": True, "wire": "int8"},
+        "module": {"data": "plain"},
+    },
 }
 
 

@@ -138,11 +138,12 @@ def run(command, folder):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.scale(plugin="DecentralizedStrategy", strategy="decentralized")
 @pytest.mark.scale(plugin="DecentralizedSummary", strategy="decentralized")
 @pytest.mark.parametrize(
     "launcher",
-    ["torchrun", *(pytest.param(x, marks=pytest.mark.slow) for x in ("Lightning", "supervisor"))],
+    ["torchrun", "Lightning", "supervisor"],
 )
 def test_the_recipe_runs_under_each_launcher(launcher, tmp_path):
     options = []

@@ -19,8 +19,8 @@ def namespace_exit_code():
         return 1
 
 
-FAST = ("raise", "matching", "complete")
-SLOW = ("drop", "static exponential", "pull", "merge")
+FAST = ("matching", "complete")
+SLOW = ("raise", "drop", "static exponential", "pull", "merge")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,8 @@
 import re
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lightning_plugins.datamodules.ai_text.labels import (
     HUMAN_COLUMNS,
     is_human_name,
@@ -23,7 +25,7 @@ _MOST_ROWS_OF_A_GROUP = 20
 
 def is_text(column: "pandas.Series") -> bool:
     """Return whether most values are strings that are not numbers, or lists of strings."""
-    values = column[~is_missing(column)].head(200)
+    values = column.iloc[np.flatnonzero(~is_missing(column))[:200]]
     return (
         not values.empty
         and sum(
@@ -87,16 +89,17 @@ def check_texts(column: "pandas.Series") -> None:
     Raises:
         ValueError: A value is a list or a dictionary, or all values are lists written as text.
     """
-    values = column[~is_missing(column)]
-    for row, value in zip(values.index, values, strict=True):
-        if not isinstance(value, str | int | float | bool):
+    filled = ~is_missing(column)
+    for row, value in enumerate(column if column.dtype == object else (), 1):
+        if filled[row - 1] and not isinstance(value, str | int | float | bool):
             raise ValueError(
-                f"column {column.name!r}, row {row + 1} is a {type(value).__name__}: expected text"
+                f"column {column.name!r}, row {row} is a {type(value).__name__}: expected text"
             )
-    if len(values) and all(isinstance(v, str) and _WRITTEN_LIST.fullmatch(v) for v in values):
+    values = (value for value, has_text in zip(column, filled, strict=True) if has_text)
+    if filled.any() and all(isinstance(v, str) and _WRITTEN_LIST.fullmatch(v) for v in values):
         raise ValueError(
             f"column {column.name!r} has lists that are written as text, such as "
-            f"{values.iloc[0][:40]!r}: save the table as JSON lines or Parquet, with lists"
+            f"{column[filled].iloc[0][:40]!r}: save the table as JSON lines or Parquet, with lists"
         )
 
 

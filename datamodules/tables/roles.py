@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
 _MOST_WORDS_OF_A_NAME = 12
+_MOST_SHOWN, _FEW = 20, 1000
 _NOT_IN_NAMES = re.compile(r"[\W_]+")
 
 
@@ -96,8 +97,12 @@ def describe_columns(table: "pandas.DataFrame", found: Mapping[str, str]) -> str
     """Return the roles as ``text ← document, domain ← source (5 values)``, and unused columns."""
     parts = []
     for role, column in found.items():
-        values = table[column].astype(str).nunique()
-        few = f" ({values} value{'s' * (values != 1)})" if values <= 20 < len(table) else ""
+        values = table[column].head(_FEW).astype(str).nunique()
+        if values <= _MOST_SHOWN:  # counting the texts of a large table takes memory
+            values = table[column].astype(str).nunique()
+        few = (
+            f" ({values} value{'s' * (values != 1)})" if values <= _MOST_SHOWN < len(table) else ""
+        )
         parts.append(f"{role} ← {listed([column])}{few}")
     unused = [str(name) for name in table.columns if name not in found.values()]
     if unused:

@@ -19,9 +19,21 @@ def is_missing(column: "pandas.Series") -> np.ndarray:
     """Return the mask ``(rows,)`` of values that are NaN, None, or a string of white space."""
     if not _may_have_texts(column):
         return column.isna().to_numpy(dtype=bool)
+    if str(column.dtype).startswith("str"):
+        return _is_blank(column)
     places, distinct = _factorized(column)
     is_blank = [isinstance(value, str) and not value.strip() for value in distinct]
     return np.array([*is_blank, True], dtype=bool)[places]  # place -1 is NaN or None
+
+
+def _is_blank(column: "pandas.Series") -> np.ndarray:
+    """Return the same for a column of strings, without a Python object per value."""
+    import pyarrow
+    from pyarrow import compute
+
+    texts = pyarrow.Array.from_pandas(column)
+    is_empty = compute.equal(compute.binary_length(texts), 0)
+    return compute.or_(is_empty, compute.utf8_is_space(texts)).fill_null(True).to_numpy(zero_copy_only=False)
 
 
 def missing_rows(column: "pandas.Series") -> list[int]:

@@ -8,6 +8,12 @@ has two layers of 64 features; a call costs more than its arithmetic, like large
 ``minilm`` has two layers of 384 features, whose arithmetic dominates on a CPU.
 
 usage: python benchmarks/attacks.py [--texts 32] [--rounds 3] [--threads 1]
+       python benchmarks/attacks.py --checkpoint FILE --wordnet FOLDER [--texts 32]
+
+The second form prints the success of each attack against a trained detector, with the queries and
+the changed words per text. The texts are the first AI texts of the embedded test part that the
+detector finds at its threshold for 5 % false positives. Each attack may change a quarter of the
+words in 300 queries.
 """
 
 import argparse
@@ -18,8 +24,18 @@ from collections.abc import Callable
 import torch
 import transformers
 
-from lightning_plugins.attacks.text import AttackResult, DeepWordBug, attack_texts
+from lightning_plugins.attacks.text import (
+    PWWS,
+    AttackResult,
+    DeepWordBug,
+    Pruthi,
+    TextBugger,
+    TextFooler,
+    attack_texts,
+)
+from lightning_plugins.datamodules import AITextDataModule
 from lightning_plugins.litmodels import AITextDetector
+from lightning_plugins.recipes import load_recipe
 
 WORDS = "river stone cloud apple window garden winter letter candle morning harbour teacher"
 
@@ -85,12 +101,48 @@ def compare(name: str, module: AITextDetector, texts: list[str], rounds: int) ->
         print(f"  {way:<28} {rate:8.0f} queries/CPU-s  {ratio:5.1f}x")
 
 
+def success_table(checkpoint: str, wordnet: str, count: int) -> None:
+    module = AITextDetector.load_from_checkpoint(checkpoint, weights_only=True).eval()
+    data = AITextDataModule(**load_recipe("ai_text/tiny")["data"]["init_args"])
+    data.prepare_data()
+    data.setup()
+    threshold = float(module.thresholds[1])
+    ai = [sample.text for sample in data.samples("test") if sample.label]
+    found = [text for text, score in zip(ai, module.score(ai), strict=True) if score > threshold]
+    print(f"{len(found)} of {len(ai)} AI texts are found at the threshold {threshold:.3f}")
+    texts = found[:count]
+    budget = {"max_queries": 300, "max_word_share": 0.25}
+    attacks = {
+        "DeepWordBug": DeepWordBug(**budget),
+        "Pruthi": Pruthi(**budget),
+        "TextBugger": TextBugger(**budget),
+        "PWWS": PWWS(wordnet=wordnet, **budget),
+        "TextFooler": TextFooler(wordnet=wordnet, **budget),
+    }
+    print(f"\n{len(texts)} texts\n| attack | success % | queries a text | changed words % |")
+    print("|---|---|---|---|")
+    for name, attack in attacks.items():
+        results = attack_texts(
+            attack, module.score, texts, [1] * len(texts), threshold=threshold, at_once=64
+        )
+        success = sum(one.status == "succeeded" for one in results) / len(results)
+        queries = sum(one.queries for one in results) / len(results)
+        changed = sum(one.changed_words / max(one.words, 1) for one in results) / len(results)
+        print(f"| {name} | {success:.0%} | {queries:.0f} | {changed:.0%} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--texts", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--checkpoint", help="a checkpoint of AITextDetector")
+    parser.add_argument("--wordnet", help="a folder of WordNet's files")
     options = parser.parse_args()
+    if options.checkpoint:
+        torch.set_num_threads(options.threads)
+        success_table(options.checkpoint, options.wordnet, options.texts)
+        return
     torch.set_num_threads(options.threads)
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{platform.machine()}, {versions}, {options.threads} thread(s)")

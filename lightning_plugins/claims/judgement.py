@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lightning_plugins.claims.statistics import SIGNIFICANCE, holm
+from lightning_plugins.claims.statistics import PLANNED_POWER, SIGNIFICANCE, holm, pairs_for
 from lightning_plugins.reports.report_data import ContrastEvidence
 
 
@@ -13,9 +13,8 @@ class Verdict(StrEnum):
     """Outcome of an experiment for a claim; :meth:`Judgement.decided` defines each."""
 
     SUPPORTED = "supported"
-    NOT_SUPPORTED = "not supported"
-    INCONCLUSIVE = "inconclusive"
-    NOT_REPRODUCED = "not reproduced at this scale"
+    REFUTED = "refuted at this scale"
+    UNDECIDED = "undecided"
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,10 @@ class Judgement:
         minimal_detectable_effect: Smallest effect on the main contrast that is detected with
             80 % power at a two-sided level of 5 %.
         comparisons: The contrasts, the main one first.
+        smallest_effect: Effect whose exclusion refutes the claim, in the metric's unit; 0 without
+            one.
+        deviation: Standard deviation of the contrast that varies most.
+        family_size: Number of claims over which the p values were adjusted.
         ratio_label: Name of the ratio, such as "share recovered"; empty without one.
         ratio: The estimate as a ratio, for rules that define one.
         ratio_interval: Fieller's interval of ``ratio`` at ``confidence``.
@@ -55,6 +58,9 @@ class Judgement:
     dropped: int
     minimal_detectable_effect: float
     comparisons: tuple[ContrastEvidence, ...]
+    smallest_effect: float = 0.0
+    deviation: float = math.nan
+    family_size: int = 1
     ratio_label: str = ""
     ratio: float | None = None
     ratio_interval: tuple[float, float] | None = None
@@ -67,28 +73,37 @@ class Judgement:
         """``p_for`` if ``favours``, otherwise ``p_against``; :func:`holm_adjusted` adjusts both."""
         return self.p_for if self.favours else self.p_against
 
-    def decided(self, in_paper_regime: bool = True) -> "Judgement":
+    @property
+    def pairs_needed(self) -> int | None:
+        """Pairs that show the smallest effect, or refute it if there is none, with 90 % power.
+
+        At the measured deviation, and with the p values adjusted for the whole family, as for its
+        smallest. For equivalence: pairs that show that there is no difference. None if unknown or
+        above 400.
+        """
+        is_equivalence = self.confidence < 1 - SIGNIFICANCE
+        power = (1 + PLANNED_POWER) / 2 if is_equivalence else PLANNED_POWER
+        level = SIGNIFICANCE * (2 if is_equivalence else 1) / self.family_size
+        return pairs_for(self.smallest_effect, self.deviation, power, level)
+
+    def decided(self) -> "Judgement":
         """Return a copy with the verdict computed from ``p_for`` and ``p_against``.
 
-        * *inconclusive* if ``blocked``, or if neither p value is at most 0.05;
-        * *not supported* if ``p_against`` is at most 0.05; outside the paper's regime this
-          verdict is *not reproduced at this scale*;
+        * *undecided* if ``blocked``, or if neither p value is at most 0.05;
+        * *refuted at this scale* if ``p_against`` is at most 0.05;
         * *supported* if ``p_for`` is at most 0.05 and ``p_against`` is not.
         """
-        against = Verdict.NOT_SUPPORTED if in_paper_regime else Verdict.NOT_REPRODUCED
-        if self.blocked:
-            verdict = Verdict.INCONCLUSIVE
-        elif self.p_against <= SIGNIFICANCE:
-            verdict = against
-        elif self.p_for <= SIGNIFICANCE:
+        if not self.blocked and self.p_against <= SIGNIFICANCE:
+            verdict = Verdict.REFUTED
+        elif not self.blocked and self.p_for <= SIGNIFICANCE:
             verdict = Verdict.SUPPORTED
         else:
-            verdict = Verdict.INCONCLUSIVE
+            verdict = Verdict.UNDECIDED
         return replace(self, verdict=verdict)
 
 
 def holm_adjusted(judgements: Sequence[Judgement]) -> list[Judgement]:
-    """Adjust ``p_for`` and ``p_against`` over all claims of one paper by Holm's method.
+    """Adjust ``p_for`` and ``p_against`` over the claims of one family by Holm's method.
 
     Claims that could not be judged count as p = 1: the family is the list of claims that was
     written before the run. Verdicts are not updated; call :meth:`Judgement.decided` afterwards.
@@ -96,6 +111,11 @@ def holm_adjusted(judgements: Sequence[Judgement]) -> list[Judgement]:
     p_for = holm([one.p_for for one in judgements])
     p_against = holm([one.p_against for one in judgements])
     return [
-        one if math.isnan(one.p_for) else replace(one, p_for=a, p_against=b)
+        replace(
+            one,
+            p_for=one.p_for if math.isnan(one.p_for) else a,
+            p_against=one.p_against if math.isnan(one.p_for) else b,
+            family_size=len(judgements),
+        )
         for one, a, b in zip(judgements, p_for, p_against, strict=True)
     ]

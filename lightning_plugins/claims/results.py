@@ -70,13 +70,14 @@ class Results:
         return values
 
     def judge(self) -> list[ClaimResult]:
-        """Judge every claim of the paper by its rule, with Holm's method over the claims."""
-        claims = self.paper.claims
-        judged = [claim.rule.judge(self.values(claim.experiment)) for claim in claims]
-        return [
-            self._result(claim, judgement)
-            for claim, judgement in zip(claims, holm_adjusted(judged), strict=True)
-        ]
+        """Judge every claim by its rule; Holm's method adjusts the paper's claims, and ours."""
+        of_claim: dict[str, Judgement] = {}
+        for is_ours in (False, True):
+            family = [claim for claim in self.paper.claims if claim.is_ours == is_ours]
+            judged = [claim.rule.judge(self.values(claim.experiment)) for claim in family]
+            names = (claim.name for claim in family)
+            of_claim |= zip(names, holm_adjusted(judged), strict=True)
+        return [self._result(claim, of_claim[claim.name]) for claim in self.paper.claims]
 
     def _result(self, claim: Claim, judgement: Judgement) -> ClaimResult:
         records = [
@@ -84,7 +85,7 @@ class Results:
         ]
         return ClaimResult(
             claim=claim,
-            judgement=replace(judgement, regime=claim.regime).decided(claim.in_paper_regime),
+            judgement=replace(judgement, regime=claim.regime).decided(),
             rule_changed=self._rule_changed(claim)
             or any(record.rules.get(claim.name) != claim.rule_sha256 for record in records),
             seconds=sum(record.seconds for record in records),

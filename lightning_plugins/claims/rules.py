@@ -18,6 +18,8 @@ from lightning_plugins.claims.statistics import (
     minimal_detectable_effect,
     one_sided_p,
     paired_interval,
+    pooled_effect,
+    student_quantile,
     tost,
 )
 from lightning_plugins.reports.report_data import ContrastEvidence
@@ -72,11 +74,11 @@ class Superiority(HashedRule):
     * *supported*: every improvement is positive with p at most 0.05 in a two-sided paired t test.
       The p value of the claim is the largest of them. All improvements must hold
       (intersection-union test), so they need no correction among themselves; Holm's method then
-      adjusts over the paper's claims.
-    * *not supported*: at least one improvement is shown to be below ``smallest_effect``
+      adjusts over the claims of its family.
+    * *refuted at this scale*: at least one improvement is shown to be below ``smallest_effect``
       (two-sided paired t test against it, Bonferroni over the contrasts, Holm over the claims).
       With the default of 0 this means worse.
-    * *inconclusive*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
+    * *undecided*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
       of its grid.
 
     Args:
@@ -114,7 +116,7 @@ class Superiority(HashedRule):
         )
         return (
             f"{self.arm} has {self.direction} {self.metric} than {beaten} "
-            f"(paired t, two-sided 5 %, Holm within the paper{floor})"
+            f"(paired t, two-sided 5 %, Holm within the family{floor})"
         )
 
     def judge(self, values: Values) -> Judgement:
@@ -141,6 +143,100 @@ class Superiority(HashedRule):
             p_for=max(test.p if test.estimate > 0 else 1.0 for test in tests),
             p_against=min(1.0, len(contrasts) * against),
             note=note,
+            smallest_effect=self.smallest_effect,
+        )
+
+
+@dataclass(frozen=True)
+class PooledSuperiority(HashedRule):
+    """Over several settings, one kind of arm is better than another on average.
+
+    The improvements of each setting are paired by seed; their means are pooled by a random-effects
+    meta-analysis (:func:`~lightning_plugins.claims.statistics.pooled_effect`), so a setting with an
+    effect of its own does not decide alone.
+
+    * *supported*: the pooled improvement is positive with p at most 0.05 (two-sided, Holm over the
+      family).
+    * *refuted at this scale*: it is shown to be below ``smallest_effect`` in the same way.
+    * *undecided*: otherwise, or if a setting has fewer than two pairs or equal differences in all.
+
+    Args:
+        metric: Name of the metric.
+        pairs: The two arms of each setting, the one that is claimed to be better first.
+        direction: Whether lower or higher values are better.
+        smallest_effect: Smallest pooled improvement that matters, in the metric's unit.
+    """
+
+    metric: str
+    pairs: tuple[tuple[str, str], ...]
+    direction: Direction
+    smallest_effect: float
+
+    def __post_init__(self) -> None:
+        _check_direction(self.direction)
+        _check_distinct(self.arms)
+        if len(self.pairs) < 2 or not self.smallest_effect > 0:
+            raise ValueError(
+                f"pairs={self.pairs!r}, smallest_effect={self.smallest_effect!r}: expected two or "
+                "more pairs of arms, and a number > 0"
+            )
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The arms of all settings."""
+        return tuple(arm for pair in self.pairs for arm in pair)
+
+    def describe(self) -> str:
+        """The rule in words."""
+        names = "; ".join(f"{arm} than {over}" for arm, over in self.pairs)
+        return (
+            f"{self.direction} {self.metric} on average over the settings ({names}): "
+            "random-effects meta-analysis with the interval of Hartung and Knapp, two-sided 5 %, "
+            f"Holm within the family; an effect below {self.smallest_effect:g} refutes"
+        )
+
+    def judge(self, values: Values) -> Judgement:
+        """Apply the rule to measured values."""
+        sign = 1.0 if self.direction == "lower" else -1.0
+        contrasts = [
+            _paired_contrast(values, self.metric, {over: sign, arm: -sign})
+            for arm, over in self.pairs
+        ]
+        obstacle = _obstacle(values, self.arms, contrasts)
+        tests = [paired_interval(contrast.values) for contrast in contrasts]
+        if not obstacle and min(test.standard_deviation for test in tests) <= 0:
+            obstacle = "a setting has the same difference in every seed"
+        if obstacle:
+            return _blocked(contrasts, 1 - SIGNIFICANCE, obstacle)
+        pooled = pooled_effect(
+            [test.estimate for test in tests],
+            [test.standard_deviation / math.sqrt(test.n) for test in tests],
+        )
+        half = student_quantile(1 - SIGNIFICANCE / 2, pooled.freedom) * pooled.standard_error
+        squares = math.fsum(test.standard_deviation**2 for test in tests)
+        judged = _judgement(
+            contrasts,
+            favours=pooled.estimate > 0,
+            p_for=min(1.0, 2 * pooled.one_sided_p()),
+            p_against=min(1.0, 2 * (1 - pooled.one_sided_p(self.smallest_effect))),
+            note=f"standard deviation of the effect between settings: {pooled.between:.2g}",
+            smallest_effect=self.smallest_effect,
+        )
+        return dataclasses.replace(
+            judged,
+            estimate=pooled.estimate,
+            interval=(pooled.estimate - half, pooled.estimate + half),
+            # Of the mean over settings of one seed. If settings differ, no number of seeds decides.
+            deviation=math.nan if pooled.between else math.sqrt(squares) / len(tests),
+            comparisons=(
+                ContrastEvidence(
+                    "pooled improvement",
+                    {},
+                    pooled.estimate,
+                    (pooled.estimate - half, pooled.estimate + half),
+                ),
+                *judged.comparisons,
+            ),
         )
 
 
@@ -153,12 +249,14 @@ class Recovers(HashedRule):
     paired t interval is exact. The change ``A - B`` itself must be shown to exist.
 
     * *supported*: change and contrast are both positive, each with p at most 0.05 in a two-sided
-      paired t test (the larger p value counts; Holm over the paper's claims).
-    * *not supported*: the change is positive and the contrast negative, each with p at most 0.05.
-    * *inconclusive*: otherwise, in particular if the change is not shown; or with fewer than two
+      paired t test (the larger p value counts; Holm over the family).
+    * *refuted at this scale*: the change is positive and the contrast negative, each with p at
+      most 0.05.
+    * *undecided*: otherwise, in particular if the change is not shown; or with fewer than two
       pairs, or if a tuned value is on the edge of its grid.
 
-    The recovered share ``(A - arm)/(A - B)`` is reported with Fieller's interval.
+    The recovered share ``(A - arm)/(A - B)`` is reported with Fieller's interval. The smallest
+    effect of interest is ``share`` of the measured change: an arm that recovers nothing is refuted.
 
     Args:
         metric: Name of the metric.
@@ -195,7 +293,7 @@ class Recovers(HashedRule):
         return (
             f"{self.arm} recovers at least {100 * self.share:g} % of the {change} of "
             f"{self.metric} from {start} to {full} "
-            "(paired t of a linear contrast, two-sided 5 %, Holm within the paper)"
+            "(paired t of a linear contrast, two-sided 5 %, Holm within the family)"
         )
 
     def judge(self, values: Values) -> Judgement:
@@ -223,6 +321,7 @@ class Recovers(HashedRule):
             p_for=max(p_change, of_contrast.p if favours else 1.0),
             p_against=max(p_change, 1.0 if favours else of_contrast.p),
             note="" if p_change <= SIGNIFICANCE else missing,
+            smallest_effect=self.share * max(0.0, of_change.estimate),
         )
         return dataclasses.replace(
             result,
@@ -240,10 +339,10 @@ class Equivalence(HashedRule):
     the mean of ``to``. The tests then use ``arm - (1 ± margin)·to``, which is linear and so
     accounts for the uncertainty of that mean.
 
-    * *supported*: both one-sided paired t tests have p at most 0.05 (Holm over the paper's
-      claims), so the 90 % interval is inside the margin.
-    * *not supported*: the difference is shown to exceed the margin (two-sided, Holm).
-    * *inconclusive*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
+    * *supported*: both one-sided paired t tests have p at most 0.05 (Holm over the
+      family), so the 90 % interval is inside the margin.
+    * *refuted at this scale*: the difference is shown to exceed the margin (two-sided, Holm).
+    * *undecided*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
       of its grid, or for a relative margin of a metric that is not positive.
 
     Args:
@@ -275,7 +374,7 @@ class Equivalence(HashedRule):
         margin = f"{100 * self.margin:g} %" if self.relative else f"{self.margin:g}"
         return (
             f"{self.arm} is within ±{margin} of {self.to} in {self.metric} "
-            "(TOST, 5 %, Holm within the paper)"
+            "(TOST, 5 %, Holm within the family)"
         )
 
     def judge(self, values: Values) -> Judgement:
@@ -298,6 +397,7 @@ class Equivalence(HashedRule):
             p_against=min(1.0, 2 * outside),
             confidence=confidence,
             margin=margin,
+            smallest_effect=margin,
         )
         if not self.relative:
             return result
@@ -370,6 +470,7 @@ def _judgement(
     note: str = "",
     margin: float | None = None,
     is_blocked: bool = False,
+    smallest_effect: float = 0.0,
 ) -> Judgement:
     """Build a judgement with its verdict; the first contrast is the main one."""
     tests = [paired_interval(one.values, confidence) for one in contrasts]
@@ -377,7 +478,7 @@ def _judgement(
     n = min(test.n for test in tests)
     identical = n >= 2 and not is_blocked and main.standard_deviation == 0
     return Judgement(
-        verdict=Verdict.INCONCLUSIVE,
+        verdict=Verdict.UNDECIDED,
         estimate=main.estimate,
         interval=main.interval,
         confidence=confidence,
@@ -391,6 +492,8 @@ def _judgement(
             ContrastEvidence(one.label, one.differences, test.estimate, test.interval, margin)
             for one, test in zip(contrasts, tests, strict=True)
         ),
+        smallest_effect=smallest_effect,
+        deviation=max(test.standard_deviation for test in tests),
         note=note or ("the same difference in every seed" if identical else ""),
         blocked=is_blocked,
     ).decided()

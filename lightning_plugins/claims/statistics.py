@@ -4,6 +4,7 @@ scipy is imported inside the functions: listing and describing claims does not r
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,6 +14,8 @@ from lightning_plugins.optional_packages import requires
 
 SIGNIFICANCE = 0.05
 POWER = 0.80
+PLANNED_POWER = 0.9
+MOST_PAIRS = 400
 
 _TINY_EFFECT = 1e-12
 
@@ -130,6 +133,73 @@ def minimal_detectable_effect(
         return math.nan
     noncentrality = _detectable_noncentrality(n, power, significance)
     return noncentrality * standard_deviation / math.sqrt(n)
+
+
+def pairs_for(
+    effect: float,
+    deviation: float,
+    power: float = PLANNED_POWER,
+    significance: float = SIGNIFICANCE,
+) -> int | None:
+    """Return the smallest number of pairs whose paired t test detects ``effect`` with ``power``.
+
+    None if more than 400 pairs are necessary, or without an effect or a deviation.
+    """
+    if not effect > 0 or math.isnan(deviation):
+        return None
+    if deviation <= _TINY_EFFECT * effect:
+        return 2
+
+    def is_enough(pairs: int) -> bool:
+        noncentrality = effect * math.sqrt(pairs) / deviation
+        return paired_t_power(noncentrality, pairs, significance) >= power
+
+    if not is_enough(MOST_PAIRS):
+        return None
+    return bisect_left(range(2, MOST_PAIRS), True, key=is_enough) + 2
+
+
+@dataclass(frozen=True)
+class PooledEffect:
+    """Mean effect over settings, its standard error, degrees of freedom and standard deviation.
+
+    The last is that of the settings' true effects.
+    """
+
+    estimate: float
+    standard_error: float
+    freedom: int
+    between: float
+
+    def one_sided_p(self, above: float = 0.0) -> float:
+        """Return the p value with the alternative that the effect is larger than ``above``."""
+        t = (self.estimate - above) / self.standard_error
+        return float(_special().stdtr(self.freedom, -t))
+
+
+def pooled_effect(means: Sequence[float], errors: Sequence[float]) -> PooledEffect:
+    """Pool the effects of several settings by a random-effects meta-analysis.
+
+    Weights are those of DerSimonian and Laird (Control. Clin. Trials 7, 1986), and the standard
+    error is that of Hartung and Knapp (Stat. Med. 20, 2001), but not below that of the weights
+    (Roever et al., BMC Med. Res. Methodol. 15, 2015), with ``settings - 1`` degrees of freedom.
+
+    Args:
+        means: Effect of each setting; at least two.
+        errors: Standard error of each, above 0.
+    """
+    fixed = [1 / error**2 for error in errors]
+    total = math.fsum(fixed)
+    centre = math.fsum(w * m for w, m in zip(fixed, means, strict=True)) / total
+    q = math.fsum(w * (m - centre) ** 2 for w, m in zip(fixed, means, strict=True))
+    spread = total - math.fsum(w**2 for w in fixed) / total
+    variance = max(0.0, (q - (len(means) - 1)) / spread)
+    weights = [1 / (error**2 + variance) for error in errors]
+    total = math.fsum(weights)
+    estimate = math.fsum(w * m for w, m in zip(weights, means, strict=True)) / total
+    inflation = math.fsum(w * (m - estimate) ** 2 for w, m in zip(weights, means, strict=True))
+    inflation = max(1.0, inflation / (len(means) - 1))
+    return PooledEffect(estimate, math.sqrt(inflation / total), len(means) - 1, math.sqrt(variance))
 
 
 def student_quantile(probability: float, degrees_of_freedom: int) -> float:

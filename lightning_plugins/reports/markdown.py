@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from lightning_plugins.reports.page import SUMMARY_HEADER
+from lightning_plugins.reports.page import OURS, SUMMARY_HEADER
 from lightning_plugins.reports.report_data import (
     RULE_CHANGED,
     ArmInterval,
@@ -24,22 +24,15 @@ def markdown_page(report: Report) -> str:
     """Format the report's tables and facts. All text is escaped, so no field becomes markup."""
     lines = [f"# {_escaped(report.title)}", "", f"Command: {_code(report.command)}"]
     lines += [_paragraph(report.generated), ""]
-    lines += _table(
-        SUMMARY_HEADER,
-        (
-            (
-                paper.name,
-                claim.name,
-                claim.paper_figure,
-                claim.ours,
-                _verdict(claim),
-                str(claim.n),
-                claim.cost,
-            )
-            for paper in report.papers
-            for claim in paper.claims
-        ),
-    )
+    for is_ours in (False, True):
+        rows = [
+            (p.name, one.name, one.paper_figure, one.ours, _verdict(one), str(one.n), one.cost)
+            for p in report.papers
+            for one in p.claims
+            if one.is_ours == is_ours
+        ]
+        lines += ["", f"{OURS}:", ""] if rows and is_ours else []
+        lines += _table(SUMMARY_HEADER, rows) if rows else []
     for paper in report.papers:
         lines += ["", f"## {_escaped(paper.title)}", ""]
         lines += [_paragraph(f"{paper.citation} · scale {paper.scale}"), ""]
@@ -74,6 +67,8 @@ def _facts(claim: ClaimEvidence) -> dict[str, str]:
         "ours": claim.ours,
         "the paper": f"{claim.paper_figure} ({claim.source})",
         "rule": claim.rule,
+        "family": claim.family,
+        "smallest effect": claim.decision,
         "regime": claim.regime,
         "pairs": f"{claim.n} used, {claim.dropped} dropped",
         "p, Holm-adjusted": claim.p,

@@ -17,9 +17,9 @@ from lightning_plugins.reports.report_data import (
 
 _VERDICT_CLASS = {
     "supported": "supported",
-    "not supported": "refuted",
-    "not reproduced at this scale": "refuted",
+    "refuted at this scale": "refuted",
 }
+OURS = "Our controls, rivals and extensions, which the papers do not claim"
 SUMMARY_HEADER = ("paper", "claim", "the paper's figure", "ours", "verdict", "n", "cost")
 
 
@@ -29,15 +29,22 @@ def html_page(report: Report) -> str:
         report.title,
         Element("p", "Command: ", Element("code", report.command), class_="soft"),
         Element("p", report.generated, class_="soft"),
-        _summary(report),
+        *_summaries(report),
         *(part for paper in report.papers for part in _paper(paper)),
         Element("h2", "Environment"),
         _definitions(report.environment.items()),
     )
 
 
-def _summary(report: Report) -> Element:
-    rows = [
+def _summaries(report: Report) -> Iterable[Element]:
+    """The claims of the papers, then ours: two families of tests."""
+    for is_ours in (False, True):
+        if rows := _summary_rows(report, is_ours):
+            yield _scrolling(SUMMARY_HEADER, rows, OURS if is_ours else "")
+
+
+def _summary_rows(report: Report, is_ours: bool) -> list[Element]:
+    return [
         Element(
             "tr",
             Element("td", paper.name),
@@ -50,8 +57,8 @@ def _summary(report: Report) -> Element:
         )
         for paper in report.papers
         for place, claim in enumerate(paper.claims)
+        if claim.is_ours == is_ours
     ]
-    return _scrolling(SUMMARY_HEADER, rows)
 
 
 def _paper(paper: PaperEvidence) -> Iterable[Element]:
@@ -84,6 +91,8 @@ def _claim(claim: ClaimEvidence, anchor: str) -> Element:
         "ours": claim.ours,
         "the paper": f"{claim.paper_figure} ({claim.source})",
         "rule": claim.rule,
+        "family": claim.family,
+        "smallest effect": claim.decision or "none",
         "regime": claim.regime,
         "pairs": f"{claim.n} used, {claim.dropped} dropped",
         "p, Holm-adjusted": claim.p,

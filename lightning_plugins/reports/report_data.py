@@ -33,6 +33,8 @@ class ClaimEvidence:
 
     ``ours``, ``p``, ``detectable`` and ``cost`` are formatted texts. ``arms`` maps arm -> seed ->
     value of the metric, for the figure. ``confidence`` is the confidence level of the intervals.
+    ``is_ours``: the paper does not make the claim. An undecided claim would be decided by
+    ``pairs_needed`` pairs (None if unknown, or too many).
     """
 
     name: str
@@ -53,16 +55,32 @@ class ClaimEvidence:
     note: str = ""
     metric: str = ""
     confidence: float = 0.95
+    is_ours: bool = False
+    smallest_effect: float = 0.0
+    pairs_needed: int | None = None
     arms: dict[str, dict[int, float]] = field(default_factory=dict)
     contrasts: tuple[ContrastEvidence, ...] = ()
 
     @property
     def shown_verdict(self) -> str:
-        """The verdict with the seeds that it leaves out, if there are any."""
+        """The verdict with the pairs that an undecided claim needs, and the seeds left out."""
+        shown = self.verdict
+        if shown == "undecided" and self.pairs_needed is not None:
+            shown += f", {max(self.pairs_needed, self.n + 1)} pairs would decide"
         if not self.dropped:
-            return self.verdict
+            return shown
         seeds = self.n + self.dropped
-        return f"{self.verdict} ({self.dropped} of {seeds} seeds have no value and are left out)"
+        return f"{shown} ({self.dropped} of {seeds} seeds have no value and are left out)"
+
+    @property
+    def family(self) -> str:
+        """The family of tests in words."""
+        return "ours: not claimed in the paper" if self.is_ours else "claims of the paper"
+
+    @property
+    def decision(self) -> str:
+        """The smallest effect of interest in words, or an empty text."""
+        return f"{self.smallest_effect:.3g}" if self.smallest_effect else ""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def paper_lines(paper: PaperEvidence) -> list[str]:
         lines += ["", *([table.title] if table.title else []), *aligned(table)]
     if paper.claims:
         lines += ["", "mean ± standard deviation over n seeds"]
-    for claim in paper.claims:
+    for claim in sorted(paper.claims, key=lambda claim: claim.is_ours):
         lines += _claim_lines(claim)
     for failure in paper.failures:
         lines += textwrap.wrap(f"FAILED {failure}", _WIDTH, subsequent_indent="  ")
@@ -54,6 +54,7 @@ def _claim_lines(claim: ClaimEvidence) -> list[str]:
         "claim": claim.statement,
         "paper": f"{claim.paper_figure} ({claim.source})",
         "ours": f"{claim.ours}, p {claim.p}, n {claim.n}, detectable {claim.detectable}",
+        "family": claim.family,
         "regime": claim.regime,
         "note": claim.note,
     }

@@ -47,7 +47,7 @@ def paper(run=draw, seconds=0.0, claims=None, seeds=(0, 1, 2, 3)):
         },
         run=run,
     )
-    regime = {"experiment": "switch", "in_paper_regime": False, "regime": "Gaussian numbers"}
+    regime = {"experiment": "switch", "regime": "Gaussian numbers"}
     figure = {"paper_figure": "2.0 to 1.0", "source": "table 1"}
     if claims is None:
         claims = (

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_plugins.claims import Column, Experiment, Scale, Superiority, load_paper
+from lightning_plugins.claims import PAPERS, Column, Experiment, Scale, Superiority, load_paper
 from lightning_plugins.claims.fingerprints import canonical_json
 
 
@@ -97,3 +97,22 @@ def test_a_scale_keeps_only_its_own_experiments_arms_and_claims(synthetic):
 def test_a_scale_that_names_an_unknown_arm_is_refused():
     with pytest.raises(ValueError, match="names arm 'smg'"):
         Experiment("one", {"sgd": {}}, {"smoke": Scale((0,), only=("smg",))}, print)
+
+
+def test_a_seed_that_tuned_an_arm_cannot_judge_it(synthetic):
+    (experiment,) = synthetic.paper().experiments
+    arms = {**experiment.arms, "sgd": {**experiment.arms["sgd"], "tuning_seed": 7}}
+    tuned = replace(experiment, arms=arms)
+    assert tuned.with_seeds((8, 9))
+    with pytest.raises(ValueError, match="seed 7 of experiment 'switch' tuned arm 'sgd'"):
+        tuned.with_seeds((7, 8))
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_every_claim_has_a_smallest_effect_and_a_family(name):
+    paper = load_paper(name)
+    for claim in paper.claims:
+        rule = claim.rule
+        effects = [getattr(rule, field, 0) for field in ("smallest_effect", "margin", "share")]
+        assert max(effects) > 0, claim.name
+    assert not all(claim.is_ours for claim in paper.claims)

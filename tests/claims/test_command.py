@@ -24,7 +24,7 @@ def test_the_command_prints_the_table_the_verdicts_and_the_path_of_the_report(
     assert "switch\narm   loss" in output
     assert "2.0" in output
     assert "SUPPORTED: better" in output
-    assert "NOT REPRODUCED AT THIS SCALE: same" in output
+    assert "REFUTED AT THIS SCALE: same" in output
     assert str(tmp_path / "report.html") in output
     assert "lightning-plugins reproduce synthetic" in (tmp_path / "report.md").read_text()
     assert not [line for line in output.splitlines() if line != line.rstrip()]

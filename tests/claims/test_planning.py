@@ -7,9 +7,11 @@ import random
 import pytest
 
 from lightning_plugins.claims import Superiority, Verdict
-from lightning_plugins.claims.planning import pairs_for, planned_claims
+from lightning_plugins.claims.judgement import holm_adjusted
+from lightning_plugins.claims.planning import planned_claims
 from lightning_plugins.claims.result_store import ResultStore
 from lightning_plugins.claims.runner import run_paper
+from lightning_plugins.claims.statistics import pairs_for
 
 RULE = Superiority("loss", "new", "old", "lower", smallest_effect=1.0)
 
@@ -32,8 +34,8 @@ def test_with_the_planned_pairs_an_effect_is_shown_and_a_true_zero_is_refuted(de
     refuted = [verdict(0.0, deviation, pairs, runs + seed) for seed in range(runs)]
     twice = [verdict(2.0, deviation, pairs, 2 * runs + seed) for seed in range(runs)]
     # 90 % power; three standard errors of a share of 200 runs are 6.4 points.
-    assert sum(one != Verdict.INCONCLUSIVE for one in shown) / runs > 0.83
-    assert refuted.count(Verdict.NOT_SUPPORTED) / runs > 0.83
+    assert sum(one != Verdict.UNDECIDED for one in shown) / runs > 0.83
+    assert refuted.count(Verdict.REFUTED) / runs > 0.83
     assert twice.count(Verdict.SUPPORTED) / runs > 0.9
     # A/A: both decisions are two-sided tests at 5 %, so a false "better" is at most 2.5 %.
     assert refuted.count(Verdict.SUPPORTED) / runs <= 0.05
@@ -56,10 +58,31 @@ def test_the_plan_takes_the_spread_of_finished_cells(tmp_path, synthetic):
     run_paper(paper, "smoke", tmp_path, jobs=1, echo=str)
     better, recovers, _ = planned_claims(paper, "smoke", store)
     assert (better.pilot_pairs, better.effect) == (4, 0.1)
-    assert better.pairs == pairs_for(0.1, better.deviation)
+    # At a third of the level, because the paper has three claims.
+    assert better.pairs == pairs_for(0.1, better.deviation, significance=0.05 / 3)
     assert not math.isnan(better.hours)
     assert "seeds for 90 % power" in better.line()
-    assert "no smallest effect" in recovers.line()
+    assert "smallest effect" in recovers.line()
+    assert recovers.effect == pytest.approx(0.5, rel=0.2)  # half of the change
     more = run_paper(paper.with_seeds((4, 5)), "smoke", tmp_path, jobs=1, echo=str)
     assert more.reused == 0
     assert next(planned_claims(paper, "smoke", store)).pilot_pairs == 6
+
+
+def test_with_the_pairs_that_a_verdict_names_a_family_is_decided():
+    """Four claims of a true zero, judged together, are refuted in more than 80 % of runs."""
+    draw = random.Random(7)
+    pilot = RULE.judge(_pairs(draw, 6, 1.2))
+    planned = [holm_adjusted([pilot] * 4)[0].pairs_needed, pairs_for(1.0, 1.2, 0.9, 0.05 / 4)]
+    assert planned[1] > pairs_for(1.0, 1.2)
+    refuted = 0
+    for _ in range(50):
+        family = holm_adjusted([RULE.judge(_pairs(draw, planned[1], 1.2)) for _ in range(4)])
+        refuted += sum(one.decided().verdict == Verdict.REFUTED for one in family)
+    assert refuted / 200 > 0.8
+    assert planned[0] is not None
+
+
+def _pairs(draw, pairs, deviation):
+    old = {pair: {"loss": draw.gauss(0, deviation)} for pair in range(pairs)}
+    return {"old": old, "new": {pair: {"loss": 0.0} for pair in range(pairs)}}

@@ -142,7 +142,7 @@ def test_verdicts_use_holms_method_and_the_regime(tmp_path, synthetic):
     assert better.judgement.p_for >= alone.p_for
     assert better.judgement.verdict == "supported"
     assert recovers.judgement.verdict == "supported"
-    assert same.judgement.verdict == "not reproduced at this scale"
+    assert same.judgement.verdict == "refuted at this scale"
     assert better.judgement.regime == "Gaussian numbers"
 
 

@@ -16,7 +16,14 @@ spec.loader.exec_module(results_index)
 PAGES = results_index.pages()
 
 
-def test_the_summary_table_is_computed_from_the_pages():
+# Pages of runs before rates were tuned on another seed.
+TUNED = (
+    "rates of each arm tuned on a seed that does not judge",
+    "rates tuned for each seed and arm",
+)
+
+
+def test_the_picture_and_the_table_are_computed_from_the_pages():
     assert results_index.main(["--check"]) == 0, "run: python scripts/results_index.py"
 
 
@@ -29,7 +36,8 @@ def test_every_paper_has_a_page_with_a_computed_verdict():
 def test_a_page_has_every_claim_that_its_paper_judges_at_cpu_scale(page):
     rows = results_index.claims_of(page)
     paper = load_paper(rows[0][0]).at("cpu")
-    assert [cells[1].replace("\\", "") for cells in rows] == [one.name for one in paper.claims]
+    claims = sorted(paper.claims, key=lambda claim: claim.is_ours)
+    assert [cells[1].replace("\\", "") for cells in rows] == [one.name for one in claims]
     assert all(cells[3] and cells[4] for cells in rows)
 
 
@@ -45,7 +53,20 @@ def test_a_page_states_each_claim_and_rule_as_the_code_does(page):
         assert f"- the paper: {figure}" in lines
         assert f"- rule: {_escaped(claim.rule.describe())}" in lines
         assert f"- rule hash: `{claim.rule_sha256}`" in lines
-        assert f"- regime: {_escaped(claim.regime)} (scale cpu" in section
+        assert f"- family: {'ours' if claim.is_ours else 'claims of the paper'}" in section
+        regimes = claim.regime, claim.regime.replace(*TUNED)
+        assert any(f"- regime: {_escaped(one)} (scale cpu" in section for one in regimes)
+
+
+def test_the_picture_has_every_claim_in_units_of_its_smallest_effect():
+    (page,) = (page for page in PAGES if page.name == "fiber_laser.md")
+    claims = results_index.measured_claims(page)
+    first = next(claim for claim in claims if claim.name == "more than 120 W")
+    assert first.effect == (15.3, 6.6, 24.0)  # W, of which 1 is the smallest
+    assert not first.is_ours
+    drawn = results_index.picture(claims)
+    assert drawn.count("<circle") + drawn.count("<rect") == len(claims) + 3 + 1  # key, background
+    assert first.name in drawn
 
 
 def test_a_page_without_a_summary_table_raises_an_error(tmp_path):

@@ -1,9 +1,12 @@
 """Trains language models at the best of several learning rates, and measures speed-ups."""
 
+import json
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lightning_plugins.claims.cell import Cell
+from lightning_plugins.claims.fingerprints import canonical_json
 
 if TYPE_CHECKING:
     from lightning_plugins.claims.measurements.recipe_run import TrainedRecipe
@@ -13,39 +16,48 @@ _MAX_EXTENSIONS = 3
 
 
 def run_tuned(config: dict[str, Any], seed: int) -> Cell:
-    """Train at every rate of ``config["learning_rates"]``; test the one with the lowest loss.
+    """Choose a rate of ``config["learning_rates"]`` with one seed, then train with another.
 
-    If the best rate is at an edge of the grid, the grid is extended by its own factor, up to three
+    The rate with the lowest ``val/loss`` is chosen with ``config["tuning_seed"]``, once per
+    process. If it is at an edge of the grid, the grid is extended by its own factor, up to three
     times. The metric ``on_grid_edge`` is 1 if the best rate is still at the edge, or if there is
-    only one rate. For each seed, the rate is chosen by ``val/loss`` on the validation set and
-    scored on the test set, so the choice among many rates does not bias the result.
+    only one rate.
     """
-    rates = sorted(config["learning_rates"])
-    runs = {rate: _trained(config, seed, rate) for rate in rates}
-    if len(rates) > 1:
-        factor = rates[1] / rates[0]
-        for _ in range(_MAX_EXTENSIONS):
-            best = _best(runs)
-            if not _on_edge(best, runs):
-                break
-            rate = best / factor if best == min(runs) else best * factor
-            runs[rate] = _trained(config, seed, rate)
-    best = _best(runs)
+    losses = _tuning_losses(canonical_json(config))
+    best = min(sorted(losses), key=losses.__getitem__)
+    trained = _trained(config, seed, best)
     return {
         "metrics": {
-            "test_loss": runs[best].test_metrics["test/loss"],
-            "bits_per_byte": runs[best].test_metrics["test/bits_per_byte"],
-            "val_loss": _loss(runs[best]),
+            "test_loss": trained.test_metrics["test/loss"],
+            "bits_per_byte": trained.test_metrics["test/bits_per_byte"],
+            "val_loss": _loss(trained),
             "learning_rate": best,
-            "trials": float(len(runs)),
-            "seconds": sum(run.fit_seconds for run in runs.values()),
-            "on_grid_edge": float(_on_edge(best, runs)),
+            "trials": float(len(losses)),
+            "seconds": trained.fit_seconds,
+            "on_grid_edge": float(_on_edge(best, losses)),
         },
         "series": {
-            "learning_rates": sorted(runs),
-            "val_losses": [_loss(runs[rate]) for rate in sorted(runs)],
+            "learning_rates": sorted(losses),
+            "val_losses": [losses[rate] for rate in sorted(losses)],
         },
     }
+
+
+@cache
+def _tuning_losses(config_json: str) -> dict[float, float]:
+    config = json.loads(config_json)
+    rates = sorted(config["learning_rates"])
+    if len(rates) == 1:
+        return {rates[0]: math.nan}  # nothing to choose
+    losses = {rate: _loss(_trained(config, config["tuning_seed"], rate)) for rate in rates}
+    factor = rates[1] / rates[0]
+    for _ in range(_MAX_EXTENSIONS):
+        best = min(sorted(losses), key=losses.__getitem__)
+        if not _on_edge(best, losses):
+            break
+        rate = best / factor if best == min(losses) else best * factor
+        losses[rate] = _loss(_trained(config, config["tuning_seed"], rate))
+    return losses
 
 
 def run_speedup(config: dict[str, Any], seed: int) -> Cell:
@@ -92,12 +104,8 @@ def _trained(config: dict[str, Any], seed: int, rate: float) -> "TrainedRecipe":
     return train_recipe({**config, "overrides": {**config["overrides"], _LR: rate}}, seed)
 
 
-def _best(runs: "dict[float, TrainedRecipe]") -> float:
-    return min(sorted(runs), key=lambda rate: _loss(runs[rate]))
-
-
-def _on_edge(rate: float, runs: "dict[float, TrainedRecipe]") -> bool:
-    return rate in (min(runs), max(runs))
+def _on_edge(rate: float, losses: dict[float, float]) -> bool:
+    return rate in (min(losses), max(losses))
 
 
 def _loss(trained: "TrainedRecipe") -> float:

@@ -92,13 +92,16 @@ def _mixture(max_steps: int, reads: str = "emergence", **changes: Any) -> dict[s
     }
 
 
+_STEPS = 100.0  # of thousands
+
+
 def _order_claims() -> tuple[Claim, ...]:
     return tuple(
         claim
-        for words, experiment, arm, in_regime, regime in (
-            ("layer by layer", "second layer", "", True, "second layer, gradient descent"),
-            ("jointly", "joint", "", False, "all numbers at the same time, gradient descent"),
-            ("jointly with Adam", "joint", ", Adam", False, "all numbers at the same time, Adam"),
+        for words, experiment, arm, regime in (
+            ("layer by layer", "second layer", "", "second layer, gradient descent"),
+            ("jointly", "joint", "", "all numbers at the same time, gradient descent"),
+            ("jointly with Adam", "joint", ", Adam", "all numbers at the same time, Adam"),
         )
         for claim in claims_on(
             experiment,
@@ -106,11 +109,10 @@ def _order_claims() -> tuple[Claim, ...]:
             (
                 f"{words}, the 4-gram is learned before the induction head",
                 "The 4-gram loss falls to a tenth before k² w1 reaches half of w*².",
-                Superiority("moment", f"4-gram{arm}", f"induction head{arm}", "lower"),
+                Superiority("moment", f"4-gram{arm}", f"induction head{arm}", "lower", (), _STEPS),
                 "partial learning of the 4-gram, a plateau, then the induction head",
                 _FIGURE,
             ),
-            in_paper_regime=in_regime,
         )
     )
 
@@ -126,7 +128,6 @@ def _scaling_claims() -> tuple[Claim, ...]:
             "the theory is of the flow; we read no comparison of the two",
             "our closed form of the population losses",
         ),
-        in_paper_regime=True,
     )
     scaling = (
         ("the plateau grows linearly in the length", "twice the length", "L = 80 against 40"),
@@ -147,7 +148,6 @@ def _scaling_claims() -> tuple[Claim, ...]:
                 "plateau of length Θ((1+α*)² L log(1/σ) / w*²)",
                 _FIGURE,
             ),
-            in_paper_regime=True,
         )
     )
 
@@ -160,7 +160,9 @@ def _markov_claims() -> tuple[Claim, ...]:
             "on Markov chains the unigram comes before the bigram",
             "The divergence from the in-context unigram reaches its minimum before the in-context "
             "bigram becomes the closer one.",
-            Superiority("moment", "nearest to the unigram", "nearer to the bigram", "lower"),
+            Superiority(
+                "moment", "nearest to the unigram", "nearer to the bigram", "lower", (), _STEPS
+            ),
             "a unigram plateau, then an abrupt change to the bigram",
             "Edelman et al., arXiv 2402.11004, as the discrete version of the same transition",
         ),

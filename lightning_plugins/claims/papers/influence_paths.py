@@ -80,7 +80,8 @@ def _experiments() -> tuple[Experiment, ...]:
 
 
 def _higher(metric: str, arm: str, over: str, *rivals: str) -> Superiority:
-    return Superiority(metric, arm, over, "higher", rivals)
+    effect = {"IoI": 0.3, "logP": 0.3, "genres": 0.05, "taken": 0.05}[metric.split()[0]]
+    return Superiority(metric, arm, over, "higher", rivals, effect)
 
 
 _FOLLOWED = (
@@ -122,6 +123,7 @@ def _influence_claims() -> tuple[Claim, ...]:
             _NOT_CLAIMED,
             "our control",
         ),
+        ours=("aim costs acceptability",),
     )
 
 
@@ -161,6 +163,11 @@ def _coherence_claims() -> tuple[Claim, ...]:
             _NOT_CLAIMED,
             "ours",
         ),
+        ours=(
+            "but do not move users as far",
+            "words within a shortlist are more coherent than IPG",
+            "and move users as far",
+        ),
     )
 
 
@@ -184,6 +191,7 @@ def _choice_claims() -> tuple[Claim, ...]:
             _UNSEEN,
             _IPG,
         ),
+        ours=("users who may refuse are moved less",),
     )
 
 

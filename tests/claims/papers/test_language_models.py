@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_plugins.claims.measurements import recipe_run
+from lightning_plugins.claims.measurements import recipe_run, tuned_run
 from lightning_plugins.claims.measurements.tuned_run import run_speedup, run_tuned
 from lightning_plugins.claims.papers import load_paper
 
@@ -32,7 +32,7 @@ def landscape(monkeypatch):
     def use(optimum):
         def train(config, seed, callbacks=()):
             rate = config["overrides"][LR]
-            asked.append(rate)
+            asked.append((rate, seed))
             distance = math.log2(rate / optimum)
             return trained(2 + distance**2, 3 + distance)
 
@@ -42,14 +42,22 @@ def landscape(monkeypatch):
     return use
 
 
-def tune(rates):
-    return run_tuned({"recipe": "r", "overrides": {}, "learning_rates": rates}, 0)
+@pytest.fixture(autouse=True)
+def untuned():
+    tuned_run._tuning_losses.cache_clear()
+
+
+def tune(rates, seed=0):
+    config = {"recipe": "r", "overrides": {}, "learning_rates": rates, "tuning_seed": 1000}
+    return run_tuned(config, seed)
 
 
 def test_the_rate_is_chosen_on_the_validation_set_and_scored_on_the_test_set(landscape):
     asked = landscape(optimum=2.0)
     cell = tune([1.0, 2.0, 4.0])
-    assert asked == [1.0, 2.0, 4.0]
+    assert asked == [(1.0, 1000), (2.0, 1000), (4.0, 1000), (2.0, 0)]
+    tune([1.0, 2.0, 4.0], seed=1)  # tuned once per process, on a seed that does not judge
+    assert asked[4:] == [(2.0, 1)]
     # The test loss is lowest at rate 1, which validation does not choose.
     assert cell["metrics"]["learning_rate"] == 2.0
     assert cell["metrics"]["test_loss"] == 3.0
@@ -59,7 +67,7 @@ def test_the_rate_is_chosen_on_the_validation_set_and_scored_on_the_test_set(lan
 def test_the_grid_is_extended_until_the_best_rate_is_inside(landscape):
     asked = landscape(optimum=16.0)
     cell = tune([1.0, 2.0, 4.0])
-    assert asked == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    assert [rate for rate, _ in asked] == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 16.0]
     assert cell["metrics"]["learning_rate"] == 16.0
     assert (cell["metrics"]["trials"], cell["metrics"]["on_grid_edge"]) == (6, 0)
 
@@ -82,7 +90,7 @@ def test_a_diverged_rate_is_never_chosen(landscape, monkeypatch):
         return trained(math.nan if rate == 4.0 else rate, rate)
 
     monkeypatch.setattr(recipe_run, "train_recipe", train)
-    cell = run_tuned({"recipe": "r", "overrides": {}, "learning_rates": [2.0, 4.0, 8.0]}, 0)
+    cell = tune([2.0, 4.0, 8.0])
     assert cell["metrics"]["learning_rate"] < 4.0
 
 

@@ -1,7 +1,6 @@
 """Saves the states of generators and loaders in checkpoints, so that a run resumes exactly."""
 
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,6 +16,8 @@ from lightning_plugins._lightning_compat import (
 )
 from lightning_plugins.callbacks.loader_state import (
     changed_numbers,
+    continues_by_itself,
+    has_state,
     restore_loader,
     state_of_loader,
 )
@@ -34,20 +35,23 @@ class ExactResume(PluginCallback):
     this callback an interrupted and resumed run produces the weights of the uninterrupted run, bit
     for bit on one process, from checkpoints at any optimizer step and at the end of an epoch.
 
-    Each checkpoint contains the states of Python's, NumPy's, torch's and CUDA's generators, now and
-    at the start of the epoch, the generators and counters of the loader's samplers and data set,
-    and the buffers that the module leaves out of its own state but changes, such as memory banks.
-    A resumed epoch makes its iterator as the interrupted one did, and fetches the batches that
+    Each checkpoint contains the states of Python's, NumPy's, torch's and CUDA's generators, now, at
+    the start of the epoch, and where a shorter loader started again in it; the generators of the
+    loader's samplers and data set, the numbers and lists that its samplers change, the state of a
+    data set with ``state_dict``, and the buffers that the module leaves out of its own state but
+    changes, such as memory banks.
+    A resumed epoch makes its iterators as the interrupted one did, and fetches the batches that
     were already used once more, without training on them. Loaders with ``state_dict`` and
     ``load_state_dict`` (:class:`lightning_plugins.datamodules.ResumableDataLoader`,
-    ``torchdata``'s ``StatefulDataLoader``) continue from their state instead.
+    ``torchdata``'s ``StatefulDataLoader``) continue from their state instead. A validation that was
+    due when a checkpoint within an epoch was written is run before the next batch.
 
     Not exact, with a warning that counts the samples: an iterable data set without a state, another
     batch size, another number of processes; with a warning: loaders of another class than torch's
     without a state; and a checkpoint between the last batch of an epoch and
-    its validation or schedule. Not exact, without a warning: samplers that draw from
-    the global generators in the middle of an epoch, random data sets under ``persistent_workers``,
-    and modules that change attributes which no checkpoint contains, such as plain tensors.
+    its validation or schedule. Not exact, without a warning: random data sets under
+    ``persistent_workers``, and modules that change attributes which no checkpoint contains, such as
+    plain tensors.
 
     The states of all ranks are saved. A checkpoint that is written while an exception is handled
     contains only the states of the rank that writes it, because the other ranks may no longer
@@ -65,6 +69,7 @@ class ExactResume(PluginCallback):
         self._to_restore: dict[str, Any] | None = None
         self._as_created: list[dict[str, Any]] = []
         self._epoch_start: dict[str, Any] | None = None
+        self._last_epoch: dict[str, Any] | None = None
         self._buffers: UnsavedBuffers | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -72,7 +77,7 @@ class ExactResume(PluginCallback):
         self._trainer = trainer
         if stage == "fit":
             self._release()
-            self._epoch_start = None
+            self._epoch_start = self._last_epoch = None
             self._iterators = EpochIterators(
                 trainer,
                 self._loaders_created,
@@ -95,11 +100,10 @@ class ExactResume(PluginCallback):
             )
         self._buffers.restore(_of_rank(self._to_restore.get("buffers", []), trainer) or {})
         self._restore_generators()
-        by_epoch = any(one.interval == "epoch" for one in trainer.lr_scheduler_configs)
-        has_validation = bool(trainer.val_dataloaders) and trainer.limit_val_batches != 0
         if self._iterators is None or not self._iterators.resumed_after_last_batch():
             return
-        if by_epoch or has_validation:
+        by_epoch = any(one.interval == "epoch" for one in trainer.lr_scheduler_configs)
+        if by_epoch or _validates_after_last_epoch(trainer):
             rank_zero_warn(
                 "resuming is not exact: the checkpoint was written between the last batch of an "
                 "epoch and its end, and Lightning does not run the validation and the schedules of "
@@ -113,7 +117,9 @@ class ExactResume(PluginCallback):
         self._release()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stop observing."""
+        """Stop observing; a checkpoint of the finished run still has the state of its loaders."""
+        if stage == "fit":
+            self._last_epoch = self._epoch()
         self._release()
         self._buffers = None
 
@@ -146,6 +152,7 @@ class ExactResume(PluginCallback):
         states = list(state_dict["random_states"])
         for epoch in filter(None, state_dict.get("epochs", [])):
             states += [epoch["before_iterator"], epoch.get("before_fetch")]
+            states += [state for _, state in epoch.get("cycles", {}).values()]
         for state in filter(None, states):
             RandomState.from_plain(state)
         self._to_restore = state_dict
@@ -174,10 +181,12 @@ class ExactResume(PluginCallback):
     def _epoch(self) -> dict[str, Any] | None:
         """Return the start of the current epoch, and the position in it."""
         if self._iterators is None or self._epoch_start is None or self._trainer is None:
-            return None
+            return self._last_epoch
         return {
             **self._epoch_start,
-            "batches": self._iterators.batches_taken(),
+            "cycles": dict(self._epoch_start["cycles"]),
+            "batches": self._iterators.batches_fetched(),
+            "loaded_in_epoch": self._iterators.loaded_in_epoch(),
             "loaders_now": self._loader_states(),
             "batch_sizes": [_batch_size(loader) for loader in self._iterators.loaders()],
             "world_size": self._trainer.world_size,
@@ -188,6 +197,14 @@ class ExactResume(PluginCallback):
         states = [state_of_loader(loader) for loader in self._iterators.loaders()]
         return list(map(changed_numbers, self._as_created, states))
 
+    def _restore_loaders(self, states: list[dict[str, Any]]) -> None:
+        assert self._iterators is not None
+        for loader, state, created in zip(
+            self._iterators.loaders(), states, self._as_created, strict=False
+        ):
+            # Numbers that are not saved had not changed, and may have since.
+            restore_loader(loader, {**state, "numbers": {**created["numbers"], **state["numbers"]}})
+
     def _loaders_created(self) -> None:
         assert self._iterators is not None
         self._as_created = [state_of_loader(loader) for loader in self._iterators.loaders()]
@@ -195,7 +212,13 @@ class ExactResume(PluginCallback):
         self._epoch_start = self._beginning
 
     def _begin_epoch(self) -> None:
-        self._beginning = {"before_iterator": self._capture(), "loaders": self._loader_states()}
+        assert self._iterators is not None
+        self._beginning = {
+            "before_iterator": self._capture(),
+            "loaders": self._loader_states(),
+            "have_workers": self._iterators.have_workers(),
+            "cycles": {},
+        }
 
     def _iterator_made(self, is_new: bool) -> None:
         """Continue the interrupted epoch, or note the states at the start of this one."""
@@ -207,8 +230,17 @@ class ExactResume(PluginCallback):
             if iterators.is_over():  # Lightning finishes an epoch whose last batch is done
                 return
             self._resume_epoch(iterators)
-        if self._epoch_start is not None and "before_fetch" not in self._epoch_start:
-            iterators.before_first_fetch(self._note_first_fetch)
+            iterators.run_missed_validation()
+        if self._epoch_start is not None:
+            iterators.before_cycle(self._note_cycle)
+            if "before_fetch" not in self._epoch_start:
+                iterators.before_first_fetch(self._note_first_fetch)
+
+    def _note_cycle(self, index: int) -> None:
+        """Note the states with which a loader that is shorter than the epoch starts again."""
+        assert self._epoch_start is not None
+        cycles = self._epoch_start["cycles"]
+        cycles[index] = (cycles.get(index, (0, None))[0] + 1, self._capture())
 
     def _note_first_fetch(self) -> None:
         assert self._epoch_start is not None
@@ -220,25 +252,32 @@ class ExactResume(PluginCallback):
         state, self._to_restore = self._to_restore, None
         epoch = _of_rank(state.get("epochs", []), self._trainer)
         loaders = iterators.loaders()
-        if epoch is None or all(map(_has_state, loaders)):
+        is_new_epoch = not iterators.batches_taken()
+        restored = continues_by_itself if is_new_epoch else has_state  # by Lightning
+        if epoch is None or all(map(restored, loaders)):
             return
         _warn_of_unknown_order(loaders)
-        batches = iterators.batches_taken()
-        if not batches:  # an epoch after the interrupted one
-            _restore_loaders(loaders, epoch["loaders_now"])
+        if is_new_epoch:
+            if iterators.were_loaded_in(epoch["loaded_in_epoch"]):
+                self._restore_loaders(epoch["loaders_now"])
+            iterators.set_epoch()
             self._begin_epoch()
             self._epoch_start = self._beginning
             iterators.restart()
             return
-        if not _warns_that_it_differs(loaders, epoch, batches, self._trainer):
+        iterators.were_loaded_in(epoch["loaded_in_epoch"])
+        if not _warns_that_it_differs(loaders, epoch, iterators.batches_taken(), self._trainer):
             now = self._capture()
             RandomState.from_plain(epoch["before_iterator"]).restore()
-            _restore_loaders(loaders, epoch["loaders"])
+            self._restore_loaders(epoch["loaders"])
+            iterators.stop_workers(keep=epoch["have_workers"])
             iterators.restart()
+            iterators.set_epoch()
+            iterators.before_cycle(_Cycles(epoch["cycles"]).repeat)
             RandomState.from_plain(epoch["before_fetch"]).restore()
-            iterators.skip(batches)
+            iterators.skip(epoch["batches"])
             RandomState.from_plain(now).restore()
-            kept = ("before_iterator", "loaders", "before_fetch")
+            kept = ("before_iterator", "loaders", "have_workers", "cycles", "before_fetch")
             self._epoch_start = {name: epoch[name] for name in kept}
 
     def _restore_generators(self) -> None:
@@ -254,17 +293,34 @@ class ExactResume(PluginCallback):
             self._iterators = None
 
 
+class _Cycles:
+    """Repeats the restarts of loaders that are shorter than the epoch.
+
+    Only the last restart of a loader matters: what it fetched before is skipped.
+    """
+
+    def __init__(self, cycles: dict[int, tuple[int, Any]]) -> None:
+        self._last = cycles
+        self._counts: dict[int, int] = dict.fromkeys(cycles, 0)
+
+    def repeat(self, index: int) -> None:
+        """Restore the states in which the loader started for the last time."""
+        if index not in self._last:
+            return
+        count, state = self._last[index]
+        self._counts[index] += 1
+        if self._counts[index] == count:
+            RandomState.from_plain(state).restore()
+
+
+def _validates_after_last_epoch(trainer: Trainer) -> bool:
+    """Return whether a validation was due at the end of the epoch before the current one."""
+    every = trainer.check_val_every_n_epoch
+    return trainer.enable_validation and (every is None or trainer.current_epoch % every == 0)
+
+
 def _of_rank(states: list[Any], trainer: Trainer) -> Any:
     return states[trainer.global_rank] if trainer.global_rank < len(states) else None
-
-
-def _restore_loaders(loaders: list[Any], states: list[dict[str, Any]]) -> None:
-    for loader, state in zip(loaders, states, strict=False):
-        restore_loader(loader, state)
-
-
-def _has_state(loader: Any) -> bool:
-    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
 
 
 def _batch_size(loader: Any) -> int | None:
@@ -282,13 +338,14 @@ def _warns_that_it_differs(
     samples = batches * (before[0] if before and before[0] else 1) * epoch["world_size"]
     unit = "samples" if before and before[0] else "batches"
     problem = None
-    if any(isinstance(getattr(loader, "dataset", None), IterableDataset) for loader in loaders):
+    datasets = [getattr(loader, "dataset", None) for loader in loaders]
+    if any(isinstance(one, IterableDataset) and not has_state(one) for one in datasets):
         problem = (
-            "the training data set is iterable and its loader has no state_dict, so the epoch "
-            f"starts with its first sample again: {samples} {unit} are repeated, and as many at "
-            "the end of the epoch are skipped"
+            "the training data set is iterable and has no state_dict, nor does its loader, so the "
+            f"epoch starts with its first sample again: {samples} {unit} are repeated, and as many "
+            "at the end of the epoch are skipped"
         )
-    elif any(map(_has_state, loaders)):
+    elif any(map(has_state, loaders)):
         problem = (
             "only some of the training loaders have a state_dict, so the others start again: "
             f"{samples} of their {unit} are repeated"
@@ -306,8 +363,8 @@ def _warns_that_it_differs(
 
 def _warn_of_unknown_order(loaders: list[Any]) -> None:
     for loader in loaders:
-        is_known = isinstance(loader, DataLoader | Sequence) or hasattr(loader, "dataset")
-        if not (is_known or _has_state(loader)):
+        is_known = isinstance(loader, DataLoader) or hasattr(loader, "dataset")
+        if not (is_known or hasattr(loader, "__getitem__") or has_state(loader)):
             rank_zero_warn(
                 f"resuming may not be exact: the training loader is a {type(loader).__name__} "
                 "without a state_dict, so the batches of the epoch are fetched again from its "

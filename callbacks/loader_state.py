@@ -1,5 +1,6 @@
-"""The state of loaders without a ``state_dict``: generators and counters of their samplers."""
+"""The state of loaders without a ``state_dict``: what their samplers and data sets change."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -8,56 +9,129 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from lightning_plugins.inputs import parse_json
 
 _DEEPEST = 3
 _SCALARS = (bool, int, float, str, type(None))
+_LONGEST = 1_000_000
+_MOST_PARTS = 1000
+"""Longer lists and dicts hold samples, not parts of a data set."""
 _OF_SAMPLES = ("data_source", "dataset", "datasets")
 
 
 def state_of_loader(loader: Any) -> dict[str, dict[str, Any]]:
     """Return what an epoch of ``loader`` can depend on besides the global random generators.
 
-    Includes the generators that are attributes of the loader, its samplers and its data set, and
-    plain numbers of the samplers, such as an epoch.
+    Includes the generators that are attributes of the loader, its samplers and its data set, also
+    in lists and dicts; of the samplers also plain numbers, such as an epoch, and lists, tensors and
+    arrays of up to a million of them, such as an order or weights; the same of a loader of another
+    class than torch's; and the state of a data set with ``state_dict`` and ``load_state_dict``.
 
     Returns:
-        ``generators`` and ``numbers`` by dotted attribute names: tensors and plain data.
+        ``generators`` and ``numbers`` by dotted attribute names, and ``dataset``: tensors and plain
+        data.
     """
     state: dict[str, dict[str, Any]] = {"generators": {}, "numbers": {}}
-    for path, owner, name, value in _attributes(loader):
-        if isinstance(value, _SCALARS):
-            state["numbers"][path] = value
+    for path, _, _, value in _attributes(loader):
+        if _is_generator(value):
+            state["generators"][path] = _saved(value)
         else:
-            state["generators"][path] = _saved(getattr(owner, name))
+            state["numbers"][path] = _copied(value)
+    dataset = getattr(loader, "dataset", None)
+    if has_state(dataset):
+        state["dataset"] = copy.deepcopy(dataset.state_dict())
     return state
 
 
 def restore_loader(loader: Any, state: dict[str, dict[str, Any]]) -> None:
     """Restore the result of :func:`state_of_loader`, as far as the loader has the attributes."""
     for path, owner, name, value in _attributes(loader):
-        if isinstance(value, _SCALARS):
-            saved = state["numbers"].get(path, owner)
-            if isinstance(saved, _SCALARS):
-                setattr(owner, name, saved)
-        elif path in state["generators"]:
-            _restore(value, state["generators"][path])
+        if _is_generator(value):
+            if path in state["generators"]:
+                _restore(value, state["generators"][path])
+        elif path in state["numbers"]:
+            _assign(owner, name, value, state["numbers"][path])
+    if "dataset" in state and has_state(getattr(loader, "dataset", None)):
+        loader.dataset.load_state_dict(copy.deepcopy(state["dataset"]))
 
 
 def changed_numbers(before: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
     """Return ``state`` without the numbers that are as ``before``, such as a batch size."""
     old, numbers = before["numbers"], state["numbers"]
-    changed = {path: value for path, value in numbers.items() if old.get(path, value) != value}
+    changed = {
+        path: value for path, value in numbers.items() if not _equal(old.get(path, value), value)
+    }
     return {**state, "numbers": changed}
 
 
+def has_state(loader: Any) -> bool:
+    """Return whether a loader or a data set saves and restores its own state."""
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def continues_by_itself(loader: Any) -> bool:
+    """Return whether a loader with a state starts each epoch as the uninterrupted run does.
+
+    Lightning restores the state of a loader within an epoch, and not at its end. Other classes than
+    torch's may count their epochs in it.
+    """
+    is_known = isinstance(loader, DataLoader) or hasattr(loader, "take_resized_batches")
+    return is_known and has_state(loader)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, _SCALARS):
+        return True
+    if isinstance(value, Tensor):
+        return value.numel() <= _LONGEST
+    if isinstance(value, np.ndarray):
+        return value.size <= _LONGEST and value.dtype.kind in "biuf"
+    return (
+        isinstance(value, list)
+        and len(value) <= _LONGEST
+        and all(isinstance(entry, _SCALARS) for entry in value)
+    )
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    return list(value) if isinstance(value, list) else value
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and one == other
+
+
+def _assign(owner: Any, name: str, value: Any, saved: Any) -> None:
+    """Set an attribute to its saved value; a list or array is changed in place."""
+    if isinstance(value, list) and isinstance(saved, list):
+        value[:] = saved
+    elif isinstance(value, np.ndarray) and isinstance(saved, Tensor):
+        if value.shape == tuple(saved.shape):
+            value[...] = saved.numpy()
+        else:
+            setattr(owner, name, saved.numpy().copy())
+    elif isinstance(value, Tensor) and isinstance(saved, Tensor):
+        setattr(owner, name, saved.clone())
+    elif isinstance(value, _SCALARS) and isinstance(saved, _SCALARS) and not _equal(value, saved):
+        setattr(owner, name, saved)
+
+
 def _attributes(loader: Any) -> Iterator[tuple[str, Any, str, Any]]:
-    """Yield path, owner, name and value of generators, and of the samplers' plain numbers."""
+    """Yield path, owner, name and value of generators, and of the samplers' plain data."""
     seen: set[int] = set()
     if isinstance(getattr(loader, "generator", None), torch.Generator):
         seen.add(id(loader.generator))
         yield "generator", loader, "generator", loader.generator
+    if not continues_by_itself(loader) and not isinstance(loader, DataLoader):
+        yield from _walk("loader", loader, 0, True, seen)
     for root in ("sampler", "batch_sampler", "dataset"):
         yield from _walk(root, getattr(loader, root, None), 0, root != "dataset", seen)
 
@@ -65,16 +139,22 @@ def _attributes(loader: Any) -> Iterator[tuple[str, Any, str, Any]]:
 def _walk(
     path: str, owner: Any, depth: int, is_sampler: bool, seen: set[int]
 ) -> Iterator[tuple[str, Any, str, Any]]:
-    if depth > _DEEPEST or id(owner) in seen or not hasattr(owner, "__dict__"):
+    if depth > _DEEPEST or id(owner) in seen or isinstance(owner, Tensor | type | Iterator):
         return
-    if isinstance(owner, Tensor | type):
+    if isinstance(owner, list | tuple | dict):
+        if len(owner) > _MOST_PARTS:
+            return
+        items = owner.items() if isinstance(owner, dict) else enumerate(owner)
+        attributes = {str(name): value for name, value in items}
+    elif hasattr(owner, "__dict__"):
+        attributes = vars(owner)
+    else:
         return
     seen.add(id(owner))
-    for name, value in list(vars(owner).items()):
+    for name, value in list(attributes.items()):
         below = f"{path}.{name}"
-        if isinstance(value, _SCALARS):
-            if is_sampler:
-                yield below, owner, name, value
+        if is_sampler and hasattr(owner, "__dict__") and _is_plain(value):
+            yield below, owner, name, value
         elif _is_generator(value):
             if id(value) not in seen:
                 seen.add(id(value))

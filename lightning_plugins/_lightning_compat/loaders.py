@@ -5,7 +5,10 @@
   the batch size or of the number of processes.
 - ``FitLoop.on_advance_start``, ``_combined_loader``, ``_data_fetcher``,
   ``reset_restart_stage``, ``_TrainingEpochLoop.on_run_start``, ``CombinedLoader._iterator``,
-  ``_DataFetcher._start_profiler``: repeat the iterator of a resumed epoch.
+  ``_DataFetcher._start_profiler``, ``_set_sampler_epoch``, ``_ModeIterator.iterables``,
+  ``DataLoader._iterator`` and its ``_shutdown_workers``: repeat the iterators of a resumed epoch.
+- ``FitLoop.restarted_on_epoch_end``, ``_TrainingEpochLoop.restarting``, ``val_loop``,
+  ``_should_check_val_fx``: the place in the loops at which a run resumes.
 - ``FitLoop._data_source``: creates a loader again.
 - ``_update_dataloader``: rebuilds a data loader with another sampler.
 - ``AcceleratorConnector.use_distributed_sampler``: leaves samplers to the strategy.
@@ -52,6 +55,7 @@ class EpochIterators:
         self._trainer = trainer
         loop: Any = trainer.fit_loop
         epoch_loop: Any = loop.epoch_loop
+        self._starts_epoch = False
 
         def load_states() -> None:
             type(loop)._load_combined_loader_states(loop)
@@ -60,10 +64,22 @@ class EpochIterators:
         def on_advance_start() -> None:
             if self.resumed_after_last_batch():
                 loop.reset_restart_stage()  # a new epoch: its hooks run, and it is counted
+                self._starts_epoch = True
+            elif loop.restarted_on_epoch_end:
+                # A run with max_steps: Lightning would go on with the epoch that is over.
+                loop.epoch_progress.increment_completed()
+                loop._restarting = epoch_loop.restarting = False
+                loop.reset_restart_stage()
+                self._starts_epoch = True
             before_epoch()
             type(loop).on_advance_start(loop)
 
         def on_run_start(fetcher: Any) -> None:
+            if self._starts_epoch:
+                epoch_loop.restarting = self._starts_epoch = False
+                epoch_loop.batch_progress.reset_on_run()
+                epoch_loop.scheduler_progress.reset_on_run()
+                epoch_loop.automatic_optimization.optim_progress.reset_on_run()
             before_iterator()
             before = self._iterator()
             type(epoch_loop).on_run_start(epoch_loop, fetcher)
@@ -101,22 +117,96 @@ class EpochIterators:
         return self._trainer.fit_loop.epoch_loop.done
 
     def batches_taken(self) -> int:
-        """Return the number of batches that this epoch has fetched."""
+        """Return the number of training steps that this epoch has begun."""
         return self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+    def batches_fetched(self) -> int:
+        """Return the number of batches that this epoch has fetched.
+
+        It differs from :meth:`batches_taken` if ``training_step`` fetches its own batches.
+        """
+        fetcher = self._fetcher()
+        fetches_itself = hasattr(fetcher, "iterator_wrapper")
+        return fetcher.fetched if fetches_itself else self.batches_taken()
 
     def restart(self) -> None:
         """Make a new iterator over the training batches."""
         iter(self._fetcher())
 
-    def skip(self, batches: int) -> int:
-        """Fetch and drop batches; returns how many there were."""
+    def set_epoch(self) -> None:
+        """Set the epoch of the samplers, as Lightning does at the start of an epoch."""
+        from lightning.fabric.utilities.data import _set_sampler_epoch
+
+        for loader in self.loaders():
+            _set_sampler_epoch(loader, self._trainer.fit_loop.epoch_progress.current.processed)
+
+    def have_workers(self) -> list[bool]:
+        """Return which loaders have persistent workers from an earlier iterator."""
+        return [getattr(loader, "_iterator", None) is not None for loader in self.loaders()]
+
+    def stop_workers(self, keep: list[bool]) -> None:
+        """Stop persistent workers, except of the loaders that are kept.
+
+        A loader's first iterator draws a seed, which an iterator of the same workers does not.
+        """
+        for loader, is_kept in zip(self.loaders(), keep, strict=False):
+            workers = getattr(loader, "_iterator", None)
+            if not is_kept and hasattr(workers, "_shutdown_workers"):
+                workers._shutdown_workers()
+                loader._iterator = None
+
+    def loaded_in_epoch(self) -> float:
+        """Return the epoch in which the loaders were created."""
+        return self._trainer.fit_loop._last_train_dl_reload_epoch
+
+    def were_loaded_in(self, epoch: float) -> bool:
+        """Set the epoch of :meth:`loaded_in_epoch`; returns whether the loaders are older.
+
+        They are not if ``reload_dataloaders_every_n_epochs`` creates them for this epoch.
+        """
+        every = self._trainer.reload_dataloaders_every_n_epochs  # type: ignore[attr-defined]
+        if every and self._trainer.current_epoch - epoch >= every:
+            return False
+        self._trainer.fit_loop._last_train_dl_reload_epoch = epoch
+        return True
+
+    def before_cycle(self, act: Callable[[int], None]) -> None:
+        """Call ``act(index)`` before a loader that is shorter than the epoch starts again."""
+        iterator = self._iterator()
+        if iterator is not None:
+            iterables = [getattr(one, "iterable", one) for one in iterator.iterables]
+            iterator.iterables = [_Cycled(one, i, act) for i, one in enumerate(iterables)]
+
+    def skip(self, batches: int) -> None:
+        """Fetch and drop batches."""
         fetcher = self._fetcher()
-        for taken in range(batches):
+        iterator = getattr(fetcher, "iterator_wrapper", fetcher)  # of a step that fetches itself
+        for _ in range(batches):
             try:
-                next(fetcher)
+                next(iterator)
             except StopIteration:
-                return taken
-        return batches
+                return
+
+    def run_missed_validation(self) -> None:
+        """Run the validation that was due when the checkpoint within an epoch was written.
+
+        Lightning counts it as done.
+        """
+        epoch_loop: Any = self._trainer.fit_loop.epoch_loop
+        if not (
+            epoch_loop.restarting
+            and epoch_loop.restarted_on_train_batch_end
+            and epoch_loop._should_check_val_fx(self._fetcher())
+        ):
+            return
+        connector = self._trainer._logger_connector
+        first_loop_iter = connector._first_loop_iter
+        epoch_loop.val_loop.restarting = False
+        self._trainer.validating = True
+        epoch_loop.val_loop.run()
+        self._trainer.training = True
+        connector._first_loop_iter = first_loop_iter
+        epoch_loop.restarting = False
 
     def before_first_fetch(self, act: Callable[[], None]) -> None:
         """Call ``act`` before the next batch is fetched."""
@@ -135,6 +225,22 @@ class EpochIterators:
 
     def _iterator(self) -> Any:
         return getattr(self._trainer.fit_loop._combined_loader, "_iterator", None)
+
+
+class _Cycled:
+    """A training loader that reports each new iterator before it is made."""
+
+    def __init__(self, iterable: Any, index: int, act: Callable[[int], None]) -> None:
+        self.iterable = iterable
+        self._index = index
+        self._act = act
+
+    def __iter__(self) -> Any:
+        self._act(self._index)
+        return iter(self.iterable)
+
+    def __len__(self) -> int:
+        return len(self.iterable)
 
 
 def count_resumed_batches(trainer: Trainer) -> None:

@@ -1,5 +1,6 @@
 """ExactResume with unmodified data loaders: resumed weights equal the uninterrupted ones."""
 
+import copy
 import math
 import multiprocessing
 import os
@@ -10,11 +11,12 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch.nn.functional import cross_entropy
 from torch.utils.data import (
+    ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
@@ -65,6 +67,59 @@ class BucketBatches(Sampler):
             yield order[start : start + self.batch_size]
 
 
+class Curriculum(Sampler):
+    """Shuffles its own list further in each epoch, decays weights, and depends on the epoch."""
+
+    def __init__(self, size):
+        self.order, self.weights, self.epoch = list(range(size)), torch.ones(size), 0
+        self.skills = np.zeros(size)
+
+    def __len__(self):
+        return len(self.order)
+
+    def set_epoch(self, epoch):
+        self.epoch = epoch
+
+    def __iter__(self):
+        random.shuffle(self.order)
+        self.weights = self.weights * torch.rand(len(self.order))
+        self.skills[self.order[0]] += 1
+        shift = int(100 * self.weights.sum() + self.skills @ self.skills) + 7 * self.epoch
+        return iter([(index + shift) % len(self.order) for index in self.order])
+
+
+class Stream(IterableDataset):
+    """Goes on where it stopped, and has a state."""
+
+    def __init__(self, samples):
+        self.samples, self.position = samples, 0
+
+    def __iter__(self):
+        for _ in range(28):
+            self.position += 5
+            yield self.samples[self.position % 28]
+
+    def state_dict(self):
+        return {"position": self.position}
+
+    def load_state_dict(self, state):
+        self.position = state["position"]
+
+
+class EveryOther:
+    """A loader of the caller's own class that counts its epochs."""
+
+    def __init__(self, loader):
+        self.loader, self.epochs = loader, 0
+
+    def __len__(self):
+        return len(self.loader)
+
+    def __iter__(self):
+        self.epochs += 1
+        return ((features * self.epochs, labels) for features, labels in self.loader)
+
+
 def loaders(kind, samples):
     data = TensorDataset(*samples[:2])
     seeded = torch.Generator().manual_seed(5)
@@ -83,10 +138,19 @@ def loaders(kind, samples):
         "workers": lambda: DataLoader(Augmented(data), 6, shuffle=True, num_workers=2),
         "combined": lambda: CombinedLoader(
             {
-                "a": DataLoader(data, 6, shuffle=True),
+                "a": DataLoader(data, 10, shuffle=True),  # starts again after 3 of 5 batches
                 "b": DataLoader(data, batch_sampler=BucketBatches(28, 6)),
             },
             "max_size_cycle",
+        ),
+        "sampler that changes": lambda: DataLoader(data, 6, sampler=Curriculum(28)),
+        "parts with generators": lambda: DataLoader(
+            ConcatDataset([Augmented(data), Augmented(data)]), 12, shuffle=True
+        ),
+        "stream": lambda: DataLoader(Stream(data), 6),
+        "own class": lambda: EveryOther(DataLoader(data, 6, shuffle=True, generator=seeded)),
+        "persistent workers": lambda: DataLoader(
+            data, 6, shuffle=True, num_workers=1, persistent_workers=True
         ),
     }
     return makers[kind]()
@@ -94,7 +158,8 @@ def loaders(kind, samples):
 
 KINDS = (
     "plain", "shuffled", "own generator", "weighted", "sampler with a generator", "batch sampler",
-    "augmented", "workers", "combined",
+    "augmented", "workers", "combined", "sampler that changes", "parts with generators", "stream",
+    "own class", "persistent workers",
 )  # fmt: skip
 
 
@@ -110,12 +175,12 @@ def module_of(task):
     return Draws()
 
 
-def fit(task, folder, kind, callbacks=(), ckpt_path=None, loader=None, **options):
+def fit(task, folder, kind, callbacks=(), ckpt_path=None, loader=None, module=None, **options):
     features, labels = (part[:28] for part in task.samples())
     torch.manual_seed(0 if ckpt_path is None else 99)
     random.seed(0 if ckpt_path is None else 99)
     np.random.seed(0 if ckpt_path is None else 99)
-    module = module_of(task)
+    module = module_of(task) if module is None else copy.deepcopy(module)
     loader = loaders(kind, (features, labels)) if loader is None else loader
     trainer = task.trainer(
         folder,
@@ -124,7 +189,8 @@ def fit(task, folder, kind, callbacks=(), ckpt_path=None, loader=None, **options
         **{"max_epochs": EPOCHS, **options},
     )
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*(many workers|not resumable|logging interval).*")
+        ignored = "many workers|not resumable|logging interval|the training loader is a EveryOther"
+        warnings.filterwarnings("ignore", f".*({ignored}).*")
         trainer.fit(module, loader, ckpt_path=ckpt_path)
     return task.weights(module)
 
@@ -152,7 +218,7 @@ def assert_resumes_exactly(task, folder, kind, steps, epochs, **options):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_map_style_loader_resumes_in_an_epoch_and_at_its_ends(task, tmp_path, kind):
-    steps = [7] if kind == "workers" else [3, BATCHES, 2 * BATCHES - 1]
+    steps = [2, 7] if "workers" in kind else [3, BATCHES, 2 * BATCHES - 1]
     assert_resumes_exactly(task, tmp_path, kind, steps, [0])
 
 
@@ -160,6 +226,56 @@ def test_accumulated_steps_resume(task, tmp_path):
     steps = range(1, 3 * 3)  # windows of 2, 2 and 1 batches
     assert_resumes_exactly(task, tmp_path, "shuffled", [1, 3, 5], [1], accumulate_grad_batches=2)
     assert len(list((tmp_path / "all").glob("step=*.ckpt"))) >= len(steps)
+
+
+def test_a_run_that_max_steps_ends_resumes_from_the_end_of_an_epoch(task, tmp_path):
+    assert_resumes_exactly(task, tmp_path, "shuffled", [BATCHES], [0], max_steps=12)
+
+
+def test_loaders_that_are_created_again_in_each_epoch_resume(task, tmp_path):
+    class Reloads(LightningDataModule):
+        def train_dataloader(self):
+            return loaders("own generator", [part[:28] for part in task.samples()])
+
+    options = {"loader": Reloads(), "reload_dataloaders_every_n_epochs": 1}
+    assert_resumes_exactly(task, tmp_path, "", [3, BATCHES], [0], **options)
+
+
+def test_a_step_that_fetches_its_own_batches_resumes(task, tmp_path):
+    class Fetches(task.Classifier):
+        def training_step(self, dataloader_iter):
+            features, labels = next(dataloader_iter)[0]
+            return cross_entropy(self(features), labels)
+
+    assert_resumes_exactly(task, tmp_path, "shuffled", [2, 8], [0], module=Fetches())
+
+
+def test_a_validation_that_was_due_at_the_checkpoint_is_run(task, tmp_path):
+    class Validates(task.Classifier):
+        def training_step(self, batch, batch_idx):
+            return cross_entropy(self(batch[0]), batch[1])
+
+        def validation_step(self, batch, batch_idx):
+            torch.rand(3)
+
+        def val_dataloader(self):
+            return DataLoader(TensorDataset(*task.samples()), 10, shuffle=True)
+
+    options = {"module": Validates(), "val_check_interval": 2}
+    assert_resumes_exactly(task, tmp_path, "shuffled", [2, 3, 9], [0], **options)
+
+
+def test_a_finished_run_goes_on_with_more_epochs(task, tmp_path):
+    def run(epochs, **options):
+        features, labels = (part[:28] for part in task.samples())
+        torch.manual_seed(0)
+        trainer = task.trainer(tmp_path, [ExactResume()], max_epochs=epochs)
+        module = module_of(task)
+        trainer.fit(module, loaders("sampler with a generator", (features, labels)), **options)
+        return trainer, task.weights(module)
+
+    run(2)[0].save_checkpoint(tmp_path / "end.ckpt")
+    task.assert_same_bits(run(3)[1], run(3, ckpt_path=tmp_path / "end.ckpt")[1])
 
 
 def test_a_second_resume_in_the_same_epoch_is_exact(task, tmp_path):

@@ -103,8 +103,15 @@ def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, in
             and blue; for a file without such marks the first three; for one or two bands the first.
 
     Raises:
-        ValueError: There is no such band, or not one or three numbers.
+        ValueError: There is no such band, or not one or three numbers; or the values of the file
+            are indices of a palette, or have less than 8 bits.
     """
+    bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
+    if dataset.colorinterp[0].name == "palette" or int(bits) < 8:
+        raise ValueError(
+            f"{dataset.name} has a palette, or values of less than 8 bits: convert it to bands of 8 "
+            "bits first (gdal_translate -expand rgb, or -scale)"
+        )
     if bands is None:
         if marked := _marked_bands(dataset):
             bands = marked

@@ -237,6 +237,18 @@ def test_the_second_scene_may_be_upside_down_or_rotated(tmp_path, turned):
     assert (images[0] - images[1]).abs().median() < 1e-3
 
 
+@pytest.mark.parametrize("kind", ["palette", "one bit"])
+def test_scenes_whose_values_are_no_brightness_are_refused(tmp_path, kind):
+    values = (ground()[:1] % 2).astype(np.uint8)
+    options = {"nbits": 1} if kind == "one bit" else {"photometric": "PALETTE"}
+    first = write(tmp_path / "a.tif", values, **options)
+    if kind == "palette":
+        with rasterio.open(first, "r+") as file:
+            file.write_colormap(1, {0: (10, 20, 30, 255), 1: (200, 100, 0, 255)})
+    with pytest.raises(ValueError, match=r"a\.tif has a palette, or values of less than 8 bits"):
+        ScenePair(first, first)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

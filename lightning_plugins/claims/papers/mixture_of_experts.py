@@ -10,7 +10,7 @@ from lightning_plugins.claims.measurements.mixture_of_experts import (
 )
 from lightning_plugins.claims.rules import Equivalence, Superiority
 
-_SEEDS = (0, 1, 2, 3, 4)
+_SEEDS = (3, 4, 5, 6, 7)  # the rate was tuned on the seeds 0 to 2
 _STEPS, _SHORT = 2000, 300
 _AMBIENT_DIMS = (16, 32, 64, 128)
 _WIDTHS = (16, 32, 64, 128)

@@ -152,9 +152,8 @@ def read_bands(dataset: Any, bands: Sequence[int], **options: Any) -> Raster:
             f"{dataset.name} contains complex numbers: expected an image, such as their magnitude"
         )
     values = found.data.astype(np.float32)
-    is_missing = np.ma.getmaskarray(found)
-    is_missing = is_missing.all(0) if found.dtype == np.uint8 else is_missing.any(0)
-    valid = ~is_missing & np.isfinite(values).all(0)
+    mask = np.ma.getmaskarray(found)
+    valid = ~(mask.all(0) if found.dtype == np.uint8 else mask.any(0)) & np.isfinite(values).all(0)
     return Raster(
         np.nan_to_num(values * valid, posinf=0, neginf=0),
         valid,

@@ -109,8 +109,8 @@ def rgb_bands(dataset: Any, bands: Sequence[int] | None = None) -> tuple[int, in
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8")
     if dataset.colorinterp[0].name == "palette" or int(bits) < 8:
         raise ValueError(
-            f"{dataset.name} has a palette, or values of less than 8 bits: convert it to bands of 8 "
-            "bits first (gdal_translate -expand rgb, or -scale)"
+            f"{dataset.name} has a palette, or values of less than 8 bits: convert it to bands of "
+            "8 bits first (gdal_translate -expand rgb, or -scale)"
         )
     if bands is None:
         if marked := _marked_bands(dataset):

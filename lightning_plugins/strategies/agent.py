@@ -169,6 +169,8 @@ class Agent:
         """Replace every agent's weights by the mean of all, or by the outer optimizer's step."""
         self.peers.steps = steps
         self.finish_gossip()
+        if self.buffers == "mix":
+            self._average_buffers_in_agent()
         mergeable = CommunicatedTensors(self.module, self.buffers == "mix", also=self._trained)
         flats = mergeable.flat.pack()
         # Also when the caller keeps buffers out of the mean.
@@ -411,7 +413,16 @@ class Agent:
             "them; lower the learning rate or resume from the last checkpoint"
         )
 
+    def _average_buffers_in_agent(self) -> None:
+        """Average the floating-point buffers over the processes of this agent."""
+        if self.peers.inside is not None:
+            for buffer in communicated_buffers(self.module).values():
+                own = as_real(buffer)
+                own.copy_(self.peers.inside.reduce(own, "mean"))
+
     def _mergeable(self) -> CommunicatedTensors:
+        if self.buffers != "local":
+            self._average_buffers_in_agent()
         averaged: Sequence[Optimizer] = ()
         if self.optimizer_state == "average":
             averaged = self.optimizers

@@ -135,7 +135,7 @@ def check_overlap(communication: Communication, optimizer_state: str, obstacle: 
         raise ValueError(f"overlap=True does not support {found[0]}, or set overlap=False")
 
 
-def check_loaders(agents: Sequence[int], batches: Sequence[float], unit: str = "agent") -> None:
+def check_loaders(agents: Sequence[object], batches: Sequence[float]) -> None:
     """Check that all agents, or all processes, have the same number of training batches.
 
     Raises:
@@ -143,7 +143,7 @@ def check_loaders(agents: Sequence[int], batches: Sequence[float], unit: str = "
     """
     if len(set(batches)) > 1:
         counts = ", ".join(
-            f"{unit} {agent} has {count:g}" for agent, count in zip(agents, batches, strict=True)
+            f"agent {agent} has {count:g}" for agent, count in zip(agents, batches, strict=True)
         )
         raise ValueError(
             f"agents have different numbers of training batches per epoch ({counts}), so their "

@@ -241,11 +241,13 @@ class DecentralizedStrategy(AgentCheckpointing):
         """Check that loaders have equal lengths and that the schedule fits the run."""
         trainer = self._module.trainer
         batches = torch.tensor([float(trainer.num_training_batches)], device=self.root_device)
-        counts = [float(part) for part in self.peers.gather(batches)]
-        check_loaders(self.peers.agents, counts)
-        if self.peers.inside is not None:
-            of_agent = [float(part) for part in self.peers.inside.gather(batches)]
-            check_loaders(self.peers.inside.agents, of_agent, f"agent {self.agent_number}, process")
+        counts = [float(part) for part in self.all_gather(batches)]
+        processes = range(self.processes_per_agent)
+        if len(processes) == 1:
+            check_loaders(self.peers.agents, counts)
+        else:
+            names = [f"{agent}, process {p}" for agent in self.peers.agents for p in processes]
+            check_loaders(names, counts)
         # With several optimizers global_step counts each; a step of the run is one of each.
         self._total_steps = optimizer_steps(trainer)
         if len(self.optimizers) > 1 and trainer.max_steps > 0:

@@ -6,8 +6,8 @@ usage: python -m lightning_plugins.strategies.supervisor AGENTS (SCRIPT | -m MOD
 
 The supervisor is not an agent. It hosts the list of remaining agents, reports the exit of an agent
 to the others at once, and kills agents that were dropped. If a process of an agent fails, it kills
-the agent's other processes. It forwards SIGTERM and SIGINT to the
-agents. Its exit code is 0 if at least one agent completed the run, and 143 if SIGTERM ended it.
+the agent's other processes. It forwards SIGTERM and SIGINT to the agents. Its exit code is 0 if at
+least one agent completed the run, and 143 if SIGTERM ended it.
 
 ``host`` only hosts the list, for agents that are started by something else, such as SLURM; set
 LIGHTNING_PLUGINS_STORE=ADDRESS:PORT/SECRET for them, with a random SECRET. It listens on the

@@ -41,6 +41,7 @@ CASES = {inside: case(inside) for inside in INSIDE} | {
     "partition": case("ddp", {"data": "plain"}, {"data": PARTITION}),
     "dealt": case("ddp", {"data": "plain"}, {"data": "iid"}),
     "adaptive": case("fsdp", communication=ADAPTIVE),
+    "uneven": case("ddp", {"data": None, "batches": [4, 3, 4, 4]}, may_fail=True),
     "not sharded": case("fsdp", {"sharded": False}, may_fail=True),
     "three of four": case("ddp", strategy={"processes_per_agent": 3}, may_fail=True),
 }
@@ -111,6 +112,8 @@ def test_a_killed_run_of_several_processes_resumes_bit_for_bit(ran, inside):
     for one, other in zip(ran(f"{inside} resumed"), ran(f"{inside} uninterrupted"), strict=True):
         assert one["global_step"] == other["global_step"] == 12
         assert torch.equal(one["weights"], other["weights"])
+        # With the running statistics of batch normalization, in all processes.
+        assert torch.equal(one["weights"], ran(f"{inside} resumed")[0]["weights"])
         assert torch.equal(one["momentum"], other["momentum"])
 
 
@@ -146,6 +149,8 @@ def test_every_process_sends_its_own_part(ran):
 def test_processes_that_do_not_fit_are_refused(ran):
     for process in ran("not sharded"):
         assert "configure_model shards no parameter" in process["error"]
+    for process in ran("uneven"):
+        assert "agent 0, process 0 has 4, agent 0, process 1 has 3" in process["error"]
     for process in ran("three of four"):
         assert "4 processes (devices x num_nodes) cannot be divided" in process["error"]
 

@@ -51,6 +51,7 @@ from lightning_plugins._lightning_compat.processes import (
     prepare_manual_backward,
     process_launcher,
     restart_seed,
+    started_processes,
     uses_static_graph,
     wrapped_in_ddp,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "request_stop",
     "restart_seed",
     "run_validation",
+    "started_processes",
     "step_arguments",
     "steps_of_epochs",
     "steps_the_optimizer",

@@ -13,6 +13,7 @@
   used, so a release without one of them affects only the decentralized strategies.
 """
 
+import subprocess
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any, Literal
@@ -154,6 +155,12 @@ def process_launcher(
         return launcher(environment, num_processes, num_nodes)
     launcher = of_root(strategy, "strategies.launchers._MultiProcessingLauncher")
     return launcher(strategy, start_method=start_method)
+
+
+def started_processes(launcher: Any) -> list[subprocess.Popen]:
+    """Return the processes in which the launcher runs the script again."""
+    processes = getattr(launcher, "procs", [])
+    return [process for process in processes if isinstance(process, subprocess.Popen)]
 
 
 def optimizers_to_device(optimizers: list[Optimizer], device: torch.device) -> None:

@@ -1,5 +1,9 @@
 """A Lightning strategy with agents of one or several processes: launching and collectives."""
 
+import atexit
+import subprocess
+import time
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Literal, get_args
 
@@ -18,6 +22,7 @@ from lightning_plugins._lightning_compat import (
     names_of_logged_values,
     process_launcher,
     restart_seed,
+    started_processes,
 )
 from lightning_plugins.strategies.configuration_checks import check_processes
 from lightning_plugins.strategies.fault_tolerant_peers import FaultTolerantPeers, connect_to_store
@@ -35,6 +40,9 @@ from lightning_plugins.strategies.peers import Peers
 OnPeerFailure = Literal["raise", "drop"]
 StartMethod = Literal["popen", "spawn", "fork"]
 Inside = Literal["ddp", "fsdp"]
+
+_GRACE_SECONDS = 5.0
+"""How long the processes that this one has started may report their own errors."""
 
 
 class ProcessPerAgentStrategy(BothImportNames, ParallelStrategy):
@@ -247,9 +255,11 @@ class ProcessPerAgentStrategy(BothImportNames, ParallelStrategy):
         return details | {"logged values": names_of_logged_values(trainer)}
 
     def on_exception(self, exception: BaseException) -> None:
-        """Report to the other agents why this one ends."""
+        """Report to the other agents why this one ends, and leave no process behind."""
         if self._peers is not None:
             self._peers.end(_reason(exception))
+        if started := started_processes(self._launcher):
+            atexit.register(_end, started)
         super().on_exception(exception)
 
     def teardown(self) -> None:
@@ -337,6 +347,16 @@ class ProcessPerAgentStrategy(BothImportNames, ParallelStrategy):
 
     def __getstate__(self) -> dict:
         return {**super().__getstate__(), "_peers": None, "_store": None}
+
+
+def _end(processes: Sequence[subprocess.Popen]) -> None:
+    """Kill what is left of ``processes``, which may be stopped or wait for each other."""
+    deadline = time.monotonic() + _GRACE_SECONDS
+    while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+        time.sleep(0.05)
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
 
 
 def _reason(exception: BaseException) -> str:

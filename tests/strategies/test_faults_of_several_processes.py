@@ -1,9 +1,14 @@
 """Agents of two processes that lose one: in each moment of a run, and in each way."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import faults_of_several_processes as harness
+import program_stopped_process as program
 import pytest
 import torch
 
@@ -50,3 +55,33 @@ def test_a_failing_process_ends_its_agent_and_no_other(kind, moment, inside, tmp
     for result in results.values():
         assert bool(result["weights"].isfinite().all())
         assert torch.equal(result["weights"], results[0]["weights"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_no_process_outlives_a_run_that_lightnings_launcher_started(number, tmp_path):
+    path = os.pathsep.join([str(Path(program.__file__).parent), os.environ.get("PYTHONPATH", "")])
+    first = subprocess.Popen(
+        [sys.executable, program.__file__, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    pids = []
+    try:
+        until = time.monotonic() + 100
+        while len(list(tmp_path.glob("*.pid"))) < 4 and time.monotonic() < until:
+            assert first.poll() is None
+            time.sleep(0.1)
+        pids = [int((tmp_path / f"{rank}.pid").read_text()) for rank in range(4)]
+        os.kill(pids[3], number)
+        assert first.wait(40) != 0
+        ended = time.monotonic()
+        while not all(has_ended(pid) for pid in pids) and time.monotonic() < ended + 10:
+            time.sleep(0.1)
+        assert [rank for rank, pid in enumerate(pids) if not has_ended(pid)] == []
+    finally:
+        for pid in pids:
+            if not has_ended(pid):
+                os.kill(pid, signal.SIGKILL)
+        first.kill()
+        first.wait()

@@ -9,7 +9,7 @@ equal groups: if the last ratio is near 1, no dispatch method can be much faster
 
 It starts with the time of the back-end ``auto`` relative to the fastest of the three.
 
-usage: python benchmarks/moe.py [--pairs 16] [--threads 1]
+usage: python benchmarks/moe.py [--pairs 16] [--threads 1] [--only-auto]
 """
 
 import argparse
@@ -169,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only-auto", action="store_true", help="only the choice of a back-end")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(
@@ -184,7 +185,7 @@ def main() -> None:
 
     for size in AUTO_SIZES:
         print(f"{size}: auto / fastest back-end: {auto_against_the_fastest(*size):.2f}", flush=True)
-    for experts, hidden, top_k in SHAPES:
+    for experts, hidden, top_k in () if arguments.only_auto else SHAPES:
         shape = f"{experts} experts of {hidden}, top {top_k}"
         fast = layer(experts, hidden, top_k, "grouped_mm")
         show(f"{shape}: the usual loop / grouped_mm", UsualLoop(fast), fast)

@@ -1,5 +1,6 @@
 """Balances the experts of a mixture by the biases of its routers, without an auxiliary loss."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,11 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plugins._lightning_compat import logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat import (
+    logs_at_this_step,
+    optimizer_steps,
+    steps_the_optimizer,
+)
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded
 from lightning_plugins.nn.moe.routers import count_selections, find_routers, selection_bias
@@ -40,9 +45,14 @@ class RouterBiasBalancing(PluginCallback):
     Args:
         speed: Change of a bias per optimizer step. Scores are between 0 and 1; short runs need
             more than the default.
+        decay: Fraction of the run, at its end, in which the speed falls linearly to 0. A constant
+            speed balances the mean over steps, but the final biases are off by some steps;
+            DeepSeek-V3 sets the speed to 0 for the last 3 % of its tokens. The learning rate must
+            fall as well, or the router changes after its biases are fixed.
 
     Raises:
-        ValueError: ``speed`` is not positive.
+        ValueError: ``speed`` is not positive, ``decay`` is not a fraction, or the run has no known
+            end and ``decay`` is not 0.
         MisconfigurationException: No router of the module has a selection bias, or the strategy
             shards the parameters or is decentralized.
 
@@ -52,10 +62,13 @@ class RouterBiasBalancing(PluginCallback):
         trainer.fit(CausalLM("deepseek_v3", config=...), datamodule=TokenDataModule())
     """
 
-    def __init__(self, speed: float = 0.001) -> None:
+    def __init__(self, speed: float = 0.001, decay: float = 0.0) -> None:
         if not speed > 0:
             raise ValueError(f"speed={speed}: expected more than 0")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay={decay}: expected a fraction of the run in [0, 1]")
         self.speed = speed
+        self.decay = decay
         self._layers: list[tuple[Tensor, Tensor, Tensor]] = []  # bias, exact bias, selections
         self._exact_biases: list[Tensor] = []
         self._loads: list[Tensor] = []
@@ -78,6 +91,11 @@ class RouterBiasBalancing(PluginCallback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Find the routers with a bias and count their selections from now on."""
+        if self.decay and math.isinf(optimizer_steps(trainer)):
+            raise ValueError(
+                f"decay={self.decay} is a fraction of a run without an end: set "
+                "trainer.max_steps, or decay=0"
+            )
         self._release()
         for name in find_routers(pl_module):
             bias = selection_bias(pl_module, name)
@@ -107,10 +125,11 @@ class RouterBiasBalancing(PluginCallback):
         if not steps_the_optimizer(trainer):
             return
         of_step = []
+        speed = self._speed(trainer)
         for (bias, exact, counts), logged in zip(self._layers, self._loads, strict=True):
             load = trainer.strategy.reduce(counts.clone(), reduce_op="sum").to(torch.float32)
             counts.zero_()
-            exact.add_((self.speed * (load.mean() - load).sign()).to(exact.dtype))
+            exact.add_((speed * (load.mean() - load).sign()).to(exact.dtype))
             if exact is not bias:
                 bias.copy_(exact)
             logged += load
@@ -139,6 +158,12 @@ class RouterBiasBalancing(PluginCallback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the biases of a checkpoint."""
         self._exact_biases = list(state_dict.get("exact_biases", []))
+
+    def _speed(self, trainer: Trainer) -> float:
+        if not self.decay:
+            return self.speed
+        rest = 1 - trainer.global_step / optimizer_steps(trainer)
+        return self.speed * min(1.0, max(rest / self.decay, 0.0))
 
     def _exact(self, bias: Tensor, layer: int) -> Tensor:
         """Return the bias in single precision, as the callback left it if it is the same one."""

@@ -101,7 +101,7 @@ def planned_run(cli: PluginCLI) -> PlannedRun:
         trainer.fit_loop.max_epochs = -1 if trainer.max_steps != -1 else 1000
     trainer.strategy.connect(model)
     model.trainer = trainer
-    planning = [one for one in callbacks_of(trainer) if _has_phases(one)]
+    planning: list[Any] = [one for one in callbacks_of(trainer) if _has_phases(one)]
     if trainer.max_epochs != -1 or any(getattr(one, "needs_epochs", False) for one in planning):
         _load_data(cli)
     total = optimizer_steps(trainer)
@@ -111,8 +111,8 @@ def planned_run(cli: PluginCLI) -> PlannedRun:
             "trainer.limit_train_batches"
         )
     staged = [one for one in planning if isinstance(one, StagedTraining)]
-    for callback in staged:
-        callback.setup(trainer, model, "fit")  # it groups the parameters
+    for one in staged:
+        one.setup(trainer, model, "fit")  # it groups the parameters
     with torch.device("meta"):
         model.configure_model()
         Strategy.setup_optimizers(trainer.strategy, trainer)
@@ -121,7 +121,7 @@ def planned_run(cli: PluginCLI) -> PlannedRun:
     rates, notes = _advanced(trainer, model, staged, int(total))
     phases: dict[str, tuple[float, float]] = {}
     for callback in planning:
-        for name, part in callback.planned_phases(trainer).items():  # type: ignore[attr-defined]
+        for name, part in callback.planned_phases(trainer).items():
             phases[name if name not in phases else f"{name} {len(phases)}"] = part
     if getattr(getattr(trainer.strategy, "communication", None), "final_merge", False):
         phases.setdefault("merge", (total - 1, total))

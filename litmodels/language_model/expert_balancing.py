@@ -1,7 +1,7 @@
 """Losses that balance the experts of a language model, from the routing that the model used."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -140,8 +140,11 @@ class RoutedExperts:
         assert self.network is not None
         if self._has_routers is None:
             self._has_routers = bool(find_routers(self.network))
-        if not self._compile or not self._has_routers:
-            with recorded_routings(self.network) if self._has_routers else nullcontext([]) as found:
+        if not self._has_routers:
+            yield []
+            return
+        if not self._compile:
+            with recorded_routings(self.network) as found:
                 yield found
             return
         self._router_outputs.clear()

@@ -232,11 +232,11 @@ def test_scores_of_smollm2_equal_a_direct_computation():
     except FileNotFoundError as error:
         pytest.skip(str(error))
     module.configure_model()
-    callback = HeadScores(every_n_steps=1, period=16, num_sequences=2, ablation=False)
+    callback = HeadScores(every_n_steps=1, period=16, num_sequences=1)
     measured = callback.measure(module)
     network = module.network.eval()
     network.set_attn_implementation("eager")
-    tokens = repeated_probe(2, 16, network.config.vocab_size, callback.seed)
+    tokens = repeated_probe(1, 16, network.config.vocab_size, callback.seed)
     with torch.no_grad():
         output = network(tokens, output_attentions=True)
     rows = torch.arange(32)
@@ -250,6 +250,25 @@ def test_scores_of_smollm2_equal_a_direct_computation():
                 measured[name][layer], expected, atol=1e-5, rtol=0, err_msg=name
             )
     assert max(map(max, measured["induction"])) > 0.5  # a trained model has induction heads
+    layer, head = 5, 7  # of 9 heads, which share 3 values
+    part = network.model.layers[layer].self_attn
+    columns = slice(64 * head, 64 * head + 64)
+    value = part.v_proj.weight.detach()[64 * (head // 3) :][:64].double()
+    joined = part.o_proj.weight.detach()[:, columns].double() @ value
+    embed = network.model.embed_tokens.weight.detach().double()
+    eigenvalues = np.linalg.eigvals((embed.T @ embed @ joined).numpy())
+    copying = eigenvalues.real.sum() / np.abs(eigenvalues).sum()
+    assert measured["copying"][layer][head] == pytest.approx(copying, abs=1e-4)
+
+    def second_loss():
+        with torch.no_grad():
+            logits = network(tokens).logits[:, 16:-1]
+        return cross_entropy(logits.flatten(0, 1), tokens[:, 17:].flatten())
+
+    before = second_loss()
+    part.o_proj.weight.data[:, columns] = 0
+    rise = float(second_loss() - before)
+    assert measured["ablation"][layer][head] == pytest.approx(rise, abs=1e-4)
 
 
 def test_a_head_that_is_built_to_copy_has_a_copying_score_of_one():

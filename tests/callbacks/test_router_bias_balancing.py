@@ -1,6 +1,8 @@
 """RouterBiasBalancing: its rule, its counts, and a collapsed router that recovers."""
 
 import warnings
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from lightning_plugins.callbacks import RouterBiasBalancing, RoutingStats
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
 from lightning_plugins.nn.moe.routers import find_routers, selection_bias
+from lightning_plugins.optimizers import WarmupStableDecay
 from lightning_plugins.recipes import load_recipe
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
 
@@ -106,6 +109,22 @@ def test_in_half_precision_small_steps_add_up_also_after_resuming(tmp_path):
     assert torch.equal(run(16, bias=None, ckpt_path=tmp_path / "last.ckpt"), moved)
 
 
+def test_the_speed_falls_to_0_at_the_end_of_the_run():
+    module, seen = language_model(), []
+
+    class Moves(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            seen.append(biases(pl_module)[0].clone())
+
+    fitted(module, RouterBiasBalancing(0.1, decay=0.5), Moves(), max_steps=8)
+    moves = [(b - a).abs().max() for a, b in pairwise([torch.zeros(16), *seen])]
+    assert moves == pytest.approx([0.1, 0.1, 0.1, 0.1, 0.075, 0.05, 0.025, 0], abs=1e-6)
+    with pytest.raises(ValueError, match=r"decay=0.5 is a fraction of a run without an end"):
+        fitted(module, RouterBiasBalancing(decay=0.5), max_steps=-1, max_epochs=-1)
+    with pytest.raises(ValueError, match="decay=2: expected a fraction"):
+        RouterBiasBalancing(decay=2)
+
+
 def test_a_validation_is_not_counted():
     one, other = language_model(), language_model()
     fitted(one, RouterBiasBalancing())
@@ -143,14 +162,19 @@ def test_a_router_collapsed_on_two_of_16_experts_recovers_without_an_auxiliary_l
 
 
 @pytest.mark.slow
-def test_a_collapsed_router_recovers_on_the_data_of_the_tiny_recipe():
+def test_a_collapsed_router_recovers_on_the_data_of_the_tiny_recipe(tmp_path):
     init = load_recipe("language_model/tiny")["model"]["init_args"]
     config = {**DEEPSEEK, **init["config"], "moe_intermediate_size": 32}
     config |= {"qk_rope_head_dim": 16, "qk_nope_head_dim": 16, "v_head_dim": 32}
     config |= {"num_attention_heads": 2, "num_key_value_heads": 2}
     torch.manual_seed(0)
     module = CausalLM(
-        "deepseek_v3", 256, 128, config, optimizer=lambda p: torch.optim.AdamW(p, lr=3e-3)
+        "deepseek_v3",
+        256,
+        128,
+        config,
+        optimizer=lambda p: torch.optim.AdamW(p, **init["optimizer"]["init_args"]),
+        lr_scheduler=partial(WarmupStableDecay, **init["lr_scheduler"]["init_args"]),
     )
     module.configure_model()
     (bias,) = biases(module)
@@ -163,7 +187,9 @@ def test_a_collapsed_router_recovers_on_the_data_of_the_tiny_recipe():
         limit_val_batches=50,
         val_check_interval=300,
         num_sanity_val_steps=0,
-        callbacks=[RouterBiasBalancing(0.01), RoutingStats(), violation],
+        gradient_clip_val=1.0,
+        default_root_dir=tmp_path,
+        callbacks=[RouterBiasBalancing(0.01, decay=0.3), RoutingStats(), violation],
         **dict.fromkeys(names, False),
     )
     trainer.fit(module, datamodule=TokenDataModule())

@@ -2,15 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from small_language_models import GPT2, MIXTRAL, SMALL, made
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 
 from lightning_plugins.assets import asset_path
-from lightning_plugins.callbacks import StagedTraining
+from lightning_plugins.callbacks import PhaseDetector, StagedTraining
 from lightning_plugins.callbacks.staged_training import TrainingStage
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
@@ -185,6 +186,17 @@ def test_data_of_another_tokenizer_is_refused(tmp_path):
         quiet(tmp_path, max_steps=1).fit(module, datamodule=data)
 
 
+class Learned(Callback):
+    """Logs the share of the first loss that is gone, and keeps the losses."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(trainer.callback_metrics["train/loss"]))
+        pl_module.log("train/learned", 1 - self.losses[-1] / self.losses[0])
+
+
 @pytest.mark.slow
 def test_smollm2_continues_training_and_its_perplexity_is_that_of_transformers(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -210,9 +222,19 @@ def test_smollm2_continues_training_and_its_perplexity_is_that_of_transformers(t
     found = module.score(text, data.transformers_tokenizer)
     assert found.perplexity == pytest.approx(float(direct), rel=1e-5)
     del network
-    trainer = quiet(tmp_path, max_steps=20, limit_val_batches=1, val_check_interval=20)
+    learned = Learned()
+    detector = PhaseDetector("train/loss", "train/learned", (), partial_share=0.6, smoothing=1)
+    options = {"max_steps": 20, "limit_val_batches": 1, "val_check_interval": 20}
+    trainer = quiet(tmp_path, callbacks=[learned, detector], log_every_n_steps=1, **options)
     trainer.fit(module, datamodule=data)
     assert trainer.global_step == 20
+    share = np.array(learned.losses) / learned.losses[0]
+    last = int(np.argmax(share <= 0.6))  # the first loss below, between two logged steps
+    between = np.interp(0.6, share[[last, last - 1]], [last + 1, last])
+    assert detector.phases.partial_learning_end == pytest.approx(between, abs=1e-3)
+    last = int(np.argmax(share <= 0.9))
+    between = np.interp(0.9, share[[last, last - 1]], [last + 1, last])
+    assert detector.phases.plateau_end == pytest.approx(between, abs=1e-3)
     after = module.score(text, data.transformers_tokenizer)
     assert after.perplexity < 0.5 * found.perplexity
     assert module.config.eos_token_id == 2

@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
+from lightning_plugins._lightning_compat import fitting_trainer
+
 
 class PluginCallback(Callback):
     """Base class of callbacks that libraries may copy, or save in a checkpoint's hyperparameters.
@@ -30,9 +32,20 @@ class PluginCallback(Callback):
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
+        if name == "log":
+            self._check_before_data(value)
         original = self.__dict__.get("_copied_from")
         if original is not None and name in self.results:
             setattr(original, name, value)
+
+    def _check_before_data(self, log: Any) -> None:
+        """Refuse an unsupported Trainer when it assigns ``log``, before it prepares data.
+
+        ``setup``, which also checks, comes after the data.
+        """
+        check, trainer = getattr(self, "check", None), fitting_trainer(log)
+        if trainer is not None and callable(check):
+            check(trainer)
 
     def __getstate__(self) -> dict[str, Any]:
         # Private attributes of other kinds belong to the run in progress: None or empty before it.

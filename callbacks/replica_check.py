@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.rank_meetings import RankMeetings
+from lightning_plugins.callbacks.unsupported_strategies import refuse_copied_modules
 from lightning_plugins.nn.shards import local
 
 _STRATEGIES = ("DDPStrategy", "ModelParallelStrategy")
@@ -49,6 +50,15 @@ class ReplicaCheck(PluginCallback):
         self._step = 0
         self._meetings: RankMeetings | None = None
         self._validated = self._ended_epoch = False
+
+    def check(self, trainer: Trainer) -> None:
+        """Refuse averages of weights that lack the shards of the other ranks."""
+        refuse_copied_modules(trainer)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse them before training starts."""
+        if stage == "fit":
+            self.check(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Compare the places of the ranks from here."""
@@ -159,6 +169,7 @@ def add_replica_check(trainer: Trainer) -> None:
     callbacks = callbacks_of(trainer)
     if trainer.num_devices * trainer.num_nodes == 1:
         return
+    refuse_copied_modules(trainer)
     if not any(isinstance(callback, ReplicaCheck) for callback in callbacks):
         # A new list, because the hooks of the present one are being called.
         trainer.callbacks = [ReplicaCheck(), *callbacks]  # type: ignore[attr-defined]

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import Sharding, model_parallel_sizes
+from lightning_plugins._lightning_compat import Sharding, callbacks_of, model_parallel_sizes
 
 _REASONS = {
     "FSDPStrategy": "requires a GPU accelerator; flattens parameters",
@@ -50,6 +50,31 @@ def refuse_sharded(
         raise MisconfigurationException(
             f"{name} does not support {strategy}: {reason}; use {remedy}"
         )
+
+
+def refuse_copied_modules(trainer: Trainer) -> None:
+    """Refuse Lightning's averages of weights if several ranks share the parameters.
+
+    They copy the module: FSDP2 does not support that, and under tensor parallelism a checkpoint
+    would lack the averages of the other ranks. ``StochasticWeightAveraging`` copies it before
+    ``configure_model`` makes the network, and averages nothing.
+
+    Args:
+        trainer: The Trainer of the run.
+
+    Raises:
+        MisconfigurationException: The strategy is ``ModelParallelStrategy``, and a callback
+            averages a copy.
+    """
+    if max(model_parallel_sizes(trainer).values()) == 1:
+        return
+    for callback in callbacks_of(trainer):
+        names = {cls.__name__ for cls in type(callback).__mro__}
+        if names & {"WeightAveraging", "StochasticWeightAveraging"}:
+            raise MisconfigurationException(
+                f"{type(callback).__name__} does not support ModelParallelStrategy: it averages a "
+                "copy of the module, which has no shards; use ShardedEMA, which docs/scale.md shows"
+            )
 
 
 def refuse_simulated_agents(trainer: Trainer, setting: str, remedy: str) -> None:

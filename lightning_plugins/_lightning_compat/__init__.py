@@ -28,6 +28,7 @@ from lightning_plugins._lightning_compat.loaders import (
 from lightning_plugins._lightning_compat.loops import (
     before_each_batch,
     callbacks_of,
+    fitting_trainer,
     largest_accumulation_factor,
     logs_at_this_step,
     names_of_logged_values,
@@ -70,6 +71,7 @@ __all__ = [
     "default_store",
     "disable_sampler_replacement",
     "finds_unused_parameters",
+    "fitting_trainer",
     "give_device_mesh",
     "has_wrapped_closures",
     "largest_accumulation_factor",

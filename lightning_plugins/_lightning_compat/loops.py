@@ -3,6 +3,8 @@
 - ``FitLoop._should_accumulate``: whether a batch ends an accumulation window.
 - ``_TrainingEpochLoop.advance``: called for each batch; it begins with a collective call.
 - ``Trainer._results``: names of logged values in errors. Without it, errors do not have them.
+- ``_CallbackConnector._attach_model_logging_functions``: assigns ``log`` to each callback before
+  data is prepared. Without it, callbacks refuse a Trainer in ``setup``, which comes later.
 - ``Trainer._signal_connector``: ends a run as after a SIGTERM. Without it, ``should_stop`` is set.
 """
 
@@ -116,6 +118,12 @@ def names_of_logged_values(trainer: Trainer) -> list[str]:
     results = getattr(trainer, "_results", None)
     logged = {metric.meta.name for metric in (results or {}).values()}
     return sorted(logged)
+
+
+def fitting_trainer(log: Any) -> Trainer | None:
+    """The Trainer whose module has the method ``log``, if it is about to fit."""
+    trainer = getattr(getattr(log, "__self__", None), "_trainer", None)
+    return trainer if getattr(getattr(trainer, "state", None), "fn", None) == "fit" else None
 
 
 def callbacks_of(trainer: Trainer) -> list[Callback]:

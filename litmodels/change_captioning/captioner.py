@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypedDict, get_args
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -181,6 +181,11 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
     def check_trainer(self, trainer: Trainer) -> None:
         """Refuse an unsupported tensor parallelism before data is prepared."""
         refuse_tensor_parallel(self._make_network, model_parallel_sizes(trainer)["tp"])
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse an unsupported Trainer before it prepares data; add no callback."""
+        self.check_trainer(self.trainer)
+        return []
 
     def setup(self, stage: str) -> None:
         """Read the tokenizer of a published checkpoint."""

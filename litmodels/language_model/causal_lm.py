@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_info
@@ -206,6 +206,11 @@ class CausalLM(CheckedLoading, StoredSettings, RoutedExperts, TextGeneration, Li
     def check_trainer(self, trainer: Trainer) -> None:
         """Refuse an unsupported tensor parallelism before data is prepared."""
         refuse_tensor_parallel(self._make_network, model_parallel_sizes(trainer)["tp"])
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Refuse an unsupported Trainer before it prepares data; add no callback."""
+        self.check_trainer(self.trainer)
+        return []
 
     def configure_model(self) -> None:
         """Make the network, once; over all ranks under ``ModelParallelStrategy``."""

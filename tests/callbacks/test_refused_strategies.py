@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.demos.boring_classes import BoringModel
 from lightning.pytorch.strategies import (
     DDPStrategy,
     DeepSpeedStrategy,
@@ -26,6 +28,8 @@ from lightning_plugins.callbacks import (
     StagedTraining,
     TrainingStage,
 )
+from lightning_plugins.callbacks.replica_check import ReplicaCheck, add_replica_check
+from lightning_plugins.litmodels import CausalLM
 
 STRATEGIES = {
     "one device": SingleDeviceStrategy,
@@ -59,11 +63,44 @@ on_every_device = pytest.mark.parametrize(
 )
 
 
-def check(callback, accelerator, strategy):
-    """Replace the strategy's class by one for which devices or packages may be missing here."""
-    trainer = Trainer(accelerator=accelerator, devices=1, logger=False, max_epochs=3)
-    trainer.strategy.__class__ = STRATEGIES[strategy]
-    callback.check(trainer)
+class Unprepared(LightningDataModule):
+    """Data that no refused run may prepare."""
+
+    def prepare_data(self):
+        raise AssertionError("data is prepared")
+
+
+def assert_refused(said, trainer, model=None):
+    """A Trainer in Python refuses before it prepares data, and before the ranks meet."""
+    with pytest.raises((MisconfigurationException, ValueError), match=said):
+        trainer.fit(model or BoringModel(), datamodule=Unprepared())
+
+
+def trainer_of(callback, strategy, accelerator="cpu"):
+    """A Trainer whose strategy has the name of one that needs other devices or packages."""
+    trainer = Trainer(
+        accelerator=accelerator, devices=1, logger=False, max_epochs=3, callbacks=callback
+    )
+    name = STRATEGIES[strategy].__name__
+    trainer.strategy.__class__ = type(name, (SingleDeviceStrategy,), {})
+    return trainer
+
+
+def two_ranks(callback, data_parallel, tensor_parallel):
+    strategy = ModelParallelStrategy(data_parallel, tensor_parallel)
+    return Trainer(
+        accelerator="cpu", devices=2, strategy=strategy, logger=False, callbacks=callback
+    )
+
+
+@pytest.fixture
+def first_of_two_ranks(monkeypatch):
+    """The environment of torchrun, in which the Trainer starts no process."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    for name, value in {"WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "GROUP_RANK": 0}.items():
+        monkeypatch.setenv(name, str(value))
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK"):
+        monkeypatch.setenv(name, "0")
 
 
 @pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="parameters are sharded")
@@ -74,8 +111,7 @@ def check(callback, accelerator, strategy):
 )
 def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
     said = f"{plugin} does not support {STRATEGIES[strategy].__name__}: {REASONS[strategy]}"
-    with pytest.raises(MisconfigurationException, match=said):
-        check(NEED_WHOLE_PARAMETERS[plugin](), accelerator, strategy)
+    assert_refused(said, trainer_of(NEED_WHOLE_PARAMETERS[plugin](), strategy, accelerator))
 
 
 @pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="parameters are sharded")
@@ -87,14 +123,41 @@ def test_sharded_parameters_are_refused(plugin, strategy, accelerator):
         ("RouterBiasBalancing", "tp"),
     ],
 )
-def test_parts_of_model_parallel_are_refused_before_the_processes_start(plugin, strategy):
+@pytest.mark.timeout(60)
+def test_parts_of_model_parallel_are_refused(first_of_two_ranks, plugin, strategy):
     sizes = (2, 1) if strategy == "fsdp2" else (1, 2)
-    trainer = Trainer(
-        accelerator="cpu", devices=2, strategy=ModelParallelStrategy(*sizes), logger=False
-    )
     callback = {"SharpnessMonitor": SharpnessMonitor, "RouterBiasBalancing": RouterBiasBalancing}
-    with pytest.raises(MisconfigurationException, match=f"{plugin} does not support ModelParallel"):
-        callback[plugin]().check(trainer)
+    trainer = two_ranks(callback[plugin](), *sizes)
+    assert_refused(f"{plugin} does not support ModelParallel", trainer)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("average", [EMAWeightAveraging(), StochasticWeightAveraging(0.1)])
+def test_averages_of_a_copied_module_are_refused(first_of_two_ranks, average):
+    trainer = two_ranks([average, LateSAM(start=0)], 1, 2)
+    with pytest.raises(MisconfigurationException, match=r"copy of the module.*docs/scale\.md"):
+        ReplicaCheck().check(trainer)
+    with pytest.raises(MisconfigurationException, match=r"copy of the module.*docs/scale\.md"):
+        add_replica_check(trainer)
+
+
+SPLIT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("architecture", "config", "said"),
+    [
+        ("gpt2", {"n_embd": 16, "n_layer": 1, "n_head": 2}, "no tensor-parallel plan for GPT2"),
+        ("qwen2_moe", {**SPLIT, "num_attention_heads": 2}, "the plan of Qwen2Moe.* has the style"),
+        ("llama", {**SPLIT, "num_attention_heads": 1}, "does not divide num_attention_heads=1"),
+    ],
+)
+def test_an_unsupported_tensor_parallelism_is_refused(
+    first_of_two_ranks, architecture, config, said
+):
+    model = CausalLM(architecture, 32, 12, config)
+    assert_refused(f"tensor_parallel_size=2.*{said}", two_ranks([], 1, 2), model)
 
 
 @pytest.mark.scale(plugin="{plugin}", strategy="{strategy}", refused="it has no agents")
@@ -103,5 +166,4 @@ def test_parts_of_model_parallel_are_refused_before_the_processes_start(plugin, 
 @pytest.mark.parametrize("plugin", NEED_AGENTS)
 def test_strategies_without_agents_are_refused(plugin, strategy, accelerator):
     said = f"{plugin} requires agents, but {STRATEGIES[strategy].__name__} has none"
-    with pytest.raises(MisconfigurationException, match=said):
-        check(NEED_AGENTS[plugin](), accelerator, strategy)
+    assert_refused(said, trainer_of(NEED_AGENTS[plugin](), strategy, accelerator))

@@ -19,3 +19,5 @@ from lightning_plugins.checkpoints.reading import keep_local_copy as keep_local_
 from lightning_plugins.checkpoints.reading import local_copy as local_copy
 from lightning_plugins.checkpoints.reading import read_checkpoint as read_checkpoint
 from lightning_plugins.checkpoints.sharded import check_sharded as check_sharded
+from lightning_plugins.checkpoints.sharded import is_sharded_checkpoint as is_sharded_checkpoint
+from lightning_plugins.checkpoints.sharded import joined as joined

@@ -11,7 +11,7 @@ from lightning_plugins.checkpoints.hyperparameters import (
     imported_class,
 )
 from lightning_plugins.checkpoints.reading import read_checkpoint
-from lightning_plugins.checkpoints.sharded import check_sharded
+from lightning_plugins.checkpoints.sharded import check_sharded, is_sharded_checkpoint
 
 
 def checked_hyperparameters(path: str, model: Any, model_class: Any, what: str) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def checked_hyperparameters(path: str, model: Any, model_class: Any, what: str) 
         ValueError: The checkpoint names something that the configuration does not.
         pickle.UnpicklingError: It contains an object other than tensors and plain data.
     """
-    if (Path(path) / ".metadata").is_file():
+    if is_sharded_checkpoint(path):
         check_sharded(Path(path))
         return {}
     if not Path(path).is_file():

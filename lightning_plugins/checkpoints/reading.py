@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lightning_plugins.checkpoints.sharded import check_sharded, is_sharded_checkpoint, joined
 from lightning_plugins.inputs.limits import require
 
 _SECONDS_WITHOUT_DATA = 60
@@ -27,7 +28,9 @@ def is_url(source: object) -> bool:
 
 @contextmanager
 def local_copy(source: Any) -> Iterator[Any]:
-    """Yield a file that :func:`torch.load` reads: the source itself, or a copy if it is a URL.
+    """Yield a file that :func:`torch.load` reads: the source itself, or a copy.
+
+    URLs and folders of sharded checkpoints are copied.
 
     A URL is downloaded every time: torch's own cache is keyed by the last part of the URL alone, so
     that a file of another server with the same name would be returned.
@@ -35,7 +38,13 @@ def local_copy(source: Any) -> Iterator[Any]:
     Raises:
         OSError: The download failed, or is slower than 100 bytes per second.
         LimitError: The file exceeds the limit on downloads.
+        pickle.UnpicklingError: A sharded checkpoint contains more than tensors and plain data.
     """
+    if isinstance(source, str | Path) and is_sharded_checkpoint(source):
+        check_sharded(Path(source))
+        with tempfile.TemporaryDirectory(prefix="lightning-plugins-") as folder:
+            yield joined(Path(source), Path(folder) / "joined.ckpt")
+        return
     if not is_url(source):
         yield source
         return

@@ -37,6 +37,34 @@ _ALLOWED = {
 }
 
 
+def is_sharded_checkpoint(path: str | Path) -> bool:
+    """Whether ``path`` is the folder of a sharded checkpoint."""
+    return (Path(path) / ".metadata").is_file()
+
+
+def joined(folder: Path, file: Path) -> Path:
+    """Write a sharded checkpoint of Lightning as one file, which every strategy reads.
+
+    Needs no process group, and memory for the whole checkpoint.
+
+    Args:
+        folder: The checkpoint, which ``check_sharded`` has checked.
+        file: Where to write it.
+    """
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    dcp_to_torch_save(folder, file)
+    content = torch.load(file, weights_only=True)
+    states = sorted(  # optimizer_0, optimizer_1, ...
+        (key for key in content if key.startswith("optimizer_")), key=lambda key: int(key[10:])
+    )
+    content["optimizer_states"] = [content.pop(key) for key in states]
+    if (folder / "meta.pt").is_file():  # progress, callbacks, hyperparameters
+        content |= torch.load(folder / "meta.pt", map_location="cpu", weights_only=True)
+    torch.save(content, file)
+    return file
+
+
 def check_sharded(folder: Path) -> None:
     """Check everything that torch unpickles when it loads the checkpoint in ``folder``.
 

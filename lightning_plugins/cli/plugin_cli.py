@@ -7,6 +7,7 @@ import signal
 import sys
 import tempfile
 import warnings
+from pathlib import Path
 from types import MethodType
 from typing import Any
 
@@ -18,7 +19,13 @@ from torch.optim import Optimizer
 from lightning_plugins._lazy import load_exports
 from lightning_plugins._lightning_compat import callbacks_of
 from lightning_plugins.callbacks.replica_check import add_replica_check
-from lightning_plugins.checkpoints import checked_hyperparameters, is_url, keep_local_copy
+from lightning_plugins.checkpoints import (
+    checked_hyperparameters,
+    is_sharded_checkpoint,
+    is_url,
+    joined,
+    keep_local_copy,
+)
 from lightning_plugins.cli.configuration import bounded_yaml, config_tree, with_recipes
 from lightning_plugins.cli.continuation import HELP, Command, checkpoint_step, read_command
 from lightning_plugins.cli.interruption import Interruption, report_interruption
@@ -111,8 +118,7 @@ class PluginCLIMixin:
             return
         self._checkpoint = source
         if is_url(source):
-            self._downloads = tempfile.TemporaryDirectory(prefix="lightning-plugins-")
-            self._checkpoint = str(keep_local_copy(source, self._downloads.name))
+            self._checkpoint = str(keep_local_copy(source, self._temporary_folder()))
         model = options.get("model")
         stored = checked_hyperparameters(self._checkpoint, model, self._model_class, source)
         if stored and not (self.command and self.command.run):  # whose configuration is saved
@@ -120,13 +126,25 @@ class PluginCLIMixin:
                 stored = {"class_path": model["class_path"], "dict_kwargs": stored}
             self.config = parser.parse_object({subcommand: {"model": stored}}, self.config)
 
+    def _temporary_folder(self) -> str:
+        """A folder that is removed with this object."""
+        self._temporary = tempfile.TemporaryDirectory(prefix="lightning-plugins-")
+        return self._temporary.name
+
     def _parse_ckpt_path(self) -> None:
         """Replace Lightning's method, which imports what the checkpoint names."""
 
     def after_instantiate_classes(self) -> None:
-        """Load the checked file, as tensors and plain data."""
+        """Load the checked file, as tensors and plain data.
+
+        The parts of a sharded checkpoint are joined for a strategy that reads a single file.
+        """
         options = self.config_init.get(self.subcommand or "", {})  # type: ignore[attr-defined]
         if options.get("ckpt_path"):
+            reads_parts = type(self.trainer.strategy).__name__.startswith(("ModelParallel", "FSDP"))
+            if is_sharded_checkpoint(self._checkpoint) and not reads_parts:
+                file = Path(self._temporary_folder()) / "joined.ckpt"
+                self._checkpoint = str(joined(Path(self._checkpoint), file))
             options["ckpt_path"] = self._checkpoint
             options["weights_only"] = True
 

@@ -6,7 +6,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from lightning_plugins.__main__ import main
-from lightning_plugins.checkpoints import check_sharded
+from lightning_plugins.checkpoints import check_sharded, read_checkpoint
 
 STATE = {
     "state_dict": {"weight": torch.ones(3), "scale": torch.ones(2, dtype=torch.bfloat16)},
@@ -32,6 +32,23 @@ def description(folder, change=None):
 
 def test_a_checkpoint_of_torch_is_accepted(folder):
     check_sharded(folder)
+
+
+def test_one_process_reads_the_parts_as_a_file_of_lightning(folder):
+    torch.save({"global_step": 3}, folder / "meta.pt")
+    found = read_checkpoint(folder)
+    assert found.keys() == {"state_dict", "optimizer_states", "global_step"}
+    for name, value in STATE["state_dict"].items():
+        torch.testing.assert_close(found["state_dict"][name], value, rtol=0, atol=0)
+    assert found["global_step"] == 3
+    assert found["optimizer_states"][0]["lr"] == STATE["optimizer_0"]["lr"]
+
+
+def test_code_in_a_folder_is_not_run_by_reading_it(folder, exploit, tmp_path):
+    (folder / ".metadata").write_bytes(pickle.dumps(exploit))
+    with pytest.raises(pickle.UnpicklingError):
+        read_checkpoint(folder)
+    assert not (tmp_path / "owned").exists()
 
 
 def test_code_in_the_description_is_refused(folder, exploit, tmp_path):

@@ -68,9 +68,12 @@ test-lightning-latest: set-up ## test the plugins with the newest released Light
 	scripts/test_with.sh latest $(LIGHTNING) $(PLUGIN_TESTS)
 
 .PHONY: test-min
-test-min: set-up ## test with the lowest supported core requirements; torch is unchanged (6 GB)
-	scripts/test_with.sh min $(LIGHTNING),torchmetrics,jsonargparse \
-		$(PLUGIN_TESTS) tests/cli tests/metrics tests/recipes
+test-min: set-up ## test with the lowest releases of all requirements, in an environment of its own (6 GB)
+	scripts/test_versions.sh min $(PLUGIN_TESTS) tests/cli tests/metrics tests/recipes
+
+.PHONY: test-latest
+test-latest: set-up ## test with the newest releases of all requirements, in an environment of its own (7 GB)
+	scripts/test_versions.sh latest $(PLUGIN_TESTS) tests/cli tests/metrics tests/recipes
 
 .PHONY: set-up
 set-up: ## prepare .venv and the assets; the other targets do this when necessary

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every static check on the wheel built from a clean copy of the tree.
+# Runs every static check on the wheel and sdist built from a clean copy of the tree.
 #
 # mypy and import-linter do not follow the mapping of the four top-level folders, so they read the
 # unpacked wheel. All checks run, also after a failure; the exit code is 1 if any check failed.
@@ -18,11 +18,12 @@ main() {
     cd "$export"
     check "ruff check" "$bin/python" -m ruff check --no-cache .
     check "ruff format" "$bin/python" -m ruff format --no-cache --check .
-    "$bin/python" -m build --wheel --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 || {
+    "$bin/python" -m build --no-isolation --outdir "$work/dist" . >"$work/build.log" 2>&1 || {
         cat "$work/build.log"
         exit 1
     }
     "$bin/python" -m zipfile -e "$work"/dist/*.whl "$wheel"
+    check "twine check" "$bin/python" -m twine check --strict "$work"/dist/*
     cd "$wheel"
     check "mypy" "$bin/python" -m mypy --config-file "$export/pyproject.toml" \
         --cache-dir "$root/.mypy_cache/wheel" lightning_plugins

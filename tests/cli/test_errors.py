@@ -67,7 +67,7 @@ def test_a_missing_package_is_one_line_with_the_install_command(fit, monkeypatch
     monkeypatch.setitem(sys.modules, "timm", None)
     answer = fit("--config", "image/digits", "--model.init_args.network=vit_tiny_patch16_224")
     assert answer.code == 2
-    assert 'pip install "timm>=1.0"' in answer.err
+    assert 'pip install "timm>=1.0.3"' in answer.err
     assert answer.err.count("\n") == 1
 
 

@@ -149,7 +149,7 @@ def test_errors_name_the_invalid_argument(argument, value):
 
 def test_a_missing_scikit_learn_raises_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install \"scikit-learn>=1\.4\""):
+    with pytest.raises(ImportError, match=r"pip install \"scikit-learn>=1\.4\.2\""):
         DigitsDataModule().setup()
 
 

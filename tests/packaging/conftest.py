@@ -27,7 +27,10 @@ def checkout() -> Path:
 
 @pytest.fixture(scope="session")
 def project_files() -> list[Path]:
-    """Files that git tracks or would track, relative to the checkout."""
+    """Files that git tracks or would track, relative to the checkout; all files of an sdist."""
+    if not (ROOT / ".git").exists():
+        found = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+        return sorted(path for path in found if "__pycache__" not in path.parts)
     listing = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard", "-z"],
         cwd=ROOT,
@@ -53,11 +56,16 @@ def export_checkout(project_files: list[Path]) -> Callable[[Path], Path]:
 
 
 @pytest.fixture(scope="session")
-def build_wheel() -> Callable[[Path, Path], Path]:
-    """Builds the wheel of a source folder into another folder, with no network."""
+def build_wheel() -> Callable[..., Path]:
+    """Builds the wheel of a source folder into another folder, with no network.
 
-    def build(source: Path, into: Path) -> Path:
-        command = [sys.executable, "-m", "build", "--wheel", "--no-isolation"]
+    With ``through_sdist``, builds the sdist there too, and the wheel from the unpacked sdist.
+    """
+
+    def build(source: Path, into: Path, through_sdist: bool = False) -> Path:
+        command = [sys.executable, "-m", "build", "--no-isolation"]
+        if not through_sdist:
+            command.append("--wheel")
         result = subprocess.run(
             [*command, "--outdir", str(into), str(source)],
             capture_output=True,
@@ -74,12 +82,12 @@ def build_wheel() -> Callable[[Path, Path], Path]:
 @pytest.fixture(scope="session")
 def wheel(
     export_checkout: Callable[[Path], Path],
-    build_wheel: Callable[[Path, Path], Path],
+    build_wheel: Callable[..., Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """The wheel built from a clean copy of the checkout."""
+    """The wheel built from the sdist of a clean copy of the checkout; the sdist lies beside it."""
     folder = tmp_path_factory.mktemp("wheel")
-    return build_wheel(export_checkout(folder / "export"), folder / "dist")
+    return build_wheel(export_checkout(folder / "export"), folder / "dist", through_sdist=True)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def test_a_download_that_succeeds_at_the_second_try_is_not_explained(
     assert "Check the network" not in result.stderr
 
 
-@pytest.mark.parametrize("script", ["check", "retries", "set_up", "test_with"])
+@pytest.mark.parametrize("script", ["check", "retries", "set_up", "test_versions", "test_with"])
 def test_scripts_are_valid_shell(checkout: Path, script: str) -> None:
     path = checkout / "scripts" / f"{script}.sh"
     result = subprocess.run(["bash", "-n", str(path)], capture_output=True, text=True)

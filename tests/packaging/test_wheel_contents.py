@@ -1,8 +1,11 @@
 """The wheel contains every source file of the tree, and nothing else."""
 
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
+
+import pytest
 
 MAPPED_FOLDERS = ("callbacks", "datamodules", "litmodels", "simulators")
 
@@ -34,9 +37,22 @@ def test_the_wheel_contains_the_tree_and_nothing_else(
     assert not sorted(found - expected)
 
 
+def test_the_sdist_contains_the_tree_with_tests_documents_and_changelog(
+    wheel: Path, project_files: list[Path]
+) -> None:
+    (sdist,) = wheel.parent.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}
+    unpublished = (".git", ".github", ".gitignore", ".gitattributes")
+    expected = {str(path) for path in project_files if path.parts[0] not in unpublished}
+    assert {"CHANGELOG.md", "tests/conftest.py", "docs/index.md"} <= expected
+    assert not sorted(expected - found), "not in the sdist: name them in MANIFEST.in"
+
+
+@pytest.mark.slow  # a second build; the test of the contents fails on the same fault
 def test_a_package_folder_missing_from_pyproject_is_detected(
     export_checkout: Callable[[Path], Path],
-    build_wheel: Callable[[Path, Path], Path],
+    build_wheel: Callable[..., Path],
     project_files: list[Path],
     tmp_path: Path,
 ) -> None:

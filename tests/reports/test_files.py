@@ -91,6 +91,6 @@ def test_without_matplotlib_nothing_is_written_and_the_error_names_it(
     evidence, tmp_path, monkeypatch
 ):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r'pip install "matplotlib>=3\.8"'):
+    with pytest.raises(ImportError, match=r'pip install "matplotlib>=3\.8\.4"'):
         write_report(evidence.report(), tmp_path)
     assert not os.listdir(tmp_path)

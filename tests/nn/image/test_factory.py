@@ -33,7 +33,7 @@ def test_the_error_of_vgg_gives_the_smallest_image_size():
 
 def test_a_missing_timm_raises_an_error_with_the_install_command_and_similar_names(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(ImportError, match=r'resnet20.*pip install "timm>=1\.0"'):
+    with pytest.raises(ImportError, match=r'resnet20.*pip install "timm>=1\.0\.3"'):
         build_image_network("resnet21", num_classes=10)
 
 

@@ -191,5 +191,5 @@ def test_a_missing_scipy_raises_an_error_with_the_install_command(monkeypatch):
         return original(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without_scipy)
-    with pytest.raises(ImportError, match=r'pip install "scipy>=1\.11"'):
+    with pytest.raises(ImportError, match=r'pip install "scipy>=1\.13"'):
         MixtureDynamics(40, 1.0, 0.49).solve([0, 1], 0.01)

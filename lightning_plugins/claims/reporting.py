@@ -19,16 +19,16 @@ from lightning_plugins.reports.report_data import (
 )
 
 
-def report_of(
-    results: Sequence[Results], command: str, title: str = "Claims, re-measured"
-) -> Report:
+def report_of(results: Sequence[Results], command: str) -> Report:
     """Build the report of several papers; ``command`` is the command line of the run."""
     cells = [record.identity for one in results for record in one.records]
     environment: dict[str, str] = dict(cells[0].versions) if cells else {}
     sources = sorted({cell.source_sha256 for cell in cells})
     environment["hash of our sources"] = ", ".join(sources) or "-"
     return Report(
-        title=title,
+        title=f"{results[0].paper.name}: claims, re-measured"
+        if len(results) == 1
+        else "Claims, re-measured",
         command=command,
         generated=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment,

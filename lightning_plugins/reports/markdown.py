@@ -22,8 +22,8 @@ _LIST_OR_RULE = re.compile(r"^(\d*)([-+=.)])(?=[-=\s]|$)")
 
 def markdown_page(report: Report) -> str:
     """Format the report's tables and facts. All text is escaped, so no field becomes markup."""
-    lines = [f"# {_escaped(report.title)}", "", f"Command: {_code(report.command)}"]
-    lines += [_paragraph(report.generated), ""]
+    lines = [f"# {_escaped(report.title)}", "", *map(_paragraph, report.meaning)]
+    lines += ["", f"Command: {_code(report.command)}", _paragraph(report.generated), ""]
     for is_ours in (False, True):
         rows = [
             (p.name, one.name, one.paper_figure, one.ours, _verdict(one), str(one.n), one.cost)

@@ -27,6 +27,7 @@ def html_page(report: Report) -> str:
     """Return the report as HTML without external resources or scripts, for light and dark mode."""
     return page(
         report.title,
+        *(Element("p", sentence) for sentence in report.meaning),
         Element("p", "Command: ", Element("code", report.command), class_="soft"),
         Element("p", report.generated, class_="soft"),
         *_summaries(report),

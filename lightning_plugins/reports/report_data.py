@@ -1,5 +1,6 @@
 """The content of a claims report as plain data."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,6 +129,21 @@ class Report:
     generated: str
     environment: dict[str, str]
     papers: tuple[PaperEvidence, ...]
+
+    @property
+    def meaning(self) -> tuple[str, ...]:
+        """What the report says, in three sentences: the counts, and how to read a verdict."""
+        verdicts = Counter(claim.verdict for paper in self.papers for claim in paper.claims)
+        if not verdicts:
+            return ()
+        counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.most_common())
+        return (
+            f"Of {verdicts.total()} claims: {counts}.",
+            "Each verdict was computed from pairs of runs with the same seed, by a rule that was "
+            "written before the runs.",
+            "Inconclusive means that these seeds decide neither way at this scale; each claim "
+            "states the effect that they could detect.",
+        )
 
 
 RULE_CHANGED = "rule changed after the run"

@@ -111,6 +111,15 @@ def test_a_claim_without_values_has_no_figure(evidence):
     assert "<img" not in page
 
 
+def test_the_first_lines_give_the_number_of_claims_per_verdict(evidence):
+    claims = (evidence.claim(verdict="supported"), *(evidence.claim(verdict="inconclusive"),) * 2)
+    report = evidence.report(*claims)
+    assert report.meaning[0] == "Of 3 claims: 2 inconclusive, 1 supported."
+    assert markdown_page(report).splitlines()[2:5] == list(report.meaning)
+    text = html_page(report)
+    assert text.index("</h1>") < text.index(report.meaning[0]) < text.index("Command:")
+
+
 def test_an_empty_report_is_a_valid_page():
     assert "<h1>" in html_page(Report("Claims", "command", "now", {}, ()))
 

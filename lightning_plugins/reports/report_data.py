@@ -141,8 +141,8 @@ class Report:
             f"Of {verdicts.total()} claims: {counts}.",
             "Each verdict was computed from pairs of runs with the same seed, by a rule that was "
             "written before the runs.",
-            "Inconclusive means that these seeds decide neither way at this scale; each claim "
-            "states the effect that they could detect.",
+            "Undecided means that these seeds decide neither way at this scale; each claim states "
+            "the effect that they could detect.",
         )
 
 

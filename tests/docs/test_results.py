@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,18 @@ import pytest
 from lightning_plugins.claims.papers import PAPERS, load_paper
 from lightning_plugins.reports.markdown import _escaped, _paragraph
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "results_index.py"
-spec = importlib.util.spec_from_file_location("results_index", SCRIPT)
-results_index = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(results_index)
+SCRIPTS = Path(__file__).parents[2] / "scripts"
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # pictures.py imports results_index
+    spec.loader.exec_module(module)
+    return module
+
+
+results_index = script("results_index")
 PAGES = results_index.pages()
 
 
@@ -25,6 +34,16 @@ TUNED = (
 
 def test_the_picture_and_the_table_are_computed_from_the_pages():
     assert results_index.main(["--check"]) == 0, "run: python scripts/results_index.py"
+
+
+def test_the_pictures_are_drawn_from_the_pages():
+    assert script("pictures").main(["--check"]) == 0, "run: python scripts/pictures.py"
+
+
+def test_every_page_has_its_own_title():
+    for page in PAGES:
+        name = results_index.claims_of(page)[0][0]
+        assert page.read_text("utf-8").startswith(f"# {name}: claims, re-measured\n")
 
 
 def test_every_paper_has_a_page_with_a_computed_verdict():

@@ -112,9 +112,9 @@ def test_a_claim_without_values_has_no_figure(evidence):
 
 
 def test_the_first_lines_give_the_number_of_claims_per_verdict(evidence):
-    claims = (evidence.claim(verdict="supported"), *(evidence.claim(verdict="inconclusive"),) * 2)
+    claims = (evidence.claim(verdict="supported"), *(evidence.claim(verdict="undecided"),) * 2)
     report = evidence.report(*claims)
-    assert report.meaning[0] == "Of 3 claims: 2 inconclusive, 1 supported."
+    assert report.meaning[0] == "Of 3 claims: 2 undecided, 1 supported."
     assert markdown_page(report).splitlines()[2:5] == list(report.meaning)
     text = html_page(report)
     assert text.index("</h1>") < text.index(report.meaning[0]) < text.index("Command:")

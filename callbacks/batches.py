@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.data import extract_batch_size
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import IterableDataset, default_collate
 
@@ -94,22 +95,14 @@ def fixed_subset(
     number), each rank returns another part of equal size of these samples.
 
     Raises:
-        MisconfigurationException: The loader has no data set that can be indexed, or does not
-            collate samples into batches.
+        MisconfigurationException: See :func:`has_fixed_subset`.
     """
-    dataset: Any = getattr(loader, "dataset", None)
-    if dataset is None:  # ResumableDataLoader hides it from Lightning
-        dataset = getattr(loader, "indexed_dataset", None)
-    has_items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    if not has_items or isinstance(dataset, IterableDataset):
+    dataset = _dataset_of(loader)
+    if not has_fixed_subset(loader):
         raise MisconfigurationException(
-            "SharpnessMonitor needs one data loader with a data set that has a length and can be "
-            f"indexed, got {type(loader).__name__} of {type(dataset).__name__}"
-        )
-    if getattr(loader, "batch_size", 1) is None and getattr(loader, "batch_sampler", None) is None:
-        raise MisconfigurationException(
-            "SharpnessMonitor needs a data loader that collates samples into batches, got one with "
-            "batch_size=None"
+            "SharpnessMonitor needs one data loader that collates samples of a data set with a "
+            f"length and indices, got {type(loader).__name__} of {type(dataset).__name__} with "
+            f"batch_size={getattr(loader, 'batch_size', None)}; set split='train', without shards"
         )
     if hasattr(dataset, "without_augmentation"):
         dataset = dataset.without_augmentation()
@@ -126,6 +119,31 @@ def fixed_subset(
             batch = trainer.strategy.batch_to_device(trainer.precision_plugin.convert_input(batch))
             batches.append(SubsetBatch(len(indices), batch))
     return batches
+
+
+def has_fixed_subset(loader: Any) -> bool:
+    """Return whether a loader collates samples of a data set that has a length and indices."""
+    dataset = _dataset_of(loader)
+    has_items = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
+    collates = getattr(loader, "batch_size", 1) is not None or (
+        getattr(loader, "batch_sampler", None) is not None
+    )
+    return has_items and collates and not isinstance(dataset, IterableDataset)
+
+
+def collected_batch(batch: Any) -> SubsetBatch:
+    """Return a copy of a training batch, because the training step may change it in place."""
+    try:
+        num_samples = extract_batch_size(batch)
+    except MisconfigurationException:  # it contains no tensors
+        num_samples = 1
+    return SubsetBatch(num_samples, copy.deepcopy(batch))
+
+
+def _dataset_of(loader: Any) -> Any:
+    dataset = getattr(loader, "dataset", None)
+    # ResumableDataLoader hides it from Lightning
+    return getattr(loader, "indexed_dataset", None) if dataset is None else dataset
 
 
 def _is_named(batch: Any) -> bool:

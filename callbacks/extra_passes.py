@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -165,6 +166,7 @@ def batch_loss(
 
 
 def _loss_of_training_step(module: LightningModule, batch: Any) -> Tensor:
+    batch = deepcopy(batch)  # which the step may change
     output = module.training_step(*step_arguments(module.training_step, batch, 0))
     loss = output.get("loss") if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):

@@ -245,7 +245,7 @@ class LateSAM(PhaseCallback):
         if self.rho_warmup:
             rise = min(1.0, (step - self._first_step + 1) / self.rho_warmup)
             self._closures.perturbation.rho = self.rho * rise
-        return self._closures.wrap(closure)
+        return self._closures.wrap(closure, kwargs.get("batch"))
 
     def _chosen_parameters(self, pl_module: LightningModule) -> "list[Tensor] | None":
         if self.parameters is None:

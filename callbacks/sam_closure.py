@@ -18,6 +18,7 @@ from lightning_plugins._lightning_compat import (
     steps_the_optimizer,
 )
 from lightning_plugins.callbacks.extra_passes import callbacks_silenced, no_side_effects
+from lightning_plugins.nn.module_state import Snapshot
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
 
@@ -49,19 +50,22 @@ class SAMClosures:
         self._window: list[_MicroBatch] = []
         self._measured: dict[str, Tensor] | None = None
         self._is_first = True
+        self._batch: Any = None
+        self._copies_batches: bool | None = None  # unknown before the first one
 
-    def wrap(self, closure: Any) -> Any:
+    def wrap(self, closure: Any, batch: Any) -> Any:
         """Return a closure with SAM's two passes; a closure without backward is not changed."""
         passes = passes_of(closure)
-        return closure if passes.skips_backward else _SAMClosure(self, passes)
+        return closure if passes.skips_backward else _SAMClosure(self, passes, batch)
 
     def take_measurements(self) -> dict[str, Tensor] | None:
         """Return ``gradient_norm`` and ``loss_gap`` of a new SAM step, or None."""
         measured, self._measured = self._measured, None
         return measured
 
-    def run(self, passes: Passes) -> None:
+    def run(self, passes: Passes, batch: Any) -> None:
         """Run one batch, which may be one micro-batch of an accumulation window."""
+        self._batch = batch
         if passes.starts_accumulation:
             self._window = []
         if self._is_first:
@@ -115,11 +119,14 @@ class SAMClosures:
     def _first_pass(self, passes: Passes) -> None:
         """Run Lightning's passes of one batch, and store what is needed to repeat them."""
         random_state = RandomState.capture(self._cuda_devices())
+        batch = Snapshot([self._batch], with_tensors=self._copies_batches is not False)
         # Callbacks see each backward pass once, and the gradient that the optimizer receives.
         with callbacks_silenced(self.trainer, "on_after_backward"):
             loss = passes.run()
+        if self._copies_batches is None:
+            self._copies_batches = batch.has_changed_tensors()
         if loss is not None:
-            self._window.append(_MicroBatch(passes, random_state))
+            self._window.append(_MicroBatch(passes, random_state, batch))
 
     @contextmanager
     def _perturbed(self) -> Iterator[Tensor]:
@@ -189,12 +196,14 @@ def _gradients_kept(module: LightningModule, except_of: list[Tensor]) -> Iterato
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """One batch of an accumulation window, and the random state before its first pass."""
+    """One batch of an accumulation window, and the states before its first pass."""
 
     passes: Passes
     random_state: RandomState
+    batch: Snapshot
 
     def run_again(self) -> None:
+        self.batch.restore()
         self.random_state.restore()
         self.passes.run_again()
 
@@ -202,13 +211,14 @@ class _MicroBatch:
 class _SAMClosure:
     """Replaces Lightning's closure and returns the results of the first pass."""
 
-    def __init__(self, closures: SAMClosures, passes: Passes) -> None:
+    def __init__(self, closures: SAMClosures, passes: Passes, batch: Any) -> None:
         self._closures = closures
         self._passes = passes
+        self._batch = batch
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor | None:
         with torch.enable_grad():
-            self._closures.run(self._passes)
+            self._closures.run(self._passes, self._batch)
         return self._passes.loss
 
     def consume_result(self) -> Any:

@@ -14,7 +14,12 @@ from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_plugins._lightning_compat import callbacks_of, data_share
-from lightning_plugins.callbacks.batches import SubsetBatch, fixed_subset
+from lightning_plugins.callbacks.batches import (
+    SubsetBatch,
+    collected_batch,
+    fixed_subset,
+    has_fixed_subset,
+)
 from lightning_plugins.callbacks.extra_passes import batch_loss, while_measuring
 from lightning_plugins.callbacks.measured_curves import (
     MeasuredCurves,
@@ -38,7 +43,10 @@ class SharpnessMonitor(MeasuredCurves):
     The measurement uses a fixed subset of the data, evaluation mode, and single precision (double
     for double weights). The run itself is, bit for bit, the run without the callback. The subset is
     fetched once; random augmentation is drawn with ``seed``. If the data set has a method
-    ``without_augmentation()``, its return value is used instead. With several processes the first
+    ``without_augmentation()``, its return value is used instead. A training loader without a data
+    set that can be indexed (iterable data, ``batch_size=None``, several loaders) is not read: the
+    subset is then a copy of the run's first batches, at least ``num_samples`` samples or the first
+    epoch; a resumed run has another subset. With several processes the first
     one measures and broadcasts the result. If the run has diverged, all values are NaN.
 
     Under FSDP2, every process measures its share of the subset, whose size is rounded down to a
@@ -82,9 +90,10 @@ class SharpnessMonitor(MeasuredCurves):
     Raises:
         ValueError: An argument is outside its range.
         MisconfigurationException: The strategy is tensor-parallel, FSDP (version 1) or DeepSpeed,
-            FSDP2 shards weights in half precision, the data loader has no data
-            set that can be indexed, ``training_step`` returns no loss or optimizes manually, the
-            loss does not depend on a parameter, or processes would have to share batch statistics.
+            FSDP2 shards weights in half precision, the data loader has no data set that can be
+            indexed and ``split`` is ``val`` or parameters are sharded, ``training_step`` returns no
+            loss or optimizes manually, the loss does not depend on a parameter, or processes would
+            have to share batch statistics.
 
     Example::
 
@@ -137,6 +146,7 @@ class SharpnessMonitor(MeasuredCurves):
         self.loss = loss
         self.seed = seed
         self._subset: list[SubsetBatch] = []
+        self._is_collecting = False
         self._began = 0.0
         self._spent = 0.0
         self._last_took = 0.0
@@ -160,9 +170,30 @@ class SharpnessMonitor(MeasuredCurves):
             loader = loader[0]
         self._is_sharded = has_shards(pl_module)
         share = data_share(trainer) if self._is_sharded else (0, 1)
+        is_train = self.split == "train" and not self._is_sharded
+        self._is_collecting = is_train and not has_fixed_subset(loader)
+        if self._is_collecting:
+            self._subset = []
+            batch_loss(pl_module, self.loss)  # refuses a module whose loss is not known
+            return
         self._subset = fixed_subset(
             trainer, loader, self.num_samples, self.batch_size, self.seed, share
         )
+        self._refuse_loss(pl_module)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Copy the run's first batches, if the loader has no data set that can be indexed."""
+        if not self._is_collecting:
+            return
+        self._subset.append(collected_batch(batch))
+        if len(self._subset) == 1:
+            self._refuse_loss(pl_module)
+        if sum(part.num_samples for part in self._subset) >= self.num_samples:
+            self._is_collecting = False
+
+    def _refuse_loss(self, pl_module: LightningModule) -> None:
         loss, _, batches = self._problem(pl_module)
         # FSDP2 expects a backward pass after each pass with gradients.
         with torch.set_grad_enabled(not self._is_sharded), self._measuring(pl_module):
@@ -183,6 +214,7 @@ class SharpnessMonitor(MeasuredCurves):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure, if the epoch is due and the time limit allows it."""
+        self._is_collecting = False
         if (trainer.current_epoch + 1) % self.every_n_epochs:
             return
         elapsed = time.monotonic() - self._began
@@ -193,7 +225,8 @@ class SharpnessMonitor(MeasuredCurves):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure at the end of the run, and draw the curves."""
-        if self.steps[-1:] != [trainer.global_step]:
+        self._is_collecting = False
+        if self._subset and self.steps[-1:] != [trainer.global_step]:
             self._record(trainer, pl_module)
         self._subset = []
         log_picture(trainer, "sharpness", lambda: self._picture(trainer))

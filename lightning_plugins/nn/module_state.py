@@ -63,7 +63,7 @@ def state_untouched(
         leave: Tensors that are neither copied nor restored.
         also: Further containers to restore, with their contents.
     """
-    snapshot = _Snapshot(module, leave, also)
+    snapshot = Snapshot([module, *also], leave)
     try:
         yield
     finally:
@@ -125,27 +125,45 @@ _FRAMEWORKS = frozenset(
 )
 
 
-class _Snapshot:
-    """The state that is reachable from a module, and the way back to it."""
+class Snapshot:
+    """The state that is reachable from modules, containers and objects, and the way back to it.
 
-    def __init__(self, module: nn.Module, leave: Iterable[Tensor], also: Iterable[Any]) -> None:
+    Args:
+        roots: The modules, containers and objects.
+        leave: Tensors that are neither copied nor restored.
+        with_tensors: Whether tensors are copied and restored.
+    """
+
+    def __init__(
+        self, roots: Iterable[Any], leave: Iterable[Tensor] = (), with_tensors: bool = True
+    ) -> None:
         self._seen = {id(tensor) for tensor in leave}
         self._tensors: list[Tensor] = []
         self._namespaces: list[tuple[dict[str, Any], dict[str, Any], int]] = []
         self._undo: list[Callable[[], Any]] = []
         self._without_entries: list[dict[Any, Any]] = []
         self._alive: list[Any] = []
-        self._module = module
-        reshard(module)
-        self._visit(module, 0)
-        for root in also:
+        self._roots = list(roots)
+        self._reshard()
+        for root in self._roots:
             self._visit(root, 0)
+        self._versions = [_version(tensor) for tensor in self._tensors]
+        if not with_tensors:
+            self._tensors = []
         self._places = [local(tensor.detach()) for tensor in self._tensors]
         self._values = [place.clone() for place in self._places]
 
+    def has_changed_tensors(self) -> bool:
+        """Return whether a copied tensor was written in place."""
+        return any(
+            _version(tensor) != version
+            for tensor, version in zip(self._tensors, self._versions, strict=False)
+        )
+
     @torch.no_grad()
     def restore(self) -> None:
-        reshard(self._module)  # else FSDP2 takes the restored shards for whole parameters
+        """Restore the state, as the same objects with the same bits."""
+        self._reshard()  # else FSDP2 takes the restored shards for whole parameters
         for namespace, before, length in self._namespaces:
             for name, value in before.items():
                 if namespace.get(name, self) is not value:
@@ -163,6 +181,11 @@ class _Snapshot:
                 tensor.data = place  # the block has assigned to ``tensor.data``
         if self._places:
             torch._foreach_copy_(self._places, self._values)
+
+    def _reshard(self) -> None:
+        for root in self._roots:
+            if isinstance(root, nn.Module):
+                reshard(root)
 
     def _visit(self, value: Any, depth: int) -> None:
         if type(value) in _PLAIN or id(value) in self._seen:
@@ -323,6 +346,10 @@ def _is_object_with_state(value: Any) -> bool:
     packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
     # A data set, an optimizer or a DataModule of the caller's is not state of a training step.
     return packages[0] not in sys.stdlib_module_names and _FRAMEWORKS.isdisjoint(packages)
+
+
+def _version(tensor: Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _overlaps_itself(tensor: Tensor) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -133,12 +133,22 @@ class Blockwise(Optimizer):
         multipliers = {group["multiplier"] for group in self.param_groups}
         if len(set(rates)) == 1 and len(multipliers) > 1 and rates[0] > 0:
             if key == "lr" and self.state:
+                self._warn_of_one_rate(rates[0])
                 return
             raise ValueError(
                 f"{type(self).__name__}: {key}={rates[0]:.3g} for all blocks, so the multipliers "
                 "would have no effect; give each group its own, for example [x * "
                 "group['multiplier'] for group in optimizer.param_groups] as the max_lr of "
                 "OneCycleLR or the swa_lr of SWALR, and run the learning-rate finder with AdamW"
+            )
+
+    def _warn_of_one_rate(self, rate: float) -> None:
+        """Warn once: a hand-written schedule may also have reached a common floor."""
+        if not self.__dict__.get("_has_warned"):
+            self._has_warned = True
+            rank_zero_warn(
+                f"{type(self).__name__}: lr={rate:.3g} was assigned to all blocks, so the "
+                "multipliers have no effect; assign rate * group['multiplier'] to each group"
             )
 
     def table(self) -> str:

@@ -1,5 +1,6 @@
 """The subset of samples and the loss that SharpnessMonitor measures."""
 
+import copy
 import math
 from dataclasses import dataclass
 
@@ -134,12 +135,11 @@ def test_augmentation_is_omitted_if_the_data_set_supports_it(task, tmp_path):
 @pytest.mark.parametrize(
     ("monitor", "loader", "error"),
     [
-        ({}, DataLoader([INPUTS], batch_size=None), "batch_size=None"),
         ({"loss": "absent"}, DataLoader(INPUTS), "loss='absent'"),
         ({"loss": lambda module, x: module.layer(x)}, DataLoader(INPUTS, 4), "scalar loss"),
         ({"loss": lambda module, x: x.mean()}, DataLoader(INPUTS, 4), "cannot differentiate"),
         ({"top_k": 4}, DataLoader(INPUTS), "top_k=4: expected at most the 3"),
-        ({"split": "val"}, DataLoader(INPUTS), "NoneType"),
+        ({"split": "val"}, DataLoader(INPUTS), "NoneType.*set split='train'"),
     ],
 )
 def test_an_unknown_loss_is_refused_before_the_first_step(task, tmp_path, monitor, loader, error):
@@ -154,14 +154,47 @@ def test_an_unknown_loss_is_refused_before_the_first_step(task, tmp_path, monito
         trainer.fit(NeverTrained(), loader)
 
 
-def test_data_that_cannot_be_indexed_is_refused(task, tmp_path):
-    class Stream(IterableDataset):
-        def __iter__(self):
-            return iter(zip(*task.samples(), strict=True))
+class Stream(IterableDataset):
+    def __init__(self):
+        self.reads = 0
 
-    trainer = task.trainer(tmp_path, [SharpnessMonitor()])
-    with pytest.raises(MisconfigurationException, match="DataLoader of Stream"):
-        trainer.fit(task.Classifier(), DataLoader(Stream(), batch_size=5))
+    def __iter__(self):
+        self.reads += 1
+        return iter(INPUTS)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DataLoader(Stream(), 4),
+        lambda: DataLoader(INPUTS, batch_size=None, sampler=[[0, 1, 2], [3, 4, 5, 6]]),
+    ],
+    ids=["stream", "batch_size=None"],
+)
+def test_a_loader_that_cannot_be_indexed_is_measured_on_the_first_batches_of_the_run(
+    task, tmp_path, make
+):
+    class Scales(Quadratic):
+        loss, used = None, None
+
+        def training_step(self, batch, batch_idx):
+            self.used = (self.used or []) + [batch.clone()]
+            batch.mul_(2)  # in place: the subset has the values from before
+            return self.layer(batch / 2).square().mean()
+
+    found = []
+    for monitors in ([every_epoch(num_samples=7)], []):
+        torch.manual_seed(0)
+        module, loader = Scales(), make()
+        task.trainer(tmp_path, monitors).fit(module, copy.deepcopy(loader))
+        found.append((module, monitors))
+    (module, (monitor,)), (plain, _) = found
+    assert torch.equal(module.layer.weight, plain.layer.weight)  # bit for bit the plain run
+    assert all(map(torch.equal, module.used, plain.used))
+    inputs = torch.cat(module.used[:2])
+    assert len(inputs) >= 7
+    expected = torch.linalg.eigvalsh(2 * inputs.T @ inputs / len(inputs))[-1]
+    assert monitor.values["lambda_max"] == pytest.approx([float(expected)] * 2, rel=1e-3)
 
 
 class AnyBatch(Quadratic):

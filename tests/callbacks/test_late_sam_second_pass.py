@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn.functional import cosine_similarity, cross_entropy, log_softmax, normalize, softmax
+from torch.utils.data import DataLoader
 
 from lightning_plugins.callbacks import LateSAM
 
@@ -281,6 +282,32 @@ def test_rates_that_the_step_sets_and_schedules_that_it_steps_move_once(task, tm
         return group["lr"], group["weight_decay"], counts
 
     assert after_four_steps([]) == after_four_steps([LateSAM(start=0)])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_second_pass_gets_the_batch_as_it_was_before_the_first_one(task, tmp_path, accumulate):
+    class Consumes(Learner):
+        def training_step(self, batch, batch_idx):
+            batch = batch["parts"]
+            seen.append((batch["x"].clone(), batch["y"].clone()))
+            batch["x"].mul_(2)
+            return cross_entropy(self.network(batch["x"]), batch.pop("y"))
+
+    seen = []
+    x, y = task.samples()
+    data = [{"parts": {"x": row, "y": label}} for row, label in zip(x, y, strict=True)]
+    trainer = task.trainer(
+        tmp_path, [LateSAM(start=0)], max_steps=3, accumulate_grad_batches=accumulate
+    )
+    trainer.fit(Consumes(), DataLoader(data, 5))
+    n = accumulate
+    for step in range(0, len(seen), 2 * n):
+        first, second = seen[step : step + n], seen[step + n : step + 2 * n]
+        assert all(
+            torch.equal(a, b)
+            for pair in zip(first, second, strict=True)
+            for a, b in zip(*pair, strict=True)
+        )
 
 
 def test_an_iterator_that_cannot_be_rewound_is_named_once(task, tmp_path):

@@ -1,5 +1,7 @@
 """The multipliers of Blockwise optimizers under schedules and callbacks that change groups."""
 
+import warnings
+
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -89,6 +91,21 @@ def test_one_rate_for_all_blocks_is_refused(schedule):
     optimizer = BlockwiseAdamW(Blocks().named_parameters(), lr=1e-4)
     schedule(optimizer)
     with pytest.raises(ValueError, match=r"BlockwiseAdamW: \w*lr=[\d.e-]+ for all blocks"):
+        optimizer.step()
+
+
+def test_one_rate_that_is_assigned_after_the_first_step_warns_once():
+    optimizer = BlockwiseAdamW(Blocks().named_parameters(), lr=1e-4)
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-3
+    with pytest.warns(UserWarning, match="lr=0.001 was assigned to all blocks"):
+        optimizer.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         optimizer.step()
 
 

@@ -23,6 +23,7 @@ _MARKS = ("o", "s", "^", "D")
 _CSS = f"""
 .bar {{ background: {ACCENT["light"]}; height: .6rem; border-radius: 3px; }}
 td.chance {{ width: 12rem; }}
+td:first-child {{ white-space: nowrap; }} /* identifiers do not break at hyphens */
 """
 
 

@@ -237,8 +237,8 @@ class ZeroShotDetector:
         features, lengths = self._features(self.criteria(texts)), self._lengths(texts)
         found = calibration(features, lengths).tolist()
         return [
-            CalibratedScore(*row, tokens=tokens)
-            for row, tokens in zip(found, lengths.tolist(), strict=True)
+            CalibratedScore(probability, low, high, tokens)
+            for (probability, low, high), tokens in zip(found, lengths.tolist(), strict=True)
         ]
 
     def save(self, path: str | Path) -> None:

@@ -102,6 +102,7 @@ def _be_rank(rank, processes, port, folder, function, arguments):
             "LOCAL_WORLD_SIZE": str(processes),
         }
         function(*arguments)
+        _leave_process_group()
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -109,6 +110,14 @@ def _be_rank(rank, processes, port, folder, function, arguments):
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)  # without the tests and results of the parent process
+
+
+def _leave_process_group():
+    """End the threads of gloo, which can otherwise end the process with a signal when it exits."""
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _free_port():

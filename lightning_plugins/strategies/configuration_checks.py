@@ -84,8 +84,8 @@ def check_processes(world_size: int, processes_per_agent: int, backend: str) -> 
         )
     if backend != "gloo":
         raise MisconfigurationException(
-            f"{name} does not support the backend {backend}, which is not tested yet: set "
-            "accelerator='cpu' and process_group_backend='gloo', or processes_per_agent=1"
+            f"{name} does not support the backend {backend}: set accelerator='cpu' and "
+            "process_group_backend='gloo', or processes_per_agent=1"
         )
     if dist.is_initialized() and dist.get_world_size() != processes_per_agent:
         raise MisconfigurationException(

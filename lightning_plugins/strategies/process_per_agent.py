@@ -207,6 +207,7 @@ class ProcessPerAgentStrategy(BothImportNames, ParallelStrategy):
             return dist.HashStore()
         self._groups_inside += 1  # a strategy may run several Trainer methods
         name = f"inside/{self.agent_number}/{self._groups_inside}"
+        assert self._store is not None, "the processes are not connected yet"
         store = PrefixStore(name, self._store)
         rendezvous(store, self.place, self.processes_per_agent, f"agent {self.agent_number}'s")
         return store

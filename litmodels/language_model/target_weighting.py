@@ -81,8 +81,9 @@ def num_ranks(trainer: Trainer) -> int:
     from lightning_plugins.strategies.process_per_agent import ProcessPerAgentStrategy
 
     strategy = trainer.strategy
-    is_agent = isinstance(strategy, ProcessPerAgentStrategy)
-    return strategy.processes_per_agent if is_agent else trainer.world_size
+    if isinstance(strategy, ProcessPerAgentStrategy):
+        return strategy.processes_per_agent
+    return trainer.world_size
 
 
 def _reduced(trainer: Trainer, count: Count, operation: str, device: torch.device) -> Count:

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.plugins import HalfPrecision, MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import data_share
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.attacks.image import ThreatModel
 from lightning_plugins.attacks.image.gradient_attacks import check_iterations
 from lightning_plugins.attacks.image.robust_accuracy import withstand

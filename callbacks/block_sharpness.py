@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import data_share
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.callbacks.extra_passes import while_measuring
 from lightning_plugins.callbacks.measured_curves import (
     MeasuredCurves,

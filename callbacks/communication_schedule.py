@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import logs_at_this_step, optimizer_steps
+from lightning_plugins._lightning_compat.loops import logs_at_this_step, optimizer_steps
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.strategies.communication import Communication
 from lightning_plugins.strategies.outer_optimizer import OuterNesterov

@@ -3,7 +3,7 @@
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import run_validation
+from lightning_plugins._lightning_compat.loops import run_validation
 from lightning_plugins.callbacks.merged_evaluation import MergedEvaluation, copied_module
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.strategies.topologies import Complete

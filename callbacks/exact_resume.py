@@ -9,7 +9,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_plugins._lightning_compat import (
+from lightning_plugins._lightning_compat.loaders import (
     EpochIterators,
     count_resumed_batches,
     load_pending_loader_states,

@@ -12,7 +12,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import callbacks_of, step_arguments
+from lightning_plugins._lightning_compat.closures import step_arguments
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.nn.module_state import evaluation_mode, state_untouched
 from lightning_plugins.nn.random_state import seeded
 

@@ -8,7 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import model_parallel_sizes, replace_batches
+from lightning_plugins._lightning_compat.closures import replace_batches
+from lightning_plugins._lightning_compat.processes import model_parallel_sizes
 from lightning_plugins.attacks.image import ThreatModel, fgsm, pgd
 from lightning_plugins.attacks.image.gradient_attacks import check_iterations
 from lightning_plugins.callbacks.batches import element_of, pixel_normalization, with_element

@@ -8,13 +8,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import (
-    logs_at_this_step,
-    model_parallel_sizes,
-    steps_the_optimizer,
-    uses_static_graph,
-    wrap_closures,
-)
+from lightning_plugins._lightning_compat.closures import wrap_closures
+from lightning_plugins._lightning_compat.loops import logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat.processes import model_parallel_sizes, uses_static_graph
 from lightning_plugins.callbacks.optimizer_in_backward import StepInBackwardCheck
 from lightning_plugins.callbacks.replica_check import trains_replicas
 from lightning_plugins.callbacks.sam_closure import SAMClosures

@@ -40,7 +40,7 @@ def state_of_loader(loader: Any) -> dict[str, dict[str, Any]]:
         else:
             state["numbers"][path] = _copied(value)
     dataset = getattr(loader, "dataset", None)
-    if has_state(dataset):
+    if dataset is not None and has_state(dataset):
         state["dataset"] = copy.deepcopy(dataset.state_dict())
     return state
 

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import logs_at_this_step
+from lightning_plugins._lightning_compat.loops import logs_at_this_step
 from lightning_plugins.callbacks.measured_curves import (
     MeasuredCurves,
     log_measurement,

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import fitting_trainer
+from lightning_plugins._lightning_compat.loops import fitting_trainer
 
 
 class PluginCallback(Callback):

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import data_share, logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat.loops import logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.nn.transformer_flops import training_flops_per_token
 

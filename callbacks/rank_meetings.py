@@ -9,7 +9,8 @@ import torch.distributed as dist
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import before_each_batch, default_store
+from lightning_plugins._lightning_compat.loops import before_each_batch
+from lightning_plugins._lightning_compat.processes import default_store
 from lightning_plugins.nn.parallel import leave_process_groups_at_exit
 
 _COLLECTIVE = ("reduce", "broadcast", "barrier", "all_gather")

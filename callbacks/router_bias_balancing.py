@@ -10,7 +10,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plugins._lightning_compat import (
+from lightning_plugins._lightning_compat.loops import (
     logs_at_this_step,
     optimizer_steps,
     steps_the_optimizer,

@@ -11,12 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import (
-    Passes,
-    no_gradient_synchronization,
-    passes_of,
-    steps_the_optimizer,
-)
+from lightning_plugins._lightning_compat.closures import Passes, passes_of
+from lightning_plugins._lightning_compat.loops import steps_the_optimizer
+from lightning_plugins._lightning_compat.processes import no_gradient_synchronization
 from lightning_plugins.callbacks.extra_passes import callbacks_silenced, no_side_effects
 from lightning_plugins.nn.module_state import Snapshot
 from lightning_plugins.nn.random_state import RandomState

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import callbacks_of, data_share
+from lightning_plugins._lightning_compat.loops import callbacks_of
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.callbacks.batches import (
     SubsetBatch,
     collected_batch,

@@ -13,7 +13,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import finds_unused_parameters, steps_of_epochs
+from lightning_plugins._lightning_compat.loops import steps_of_epochs
+from lightning_plugins._lightning_compat.processes import finds_unused_parameters
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import (

@@ -11,12 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import (
-    Sharding,
-    callbacks_of,
-    optimizer_steps,
-    steps_of_epochs,
-)
+from lightning_plugins._lightning_compat.loops import callbacks_of, optimizer_steps, steps_of_epochs
+from lightning_plugins._lightning_compat.processes import Sharding
 from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.callbacks.unsupported_strategies import refuse_sharded

@@ -5,7 +5,8 @@ from collections.abc import Collection
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from lightning_plugins._lightning_compat import Sharding, callbacks_of, model_parallel_sizes
+from lightning_plugins._lightning_compat.loops import callbacks_of
+from lightning_plugins._lightning_compat.processes import Sharding, model_parallel_sizes
 
 _REASONS = {
     "FSDPStrategy": "requires a GPU accelerator; flattens parameters",

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from lightning_plugins._lightning_compat import data_share
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.datamodules.keyed_permutation import KeyedPermutation, mixed_seed
 from lightning_plugins.inputs import quoted
 from lightning_plugins.nn.random_state import seeded

@@ -138,7 +138,7 @@ class EpochIterators:
         from lightning.fabric.utilities.data import _set_sampler_epoch
 
         for loader in self.loaders():
-            _set_sampler_epoch(loader, self._trainer.fit_loop.epoch_progress.current.processed)
+            _set_sampler_epoch(loader, self._trainer.current_epoch)
 
     def have_workers(self) -> list[bool]:
         """Return which loaders have persistent workers from an earlier iterator."""
@@ -151,7 +151,9 @@ class EpochIterators:
         """
         for loader, is_kept in zip(self.loaders(), keep, strict=False):
             workers = getattr(loader, "_iterator", None)
-            if not is_kept and hasattr(workers, "_shutdown_workers"):
+            if workers is None or is_kept:
+                continue
+            if hasattr(workers, "_shutdown_workers"):
                 workers._shutdown_workers()
                 loader._iterator = None
 

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.cli.explanation import located, merged_tree, refused_key
 from lightning_plugins.cli.export import ExportCLI, export_arguments
 from lightning_plugins.cli.plugin_cli import PluginCLI

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_plugins._lightning_compat import request_stop, steps_the_optimizer
+from lightning_plugins._lightning_compat.loops import request_stop, steps_the_optimizer
 from lightning_plugins.cli.run_folders import INTERRUPTED
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)

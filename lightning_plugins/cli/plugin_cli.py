@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch.optim import Optimizer
 
 from lightning_plugins._lazy import load_exports
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.callbacks.replica_check import add_replica_check
 from lightning_plugins.checkpoints import (
     checked_hyperparameters,

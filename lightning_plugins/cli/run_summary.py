@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat.loops import callbacks_of
 
 _MOST_METRICS = 6
 _MOST_FILES = 8

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import Strategy
 
-from lightning_plugins._lightning_compat import callbacks_of, optimizer_steps
+from lightning_plugins._lightning_compat.loops import callbacks_of, optimizer_steps
 from lightning_plugins.callbacks.staged_training import StagedTraining
 from lightning_plugins.cli.options import split_options
 from lightning_plugins.cli.plugin_cli import PluginCLI

@@ -261,10 +261,10 @@ class Snapshot:
         for value in before.values():
             self._visit(value, depth + 1)
 
-    def _visit_slots(self, value: Any, depth: int) -> None:
-        for name in _slots_of(type(value)):
+    def _visit_slots(self, value: object, depth: int) -> None:
+        for name in _slots_of(value):
             before = getattr(value, name, _UNSET)
-            self._undo.append(lambda name=name, before=before: _set_slot(value, name, before))
+            self._undo.append(partial(_set_slot, value, name, before))
             self._visit(before, depth + 1)
 
     def _visit_container(self, container: Any, depth: int) -> None:
@@ -318,9 +318,14 @@ def _refill(container: Any, before: Any, fill: Callable[[Any], None]) -> None:
 _UNSET = object()
 
 
-@cache
-def _slots_of(kind: type) -> tuple[str, ...]:
+def _slots_of(value: object) -> tuple[str, ...]:
     """Return the names of the slots that hold values of an object."""
+    kind: Any = type(value)
+    return _slots_of_class(kind)
+
+
+@cache
+def _slots_of_class(kind: type) -> tuple[str, ...]:
     return tuple(
         name
         for base in kind.__mro__
@@ -336,12 +341,12 @@ def _set_slot(value: Any, name: str, before: Any) -> None:
         object.__delattr__(value, name)
 
 
-def _is_object_with_state(value: Any) -> bool:
+def _is_object_with_state(value: object) -> bool:
     if isinstance(value, _NAMESPACES):
         return True
     if isinstance(value, type) or hasattr(value, "__wrapped__"):
         return False
-    if not (hasattr(value, "__dict__") or _slots_of(type(value))):
+    if not (hasattr(value, "__dict__") or _slots_of(value)):
         return False
     packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
     # A data set, an optimizer or a DataModule of the caller's is not state of a training step.

@@ -22,7 +22,7 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from lightning_plugins._lightning_compat import with_sampler
+from lightning_plugins._lightning_compat.loaders import with_sampler
 from lightning_plugins.nn.random_state import RandomState, seeded
 
 

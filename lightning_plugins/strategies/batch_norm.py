@@ -9,7 +9,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lightning_plugins._lightning_compat import preserved_metrics, step_arguments
+from lightning_plugins._lightning_compat.closures import preserved_metrics, step_arguments
 from lightning_plugins.nn.random_state import RandomState
 
 

@@ -13,7 +13,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.optim import SGD, Adam, AdamW
 
 from lightning_plugins._import_names import of_root
-from lightning_plugins._lightning_compat import callbacks_of, has_wrapped_closures
+from lightning_plugins._lightning_compat.closures import has_wrapped_closures
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.nn.module_state import state_untouched
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.strategies.agent_switcher import AgentSwitcher

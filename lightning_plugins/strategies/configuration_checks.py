@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 
 from lightning_plugins._import_names import of_root
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.nn.shards import has_shards
 from lightning_plugins.strategies.agent_dataloaders import Partition
 from lightning_plugins.strategies.batch_norm import normalizations

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import (
-    optimizer_steps,
+from lightning_plugins._lightning_compat.loops import optimizer_steps
+from lightning_plugins._lightning_compat.processes import (
     optimizers_to_device,
     prepare_manual_backward,
     wrapped_in_ddp,

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_plugins._import_names import of_root
-from lightning_plugins._lightning_compat import (
+from lightning_plugins._lightning_compat.loaders import rebuilt_training_loader
+from lightning_plugins._lightning_compat.loops import (
     callbacks_of,
     largest_accumulation_factor,
     optimizer_steps,
-    rebuilt_training_loader,
 )
 from lightning_plugins.strategies.agent_checkpointing import CHECKPOINT_KEY
 from lightning_plugins.strategies.agent_dataloaders import (

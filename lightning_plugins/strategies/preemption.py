@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from lightning_plugins._import_names import of_root
-from lightning_plugins._lightning_compat import callbacks_of, steps_the_optimizer
+from lightning_plugins._lightning_compat.loops import callbacks_of, steps_the_optimizer
 from lightning_plugins.strategies.peers import Peers
 
 EXIT_CODE = 128 + signal.SIGTERM

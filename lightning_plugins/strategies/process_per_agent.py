@@ -14,12 +14,12 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 from torch.distributed import PrefixStore, Store
 
-from lightning_plugins._lightning_compat import (
+from lightning_plugins._lightning_compat.loaders import disable_sampler_replacement
+from lightning_plugins._lightning_compat.loops import names_of_logged_values
+from lightning_plugins._lightning_compat.processes import (
     connect_processes,
     default_backend,
-    disable_sampler_replacement,
     give_device_mesh,
-    names_of_logged_values,
     process_launcher,
     restart_seed,
     started_processes,

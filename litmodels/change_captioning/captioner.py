@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import model_parallel_sizes
+from lightning_plugins._lightning_compat.processes import model_parallel_sizes
 from lightning_plugins.checkpoints import CheckedLoading, CheckpointStrings
 from lightning_plugins.datamodules.change_captioning.image_pairs import resized
 from lightning_plugins.litmodels.change_captioning.network import (

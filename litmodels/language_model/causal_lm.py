@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from lightning_plugins._lightning_compat import (
+from lightning_plugins._lightning_compat.loaders import (
     count_resumed_batches,
     load_pending_loader_states,
-    logs_at_this_step,
-    model_parallel_sizes,
-    steps_the_optimizer,
 )
+from lightning_plugins._lightning_compat.loops import logs_at_this_step, steps_the_optimizer
+from lightning_plugins._lightning_compat.processes import model_parallel_sizes
 from lightning_plugins.checkpoints import WORD, CheckedLoading, CheckpointStrings
 from lightning_plugins.curvature import sampled_cross_entropy
 from lightning_plugins.litmodels.language_model.expert_balancing import (

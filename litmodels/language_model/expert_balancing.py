@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 
-from lightning_plugins._lightning_compat import callbacks_of
+from lightning_plugins._lightning_compat.loops import callbacks_of
 from lightning_plugins.callbacks.router_bias_balancing import RouterBiasBalancing
 from lightning_plugins.litmodels.language_model.network import Batch, inputs_and_targets
 from lightning_plugins.litmodels.language_model.target_weighting import num_ranks

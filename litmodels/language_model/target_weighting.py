@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_plugins._lightning_compat import steps_the_optimizer
+from lightning_plugins._lightning_compat.loops import steps_the_optimizer
 
 Count = int | Tensor
 """A number of targets: an int if the shape determines it, else an int64 tensor on the device."""

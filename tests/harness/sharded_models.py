@@ -11,7 +11,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.nn.functional import cross_entropy
 
-from lightning_plugins._lightning_compat import data_share
+from lightning_plugins._lightning_compat.processes import data_share
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.litmodels import CausalLM
 

@@ -67,7 +67,7 @@ def _watched_run(config: dict[str, Any], seed: int) -> "PhaseDetector":
 
 @functools.lru_cache(maxsize=16)
 def _watched_run_of(config: str, seed: int) -> "PhaseDetector":
-    from lightning_plugins._lightning_compat import callbacks_of
+    from lightning_plugins._lightning_compat.loops import callbacks_of
     from lightning_plugins.callbacks import PhaseDetector
     from lightning_plugins.claims.measurements.recipe_run import train_recipe
 

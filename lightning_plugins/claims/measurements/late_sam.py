@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def run_switch(config: dict[str, Any], seed: int) -> Cell:
     """Train one arm; measure test accuracy, and λ_max on the whole training set."""
-    from lightning_plugins._lightning_compat import callbacks_of
+    from lightning_plugins._lightning_compat.loops import callbacks_of
     from lightning_plugins.callbacks import LateSAM
     from lightning_plugins.claims.measurements.recipe_run import train_recipe
 

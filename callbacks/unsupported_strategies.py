@@ -91,10 +91,8 @@ def refuse_simulated_agents(trainer: Trainer, setting: str, remedy: str) -> None
     Raises:
         MisconfigurationException: The strategy is ``SimulatedDecentralizedStrategy``.
     """
-    # Imported here, so that the other callbacks do not load the strategies.
-    from lightning_plugins.strategies.decentralized_simulated import SimulatedDecentralizedStrategy
-
-    if isinstance(trainer.strategy, SimulatedDecentralizedStrategy):
+    # The name instead of the class, so that the callbacks do not depend on the strategies.
+    if getattr(trainer.strategy, "strategy_name", None) == "decentralized_simulated":
         raise MisconfigurationException(
             f"{setting} with SimulatedDecentralizedStrategy clears the optimizer state of one "
             f"agent only: {remedy}, or use strategy='decentralized'"

@@ -3,6 +3,7 @@
 import itertools
 import time
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import torch.distributed as dist
@@ -15,6 +16,7 @@ from lightning_plugins.nn.parallel import leave_process_groups_at_exit
 
 _COLLECTIVE = ("reduce", "broadcast", "barrier", "all_gather")
 _LONGEST_PAUSE = 0.2
+_PATIENCE = 2.0
 _numbers = itertools.count()
 
 
@@ -60,12 +62,18 @@ class RankMeetings:
 
         Raises:
             MisconfigurationException: The places differ, or another rank has begun a later batch.
-            RuntimeError: Another rank has failed.
+            RuntimeError: Another rank has failed, or the store has ended.
         """
         number = next(self._places)
         self._store.set(f"place {number} of {self._rank}", place)
         for rank in self._others:
-            other = self._answer(f"place {number} of {rank}", place, rank)
+            try:
+                other = self._answer(f"place {number} of {rank}", place, rank)
+            except dist.DistNetworkError as error:
+                raise RuntimeError(
+                    f"rank {self._rank} is about to {place}, but the store of the process group "
+                    "has ended, usually with the first rank: read the output of that rank"
+                ) from error
             if other != place:
                 raise MisconfigurationException(
                     f"rank {self._rank} is about to {place}, while rank {rank} is about to "
@@ -74,12 +82,20 @@ class RankMeetings:
                 )
 
     def report(self, exception: BaseException) -> None:
-        """Let ranks that wait for this one know that it failed; does not wait."""
+        """Let ranks that wait for this one know that it failed.
+
+        The store usually ends with the first rank, which therefore waits for the reports of the
+        other ranks, at most two seconds.
+        """
         self.close()
         with suppress(RuntimeError):  # the store may have ended with the first rank
             if not self._store.check(["failed"]):
                 what = f"rank {self._rank}: {type(exception).__name__}: {exception}"
                 self._store.set("failed", what)
+            self._store.set(f"{self._rank} has failed", "")
+            if self._rank == 0:
+                reports = [f"{rank} has failed" for rank in self._others]
+                self._store.wait(reports, timedelta(seconds=_PATIENCE))
 
     def _begin_batch(self) -> None:
         self._batches += 1

@@ -36,8 +36,9 @@ def read_token_file(path: Path, verify: bool = False) -> np.ndarray:
     """
     size_bytes = path.stat().st_size
     header = np.fromfile(path, dtype="<u4", count=_HEADER_INTEGERS)
-    is_of_llama_3 = header[:2].tolist() == [_MAGIC_OF_LLAMA_3, 7]
-    is_ours = header[:1] == _MAGIC and int(header[1]) in _DTYPES
+    magic_and_version = header[:2].tolist()
+    is_of_llama_3 = magic_and_version == [_MAGIC_OF_LLAMA_3, 7]
+    is_ours = magic_and_version in [[_MAGIC, version] for version in _DTYPES]
     if len(header) < _HEADER_INTEGERS or not (is_ours or is_of_llama_3):
         raise ValueError(f"{path} is not a token file: its header is invalid; prepare it again")
     dtype = np.dtype("<u4") if is_of_llama_3 else _DTYPES[int(header[1])]

@@ -137,7 +137,7 @@ def test_the_supervisor_starts_agents_of_this_package_without_the_current_folder
     monkeypatch.setattr(
         supervisor,
         "Supervisor",
-        lambda command, n: commands.append(command) or SimpleNamespace(run=int),
+        lambda command, *_, **__: commands.append(command) or SimpleNamespace(run=int),
     )
     supervisor.main(["2", "-m", "lightning_plugins", "fit"])
     supervisor.main(["2", "-m", "my_package.train"])

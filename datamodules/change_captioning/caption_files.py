@@ -61,12 +61,14 @@ def read_captions(source: Path, skip_bad: bool = False) -> list[PairRecord]:
 
     ``source`` is a folder, one caption file, or a list of caption files in YAML. In a folder, all
     JSON files with captions are read; if there are none, those of its subfolders. Other JSON
-    files are left out with a warning. Two formats are known:
+    files are left out with a warning, and another warning counts images in several parts. Two
+    formats are known:
 
     - LEVIR-CC, LEVIR-MCI, Dubai-CC, SECOND-CC and WHU-CDC: a JSON object with ``images``, each with
-      ``filename``, ``sentences`` (each with ``raw``) and optionally ``split``, ``filepath`` and
-      ``changeflag``. :func:`~lightning_plugins.datamodules.change_captioning.caption_layouts.\
-image_folders` finds the images.
+      ``filename``, ``sentences`` (each with ``raw`` or ``tokens``, or a text) and optionally
+      ``split``, ``filepath`` and ``changeflag``.
+      :func:`~lightning_plugins.datamodules.change_captioning.caption_layouts.image_folders` finds
+      the images.
     - CC-Foundation: a JSON list, or one JSON object per line, of records with ``uid``,
       ``img1_path`` and ``img2_path`` (inside the folder), ``change_flag``, ``change_caption`` (a
       list) and optionally ``split``. Several files are one data set; ``uid`` then counts within
@@ -117,6 +119,7 @@ image_folders` finds the images.
                 read[file] = _prefixed(read[file], file.stem)
     records = [record for some in read.values() for record in some]
     _check_ids(read)
+    _warn_of_images_in_several_parts(records, source)
     return _with_captions(records, source, skip_bad)
 
 
@@ -173,13 +176,13 @@ def _karpathy(images: list[Any], file: Path, folder: Path) -> Iterator[PairRecor
         split = _split(image.get("split"), of_name, file, image["filename"])
         place = image.get("filepath") or image.get("split") or split
         if place not in folders:
-            folders[place] = image_folders(folder, place)
+            folders[place] = image_folders(folder, place, beside=file.parent)
         before, after, mask = folders[place].files(image["filename"])
         yield PairRecord(
             id=Path(image["filename"]).stem,
             before=before,
             after=after,
-            captions=_captions([sentence["raw"] for sentence in image.get("sentences") or ()]),
+            captions=_captions([_text(one, file, image) for one in image.get("sentences") or ()]),
             changed=_flag(image.get("changeflag"), file, image["filename"]),
             split=split,
             mask=mask,
@@ -202,6 +205,21 @@ def _foundation(
             changed=_flag(record.get("change_flag"), file, uid),
             split=_split(record.get("split"), default_split, file, uid),
         )
+
+
+def _text(sentence: Any, file: Path, image: dict[str, Any]) -> Any:
+    """Return the caption of an entry of ``sentences``: ``raw``, joined ``tokens``, or a text."""
+    if sentence is None or isinstance(sentence, str):
+        return sentence
+    if isinstance(sentence, dict) and "raw" in sentence:
+        return sentence["raw"]
+    tokens = sentence.get("tokens") if isinstance(sentence, dict) else None
+    if isinstance(tokens, list) and all(isinstance(token, str) for token in tokens):
+        return " ".join(tokens)
+    raise ValueError(
+        f"{file}: pair {quoted(_stem(image['filename']))} has the sentence {quoted(sentence)}; "
+        "expected an object with raw or with a list of tokens, or a text"
+    )
 
 
 def _captions(sentences: list[Any]) -> tuple[str, ...]:
@@ -315,6 +333,24 @@ def _check_ids(read: dict[Path, list[PairRecord]]) -> None:
         counts = Counter((record.split, record.id) for record in records)
         if twice := next((key for key, count in counts.items() if count > 1), None):
             raise ValueError(f"{file}: two pairs have the id {quoted(twice[1])}")
+
+
+def _warn_of_images_in_several_parts(records: list[PairRecord], source: Path) -> None:
+    first: dict[tuple[Path, Path], PairRecord] = {}
+    for record in records:
+        first.setdefault((record.before, record.after), record)
+    again = [
+        (record, other)
+        for record in records
+        if record.split != (other := first[record.before, record.after]).split
+    ]
+    if again:
+        record, other = again[0]
+        rank_zero_warn(
+            f"{source}: {len(again)} pairs of images are in more than one part, so a score may be "
+            f"of images of the training: the first, {quoted(record.id)}, is in {other.split} and "
+            f"in {record.split}"
+        )
 
 
 def _with_captions(records: list[PairRecord], source: Path, skip_bad: bool) -> list[PairRecord]:

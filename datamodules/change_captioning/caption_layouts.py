@@ -40,10 +40,11 @@ class ImageFolders:
         return self._listed[file.parent].get(file.name.lower(), file)
 
 
-def image_folders(folder: Path, place: object) -> ImageFolders:
+def image_folders(folder: Path, place: object, beside: Path | None = None) -> ImageFolders:
     """Find the folders of the images of a part of a data set.
 
-    Tried in this order, each with and without ``images/`` before it:
+    Tried in this order, each with and without ``images/`` before it, below ``folder`` and then
+    below ``beside``:
 
     - ``<place>/A`` and ``B``, with masks in ``<place>/label`` (LEVIR-CC, LEVIR-MCI, WHU-CDC);
     - ``<place>/rgb/A`` and ``B`` (SECOND-CC);
@@ -56,12 +57,14 @@ def image_folders(folder: Path, place: object) -> ImageFolders:
     Args:
         folder: The data set.
         place: ``filepath`` of the caption file, or the name of the part.
+        beside: Folder of the caption file, if it is a subfolder of the data set.
 
     Raises:
         ValueError: ``place`` leads out of the folder.
     """
     path_inside(folder, place, _WHAT)
-    for parent in _candidates(folder, str(place)):
+    roots = dict.fromkeys((folder, beside or folder))
+    for parent in (found for root in roots for found in _candidates(root, str(place))):
         before, after = _folder(parent, "A"), _folder(parent, "B")
         if before is not None and after is not None:
             return ImageFolders(before, after, _folder(parent, "label"))

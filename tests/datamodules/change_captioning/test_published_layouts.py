@@ -88,6 +88,38 @@ def test_dubai_cc_has_a_folder_per_year_and_a_file_per_part(tmp_path, names):
     }
 
 
+def test_a_data_set_may_be_in_a_subfolder(tmp_path):
+    for side in "AB":
+        save(tmp_path / "LEVIR-CC/images/train" / side / "0.png")
+    write(tmp_path / "LEVIR-CC/captions.json", [image("train", 0, filepath="train")])
+    (record,) = ChangeCaptionDataModule(str(tmp_path)).records("train")
+    assert record.before == tmp_path / "LEVIR-CC/images/train/A/0.png"
+
+
+@pytest.mark.parametrize(
+    ("sentence", "caption"),
+    [("a house .", "a house ."), ({"tokens": ["a", "house"]}, "a house"), ({"raw": "a"}, "a")],
+)
+def test_a_sentence_is_a_text_or_has_raw_or_tokens(tmp_path, sentence, caption):
+    write(tmp_path / "captions.json", [{**image("train", 0), "sentences": [sentence]}])
+    assert read_captions(tmp_path)[0].captions == (caption,)
+
+
+@pytest.mark.parametrize("sentence", [{"imgid": 3}, 3, {"tokens": "ab"}, ["a"]])
+def test_another_sentence_is_refused_with_its_pair(tmp_path, sentence):
+    write(tmp_path / "captions.json", [{**image("train", 0), "sentences": [sentence]}])
+    with pytest.raises(ValueError, match=r"pair '0' has the sentence .*; expected an object"):
+        read_captions(tmp_path)
+
+
+def test_images_of_the_training_in_another_part_are_counted_in_a_warning(tmp_path):
+    images = [image(split, n, filepath="all") for split in PARTS for n in range(2)]
+    images[0]["filename"] = "9.png"
+    write(tmp_path / "captions.json", images)
+    with pytest.warns(match=r"3 pairs of images .*'1', is in train and in val"):
+        read_captions(tmp_path)
+
+
 def test_levir_mci_has_masks_beside_its_images(tmp_path):
     for folder in ("A", "B", "label"):
         save(tmp_path / "images/train" / folder / "0.png")

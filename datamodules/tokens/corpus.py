@@ -126,8 +126,8 @@ def text_files(folder: Path) -> TextCorpus:
         if part != "test" and not parts[part]:
             raise ValueError(
                 f"corpus={str(folder)!r} has no text for {part}: expected {single.name} or a "
-                f"folder {several.name} of .txt files; for Hugging Face datasets set "
-                f"corpus='hub:{folder}'"
+                f"folder {several.name} of .txt files that are not empty; for Hugging Face "
+                f"datasets set corpus='hub:{folder}'"
             )
     return TextCorpus(folder.name, parts)
 

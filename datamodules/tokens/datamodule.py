@@ -60,10 +60,11 @@ class TokenDataModule(CheckedLoading, LightningDataModule):
     Args:
         corpus: ``shakespeare``, the embedded default of 5 MB; a folder of text files with
             ``train`` and ``val`` (``train.txt`` or ``train/*.txt``); ``hub:NAME``, a dataset on the
-            Hugging Face hub such as ``hub:openwebtext``, or a folder in one of its formats; a
-            ``.jsonl`` or ``.parquet`` file; a :class:`HubCorpus` with further options;
+            Hugging Face hub such as ``hub:openwebtext``, or ``hub:FOLDER``, a folder in one of its
+            formats; a ``.jsonl`` or ``.parquet`` file; a :class:`HubCorpus` with further options;
             ``bin:FOLDER`` or a :class:`BinCorpus`, tokens of nanoGPT; or a list of
-            :class:`CorpusShare`, a mixture.
+            :class:`CorpusShare`, a mixture. For a folder without text files, ``hub:`` and ``bin:``
+            may be left out.
         tokenizer: ``bytes``; ``bpe``, byte pairs learned from the training part; or the name or
             folder of a tokenizer of transformers.
         vocab_size: Vocabulary size of ``bpe``; other tokenizers ignore it.
@@ -334,13 +335,15 @@ def _texts_of(corpus: str | HubCorpus) -> Corpus:
 
 
 def _corpus_of(corpus: str | HubCorpus | BinCorpus) -> str | HubCorpus | BinCorpus:
-    """Convert ``hub:NAME``, ``bin:FOLDER`` and files to a corpus; return others unchanged.
+    """Convert ``hub:NAME``, ``bin:FOLDER``, files, and folders of them to a corpus.
 
     Raises:
         ValueError: The corpus does not exist.
     """
-    if not isinstance(corpus, str) or corpus == "shakespeare" or Path(corpus).is_dir():
+    if not isinstance(corpus, str) or corpus == "shakespeare":
         return corpus
+    if Path(corpus).is_dir():
+        return _corpus_of_folder(corpus)
     if corpus.startswith("hub:"):
         return HubCorpus(corpus.removeprefix("hub:"))
     if corpus.startswith("bin:"):
@@ -352,3 +355,14 @@ def _corpus_of(corpus: str | HubCorpus | BinCorpus) -> str | HubCorpus | BinCorp
         "or .parquet file, 'hub:NAME' with the name or folder of a Hugging Face dataset, or "
         "'bin:FOLDER' with token files"
     )
+
+
+def _corpus_of_folder(folder: str) -> str | HubCorpus | BinCorpus:
+    """Return a folder with text files unchanged, and the corpus of one with other files."""
+    files = (path for pattern in ("*", "*/*") for path in Path(folder).glob(pattern))
+    endings = {suffix.lower() for path in files for suffix in path.suffixes}
+    if ".txt" in endings:
+        return folder
+    if endings & {".parquet", ".jsonl", ".json", ".arrow"}:
+        return HubCorpus(folder)
+    return BinCorpus(folder) if ".bin" in endings else folder

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from lightning_plugins.datamodules import HubCorpus, TokenDataModule
+from lightning_plugins.datamodules import BinCorpus, HubCorpus, TokenDataModule
 from lightning_plugins.datamodules.tokens.token_file import map_tokens
 
 ROWS = [f"row {index} " * 8 for index in range(40)]
@@ -55,6 +55,18 @@ def test_max_documents_limits_each_split(hub_folder, most):
     parts = parts_of(HubCorpus(str(hub_folder), column="body", max_documents=most))
     assert parts["train"] == ROWS[:most]
     assert parts["val"] == ROWS[: min(most, 3)]
+
+
+@pytest.mark.parametrize(
+    ("file", "corpus"),
+    [("train/a.txt", str), ("train.jsonl.gz", HubCorpus), ("train/0.parquet", HubCorpus),
+     ("val_000000.bin", BinCorpus)],
+)  # fmt: skip
+def test_the_files_of_a_folder_decide_how_it_is_read(tmp_path, file, corpus):
+    for name in (file, "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    assert isinstance(TokenDataModule(str(tmp_path)).corpus, corpus)
 
 
 def test_a_dataset_saved_to_disk_is_read(tmp_path):

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .claim import Experiment as Experiment
     from .claim import Paper as Paper
     from .claim import Scale as Scale
-    from .claim import claims_on as claims_on
+    from .claim_tables import read_paper as read_paper
     from .judgement import Judgement as Judgement
     from .judgement import Verdict as Verdict
     from .papers import PAPERS as PAPERS
@@ -37,7 +37,7 @@ else:
             "Scale": "claim",
             "Superiority": "rules",
             "Verdict": "judgement",
-            "claims_on": "claim",
             "load_paper": "papers",
+            "read_paper": "claim_tables",
         },
     )

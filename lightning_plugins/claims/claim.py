@@ -1,6 +1,6 @@
 """A paper's claims and the experiments that measure them again, as plain data."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
@@ -146,28 +146,6 @@ class Claim:
     def rule_sha256(self) -> str:
         """Hash of the rule and this claim's name."""
         return self.rule.sha256(self.name)
-
-
-def claims_on(
-    experiment: str,
-    regime: str,
-    *rows: tuple[str, str, Rule, str, str],
-    ours: Collection[str] = (),
-) -> tuple[Claim, ...]:
-    """Build the claims that one experiment measures in one regime from a table.
-
-    Args:
-        experiment: Name of the experiment.
-        regime: Data, model and training length in words.
-        rows: One row per claim: name, statement, rule, the paper's figure, and its source.
-        ours: Names of the claims that the paper does not make.
-    """
-    if unknown := set(ours) - {name for name, *_ in rows}:
-        raise ValueError(f"ours={sorted(unknown)}: there are no such claims")
-    return tuple(
-        Claim(name, statement, figure, source, experiment, rule, regime, name in ours)
-        for name, statement, rule, figure, source in rows
-    )
 
 
 @dataclass(frozen=True)

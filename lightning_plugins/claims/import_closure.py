@@ -218,7 +218,7 @@ def _modules_below(name: str, root: Path) -> dict[str, Path]:
 
 def _data_files(name: str, path: Path, strings: Iterable[str]) -> dict[str, Path]:
     """Return the files beside a module that it names, such as the source of a kernel."""
-    named = (text for text in strings if re.fullmatch(r"\w[\w-]*\.[a-z]\w*", text))
+    named = (text for text in strings if re.fullmatch(r"\w[\w-]*\.(?!py$)[a-z]\w*", text))
     return {f"{name}/{one}": path.with_name(one) for one in named if path.with_name(one).is_file()}
 
 

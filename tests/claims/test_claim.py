@@ -2,7 +2,15 @@ from dataclasses import replace
 
 import pytest
 
-from lightning_plugins.claims import PAPERS, Column, Experiment, Scale, Superiority, load_paper
+from lightning_plugins.claims import (
+    PAPERS,
+    Column,
+    Experiment,
+    Scale,
+    Superiority,
+    load_paper,
+    read_paper,
+)
 from lightning_plugins.claims.fingerprints import canonical_json
 
 
@@ -116,3 +124,46 @@ def test_every_claim_has_a_smallest_effect_and_a_family(name):
         effects = [getattr(rule, field, 0) for field in ("smallest_effect", "margin", "share")]
         assert max(effects) > 0, claim.name
     assert not all(claim.is_ours for claim in paper.claims)
+
+
+TABLE = """
+name: p
+title: A paper
+citation: somebody
+columns: {loss: [test loss, .2f]}
+claims:
+  - experiment: e
+    regime: tiny
+    paper_figure: "1.0"
+    source: table 1
+    superiority: {metric: loss, direction: lower, smallest_effect: 0.5}
+    claims:
+      better:
+        statement: It is better.
+        superiority: {arm: sam, over: sgd, smallest_effect: 0.1}
+      CHANGE
+"""
+
+
+def test_values_of_a_claim_take_precedence_over_those_of_its_group(tmp_path):
+    (tmp_path / "p.yaml").write_text(TABLE.replace("CHANGE", ""))
+    paper = read_paper(str(tmp_path / "p.py"), experiment())
+    (claim,) = paper.claims
+    assert claim.rule == Superiority("loss", "sam", "sgd", "lower", smallest_effect=0.1)
+    assert (claim.name, claim.regime, claim.is_ours) == ("better", "tiny", False)
+    assert paper.column("loss").show(0.125) == "0.12"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ("  is_our: true", "is_our"),
+        ("  recovers: {}", "too many values"),
+        ("worse: {statement: It is worse., superiority: {arm: sam}}", "'over'"),
+        ("same: {statement: It is the same.}", "not enough values"),
+    ],
+)
+def test_a_wrong_table_raises_with_the_file_and_the_claim(tmp_path, change, named):
+    (tmp_path / "p.yaml").write_text(TABLE.replace("CHANGE", change))
+    with pytest.raises(ValueError, match=rf"p.yaml, claim '(better|worse|same)': .*{named}"):
+        read_paper(str(tmp_path / "p.py"), experiment())

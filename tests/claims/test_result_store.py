@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from lightning_plugins.claims import load_paper
 from lightning_plugins.claims.cell import checked_cell
 from lightning_plugins.claims.result_store import (
     CellIdentity,
@@ -11,7 +12,7 @@ from lightning_plugins.claims.result_store import (
     ResultStore,
     plain_record,
 )
-from lightning_plugins.claims.row_files import RowFiles
+from lightning_plugins.claims.row_files import REPOSITORY_ROWS, RowFiles
 
 IDENTITY = CellIdentity(
     paper="p",
@@ -123,3 +124,18 @@ def test_a_committed_row_of_another_cell_is_not_reused(tmp_path):
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="expected the columns"):
         RowFiles(tmp_path).records("p")
+
+
+@pytest.mark.parametrize("name", [path.stem for path in REPOSITORY_ROWS.glob("*.csv")])
+def test_the_committed_rows_have_the_keys_and_the_configurations_of_their_cells(name):
+    paper = load_paper(name)
+    texts = RowFiles(REPOSITORY_ROWS).records(name)
+    sources = json.loads((REPOSITORY_ROWS / "sources.json").read_text())
+    for key, text in texts.items():
+        cell = json.loads(text)["identity"]
+        assert key == CellIdentity(**cell).key
+        assert cell["config"] == paper.experiment(cell["experiment"]).config(
+            cell["arm"], cell["scale"]
+        )
+        assert sources[cell["source_sha256"]]
+    assert texts

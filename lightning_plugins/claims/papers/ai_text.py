@@ -2,25 +2,12 @@
 
 from typing import Any
 
-from lightning_plugins.claims.claim import (
-    Claim,
-    Column,
-    Experiment,
-    Overview,
-    Paper,
-    Scale,
-    claims_on,
-)
+from lightning_plugins.claims.claim import Experiment, Paper, Scale
+from lightning_plugins.claims.claim_tables import read_paper
 from lightning_plugins.claims.measurements.ai_text import run_robustness, run_setting
-from lightning_plugins.claims.rules import Equivalence, Superiority
 
 _SEEDS = (0, 1, 2)
 _DRAWS = 3
-_REGIME = (
-    "one layer of MiniLM, 6 epochs on 600 texts of 40 words, SmolLM2-135M against prose of plays "
-    "and manuals; 100 AI texts per seed, DeepWordBug and TextBugger on at most a quarter of the "
-    "words"
-)
 _METHODS: dict[str, dict[str, Any]] = {
     "plain": {"method": "plain", "method_options": None},
     "Flooding": {"method": "flooding", "method_options": None},
@@ -54,42 +41,7 @@ _PUBLISHED: dict[str, dict[str, list[str]]] = {
 
 def paper() -> Paper:
     """Return the paper's claim, and claims for detectors whose noise cannot mislead the search."""
-    robustness = _robustness_claims()
-    return Paper(
-        name="ai-text",
-        title="Are AI-generated text detectors robust to adversarial perturbations?",
-        citation="Huang, Zhang, Li, You, Wang, Yang; ACL 2024; arXiv 2406.01179",
-        experiments=(_robustness(), _settings(), _published_settings()),
-        claims=(*robustness, *_clean_claims()),
-        columns=(
-            Column("clean_accuracy", "clean accuracy %", ".1f"),
-            Column("aua", "AUA %", ".1f"),
-            Column("aua_deep_word_bug", "AUA DeepWordBug %", ".1f"),
-            Column("aua_text_bugger", "AUA TextBugger %", ".1f"),
-            Column("fresh", "AUA, fresh noise %", ".1f"),
-            Column("queries", "queries", ".1f"),
-            Column("auroc", "AUROC", ".3f"),
-            Column("tpr", "TPR, clean %", ".1f"),
-            Column("fpr", "FPR %", ".1f"),
-            Column("calibration_error", "ECE %", ".1f"),
-        ),
-        next_steps=(
-            "lightning-plugins reproduce ai-text --scale cpu   (3 seeds, every method)",
-            "lightning-plugins fit --config ai_text/tiny       (one detector, minutes)",
-            "lightning-plugins predict --config ai_text/tiny --run last --data.predict_path FILE",
-        ),
-        overview=Overview(
-            experiment="robustness",
-            metric="aua",
-            title="Accuracy under attack, with noise off, on, sampled, and attacked in expectation",
-            caption="AUA: share of AI texts for which a greedy search found no change that is "
-            "classified as human, at the threshold with a false-positive rate of 5 % on the "
-            "validation set. Mean over both attacks with its 95 % interval over seeds; each seed "
-            "has its own test set. Methods without noise give the same output in every mode and "
-            "have one row.",
-            conclusions=tuple(claim.name for claim in robustness),
-        ),
-    )
+    return read_paper(__file__, _robustness(), _settings(), _published_settings())
 
 
 def _robustness() -> Experiment:
@@ -157,113 +109,3 @@ def _model(options: dict[str, Any]) -> dict[str, Any]:
 
 def _data(patterns: dict[str, list[str]]) -> dict[str, Any]:
     return {f"data.init_args.{name}": value for name, value in patterns.items()}
-
-
-_LEAST_GAIN = 6.5  # points, the smallest gain of the abstract
-
-
-def _harder(arm: str, over: str, *rivals: str) -> Superiority:
-    return Superiority("aua", arm, over, "higher", rivals, smallest_effect=_LEAST_GAIN)
-
-
-def _robustness_claims() -> tuple[Claim, ...]:
-    abstract = "abstract: 6.5 to 18.25 points more accuracy under attack than the best baseline"
-    released = "the released code draws noise when it scores; the paper does not separate the cases"
-    source = "abstract and released code"
-    return claims_on(
-        "robustness",
-        _REGIME,
-        (
-            "as released, SCRN is harder to attack than plain fine-tuning",
-            "With fresh noise in every output, SCRN keeps more accuracy under attack.",
-            _harder("SCRN, noise on", "plain"),
-            abstract,
-            source,
-        ),
-        (
-            "and harder than every rival",
-            "The same against R-Drop, Flooding, and RanMask with noise on.",
-            _harder("SCRN, noise on", "R-Drop", "Flooding", "RanMask, noise on"),
-            abstract,
-            source,
-        ),
-        (
-            "with its noise off, SCRN is still harder to attack than plain fine-tuning",
-            "The same when SCRN decodes the mean: noise does not mislead the search, so any "
-            "difference is due to training.",
-            _harder("SCRN, noise off", "plain"),
-            released,
-            source,
-        ),
-        (
-            "against an attack in expectation too",
-            "The same when the search lowers the mean of three draws to half of the threshold, and "
-            "fresh draws judge the text that it found.",
-            _harder("SCRN, EOT", "plain"),
-            released,
-            source,
-        ),
-        (
-            "drawing noise when scoring adds robustness",
-            "SCRN keeps more accuracy under attack with its noise on than with its noise off.",
-            _harder("SCRN, noise on", "SCRN, noise off"),
-            released,
-            source,
-        ),
-        (
-            "more than an attack in expectation takes away",
-            "The gain from noise remains when the search uses the mean of three draws.",
-            _harder("SCRN, EOT", "SCRN, noise off"),
-            released,
-            source,
-        ),
-        (
-            "reconstruction adds what R-Drop does not have",
-            "Without noise, SCRN keeps more accuracy under attack than R-Drop, which has no "
-            "reconstruction network.",
-            _harder("SCRN, noise off", "R-Drop"),
-            "the paper has an ablation; we did not read its table",
-            source,
-        ),
-        ours=(
-            "with its noise off, SCRN is still harder to attack than plain fine-tuning",
-            "against an attack in expectation too",
-            "drawing noise when scoring adds robustness",
-            "more than an attack in expectation takes away",
-        ),
-    )
-
-
-def _clean_claims() -> tuple[Claim, ...]:
-    return (
-        *claims_on(
-            "robustness",
-            _REGIME,
-            (
-                "robustness costs no clean accuracy",
-                "On unchanged texts, SCRN without noise is as accurate as plain fine-tuning, "
-                "within three points.",
-                Equivalence("clean_accuracy", "SCRN, noise off", "plain", margin=3.0),
-                "we did not read this figure",
-                "ours",
-            ),
-            ours=("robustness costs no clean accuracy",),
-        ),
-        *claims_on(
-            "settings",
-            _REGIME,
-            (
-                "SCRN carries over to another domain",
-                "Trained on manuals, SCRN classifies plays better than plain fine-tuning does.",
-                Superiority(
-                    "auroc",
-                    "the other domain, SCRN",
-                    "the other domain, plain",
-                    "higher",
-                    smallest_effect=0.05,
-                ),
-                "cross-domain is one of the paper's four settings; we did not read its table",
-                "section on settings, second-hand",
-            ),
-        ),
-    )

@@ -2,39 +2,20 @@
 
 from typing import Any
 
-from lightning_plugins.claims.claim import Claim, Column, Experiment, Paper, Scale, claims_on
+from lightning_plugins.claims.claim import Experiment, Paper, Scale
+from lightning_plugins.claims.claim_tables import read_paper
 from lightning_plugins.claims.measurements.induction_heads import (
-    LEARNING_RATE,
     REFERENCE,
     run_markov,
     run_mixture,
 )
-from lightning_plugins.claims.rules import Equivalence, Superiority
 
 _SEEDS = (0, 1, 2, 3, 4)
-_SETTING = "six-number transformer, Gaussian tokens, L = 40, α* = 1, w* = 0.49, σ = 0.01, batch 512"
-_FIGURE = "Fig. 2 and the theorems on dynamics, as abstracts and public reviews describe them"
 
 
 def paper() -> Paper:
     """Return the paper's claims, measured on the mixed target and on Markov chains."""
-    return Paper(
-        name="induction-heads",
-        title="How transformers get rich: approximation and dynamics analysis",
-        citation="Wang, Yu, E, Wu; arXiv 2410.11474 (a preprint)",
-        experiments=(_second_layer(), _joint(), _markov()),
-        claims=(*_order_claims(), *_scaling_claims(), *_markov_claims()),
-        columns=(
-            Column("moment", "step", ".0f"),
-            Column("emergence", "half of the induction head at step", ".0f"),
-            Column("scaled_emergence", "divided by its predicted scale", ".3f"),
-        ),
-        next_steps=(
-            "lightning-plugins reproduce induction-heads --scale cpu     (5 seeds; half an hour)",
-            "lightning-plugins fit --config induction_heads/mixture      (one run, with its ODE)",
-            "callbacks=[HeadScores()] in the Trainer of your own transformer",
-        ),
-    )
+    return read_paper(__file__, _second_layer(), _joint(), _markov())
 
 
 def _second_layer() -> Experiment:
@@ -90,80 +71,3 @@ def _mixture(max_steps: int, reads: str = "emergence", **changes: Any) -> dict[s
         "setting": REFERENCE | setting,
         "overrides": {"trainer.max_steps": max_steps, "trainer.limit_val_batches": 0} | overrides,
     }
-
-
-_STEPS = 100.0  # of thousands
-
-
-def _order_claims() -> tuple[Claim, ...]:
-    return tuple(
-        claim
-        for words, experiment, arm, regime in (
-            ("layer by layer", "second layer", "", "second layer, gradient descent"),
-            ("jointly", "joint", "", "all numbers at the same time, gradient descent"),
-            ("jointly with Adam", "joint", ", Adam", "all numbers at the same time, Adam"),
-        )
-        for claim in claims_on(
-            experiment,
-            f"{_SETTING}, {regime}",
-            (
-                f"{words}, the 4-gram is learned before the induction head",
-                "The 4-gram loss falls to a tenth before k² w1 reaches half of w*².",
-                Superiority("moment", f"4-gram{arm}", f"induction head{arm}", "lower", (), _STEPS),
-                "partial learning of the 4-gram, a plateau, then the induction head",
-                _FIGURE,
-            ),
-        )
-    )
-
-
-def _scaling_claims() -> tuple[Claim, ...]:
-    flow = claims_on(
-        "second layer",
-        f"{_SETTING}, learning rate {LEARNING_RATE}",
-        (
-            "the induction head emerges when the gradient flow says",
-            "The step at which k² reaches half of w*² equals that of the ODE within 10 %.",
-            Equivalence("emergence", "induction head", "its gradient flow", 0.1, relative=True),
-            "the theory is of the flow; we read no comparison of the two",
-            "our closed form of the population losses",
-        ),
-    )
-    scaling = (
-        ("the plateau grows linearly in the length", "twice the length", "L = 80 against 40"),
-        ("the plateau grows linearly in log(1/σ)", "σ = 0.0001", "σ = 0.0001 against 0.01"),
-        ("the plateau grows as (1+α*)²", "α* = 0.5", "α* = 0.5 against 1"),
-    )
-    return flow + tuple(
-        claim
-        for name, arm, changed in scaling
-        for claim in claims_on(
-            "second layer",
-            f"{_SETTING}, {changed}",
-            (
-                name,
-                "The step of the emergence, divided by (L-2)(1+α*)² log(w*/2σ) / 2w*², is the same "
-                "within 15 %.",
-                Equivalence("scaled_emergence", arm, "induction head", 0.15, relative=True),
-                "plateau of length Θ((1+α*)² L log(1/σ) / w*²)",
-                _FIGURE,
-            ),
-        )
-    )
-
-
-def _markov_claims() -> tuple[Claim, ...]:
-    return claims_on(
-        "markov",
-        "two attention layers of one head, 8.7k parameters, chains of 3 states, 64 tokens",
-        (
-            "on Markov chains the unigram comes before the bigram",
-            "The divergence from the in-context unigram reaches its minimum before the in-context "
-            "bigram becomes the closer one.",
-            Superiority(
-                "moment", "nearest to the unigram", "nearer to the bigram", "lower", (), _STEPS
-            ),
-            "a unigram plateau, then an abrupt change to the bigram",
-            "Edelman et al., arXiv 2402.11004, as the discrete version of the same transition",
-        ),
-    )

@@ -6,19 +6,14 @@ several learning rates, speed-up at a fixed rate, and the published settings as 
 
 from typing import Any
 
-from lightning_plugins.claims.claim import Claim, Column, Experiment, Scale, claims_on
+from lightning_plugins.claims.claim import Experiment, Scale
 from lightning_plugins.claims.measurements.tuned_run import run_speedup, run_tuned
-from lightning_plugins.claims.rules import PooledSuperiority, Superiority
 
 Arm = dict[str, Any]
 
 SEEDS = (0, 1, 2, 3, 4)
 RATES = (1e-3, 2e-3, 4e-3, 8e-3, 1.6e-2)
 TUNING_SEED = 1000
-REGIME = (
-    "bytes of Shakespeare, 450 steps of 1 024 tokens, rates of each arm tuned on a seed that does "
-    "not judge"
-)
 
 SETTINGS: dict[str, Arm] = {
     "0.04M": {"size": "0.04M"},
@@ -29,15 +24,6 @@ SETTINGS: dict[str, Arm] = {
     "MoE WSD": {"is_moe": True, "shape": "wsd_thirds"},
 }
 """Label -> options of :func:`tuned_arm`; by default a dense LLaMA with a cosine schedule."""
-
-COLUMNS = (
-    Column("test_loss", "test loss", ".4f"),
-    Column("bits_per_byte", "bits/byte", ".3f"),
-    Column("learning_rate", "best rate", ".2g"),
-    Column("trials", "trials", ".1f"),
-    Column("speedup", "steps ratio", ".2f"),
-    Column("seconds", "seconds", ".0f"),
-)
 
 _HIDDEN_SIZES = {"0.04M": 32, "0.08M": 48, "0.13M": 64}
 _MOE_HIDDEN_SIZE = 32
@@ -135,63 +121,6 @@ def published_settings(recipes: tuple[str, ...], methods: dict[str, str]) -> Exp
         for method, overlays in methods.items()
     }
     return Experiment("the paper's settings", arms, {"paper": Scale(SEEDS)}, run_tuned)
-
-
-def terminal_claims(
-    arm: str,
-    method: str,
-    figures: dict[str, str],
-    smallest_effect: float,
-    source: str,
-    regime: str = REGIME,
-    ours: tuple[str, ...] = (),
-) -> tuple[Claim, ...]:
-    """Return a claim of a lower terminal loss than AdamW for each setting, and for all together.
-
-    Args:
-        arm: Name of the optimizer in the names of the arms.
-        method: The optimizer in words.
-        figures: Label of a setting -> the paper's figure.
-        smallest_effect: Smallest difference of interest in nats.
-        source: Source of the figures.
-        regime: What follows the model and schedule in the regime.
-        ours: Labels of settings that the paper does not have; they are not pooled.
-    """
-    pairs = tuple((f"{arm}, {label}", f"AdamW, {label}") for label in figures if label not in ours)
-    pooled = (
-        "a lower terminal loss than AdamW, all settings",
-        f"Best-tuned {method} ends at a lower test loss than best-tuned AdamW, on average over "
-        f"{len(pairs)} settings.",
-        PooledSuperiority("test_loss", pairs, "lower", smallest_effect),
-        "; ".join(f"{label}: {figure}" for label, figure in figures.items() if label not in ours),
-        source,
-    )
-    return claims_on(
-        "terminal loss", f"models of 0.04M to 0.13M parameters, {regime}", pooled
-    ) + tuple(
-        claim
-        for label, figure in figures.items()
-        for claim in claims_on(
-            "terminal loss",
-            f"{_described(SETTINGS[label])}, {regime}",
-            (
-                f"a lower terminal loss than AdamW, {label}",
-                f"Best-tuned {method} ends at a lower test loss than best-tuned AdamW: "
-                f"{_described(SETTINGS[label])}.",
-                Superiority(
-                    "test_loss", f"{arm}, {label}", f"AdamW, {label}", "lower", (), smallest_effect
-                ),
-                figure,
-                source,
-            ),
-            ours=[f"a lower terminal loss than AdamW, {label}"] * (label in ours),
-        )
-    )
-
-
-def _described(setting: Arm) -> str:
-    kind = "Qwen2-MoE of 0.07M" if setting.get("is_moe") else f"LLaMA of {setting['size']}"
-    return f"{kind} parameters, {'WSD' if 'shape' in setting else 'cosine'}"
 
 
 def _dense(hidden_size: int) -> Arm:

@@ -38,7 +38,9 @@ def main(argv: Sequence[str] | None = None, problem_of: ProblemOf | None = None)
     """
     parser = argparse.ArgumentParser(prog="lightning-plugins reproduce", description=__doc__)
     _add_arguments(parser)
-    arguments = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = parser.parse_args(words)
+    arguments.command_line = shlex.join(["lightning-plugins", "reproduce", *words])
     if arguments.list:
         for name in sorted(PAPERS):
             for line in _listing(load_paper(name)):
@@ -117,7 +119,7 @@ def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
         for one in results:
             added = rows.add(one.paper.name, map(plain_record, one.records))
             print(f"{rows.folder / one.paper.name}.csv: {added} cells added")
-    report = report_of(results, _command_line(arguments))
+    report = report_of(results, arguments.command_line)
     for paper_evidence in report.papers:
         for line in paper_lines(paper_evidence):
             print(line)
@@ -153,24 +155,8 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def _seeds_text(seeds: tuple[int, ...]) -> str:
-    if seeds == tuple(range(seeds[0], seeds[-1] + 1)):
-        return f"{seeds[0]}..{seeds[-1]}"
-    return ",".join(map(str, seeds))
-
-
 def _scale_order(scale: str) -> tuple[int, str]:
     return (SCALES.index(scale) if scale in SCALES else len(SCALES), scale)
-
-
-def _command_line(arguments: argparse.Namespace) -> str:
-    words = ["lightning-plugins", "reproduce", *arguments.papers, "--scale", arguments.scale]
-    words += ["--output", str(arguments.output)] if arguments.output != OUTPUT else []
-    words += ["--jobs", str(arguments.jobs)] if arguments.jobs else []
-    words += ["--backend", arguments.backend] if arguments.backend != "loky" else []
-    words += ["--seeds", _seeds_text(arguments.seeds)] if arguments.seeds else []
-    words += ["--rows", str(arguments.rows)] if arguments.rows else []
-    return shlex.join([*words, *(["--fresh"] if arguments.fresh else [])])
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

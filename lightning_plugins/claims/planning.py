@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 
 from lightning_plugins.claims.claim import Claim, Paper
+from lightning_plugins.claims.contrasts import Values
 from lightning_plugins.claims.result_store import ResultStore
-from lightning_plugins.claims.rules import Values
 from lightning_plugins.claims.statistics import MOST_PAIRS
 
 

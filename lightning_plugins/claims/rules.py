@@ -5,10 +5,12 @@ A rule is plain data, is written before the run, and its hash is stored with eac
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
+from lightning_plugins.claims.contrasts import Contrast, NoVerdict, Values, require_pairs
 from lightning_plugins.claims.fingerprints import sha256_of
 from lightning_plugins.claims.judgement import Judgement, Verdict
 from lightning_plugins.claims.statistics import (
@@ -17,44 +19,32 @@ from lightning_plugins.claims.statistics import (
     fieller_interval,
     minimal_detectable_effect,
     one_sided_p,
-    paired_interval,
     pooled_effect,
     student_quantile,
     tost,
 )
-from lightning_plugins.reports.report_data import ContrastEvidence
-
-Values = Mapping[str, Mapping[int, Mapping[str, float]]]
-"""Measured values: arm -> seed -> metric -> value."""
 
 Direction = Literal["lower", "higher"]
 
-_FEWEST_PAIRS = 2
 
+class Rule(ABC):
+    """The base class of the rules, which are frozen dataclasses of plain data.
 
-class Rule(Protocol):
-    """The interface of a rule."""
+    Whatever a rule tests, the verdict is *undecided* with fewer than two pairs, or if the tuned
+    value of an arm is on the edge of its grid.
+    """
+
+    metric: str
+    confidence: ClassVar[float] = 1 - SIGNIFICANCE
 
     @property
-    def metric(self) -> str:
-        """The compared metric."""
-
-    @property
+    @abstractmethod
     def arms(self) -> tuple[str, ...]:
         """Every arm that the verdict depends on."""
 
-    def sha256(self, claim: str = "") -> str:
-        """Hash of the rule's canonical JSON together with the claim's name."""
-
+    @abstractmethod
     def describe(self) -> str:
-        """The rule in words."""
-
-    def judge(self, values: Values) -> Judgement:
-        """Apply the rule without a correction for other claims, as in the paper's regime."""
-
-
-class HashedRule:
-    """Base class of the rules: hashes the fields of the dataclass."""
+        """Return the rule in words."""
 
     def sha256(self, claim: str = "") -> str:
         """Hash of the fields, the rule's class, the claim's name, the test level and the power."""
@@ -63,9 +53,45 @@ class HashedRule:
         levels = {"significance": SIGNIFICANCE, "power": POWER}
         return sha256_of({"claim": claim, "rule": kind, "fields": fields, **levels})
 
+    def judge(self, values: Values) -> Judgement:
+        """Apply the rule to measured values, without a correction for other claims."""
+        contrasts = self._contrasts(values)
+        tests = [contrast.test(self.confidence) for contrast in contrasts]
+        main = tests[0]
+        judged = Judgement(
+            verdict=Verdict.UNDECIDED,
+            estimate=main.estimate,
+            interval=main.interval,
+            confidence=self.confidence,
+            favours=False,
+            p_for=math.nan,
+            p_against=math.nan,
+            n=min(test.n for test in tests),
+            dropped=max(contrast.dropped for contrast in contrasts),
+            minimal_detectable_effect=minimal_detectable_effect(main.standard_deviation, main.n),
+            comparisons=tuple(contrast.evidence(self.confidence) for contrast in contrasts),
+            deviation=max(test.standard_deviation for test in tests),
+        )
+        try:
+            require_pairs(values, self.arms, contrasts)
+            judged = replace(judged, **self._tested(values, contrasts))
+        except NoVerdict as obstacle:
+            return replace(judged, note=str(obstacle), blocked=True)
+        if not judged.note and main.standard_deviation == 0:
+            judged = replace(judged, note="the same difference in every seed")
+        return judged.decided()
+
+    @abstractmethod
+    def _contrasts(self, values: Values) -> list[Contrast]:
+        """Return the contrasts, the main one first."""
+
+    @abstractmethod
+    def _tested(self, values: Values, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+        """Return the fields of the judgement that the tests determine."""
+
 
 @dataclass(frozen=True)
-class Superiority(HashedRule):
+class Superiority(Rule):
     """``arm`` is better than ``over``, and than every rival, in ``metric``.
 
     The contrast is the improvement, paired by seed: ``over - arm`` if ``direction`` is
@@ -78,8 +104,6 @@ class Superiority(HashedRule):
     * *refuted at this scale*: at least one improvement is shown to be below ``smallest_effect``
       (two-sided paired t test against it, Bonferroni over the contrasts, Holm over the claims).
       With the default of 0 this means worse.
-    * *undecided*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
-      of its grid.
 
     Args:
         metric: Name of the metric.
@@ -109,7 +133,7 @@ class Superiority(HashedRule):
         return (self.arm, self.over, *self.rivals)
 
     def describe(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         beaten = " and ".join((self.over, *self.rivals))
         floor = (
             f"; an effect below {self.smallest_effect:g} refutes" if self.smallest_effect else ""
@@ -119,46 +143,39 @@ class Superiority(HashedRule):
             f"(paired t, two-sided 5 %, Holm within the family{floor})"
         )
 
-    def judge(self, values: Values) -> Judgement:
-        """Apply the rule to measured values."""
-        sign = 1.0 if self.direction == "lower" else -1.0
-        contrasts = [
-            _paired_contrast(values, self.metric, {other: sign, self.arm: -sign})
+    def _contrasts(self, values: Values) -> list[Contrast]:
+        return [
+            _improvement(values, self.metric, self.arm, other, self.direction)
             for other in (self.over, *self.rivals)
         ]
-        obstacle = _obstacle(values, self.arms, contrasts)
-        if obstacle:
-            return _blocked(contrasts, 1 - SIGNIFICANCE, obstacle)
-        tests = [paired_interval(contrast.values) for contrast in contrasts]
-        against = min(_two_sided_below(one.values, self.smallest_effect) for one in contrasts)
-        missed = [
-            contrast.label
-            for contrast, test in zip(contrasts, tests, strict=True)
-            if test.estimate <= 0 or test.p > SIGNIFICANCE
-        ]
-        note = f"not shown to be positive: {', '.join(missed)}" if missed and self.rivals else ""
-        return _judgement(
-            contrasts,
-            favours=all(test.estimate > 0 for test in tests),
-            p_for=max(test.p if test.estimate > 0 else 1.0 for test in tests),
-            p_against=min(1.0, len(contrasts) * against),
-            note=note,
-            smallest_effect=self.smallest_effect,
-        )
+
+    def _tested(self, values: Values, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+        p_for = [_p_above_zero(contrast) for contrast in contrasts]
+        against = min(_p_below(contrast, self.smallest_effect) for contrast in contrasts)
+        pairs = zip(contrasts, p_for, strict=True)
+        missed = [contrast.label for contrast, p in pairs if p > SIGNIFICANCE]
+        return {
+            "favours": all(contrast.mean > 0 for contrast in contrasts),
+            "p_for": max(p_for),
+            "p_against": min(1.0, len(contrasts) * against),
+            "note": f"not shown to be positive: {', '.join(missed)}"
+            if missed and self.rivals
+            else "",
+            "smallest_effect": self.smallest_effect,
+        }
 
 
 @dataclass(frozen=True)
-class PooledSuperiority(HashedRule):
+class PooledSuperiority(Rule):
     """Over several settings, one kind of arm is better than another on average.
 
     The improvements of each setting are paired by seed; their means are pooled by a random-effects
     meta-analysis (:func:`~lightning_plugins.claims.statistics.pooled_effect`), so a setting with an
-    effect of its own does not decide alone.
+    effect of its own does not decide alone. It is *undecided* if a setting has equal differences.
 
     * *supported*: the pooled improvement is positive with p at most 0.05 (two-sided, Holm over the
       family).
     * *refuted at this scale*: it is shown to be below ``smallest_effect`` in the same way.
-    * *undecided*: otherwise, or if a setting has fewer than two pairs or equal differences in all.
 
     Args:
         metric: Name of the metric.
@@ -187,7 +204,7 @@ class PooledSuperiority(HashedRule):
         return tuple(arm for pair in self.pairs for arm in pair)
 
     def describe(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         names = "; ".join(f"{arm} than {over}" for arm, over in self.pairs)
         return (
             f"{self.direction} {self.metric} on average over the settings ({names}): "
@@ -195,65 +212,59 @@ class PooledSuperiority(HashedRule):
             f"Holm within the family; an effect below {self.smallest_effect:g} refutes"
         )
 
-    def judge(self, values: Values) -> Judgement:
-        """Apply the rule to measured values."""
-        sign = 1.0 if self.direction == "lower" else -1.0
-        contrasts = [
-            _paired_contrast(values, self.metric, {over: sign, arm: -sign})
-            for arm, over in self.pairs
+    def _contrasts(self, values: Values) -> list[Contrast]:
+        return [
+            _improvement(values, self.metric, arm, over, self.direction) for arm, over in self.pairs
         ]
-        obstacle = _obstacle(values, self.arms, contrasts)
-        tests = [paired_interval(contrast.values) for contrast in contrasts]
-        if not obstacle and min(test.standard_deviation for test in tests) <= 0:
-            obstacle = "a setting has the same difference in every seed"
-        if obstacle:
-            return _blocked(contrasts, 1 - SIGNIFICANCE, obstacle)
+
+    def _tested(self, values: Values, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+        tests = [contrast.test() for contrast in contrasts]
+        if min(test.standard_deviation for test in tests) <= 0:
+            raise NoVerdict("a setting has the same difference in every seed")
         pooled = pooled_effect(
             [test.estimate for test in tests],
             [test.standard_deviation / math.sqrt(test.n) for test in tests],
         )
         half = student_quantile(1 - SIGNIFICANCE / 2, pooled.freedom) * pooled.standard_error
+        interval = (pooled.estimate - half, pooled.estimate + half)
         squares = math.fsum(test.standard_deviation**2 for test in tests)
-        judged = _judgement(
-            contrasts,
-            favours=pooled.estimate > 0,
-            p_for=min(1.0, 2 * pooled.one_sided_p()),
-            p_against=min(1.0, 2 * (1 - pooled.one_sided_p(self.smallest_effect))),
-            note=f"standard deviation of the effect between settings: {pooled.between:.2g}",
-            smallest_effect=self.smallest_effect,
-        )
-        return dataclasses.replace(
-            judged,
-            estimate=pooled.estimate,
-            interval=(pooled.estimate - half, pooled.estimate + half),
+        settings = [contrast.evidence() for contrast in contrasts]
+        return {
+            "estimate": pooled.estimate,
+            "interval": interval,
+            "favours": pooled.estimate > 0,
+            "p_for": min(1.0, 2 * pooled.one_sided_p()),
+            "p_against": min(1.0, 2 * (1 - pooled.one_sided_p(self.smallest_effect))),
+            "note": f"standard deviation of the effect between settings: {pooled.between:.2g}",
+            "smallest_effect": self.smallest_effect,
             # Of the mean over settings of one seed. If settings differ, no number of seeds decides.
-            deviation=math.nan if pooled.between else math.sqrt(squares) / len(tests),
-            comparisons=(
-                ContrastEvidence(
-                    "pooled improvement",
-                    {},
-                    pooled.estimate,
-                    (pooled.estimate - half, pooled.estimate + half),
+            "deviation": math.nan if pooled.between else math.sqrt(squares) / len(tests),
+            "comparisons": (
+                replace(
+                    settings[0],
+                    label="pooled improvement",
+                    differences={},
+                    estimate=pooled.estimate,
+                    interval=interval,
                 ),
-                *judged.comparisons,
+                *settings,
             ),
-        )
+        }
 
 
 @dataclass(frozen=True)
-class Recovers(HashedRule):
+class Recovers(Rule):
     """``arm`` recovers at least ``share`` of the change from one arm to another.
 
     With A, B = ``between`` the main contrast is ``(A - arm) - share·(A - B)`` for
     ``direction="lower"`` and its negative for ``"higher"``. It is linear in the metrics, so its
-    paired t interval is exact. The change ``A - B`` itself must be shown to exist.
+    paired t interval is exact. The change ``A - B`` itself must be shown to exist; otherwise the
+    claim is *undecided*.
 
     * *supported*: change and contrast are both positive, each with p at most 0.05 in a two-sided
       paired t test (the larger p value counts; Holm over the family).
     * *refuted at this scale*: the change is positive and the contrast negative, each with p at
       most 0.05.
-    * *undecided*: otherwise, in particular if the change is not shown; or with fewer than two
-      pairs, or if a tuned value is on the edge of its grid.
 
     The recovered share ``(A - arm)/(A - B)`` is reported with Fieller's interval. The smallest
     effect of interest is ``share`` of the measured change: an arm that recovers nothing is refuted.
@@ -287,7 +298,7 @@ class Recovers(HashedRule):
         return (self.arm, *self.between)
 
     def describe(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         start, full = self.between
         change = "decrease" if self.direction == "lower" else "increase"
         return (
@@ -296,54 +307,47 @@ class Recovers(HashedRule):
             "(paired t of a linear contrast, two-sided 5 %, Holm within the family)"
         )
 
-    def judge(self, values: Values) -> Judgement:
-        """Apply the rule to measured values."""
+    def _contrasts(self, values: Values) -> list[Contrast]:
         start, full = self.between
-        sign = 1.0 if self.direction == "lower" else -1.0
-        contrast = _paired_contrast(
-            values,
-            self.metric,
-            {start: sign * (1 - self.share), self.arm: -sign, full: sign * self.share},
-            f"gain of {self.arm} - {self.share:g} × gain of {full}",
-        )
-        change = _paired_contrast(values, self.metric, {start: sign, full: -sign, self.arm: 0.0})
-        gain = _paired_contrast(values, self.metric, {start: sign, self.arm: -sign, full: 0.0})
-        obstacle = _obstacle(values, self.arms, [contrast])
-        if obstacle:
-            return _blocked([contrast, change, gain], 1 - SIGNIFICANCE, obstacle)
-        of_contrast, of_change = paired_interval(contrast.values), paired_interval(change.values)
-        p_change = of_change.p if of_change.estimate > 0 else 1.0
-        favours = of_contrast.estimate > 0
+        sign = _sign(self.direction)
+        weights = {start: sign * (1 - self.share), self.arm: -sign, full: sign * self.share}
+        label = f"gain of {self.arm} - {self.share:g} × gain of {full}"
+        # An arm with the weight 0 makes all contrasts use the same seeds.
+        return [
+            Contrast.of(values, self.metric, weights, label),
+            Contrast.of(values, self.metric, {start: sign, full: -sign, self.arm: 0.0}),
+            Contrast.of(values, self.metric, {start: sign, self.arm: -sign, full: 0.0}),
+        ]
+
+    def _tested(self, values: Values, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+        start, full = self.between
+        contrast, change, gain = contrasts
+        p_change = _p_above_zero(change)
         missing = f"the change from {start} to {full} is not shown: nothing to recover"
-        result = _judgement(
-            [contrast, change, gain],
-            favours=favours,
-            p_for=max(p_change, of_contrast.p if favours else 1.0),
-            p_against=max(p_change, 1.0 if favours else of_contrast.p),
-            note="" if p_change <= SIGNIFICANCE else missing,
-            smallest_effect=self.share * max(0.0, of_change.estimate),
-        )
-        return dataclasses.replace(
-            result,
-            ratio_label="share recovered",
-            ratio=gain.mean / change.mean if change.mean else math.nan,
-            ratio_interval=fieller_interval(gain.values, change.values, 1 - SIGNIFICANCE),
-        )
+        return {
+            "favours": contrast.mean > 0,
+            "p_for": max(p_change, _p_above_zero(contrast)),
+            "p_against": max(p_change, 1.0 if contrast.mean > 0 else contrast.test().p),
+            "note": "" if p_change <= SIGNIFICANCE else missing,
+            "smallest_effect": self.share * max(0.0, change.mean),
+            "ratio_label": "share recovered",
+            "ratio": gain.mean / change.mean if change.mean else math.nan,
+            "ratio_interval": fieller_interval(gain.values, change.values, self.confidence),
+        }
 
 
 @dataclass(frozen=True)
-class Equivalence(HashedRule):
+class Equivalence(Rule):
     """``arm`` equals ``to`` in ``metric`` within a margin that is fixed before the run (TOST).
 
     The contrast is ``arm - to``, paired by seed. With ``relative=True`` the margin is a share of
     the mean of ``to``. The tests then use ``arm - (1 ± margin)·to``, which is linear and so
-    accounts for the uncertainty of that mean.
+    accounts for the uncertainty of that mean; with a metric that is not positive, the claim is
+    *undecided*.
 
     * *supported*: both one-sided paired t tests have p at most 0.05 (Holm over the
       family), so the 90 % interval is inside the margin.
     * *refuted at this scale*: the difference is shown to exceed the margin (two-sided, Holm).
-    * *undecided*: otherwise, or with fewer than two pairs, or if a tuned value is on the edge
-      of its grid, or for a relative margin of a metric that is not positive.
 
     Args:
         metric: Name of the metric.
@@ -358,6 +362,7 @@ class Equivalence(HashedRule):
     to: str
     margin: float
     relative: bool = False
+    confidence: ClassVar[float] = 1 - 2 * SIGNIFICANCE
 
     def __post_init__(self) -> None:
         _check_distinct(self.arms)
@@ -370,144 +375,60 @@ class Equivalence(HashedRule):
         return (self.arm, self.to)
 
     def describe(self) -> str:
-        """The rule in words."""
+        """Return the rule in words."""
         margin = f"{100 * self.margin:g} %" if self.relative else f"{self.margin:g}"
         return (
             f"{self.arm} is within ±{margin} of {self.to} in {self.metric} "
             "(TOST, 5 %, Holm within the family)"
         )
 
-    def judge(self, values: Values) -> Judgement:
-        """Apply the rule to measured values."""
-        contrast = _paired_contrast(values, self.metric, {self.arm: 1.0, self.to: -1.0})
-        confidence = 1 - 2 * SIGNIFICANCE
-        obstacle = _obstacle(values, self.arms, [contrast])
+    def _contrasts(self, values: Values) -> list[Contrast]:
+        return [Contrast.of(values, self.metric, {self.arm: 1.0, self.to: -1.0})]
+
+    def _tested(self, values: Values, contrasts: Sequence[Contrast]) -> dict[str, Any]:
+        (contrast,) = contrasts
         reference = [values[self.to][seed][self.metric] for seed in contrast.differences]
-        if not obstacle and self.relative and min(reference) <= 0:
-            obstacle = f"a relative margin needs a positive {self.metric}"
-        if obstacle:
-            return _blocked([contrast], confidence, obstacle)
-        margin = self.margin * (sum(reference) / len(reference) if self.relative else 1.0)
+        if self.relative and min(reference) <= 0:
+            raise NoVerdict(f"a relative margin needs a positive {self.metric}")
+        mean = sum(reference) / len(reference)
+        margin = self.margin * (mean if self.relative else 1.0)
         margins = [self.margin * (one if self.relative else 1.0) for one in reference]
         inside, outside = tost(contrast.values, margins)
-        result = _judgement(
-            [contrast],
-            favours=abs(contrast.mean) < margin,
-            p_for=inside,
-            p_against=min(1.0, 2 * outside),
-            confidence=confidence,
-            margin=margin,
-            smallest_effect=margin,
-        )
-        if not self.relative:
-            return result
-        return dataclasses.replace(
-            result,
-            ratio_label="relative difference",
-            ratio=contrast.mean / (sum(reference) / len(reference)),
-            ratio_interval=fieller_interval(contrast.values, reference, confidence),
-        )
+        tested = {
+            "favours": abs(contrast.mean) < margin,
+            "p_for": inside,
+            "p_against": min(1.0, 2 * outside),
+            "smallest_effect": margin,
+            "comparisons": (replace(contrast.evidence(self.confidence), margin=margin),),
+        }
+        if self.relative:
+            tested |= {
+                "ratio_label": "relative difference",
+                "ratio": contrast.mean / mean,
+                "ratio_interval": fieller_interval(contrast.values, reference, self.confidence),
+            }
+        return tested
 
 
-@dataclass(frozen=True)
-class _Contrast:
-    """``Σ weight·metric`` over arms, for each seed with a finite value in all of them."""
-
-    label: str
-    differences: dict[int, float]
-    dropped: int
-
-    @property
-    def values(self) -> list[float]:
-        return list(self.differences.values())
-
-    @property
-    def mean(self) -> float:
-        return math.fsum(self.values) / len(self.values) if self.values else math.nan
+def _improvement(
+    values: Values, metric: str, arm: str, over: str, direction: Direction
+) -> Contrast:
+    sign = _sign(direction)
+    return Contrast.of(values, metric, {over: sign, arm: -sign})
 
 
-def _paired_contrast(
-    values: Values, metric: str, weights: Mapping[str, float], label: str = ""
-) -> _Contrast:
-    """Return the contrast; seeds without a finite value in every arm are dropped and counted.
-
-    An arm with weight zero must also have the seed, so that several contrasts of the same arms
-    use the same seeds. The label defaults to "positive arm - negative arm".
-    """
-    of_arm = {arm: values.get(arm, {}) for arm in weights}
-    seeds = sorted({seed for cells in of_arm.values() for seed in cells})
-    differences: dict[int, float] = {}
-    for seed in seeds:
-        numbers = [of_arm[arm].get(seed, {}).get(metric, math.nan) for arm in weights]
-        if all(math.isfinite(number) for number in numbers):
-            pairs = zip(weights.values(), numbers, strict=True)
-            differences[seed] = math.fsum(weight * number for weight, number in pairs)
-    if not label:
-        plus = next(arm for arm, weight in weights.items() if weight > 0)
-        minus = next(arm for arm, weight in weights.items() if weight < 0)
-        label = f"{plus} - {minus}"
-    return _Contrast(label, differences, len(seeds) - len(differences))
+def _sign(direction: Direction) -> float:
+    return 1.0 if direction == "lower" else -1.0
 
 
-def _obstacle(values: Values, arms: Sequence[str], contrasts: Sequence[_Contrast]) -> str:
-    """Return why no verdict is possible, or an empty string."""
-    for arm in arms:
-        for metrics in values.get(arm, {}).values():
-            if metrics.get("on_grid_edge", 0.0) > 0:
-                return f"the best value of {arm} is on the edge of its grid"
-    fewest = min(len(contrast.differences) for contrast in contrasts)
-    if fewest < _FEWEST_PAIRS:
-        return f"{fewest} usable pair{'s' if fewest != 1 else ''}; at least {_FEWEST_PAIRS} needed"
-    return ""
+def _p_above_zero(contrast: Contrast) -> float:
+    """Two-sided p value of a mean above zero; 1 if the mean is not above it."""
+    return contrast.test().p if contrast.mean > 0 else 1.0
 
 
-def _judgement(
-    contrasts: Sequence[_Contrast],
-    favours: bool,
-    p_for: float,
-    p_against: float,
-    confidence: float = 1 - SIGNIFICANCE,
-    note: str = "",
-    margin: float | None = None,
-    is_blocked: bool = False,
-    smallest_effect: float = 0.0,
-) -> Judgement:
-    """Build a judgement with its verdict; the first contrast is the main one."""
-    tests = [paired_interval(one.values, confidence) for one in contrasts]
-    main = tests[0]
-    n = min(test.n for test in tests)
-    identical = n >= 2 and not is_blocked and main.standard_deviation == 0
-    return Judgement(
-        verdict=Verdict.UNDECIDED,
-        estimate=main.estimate,
-        interval=main.interval,
-        confidence=confidence,
-        favours=favours,
-        p_for=p_for,
-        p_against=p_against,
-        n=n,
-        dropped=max(one.dropped for one in contrasts),
-        minimal_detectable_effect=minimal_detectable_effect(main.standard_deviation, main.n),
-        comparisons=tuple(
-            ContrastEvidence(one.label, one.differences, test.estimate, test.interval, margin)
-            for one, test in zip(contrasts, tests, strict=True)
-        ),
-        smallest_effect=smallest_effect,
-        deviation=max(test.standard_deviation for test in tests),
-        note=note or ("the same difference in every seed" if identical else ""),
-        blocked=is_blocked,
-    ).decided()
-
-
-def _blocked(contrasts: Sequence[_Contrast], confidence: float, why: str) -> Judgement:
-    return _judgement(
-        contrasts, False, math.nan, math.nan, confidence=confidence, note=why, is_blocked=True
-    )
-
-
-def _two_sided_below(values: list[float], bound: float) -> float:
+def _p_below(contrast: Contrast, bound: float) -> float:
     """Two-sided p value of a mean below ``bound``; 1 if the mean is not below it."""
-    return min(1.0, 2 * one_sided_p([value - bound for value in values]))
+    return min(1.0, 2 * one_sided_p([value - bound for value in contrast.values]))
 
 
 def _check_direction(direction: str) -> None:

@@ -233,16 +233,14 @@ def paired_t_power(noncentrality: float, n: int, significance: float = SIGNIFICA
 
 @cache
 def _detectable_noncentrality(n: int, power: float, significance: float) -> float:
-    low, high = 0.0, 1.0
-    while paired_t_power(high, n, significance) < power:
-        low, high = high, 2 * high
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if paired_t_power(middle, n, significance) < power:
-            low = middle
-        else:
-            high = middle
-    return high
+    from scipy.optimize import brentq  # type: ignore[import-untyped]
+
+    largest = 10 + 10 * student_quantile(1 - significance / 2, n - 1)  # two pairs need the most
+
+    def excess(noncentrality: float) -> float:
+        return paired_t_power(noncentrality, n, significance) - power
+
+    return float(brentq(excess, 0.0, largest, rtol=1e-9))
 
 
 def _mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:

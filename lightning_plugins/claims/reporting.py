@@ -8,7 +8,7 @@ from typing import Any
 from lightning_plugins.claims.claim import Column, Experiment
 from lightning_plugins.claims.judgement import Judgement
 from lightning_plugins.claims.results import ClaimResult, Results
-from lightning_plugins.claims.statistics import paired_interval
+from lightning_plugins.claims.statistics import MOST_PAIRS, paired_interval
 from lightning_plugins.reports.report_data import (
     ArmInterval,
     ClaimEvidence,
@@ -124,7 +124,7 @@ def _claim_evidence(results: Results, result: ClaimResult) -> ClaimEvidence:
         verdict=judgement.verdict.value,
         is_ours=claim.is_ours,
         smallest_effect=judgement.smallest_effect,
-        pairs_needed=judgement.pairs_needed if judgement.n >= 2 else None,
+        needed=needed_text(judgement, result.seconds),
         ours=_estimate_text(judgement),
         p=_p_text(judgement.p),
         n=judgement.n,
@@ -138,6 +138,23 @@ def _claim_evidence(results: Results, result: ClaimResult) -> ClaimEvidence:
         arms=arms,
         contrasts=judgement.comparisons,
     )
+
+
+def needed_text(judgement: Judgement, seconds: float) -> str:
+    """Return the pairs that would decide a claim and their CPU hours; empty if they are unknown.
+
+    Args:
+        judgement: A judgement of ``n`` pairs.
+        seconds: CPU time of these pairs.
+    """
+    if judgement.n < 2 or judgement.blocked or not judgement.smallest_effect > 0:
+        return ""
+    if math.isnan(judgement.deviation):
+        return "the settings differ: more settings would decide, not more pairs"
+    more = "more than " if judgement.pairs_needed is None else ""
+    pairs = max(judgement.pairs_needed or MOST_PAIRS, judgement.n + 1)
+    hours = pairs * seconds / judgement.n / 3600
+    return f"{more}{pairs} pairs would decide ({more}{hours:.2g} CPU hours)"
 
 
 def _raw_rows(results: Results) -> list[dict[str, Any]]:

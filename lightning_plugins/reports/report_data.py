@@ -34,8 +34,7 @@ class ClaimEvidence:
 
     ``ours``, ``p``, ``detectable`` and ``cost`` are formatted texts. ``arms`` maps arm -> seed ->
     value of the metric, for the figure. ``confidence`` is the confidence level of the intervals.
-    ``is_ours``: the paper does not make the claim. An undecided claim would be decided by
-    ``pairs_needed`` pairs (None if unknown, or too many).
+    ``is_ours``: the paper does not make the claim. ``needed``: what decides an undecided claim.
     """
 
     name: str
@@ -58,16 +57,16 @@ class ClaimEvidence:
     confidence: float = 0.95
     is_ours: bool = False
     smallest_effect: float = 0.0
-    pairs_needed: int | None = None
+    needed: str = ""
     arms: dict[str, dict[int, float]] = field(default_factory=dict)
     contrasts: tuple[ContrastEvidence, ...] = ()
 
     @property
     def shown_verdict(self) -> str:
-        """The verdict with the pairs that an undecided claim needs, and the seeds left out."""
+        """The verdict with what an undecided claim needs, and the seeds left out."""
         shown = self.verdict
-        if shown == "undecided" and self.pairs_needed is not None:
-            shown += f", {max(self.pairs_needed, self.n + 1)} pairs would decide"
+        if shown == "undecided" and self.needed:
+            shown += f", {self.needed}"
         if not self.dropped:
             return shown
         seeds = self.n + self.dropped

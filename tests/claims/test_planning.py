@@ -6,9 +6,10 @@ import random
 
 import pytest
 
-from lightning_plugins.claims import Superiority, Verdict
+from lightning_plugins.claims import PooledSuperiority, Superiority, Verdict
 from lightning_plugins.claims.judgement import holm_adjusted
 from lightning_plugins.claims.planning import planned_claims
+from lightning_plugins.claims.reporting import needed_text
 from lightning_plugins.claims.result_store import ResultStore
 from lightning_plugins.claims.runner import run_paper
 from lightning_plugins.claims.statistics import pairs_for
@@ -86,3 +87,20 @@ def test_with_the_pairs_that_a_verdict_names_a_family_is_decided():
 def _pairs(draw, pairs, deviation):
     old = {pair: {"loss": draw.gauss(0, deviation)} for pair in range(pairs)}
     return {"old": old, "new": {pair: {"loss": 0.0} for pair in range(pairs)}}
+
+
+def test_an_undecided_claim_names_the_pairs_and_the_hours_that_would_decide_it():
+    def needed(rule, spread):
+        values = {
+            arm: {seed: {"loss": level * sign * spread} for seed, sign in enumerate((1, -1, 2))}
+            for arm, level in (("a", 0), ("b", 1), ("c", 0), ("d", -3))
+        }
+        return needed_text(rule.judge(values), seconds=7200.0)
+
+    superiority = Superiority("loss", "a", "b", "lower", smallest_effect=1.0)
+    pairs = pairs_for(1.0, 1.527525, 0.9, 0.05)
+    assert needed(superiority, 1.0) == f"{pairs} pairs would decide ({pairs * 2 / 3:.2g} CPU hours)"
+    assert needed(superiority, 100.0).startswith("more than 400 pairs would decide (more than 2.7")
+    pooled = PooledSuperiority("loss", (("a", "b"), ("c", "d")), "lower", 0.1)
+    assert "pairs would decide" in needed(pooled, 1.0)
+    assert needed(dataclasses.replace(superiority, smallest_effect=0.0), 1.0) == ""

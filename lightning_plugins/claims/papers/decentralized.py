@@ -35,7 +35,7 @@ def _schedules() -> Experiment:
         "late window": {"recipe": "decentralized/imagenet200_resnet18_late_window"},
     }
     scales = {
-        "smoke": Scale(seeds=(0, 1, 2), overrides={"agents": 8, "rounds": 40}),
+        "smoke": Scale(seeds=(0, 1), overrides={"agents": 8, "rounds": 20}),
         "cpu": Scale(_SEEDS),
         "paper": Scale(_SEEDS, only=tuple(published), arms=published),
     }

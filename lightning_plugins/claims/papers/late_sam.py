@@ -36,8 +36,9 @@ def _switch() -> Experiment:
         arm: {"recipe": recipe.replace("digits", "cifar10_wrn16_8")}
         for arm, recipe in recipes.items()
     }
+    short = {"overrides": {"trainer.max_epochs": 20}}
     scales = {
-        "smoke": Scale((0, 1, 2), only=tuple(recipes)),
+        "smoke": Scale((0, 1, 2), only=tuple(recipes), arms=dict.fromkeys(recipes, short)),
         "cpu": Scale(_SEEDS),
         "paper": Scale(_SEEDS, only=tuple(recipes), arms=published),
     }

@@ -1,13 +1,11 @@
 """Adversarial training and evaluation on two gloo processes, compared with two emulated workers."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import program_ddp_adversarial as program
 import pytest
 import torch
+from forked_ranks import launch
 from torch.nn.functional import cross_entropy
 
 from lightning_plugins.attacks.image import pgd, robust_accuracy
@@ -17,12 +15,7 @@ from lightning_plugins.attacks.image import pgd, robust_accuracy
 def ranks(tmp_path_factory):
     """Weights and test results of each rank."""
     folder = tmp_path_factory.mktemp("ddp")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(Path(program.__file__)), str(folder)),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+    launch(program.__file__, folder, limit=200)
     return [
         (
             torch.load(folder / f"{rank}.pt", weights_only=True),

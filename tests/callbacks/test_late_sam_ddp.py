@@ -1,13 +1,11 @@
 """LateSAM on two gloo processes, compared with two workers emulated in one process."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import program_ddp_sam as program
 import pytest
 import torch
+from forked_ranks import launch
 from torch.nn.functional import cross_entropy
 
 CASES = {
@@ -40,12 +38,7 @@ for case in CASES.values():
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(Path(program.__file__)), str(folder), json.dumps(CASES)),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+    launch(program.__file__, folder, json.dumps(CASES), limit=200)
     return lambda name: [
         torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)
     ]

@@ -1,12 +1,10 @@
 """SharpnessMonitor on two gloo processes."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import program_ddp_sharpness as program
 import pytest
+from forked_ranks import launch
 
 pytestmark = pytest.mark.slow
 
@@ -14,12 +12,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"),
-        *(str(Path(program.__file__)), str(folder)),
-    ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert run.returncode == 0, run.stderr[-3000:]
+    launch(program.__file__, folder, limit=200)
     return folder
 
 

@@ -12,9 +12,9 @@ import torch
 
 HARNESS = Path(__file__).parents[1] / "harness"
 DIGITS = [
-    *("--config", "late_sam/digits", "--trainer.max_epochs=3"),
+    *("--config", "late_sam/digits", "--trainer.max_epochs=3", "--trainer.limit_train_batches=12"),
     *("--trainer.check_val_every_n_epoch=1", "--data.init_args.random_shift=1"),
-    "--model.init_args.dropout=0.2",
+    *("--model.init_args.dropout=0.2", "--data.init_args.label_noise=0.1"),
 ]
 
 

@@ -54,12 +54,13 @@ def command_lines(path):
 
 
 def over_documents(parts):
-    """Return one test parameter per part of each document."""
-    return [
-        pytest.param(path, part, id=f"{path.relative_to(ROOT)} {place}")
-        for path in DOCUMENTS
-        for place, part in enumerate(parts(path))
-    ]
+    """Return one test parameter per part of each document; a repeated part is tested once."""
+    found = {}
+    for path in DOCUMENTS:
+        for place, part in enumerate(parts(path)):
+            name = f"{path.relative_to(ROOT)} {place}"
+            found.setdefault(part, pytest.param(path, part, id=name))
+    return list(found.values())
 
 
 class Parsed(BaseException):

@@ -1,4 +1,4 @@
-"""Adversarial training and evaluation under DDP in two processes; run by torchrun.
+"""Adversarial training and evaluation under DDP in two processes.
 
 usage: program_ddp_adversarial.py OUTPUT_FOLDER
 """
@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import torch
+from forked_ranks import run_ranks, succeed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
@@ -69,7 +70,7 @@ class Classifier(LightningModule):
         return DataLoader(TensorDataset(images[share], labels[share]), batch_size=8)
 
 
-def main(folder):
+def on_each_rank(folder):
     warnings.simplefilter("ignore")
     module = Classifier()
     trainer = Trainer(
@@ -94,9 +95,7 @@ def main(folder):
     torch.save(module.network.state_dict(), f"{folder}/{rank}.pt")
     with open(f"{folder}/{rank}.json", "w", encoding="utf-8") as file:
         json.dump(result, file)
-    # Threads of gloo that are still running may abort the interpreter at exit.
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    succeed(run_ranks(2, sys.argv[1], on_each_rank, sys.argv[1]))

@@ -1,4 +1,4 @@
-"""Trains several cases with LateSAM under DDP in two processes; run by torchrun.
+"""Trains several cases with LateSAM under DDP in two processes.
 
 usage: program_ddp_sam.py OUTPUT_FOLDER CASES_AS_JSON
 """
@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import torch
+from forked_ranks import run_ranks, succeed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
@@ -51,7 +52,7 @@ class Classifier(LightningModule):
         return DataLoader(TensorDataset(features[share], labels[share]), batch_size=BATCH_SIZE)
 
 
-def main(folder, cases):
+def on_each_rank(folder, cases):
     warnings.simplefilter("ignore")
     for name, case in cases.items():
         module = Classifier()
@@ -72,9 +73,7 @@ def main(folder, cases):
         trainer.fit(module)
         path = f"{folder}/{name}-{trainer.global_rank}.pt"
         torch.save(module.network.state_dict(), path)
-    # Threads of gloo that are still running may abort the interpreter at exit.
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]))
+    succeed(run_ranks(2, sys.argv[1], on_each_rank, sys.argv[1], json.loads(sys.argv[2])))

@@ -1,4 +1,4 @@
-"""Trains with SharpnessMonitor under DDP in two processes; run by torchrun.
+"""Trains with SharpnessMonitor under DDP in two processes.
 
 usage: program_ddp_sharpness.py OUTPUT_FOLDER
 """
@@ -8,6 +8,7 @@ import sys
 import warnings
 
 import torch
+from forked_ranks import run_ranks, succeed
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
@@ -55,7 +56,7 @@ def fit(folder, callbacks, **arguments):
     return module, trainer
 
 
-def main(folder):
+def on_each_rank(folder):
     warnings.simplefilter("ignore")
     plain, _ = fit(folder, [], logger=False, enable_checkpointing=False)
     monitor = SharpnessMonitor(max_share=1)
@@ -79,9 +80,7 @@ def main(folder):
     }
     with open(f"{folder}/rank-{trainer.global_rank}.json", "w", encoding="utf-8") as file:
         json.dump(found, file)
-    # Threads of gloo that are still running may abort the interpreter at exit.
-    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    succeed(run_ranks(2, sys.argv[1], on_each_rank, sys.argv[1]))

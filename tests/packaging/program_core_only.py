@@ -1,6 +1,6 @@
 """Run by test_core_only.py with only the core dependencies installed; prints JSON.
 
-Imports every module of the plugins, then trains two epochs with LateSAM from the first step.
+Imports all plugin and task modules, then trains two epochs with LateSAM from the first step.
 """
 
 import importlib
@@ -9,7 +9,10 @@ import json
 import pkgutil
 import sys
 
-PLUGIN_FOLDERS = ("callbacks", "optimizers", "strategies", "nn", "curvature", "attacks")
+FOLDERS = (
+    *("callbacks", "optimizers", "strategies", "nn", "curvature", "attacks"),
+    *("datamodules", "litmodels", "metrics"),
+)
 EXTRAS = (
     "accelerate",
     "datasets",
@@ -41,7 +44,7 @@ def main() -> None:
 
 def import_everything() -> list[str]:
     imported = []
-    for folder in PLUGIN_FOLDERS:
+    for folder in FOLDERS:
         package = importlib.import_module(f"lightning_plugins.{folder}")
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)

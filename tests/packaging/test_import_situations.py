@@ -1,4 +1,8 @@
-"""For every way of installing the package, each class exists once, under one name and file."""
+"""For every way of installing the package, each class exists once, under one name and file.
+
+The wheel imports the public classes of all folders. In the other situations the folders have to be
+found in the right place, and the classes that need neither torch nor Lightning are imported.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -34,8 +38,7 @@ def assert_clean(report: dict[str, Any], package: Path, folders_in: Path) -> Non
 def test_editable_install_imports_from_the_checkout(
     run_python: Callable[..., Any], probe: Path, checkout: Path, tmp_path: Path
 ) -> None:
-    report = run_python([probe, *FOLDERS], cwd=tmp_path)
-    assert "callbacks.LateSAM" in report["classes"]
+    report = run_python([probe, "simulators"], cwd=tmp_path)
     assert_clean(report, checkout / "lightning_plugins", folders_in=checkout)
 
 
@@ -87,8 +90,7 @@ def test_checkout_on_the_path_without_an_install_imports_from_the_checkout(
     checkout: Path,
     tmp_path: Path,
 ) -> None:
-    report = run_python(["-S", probe, *FOLDERS], cwd=tmp_path, path=[checkout, core_packages])
-    assert "callbacks.LateSAM" in report["classes"]
+    report = run_python(["-S", probe, "simulators"], cwd=tmp_path, path=[checkout, core_packages])
     assert_clean(report, checkout / "lightning_plugins", folders_in=checkout)
 
 

@@ -1,4 +1,7 @@
-"""The digits recipes with all sources of randomness: order, dropout masks, shifted images."""
+"""The digits recipes with all sources of randomness: order, dropout masks, shifted images.
+
+The fast suite kills late_sam/digits in tests/cli/test_interrupted_runs.py.
+"""
 
 import pytest
 from kill_and_resume import assert_killed_run_resumes_exactly
@@ -13,9 +16,8 @@ RANDOM = [
 
 
 # In the second run SAM is always active; in the first one the kill is before or after its start.
-@pytest.mark.parametrize(
-    "recipe", ["late_sam/digits", pytest.param("late_sam/digits_sam", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["late_sam/digits", "late_sam/digits_sam"])
 def test_killed_run_resumes_bit_for_bit(recipe, tmp_path):
     assert_killed_run_resumes_exactly(["--config", recipe, *RANDOM], tmp_path, steps=120)
 

@@ -1,7 +1,7 @@
 """The roles of columns in tables of interactions, items and users, and the facts about them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from lightning_plugins.datamodules.interactions.interaction_table import identifier
@@ -43,7 +43,9 @@ PAIR_ROLES = (
     Role("user", _USER_NAMES, required=True),
     Role("target", ("target_item", "target_id", "item", *_ITEM_NAMES), required=True),
 )
+_LIKE_A_TIME = re.compile(r"(?<!candi)date|time|_at$", re.IGNORECASE)
 _TYPED = re.compile(r"(?P<name>.+):(?:token|float)(?:_seq)?")
+_TESTED_ROWS = 100_000
 _PRIVATE = ("zip", "postcode", "postal")
 _NO_GENRE = {"(no genres listed)", "unknown", ""}
 
@@ -54,6 +56,37 @@ def without_types(table: "pandas.DataFrame") -> "pandas.DataFrame":
         name: found["name"] for name in table.columns if (found := _TYPED.fullmatch(str(name)))
     }
     return table.rename(columns=names)
+
+
+def of_reviews(
+    table: "pandas.DataFrame", columns: Mapping[str, str], given: Mapping[str, str]
+) -> list[str]:
+    """Return the roles of columns that describe the interaction and not the item.
+
+    A table of reviews has a title and a text of each review. A column describes items if its value
+    is the same in all rows of an item, for at least half of the items with several rows.
+
+    Args:
+        table: A table of interactions.
+        columns: Column by role.
+        given: The same for the columns that the user stated, which are not tested.
+    """
+    found = []
+    for role in ("title", "year", "text"):
+        if role not in columns or role in given:
+            continue
+        pairs = table[[columns["item"], columns[role]]].head(_TESTED_ROWS).astype(str)
+        rows = pairs.iloc[:, 0].value_counts()
+        values = pairs.drop_duplicates().iloc[:, 0].value_counts()
+        several = rows.index[rows > 1]
+        if len(several) and (values[several] > 1).mean() > 0.5:
+            found.append(role)
+    return found
+
+
+def like_a_time(columns: Iterable[object]) -> str | None:
+    """Return the first column whose name contains a date or a time, or None."""
+    return next((str(name) for name in columns if _LIKE_A_TIME.search(str(name))), None)
 
 
 def item_facts(

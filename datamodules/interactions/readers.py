@@ -4,12 +4,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from lightning_plugins.assets import asset_path
 from lightning_plugins.datamodules.file_error_context import file_error_context
 from lightning_plugins.datamodules.interactions.columns import (
     ITEM_ROLES,
     ROLES,
     item_facts,
+    like_a_time,
+    of_reviews,
     user_profiles,
     without_types,
 )
@@ -36,8 +40,8 @@ def read_interactions(
     """Detect the format of ``source`` and read its interactions.
 
     Args:
-        source: A table, a folder of MovieLens or RecBole, a file of RecBole, or the asset
-            ``movielens-100k``.
+        source: A table, a folder of MovieLens or RecBole, a file of RecBole, ``u.data`` or
+            ``ratings.dat`` of MovieLens, or the asset ``movielens-100k``.
         columns: Role -> column of a table, for columns that are not found by name.
         items: A table of items, joined by their identifiers, or None.
         users: A table of users, or None.
@@ -87,6 +91,8 @@ def read_items(path: Path, columns: Mapping[str, str]) -> dict:
 def _read(source: str, path: Path, columns: Mapping[str, str]) -> InteractionTable:
     if path.is_file() and path.suffix == ".inter":
         return read_recbole_file(path)
+    if path.is_file() and path.name in ("u.data", "ratings.dat"):  # MovieLens, without a header
+        path = path.parent
     if path.is_file():
         return read_column_file(path, columns)
     if path.is_dir():
@@ -114,11 +120,23 @@ def read_column_file(path: Path, columns: Mapping[str, str]) -> InteractionTable
     table = without_types(read_table(path))
     with file_error_context(path):
         found = find_columns(table, ROLES, columns, str(path))
+        notes = []
+        for role in of_reviews(table, found, columns):
+            notes.append(
+                f"column {found.pop(role)!r} differs between the rows of an item, so it is not the "
+                f"{role} of the items"
+            )
+        unused = [name for name in table.columns if name not in found.values()]
+        if "timestamp" not in found and (time := like_a_time(unused)):
+            rank_zero_warn(
+                f"{path}: no column is named as the timestamp, so the rows are taken as "
+                f"chronological; if {time!r} has the times, set columns={{'timestamp': {time!r}}}"
+            )
         known = {role.name for role in ITEM_ROLES}
         of_items = {role: name for role, name in found.items() if role in known}
         return InteractionTable.of_columns(
             table,
             found,
             item_facts(table, of_items),
-            notes=[f"{path.name}: {len(table)} rows, {describe_columns(table, found)}"],
+            notes=[f"{path.name}: {len(table)} rows, {describe_columns(table, found)}", *notes],
         )

@@ -1,6 +1,7 @@
 """Reads JSON and JSON lines as a table."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     import pandas
 
 _CELL_BYTES = 8
+_PYTHON = re.compile(r"\s*\{\s*u?'")
 _EXPECTED = (
     "expected a list of records, one record per line, or a dictionary of columns of equal length"
 )
@@ -58,7 +60,9 @@ def _parsed(text: str) -> Any:
         # does not escape, such as U+2028.
         lines = text.split("\n")
         is_lines = text.lstrip().startswith("{") and (
-            error.msg == "Extra data" or sum(bool(line.strip()) for line in lines) > 1
+            error.msg == "Extra data"
+            or sum(bool(line.strip()) for line in lines) > 1
+            or _PYTHON.match(text)
         )
         if not is_lines:
             raise ValueError(f"not JSON: {error}") from error
@@ -73,6 +77,11 @@ def _line(line: str, number: int) -> Any:
     except RecursionError as error:
         raise ValueError(f"line {number} is nested too deeply") from error
     except json.JSONDecodeError as error:
+        if _PYTHON.match(line):
+            raise ValueError(
+                f"line {number} is a Python dictionary, not JSON: convert each line with "
+                "json.dumps(ast.literal_eval(line))"
+            ) from error
         raise ValueError(f"line {number} is not JSON: {error}") from error
 
 

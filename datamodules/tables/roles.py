@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 _MOST_WORDS_OF_A_NAME = 12
 _MOST_SHOWN, _FEW = 20, 1000
+_VALUE = re.compile(
+    r"-?\d+([.,]\d+)?|\d{4}-\d\d-\d\d([ T].*)?|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    re.IGNORECASE,
+)
 _NOT_IN_NAMES = re.compile(r"[\W_]+")
 
 
@@ -166,11 +170,8 @@ def _by_content(
 
 
 def _is_value(name: str) -> bool:
-    """Return whether the name of a column is rather a value: a number, or a text of many words."""
-    return (
-        len(name.split()) > _MOST_WORDS_OF_A_NAME
-        or re.fullmatch(r"-?\d+(\.\d+)?", name) is not None
-    )
+    """Return whether the name of a column is rather a value: a number, a date, a UUID, a text."""
+    return len(name.split()) > _MOST_WORDS_OF_A_NAME or _VALUE.fullmatch(name.strip()) is not None
 
 
 def _options(role: str, candidates: Sequence[str], why: str) -> str:

@@ -190,6 +190,30 @@ def test_an_item_has_the_genres_of_all_its_rows(tmp_path):
     assert data.catalogue[data.catalogue.number_of("B503")].genres == ("Comedy",)
 
 
+def test_titles_and_texts_of_reviews_are_not_those_of_the_items(tmp_path, caplog):
+    lines = [(*row, f"Great {n}", f"I like it {n}", "Films") for n, row in enumerate(rows())]
+    header = ("user_id", "parent_asin", "timestamp", "title", "text", "category")
+    with caplog.at_level(logging.INFO):
+        data, _ = read(write(tmp_path / "a.csv", lines, header))
+    item = data.catalogue[data.catalogue.number_of("B502")]
+    assert (item.title, item.text, item.genres) == ("B502", "", ("Films",))
+    assert "column 'title' differs between the rows of an item" in caplog.text
+    films = [(*row, f"Film {row[1]}") for row in rows()]
+    films[0] = (*films[0][:3], "Film with a typing error")
+    data, _ = read(write(tmp_path / "b.csv", films, (*header[:3], "title")))
+    assert data.catalogue[data.catalogue.number_of("B502")].title == "Film B502"
+    stated, _ = read(tmp_path / "a.csv", columns={"title": "title"})
+    assert stated.catalogue[1].title.startswith("Great")
+
+
+def test_a_column_that_may_have_the_times_is_reported(tmp_path):
+    header = ("user_id", "book_id", "date_added")
+    _, texts = read(write(tmp_path / "a.csv", rows(), header))
+    assert any("set columns={'timestamp': 'date_added'}" in text for text in texts)
+    _, texts = read(write(tmp_path / "b.csv", rows(), ("user_id", "book_id", "candidate")))
+    assert not any("timestamp" in text for text in texts)
+
+
 def test_ratings_below_the_minimum_are_an_error_that_gives_their_range(tmp_path):
     lines = [(*row, n % 2) for n, row in enumerate(rows())]
     path = write(tmp_path / "a.csv", lines, ("user", "item", "timestamp", "rating"))
@@ -269,6 +293,7 @@ def test_profiles_of_movielens_1m_are_words(tmp_path):
     (tmp_path / "movies.dat").write_text("".join(f"{n}::\x85 F (1999)::Drama\n" for n in (1, 2, 3)),
                                          encoding="latin-1")  # fmt: skip
     (tmp_path / "users.dat").write_text("7::F::25::20::05201\n")
-    data, _ = read(tmp_path)
-    assert data.profiles == ("gender: F, age: 25-34, occupation: writer",)
-    assert str(data.catalogue[1]) == "\x85 F (1999)"
+    for source in (tmp_path, tmp_path / "ratings.dat"):
+        data, _ = read(source)
+        assert data.profiles == ("gender: F, age: 25-34, occupation: writer",)
+        assert str(data.catalogue[1]) == "\x85 F (1999)"

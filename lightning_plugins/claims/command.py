@@ -112,6 +112,7 @@ def _run_and_report(papers: list[Paper], arguments: argparse.Namespace) -> int:
             backend=arguments.backend,
             fresh=arguments.fresh,
             rows=rows,
+            looks=arguments.looks,
         )
         for paper in papers
     ]
@@ -155,6 +156,14 @@ def _seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def _looks(text: str) -> tuple[int, ...]:
+    """Return increasing numbers of seeds."""
+    looks = _seeds(text)
+    if list(looks) != sorted(looks) or looks[0] < 2:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected increasing numbers from 2 on")
+    return looks
+
+
 def _scale_order(scale: str) -> tuple[int, str]:
     return (SCALES.index(scale) if scale in SCALES else len(SCALES), scale)
 
@@ -182,6 +191,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seeds,
         metavar="A..B",
         help="seeds to run instead of the scale's, such as 20..40; finished cells are reused",
+    )
+    parser.add_argument(
+        "--looks",
+        type=_looks,
+        default=(),
+        metavar="N,M",
+        help="numbers of seeds at which the run may be stopped, planned before the first of them",
     )
     parser.add_argument(
         "--plan",

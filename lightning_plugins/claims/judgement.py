@@ -5,7 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from lightning_plugins.claims.statistics import PLANNED_POWER, SIGNIFICANCE, holm, pairs_for
+from lightning_plugins.claims.statistics import (
+    PLANNED_POWER,
+    SIGNIFICANCE,
+    holm,
+    level_of_look,
+    pairs_for,
+)
 from lightning_plugins.reports.report_data import ContrastEvidence
 
 
@@ -119,3 +125,27 @@ def holm_adjusted(judgements: Sequence[Judgement]) -> list[Judgement]:
         )
         for one, a, b in zip(judgements, p_for, p_against, strict=True)
     ]
+
+
+def at_look(judgement: Judgement, looks: Sequence[int]) -> Judgement:
+    """Return the judgement at one of several planned looks, with p values for all of them.
+
+    A run may be stopped at any look. The p values are divided by the look's share of the level
+    (:func:`~lightning_plugins.claims.statistics.level_of_look`). Without looks, nothing changes.
+    """
+    seeds = judgement.n + judgement.dropped
+    if not looks or judgement.blocked:
+        return judgement
+    if seeds not in looks:
+        planned = ", ".join(map(str, looks))
+        return replace(
+            judgement, note=f"{seeds} seeds; looks are planned at {planned}", blocked=True
+        )
+    level = level_of_look(looks, seeds)
+    place = f"look {looks.index(seeds) + 1} of {len(looks)} at a level of {level:.2g}"
+    return replace(
+        judgement,
+        p_for=min(1.0, judgement.p_for * SIGNIFICANCE / level),
+        p_against=min(1.0, judgement.p_against * SIGNIFICANCE / level),
+        note=f"{judgement.note}; {place}" if judgement.note else place,
+    )

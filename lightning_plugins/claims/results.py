@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from lightning_plugins.claims.claim import Claim, Paper
-from lightning_plugins.claims.judgement import Judgement, holm_adjusted
+from lightning_plugins.claims.judgement import Judgement, at_look, holm_adjusted
 from lightning_plugins.claims.result_store import CellRecord
 
 
@@ -40,6 +40,7 @@ class Results:
     (experiment, arm, claim -> hash of its rule) of the cells that were stored before the run,
     including those of other sources and versions. A rule changes no cell, so cells that were
     computed under another rule are reused, and :class:`ClaimResult` states that the rule changed.
+    ``looks`` are the planned numbers of seeds at which the run may be stopped.
     """
 
     paper: Paper
@@ -49,6 +50,7 @@ class Results:
     reused: int
     seconds: float
     rules_seen: tuple[tuple[str, str, dict[str, str]], ...] = ()
+    looks: tuple[int, ...] = ()
 
     def of_arm(self, experiment: str, arm: str) -> list[CellRecord]:
         """Return the finished cells of an arm, sorted by seed."""
@@ -74,7 +76,10 @@ class Results:
         of_claim: dict[str, Judgement] = {}
         for is_ours in (False, True):
             family = [claim for claim in self.paper.claims if claim.is_ours == is_ours]
-            judged = [claim.rule.judge(self.values(claim.experiment)) for claim in family]
+            judged = [
+                at_look(claim.rule.judge(self.values(claim.experiment)), self.looks)
+                for claim in family
+            ]
             names = (claim.name for claim in family)
             of_claim |= zip(names, holm_adjusted(judged), strict=True)
         return [self._result(claim, of_claim[claim.name]) for claim in self.paper.claims]

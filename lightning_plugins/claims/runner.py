@@ -39,6 +39,7 @@ def run_paper(
     backend: str = "loky",
     fresh: bool = False,
     rows: RowFiles | None = None,
+    looks: tuple[int, ...] = (),
     echo: Callable[[str], None] = print,
 ) -> Results:
     """Run every (experiment, arm, seed) of a paper at a scale that is not finished yet.
@@ -55,6 +56,7 @@ def run_paper(
         backend: ``loky`` on this machine; ``dask`` or ``ray`` on a configured cluster.
         fresh: Whether to compute finished cells again.
         rows: Committed rows of finished cells, which are reused.
+        looks: Planned numbers of seeds at which the run may be stopped.
         echo: Called with each progress line.
 
     Returns:
@@ -102,6 +104,7 @@ def run_paper(
         reused=len(finished),
         seconds=time.monotonic() - started,
         rules_seen=rules_seen,
+        looks=looks,
     )
 
 

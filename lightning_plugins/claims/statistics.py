@@ -202,6 +202,27 @@ def pooled_effect(means: Sequence[float], errors: Sequence[float]) -> PooledEffe
     return PooledEffect(estimate, math.sqrt(inflation / total), len(means) - 1, math.sqrt(variance))
 
 
+def level_of_look(looks: Sequence[int], n: int) -> float:
+    """Return the two-sided level of a test at one of several planned looks at growing data.
+
+    Up to a share ``t`` of the pairs, ``2 - 2Φ(Φ⁻¹(1 - α/2)/√t)`` is spent: the function of Lan and
+    DeMets (Biometrika 70, 1983) that resembles O'Brien and Fleming's bounds. A look has what is
+    spent since the look before. The levels add up to α = 0.05, so by Bonferroni's inequality all
+    looks together have at most this error, for any test and any dependence between looks.
+
+    Args:
+        looks: Planned numbers of pairs, increasing.
+        n: One of them.
+    """
+    special = _special()
+    bound = float(special.ndtri(1 - SIGNIFICANCE / 2))
+
+    def spent(pairs: int) -> float:
+        return float(2 * special.ndtr(-bound / math.sqrt(pairs / looks[-1]))) if pairs else 0.0
+
+    return spent(n) - spent(max((one for one in looks if one < n), default=0))
+
+
 def student_quantile(probability: float, degrees_of_freedom: int) -> float:
     """Return a quantile of Student's t distribution."""
     return float(_special().stdtrit(degrees_of_freedom, probability))

@@ -71,10 +71,13 @@ def test_other_seeds_are_run_and_kept_as_rows_that_another_folder_reuses(
     output = capsys.readouterr().out
     assert "9 cells, reusing 0" in output
     assert "synthetic.csv: 9 cells added" in output
-    assert command.main([*options, "--seeds", "5,6,9", "--output", str(tmp_path / "two")]) == 0
+    again = [*options, "--seeds", "5,6,9", "--looks", "3,6", "--output", str(tmp_path / "two")]
+    assert command.main(again) == 0
     output = capsys.readouterr().out
     assert "9 cells, reusing 6 finished, running 3" in output
-    assert "--seeds 5,6,9" in (tmp_path / "two" / "report.md").read_text()
+    report = (tmp_path / "two" / "report.md").read_text()
+    assert "--seeds 5,6,9 --looks 3,6" in report
+    assert "look 1 of 2 at a level of 0.0056" in report
     assert command.main([*options, "--plan", "--output", str(tmp_path / "none")]) == 0
     assert "# synthetic, scale smoke\nbetter: " in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
@@ -82,6 +85,8 @@ def test_other_seeds_are_run_and_kept_as_rows_that_another_folder_reuses(
         with pytest.raises(SystemExit):
             command.main([*options, "--seeds", wrong])
     assert "expected A..B" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main([*options, "--looks", "6,3"])
 
 
 def test_paper_scale_prints_the_commands_and_runs_nothing(registered, tmp_path, capsys):

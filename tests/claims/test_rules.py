@@ -12,8 +12,12 @@ from lightning_plugins.claims import (
     Superiority,
     Verdict,
 )
-from lightning_plugins.claims.judgement import holm_adjusted
-from lightning_plugins.claims.statistics import minimal_detectable_effect, pooled_effect
+from lightning_plugins.claims.judgement import at_look, holm_adjusted
+from lightning_plugins.claims.statistics import (
+    level_of_look,
+    minimal_detectable_effect,
+    pooled_effect,
+)
 
 
 def arms(**values):
@@ -229,6 +233,30 @@ def test_holm_within_a_paper_can_make_a_supported_claim_undecided():
     assert adjusted.p == pytest.approx(2 * judged.p)
     assert adjusted.decided().verdict == Verdict.UNDECIDED
     assert math.isnan(blocked.p)
+
+
+def test_a_run_that_may_stop_at_every_planned_look_is_rarely_wrong():
+    generator = np.random.default_rng(20261201)
+    rule, looks = Superiority("loss", "new", "old", "lower"), (6, 12, 18, 24)
+    wrong = {(): 0, looks: 0}
+    for _ in range(400):
+        new = generator.normal(0.0, 1.0, 24)
+        judged = [rule.judge(arms(old=[0.0] * n, new=list(new[:n]))) for n in looks]
+        for planned in wrong:
+            verdicts = [at_look(one, planned).decided().verdict for one in judged]
+            wrong[planned] += any(one != Verdict.UNDECIDED for one in verdicts)
+    assert wrong[looks] <= 20 < 35 < wrong[()]
+
+
+def test_the_levels_of_the_looks_are_those_of_lan_and_demets_and_add_up():
+    levels = [level_of_look((5, 10, 15, 20), n) for n in (5, 10, 15, 20)]
+    assert np.cumsum(levels) == pytest.approx([0.000089, 0.005575, 0.023626, 0.05], rel=0.01)
+    judged = Superiority("loss", "sam", "sgd", "lower").judge(arms(sgd=[1.0] * 3, sam=[0.0] * 3))
+    assert at_look(judged, ()) is judged
+    assert "look 1 of 2" in at_look(judged, (3, 6)).note
+    elsewhere = at_look(judged, (4, 6)).decided()
+    assert elsewhere.verdict == Verdict.UNDECIDED
+    assert "3 seeds; looks are planned at 4, 6" in elsewhere.note
 
 
 def test_at_most_five_percent_of_comparisons_without_effect_are_supported():

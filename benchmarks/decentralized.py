@@ -1,19 +1,24 @@
 """Costs of decentralized training: time on a slow network, and simulation on one machine.
 
 usage: python benchmarks/decentralized.py network [--mbit 50] [--agents 4] [--alpha 1.0]
+       python benchmarks/decentralized.py wire [--seeds 5] [--agents 4] [--alpha 1.0]
        python benchmarks/decentralized.py simulation [--pairs 8] [--steps 60]
 
 ``network`` limits the loopback of a network namespace with a token bucket (requires root on Linux).
 Without the permission, each transfer sleeps for the time that its bytes would take. The target is
 95 % of the accuracy of averaging after each step, which is measured first, without a limit.
+``wire`` trains simulated agents with pairs every 20 steps and a merge, once with float32 and once
+with int8 for each seed of initial weights, data and pairs.
 """
 
 import argparse
+import contextlib
 import functools
 import json
 import logging
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,7 +27,6 @@ import warnings
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +34,7 @@ import torch.distributed as dist
 from lightning import __version__ as lightning_version
 from lightning.pytorch import LightningModule, Trainer
 from paired import paired_ratio
+from scipy import stats
 from torch import nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
@@ -45,13 +50,14 @@ from lightning_plugins.strategies.fixed_peers import FixedPeers
 from lightning_plugins.strategies.ledger import CommLedger, ring_all_reduce_bytes
 from lightning_plugins.strategies.schedule import Schedule
 from lightning_plugins.strategies.topologies import Complete, RandomMatching
+from lightning_plugins.strategies.wire import WireName
 
 BATCH, STEPS, EVERY, LR, MOMENTUM, SEED = 32, 1000, 20, 0.02, 0.9, 0
 METHODS = ("DDP", "PostLocalSGD", "decentralized")
 
 
-def network() -> nn.Module:
-    torch.manual_seed(SEED)
+def network(seed: int = SEED) -> nn.Module:
+    torch.manual_seed(seed)
     return build_image_network("mlp", num_classes=10, in_channels=1, image_size=8)
 
 
@@ -217,15 +223,55 @@ def compare_on_slow_network(mbit: float, agents: int, alpha: float) -> None:
 
 
 class Digit(LightningModule):
-    def __init__(self) -> None:
+    def __init__(self, seed: int = SEED) -> None:
         super().__init__()
-        self.network = network()
+        self.network = network(seed)
 
     def training_step(self, batch: tuple, batch_idx: int) -> torch.Tensor:
         return cross_entropy(self.network(batch[0]), batch[1])
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=LR, momentum=MOMENTUM)
+
+
+def merged_with(wire: WireName, seed: int, agents: int, alpha: float) -> tuple[float, int]:
+    """Return the accuracy of the merged agents in per cent, and the bytes of their gossip."""
+    partition = DirichletPartition(alpha, EVERY * BATCH, seed=seed)
+    strategy = SimulatedDecentralizedStrategy(agents, seed=seed, wire=wire)
+    schedule = Schedule(every_n_steps=EVERY)
+    strategy.communication = Communication(RandomMatching(), schedule, seed=seed)
+    data = DigitsDataModule(BATCH, seed, partition=partition)
+    module = Digit(seed)
+    torch.manual_seed(seed)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        quiet_trainer(strategy, STEPS, limit_val_batches=0).fit(module, datamodule=data)
+    sent = sum(strategy.ledger.of(agent, "gossip").bytes_sent for agent in range(agents))
+    return 100 * accuracy(module.network, digits()), sent
+
+
+def compare_wires(seeds: int, agents: int, alpha: float) -> None:
+    differences = []
+    for seed in range(seeds):
+        plain, whole = merged_with("weights", seed, agents, alpha)
+        rounded, part = merged_with("int8", seed, agents, alpha)
+        differences.append(rounded - plain)
+        print(
+            f"seed {seed}: merged accuracy {plain:.1f} % with float32, {rounded:.1f} % with int8, "
+            f"which sent {part / whole:.4f} of the bytes of gossip",
+            flush=True,
+        )
+    mean, error = statistics.mean(differences), statistics.stdev(differences) / seeds**0.5
+    reach = float(stats.t.ppf(0.975, seeds - 1)) * error
+    print(
+        f"{agents} agents, Dirichlet {alpha}, {STEPS} steps: int8 minus float32 {mean:+.2f} "
+        f"[{mean - reach:+.2f}, {mean + reach:+.2f}] points (95 % t-interval, {seeds} pairs)"
+    )
+
+
+def quiet_trainer(strategy: Any, steps: int, **options: Any) -> Trainer:
+    quiet = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    options |= dict.fromkeys(quiet, False)
+    return Trainer(accelerator="cpu", devices=1, strategy=strategy, max_steps=steps, **options)
 
 
 def compare_simulations(pairs: int, steps: int, agents: int = 16) -> None:
@@ -235,17 +281,7 @@ def compare_simulations(pairs: int, steps: int, agents: int = 16) -> None:
 
     def fit(strategy: Any) -> None:
         dataset = TensorDataset(images[: BATCH * steps], labels[: BATCH * steps])
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=1,
-            strategy=strategy,
-            max_steps=steps,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-        trainer.fit(Digit(), DataLoader(dataset, BATCH, shuffle=True))
+        quiet_trainer(strategy, steps).fit(Digit(), DataLoader(dataset, BATCH, shuffle=True))
 
     def cpu_seconds(work: Callable[[], Any]) -> float:
         started = time.process_time()
@@ -257,13 +293,11 @@ def compare_simulations(pairs: int, steps: int, agents: int = 16) -> None:
             fit("auto")
 
     def simulated() -> None:
-        with tempfile.TemporaryDirectory() as folder:  # receives communication.json
-            before = Path.cwd()
-            os.chdir(folder)
+        # The folder receives communication.json.
+        with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             strategy = SimulatedDecentralizedStrategy(agents, data="user")
             strategy.communication = communication
             fit(strategy)
-            os.chdir(before)
 
     net = network().eval()
 
@@ -310,6 +344,10 @@ def main() -> None:
     on_network.add_argument("--mbit", type=float, default=50.0)
     on_network.add_argument("--agents", type=int, default=4)
     on_network.add_argument("--alpha", type=float, default=1.0)
+    wires = commands.add_parser("wire")
+    wires.add_argument("--seeds", type=int, default=5)
+    wires.add_argument("--agents", type=int, default=4)
+    wires.add_argument("--alpha", type=float, default=1.0)
     simulation = commands.add_parser("simulation")
     simulation.add_argument("--pairs", type=int, default=8)
     simulation.add_argument("--steps", type=int, default=60)
@@ -325,9 +363,13 @@ def main() -> None:
     print(f"{platform.machine()}, torch {torch.__version__}, lightning {lightning_version}")
     if arguments.command == "network":
         compare_on_slow_network(arguments.mbit, arguments.agents, arguments.alpha)
+        return
+    warnings.simplefilter("ignore")
+    for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    if arguments.command == "wire":
+        compare_wires(arguments.seeds, arguments.agents, arguments.alpha)
     else:
-        warnings.simplefilter("ignore")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         compare_simulations(arguments.pairs, arguments.steps)
 
 

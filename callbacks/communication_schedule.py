@@ -45,6 +45,9 @@ class CommunicationSchedule(PluginCallback):
         outer_lr: Learning rate of DiLoCo's Nesterov step on the mean of all agents, with the
             topology ``Complete``; None uses the mean itself, which is local SGD.
         outer_momentum: Momentum of DiLoCo's Nesterov step.
+        every: Time between meetings, such as ``30s``, ``5min`` or ``1h``, for agents of unequal
+            speeds: see :class:`lightning_plugins.strategies.timed_rounds.TimedAgent`. The run ends
+            when the first agent has taken ``max_steps``.
 
     Raises:
         ValueError: An argument is outside its range, the window or the budget does not fit the run,
@@ -74,9 +77,10 @@ class CommunicationSchedule(PluginCallback):
         final_merge: bool = True,
         outer_lr: float | None = None,
         outer_momentum: float = 0.9,
+        every: str | None = None,
     ) -> None:
         self.schedule = Schedule(
-            shape, every_n_steps, rate, end_rate, start, width, budget, threshold
+            shape, every_n_steps, rate, end_rate, start, width, budget, threshold, every
         )
         self.window_topology = window_topology
         self.final_merge = final_merge

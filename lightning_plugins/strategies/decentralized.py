@@ -44,6 +44,7 @@ from lightning_plugins.strategies.process_per_agent import (
     OnPeerFailure,
     StartMethod,
 )
+from lightning_plugins.strategies.timed_rounds import TimedAgent, check_timed
 from lightning_plugins.strategies.topologies import RandomMatching, Topology
 from lightning_plugins.strategies.wire import WireName
 
@@ -209,7 +210,8 @@ class DecentralizedStrategy(AgentCheckpointing):
         if is_fitting:
             optimizers_to_device(self.optimizers, self.root_device)
             self._set_up_agent()
-            add_preemption(trainer, self.peers, len(self.optimizers))
+            is_timed = isinstance(self.agent, TimedAgent)
+            add_preemption(trainer, self.peers, len(self.optimizers), at_once=is_timed)
 
     def process_dataloader(self, dataloader: Any) -> Any:
         """Restrict a training loader to this agent's share; return other loaders unchanged."""
@@ -253,6 +255,9 @@ class DecentralizedStrategy(AgentCheckpointing):
         if len(self.optimizers) > 1 and trainer.max_steps > 0:
             self._total_steps = trainer.max_steps // len(self.optimizers)
         self.communication.check(len(self.peers.agents), self._total_steps)
+        if isinstance(self.agent, TimedAgent):
+            check_timed(self, trainer, self._total_steps)
+            return
         if self.overlap:
             obstacle = None
             if self.peers.can_drop:
@@ -273,7 +278,10 @@ class DecentralizedStrategy(AgentCheckpointing):
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Note the trainable parameters; keep the batch if statistics will be re-estimated."""
         self.agent.observe_parameters()
+        before = self.merge_weights.samples
         self.merge_weights.count(self._module, batch)
+        if isinstance(self.agent, TimedAgent):
+            self.agent.start_step(self.merge_weights.samples - before)
         if self.buffers == "recalibrate":
             self._recent.append((batch, batch_idx))
 
@@ -291,6 +299,8 @@ class DecentralizedStrategy(AgentCheckpointing):
             round_ = self.agent.after_step(steps, self._total_steps)
             if round_ is not None and round_.kind == "merge":
                 self._recalibrate()
+            if isinstance(self.agent, TimedAgent) and self.agent.has_ended:
+                self._module.trainer.should_stop = True
         return output
 
     @property
@@ -352,6 +362,8 @@ class DecentralizedStrategy(AgentCheckpointing):
         """Release the agent."""
         if self.processes_per_agent > 1:
             self.model = self._module
+        if isinstance(self._agent, TimedAgent):
+            self._agent.stop()
         super().teardown()
         self._agent = None
         self._resumed_state = None
@@ -371,7 +383,8 @@ class DecentralizedStrategy(AgentCheckpointing):
             prepare_manual_backward(self, self.model, closure_loss)
 
     def _set_up_agent(self) -> None:
-        self._agent = Agent(
+        is_timed = self.communication.schedule.every is not None
+        self._agent = (TimedAgent if is_timed else Agent)(
             self._module,
             self.peers,
             self.communication,
@@ -383,6 +396,7 @@ class DecentralizedStrategy(AgentCheckpointing):
             None if self.merge_weights.by == "uniform" else self._merge_factor,
         )
         self.merge_weights.samples = 0
+        self.merge_weights.counts = is_timed or self.merge_weights.by == "samples"
         if self._resumed_state is not None:
             self.ledger.load_state_dict(self._resumed_state["ledger"])
             self._agent.load_state_dict(self._resumed_state["agent"])

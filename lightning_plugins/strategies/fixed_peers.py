@@ -44,6 +44,8 @@ class FixedPeers(Peers):
         if meetings is not None:
             meetings.store = self._booked(meetings.store)
         self._group = group
+        self.apart: str | None = None
+        """While agents take their own steps: the error of an operation that needs the others."""
 
     @property
     def store(self) -> BookedStore | None:
@@ -67,7 +69,10 @@ class FixedPeers(Peers):
 
         Raises:
             DisagreementError: The agents that take part reached different operations.
+            RuntimeError: The agents are apart.
         """
+        if self.apart is not None and len(self.agents) > 1:
+            raise RuntimeError(f"{self.apart} (needed: {what})")
         self._wait_for_background()
         meetings, group = self.meetings, self._group
         if meetings is None:

@@ -24,6 +24,8 @@ class MergeWeights:
         self.by = by
         self.samples = 0
         """Training samples that this agent has seen in the run."""
+        self.counts = by == "samples"
+        """Whether :meth:`count` counts."""
         self._warned = False
 
     def count(self, module: LightningModule, batch: Any) -> None:
@@ -32,7 +34,7 @@ class MergeWeights:
         Raises:
             ValueError: The size of the batch cannot be found.
         """
-        if self.by != "samples":
+        if not self.counts:
             return
         unknown = (
             MisconfigurationException,
@@ -42,8 +44,8 @@ class MergeWeights:
             self.samples += extract_batch_size(batch)
         except unknown as error:
             raise ValueError(
-                "merge_weights='samples': the batch has no tensor whose first dimension counts its "
-                "samples; return one, or set merge_weights='uniform'"
+                "the batch has no tensor whose first dimension counts its samples, which weight "
+                "the agents: return one, or set merge_weights='uniform' and every_n_steps"
             ) from error
 
     def own_of(self, module: LightningModule) -> float:

@@ -23,8 +23,7 @@ from lightning_plugins.strategies.wire import ErrorFeedback, Wire, shares
 
 T = TypeVar("T")
 
-_STEPS = "_lightning_plugins_steps"
-"""Attribute of a background thread: the steps at which its operation was started."""
+_STEPS = "_lightning_plugins_steps"  # of a thread: the steps at which its operation was started
 _MOST_DIMENSIONS = 8
 _DTYPES = (
     *(torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.complex64),
@@ -53,6 +52,7 @@ class Peers(ABC):
         self.while_waiting: Callable[[], None] | None = None
         """Called about once per second while this agent waits for others."""
         self._reduced: list[Metric] = []
+        self.when = "after step"  # what steps counts, in errors
         self.inside: Peers | None = None
         """The processes of this agent, if it has several: each communicates with the processes of
         the same place in the other agents."""
@@ -232,7 +232,7 @@ class Peers(ABC):
         nbytes = sum(tensor.nbytes for tensor in payload)
         first = plan()
         partners = {*first.sources(self.agent), *first.destinations(self.agent)}
-        what = f"{kind} after step {self.steps} ({nbytes} bytes, layout {layout:x})"
+        what = f"{kind} {self.when} {self.steps} ({nbytes} bytes, layout {layout:x})"
         made, received = self.perform(transfer, what, partners)
         edges = len(made.destinations(self.agent))
         self._record(kind, edges * nbytes, edges * len(payload), started)
@@ -299,7 +299,7 @@ class Peers(ABC):
             return torch.cat(decoded), as_sent, mean, decoded[own]
 
         result, as_sent, mean, mean_as_sent = self.perform(
-            transfer, f"{kind} after step {self.steps} ({len(flat)} values as {wire.name})"
+            transfer, f"{kind} {self.when} {self.steps} ({len(flat)} values as {wire.name})"
         )
         if wire.has_feedback:
             feedback.keep(key, mean, mean_as_sent)
@@ -321,7 +321,7 @@ class Peers(ABC):
             return result
 
         shape = f"{wide.numel()} values of {str(wide.dtype).removeprefix('torch.')}"
-        at = f" after step {self.steps}" if kind in ("gossip", "merge") else ""
+        at = f" {self.when} {self.steps}" if kind in ("gossip", "merge") else ""
         result = self.perform(all_reduce, f"{kind}{at}: {op} of {shape}")
         if op == "mean":
             count = len(self.agents)

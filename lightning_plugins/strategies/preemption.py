@@ -35,10 +35,12 @@ class Preemption(Callback):
     Args:
         peers: The connection to the other agents.
         num_optimizers: Number of optimizers; ``global_step`` counts the steps of each.
+        at_once: End this process without a common step and a checkpoint.
     """
 
-    def __init__(self, peers: Peers, num_optimizers: int) -> None:
+    def __init__(self, peers: Peers, num_optimizers: int, at_once: bool = False) -> None:
         self.peers = peers
+        self.at_once = at_once
         self.num_optimizers = max(1, num_optimizers)
         self._is_requested = False
         self._posted = False
@@ -100,6 +102,8 @@ class Preemption(Callback):
             if launcher is not None:
                 launcher.kill(number)  # the processes that this one has started
         self._is_requested = True
+        if self.at_once and self._trainer is not None:
+            raise of_root(self._trainer, "utilities.exceptions.SIGTERMException")(EXIT_CODE)
 
     def _poll(self) -> None:
         """Follow another agent's request, unless the others continue without it."""
@@ -156,7 +160,9 @@ class Preemption(Callback):
         rank_zero_info(f"SIGTERM: all agents stopped after step {self._stop_at}; saved {path}")
 
 
-def add_preemption(trainer: Trainer, peers: Peers, num_optimizers: int) -> None:
+def add_preemption(
+    trainer: Trainer, peers: Peers, num_optimizers: int, at_once: bool = False
+) -> None:
     """Let the run end together on SIGTERM; before the callbacks that save checkpoints."""
     own = [c for c in callbacks_of(trainer) if not isinstance(c, Preemption)]
-    trainer.callbacks = [Preemption(peers, num_optimizers), *own]  # type: ignore[attr-defined]
+    trainer.callbacks = [Preemption(peers, num_optimizers, at_once), *own]  # type: ignore[attr-defined]

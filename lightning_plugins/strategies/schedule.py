@@ -1,6 +1,7 @@
 """The schedule of gossip: in which rounds agents communicate."""
 
 import math
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, get_args
@@ -38,6 +39,8 @@ class Schedule:
         width: Width of the window as a fraction of the run, above 0; it must end within the run.
         budget: Number of rounds with gossip in the run, distributed in proportion to the shares.
         threshold: Threshold of the ``adaptive`` shape, above 0.
+        every: Time between meetings of agents that take their own steps, such as ``30s``, ``5min``
+            or ``1h``, in place of the other arguments.
 
     Raises:
         ValueError: An argument is outside its range, or the shape does not use it.
@@ -51,6 +54,7 @@ class Schedule:
     width: float | None = None
     budget: int | None = None
     threshold: float | None = None
+    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.shape not in get_args(Shape):
@@ -62,6 +66,7 @@ class Schedule:
                 raise ValueError(f"{name}={getattr(self, name)}: expected a share in [0, 1]")
         self._check_window()
         self._check_threshold()
+        self._check_every()
         if self.budget is not None and (self.budget < 0 or self.shape == "adaptive"):
             raise ValueError(
                 f"budget={self.budget}: expected 0 or more, and a shape other than 'adaptive'"
@@ -96,6 +101,26 @@ class Schedule:
             self.threshold > 0 and math.isfinite(self.threshold)
         ):
             raise ValueError(f"threshold={self.threshold}: expected a finite number above 0")
+
+    def _check_every(self) -> None:
+        if self.every is None:
+            return
+        if not self.seconds:
+            raise ValueError(
+                f"every={self.every!r}: expected a number above 0 of seconds, minutes or hours, "
+                "such as '30s', '5min' or '1h'"
+            )
+        if self.shape != "constant" or self.every_n_steps != 1 or self.rate != 1 or self.budget:
+            raise ValueError(
+                f"every={self.every!r}: agents that meet by time gossip at every meeting; remove "
+                "shape, every_n_steps, rate and budget"
+            )
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds between meetings, with ``every``."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h)", self.every or "")
+        return float(found[1]) * {"s": 1, "min": 60, "h": 3600}[found[2]] if found else None
 
     def check(self, total_steps: float) -> None:
         """Check that the schedule fits the run.

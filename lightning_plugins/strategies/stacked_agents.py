@@ -26,6 +26,9 @@ class StackedAgents:
         wire: Format of the tensors that agents exchange in gossip.
         overlap: Add the change of a round just before the next round or merge, as agents do that
             gossip in the background.
+
+    Raises:
+        ValueError: The schedule has meetings by time.
     """
 
     def __init__(
@@ -36,6 +39,11 @@ class StackedAgents:
         wire: WireName = "weights",
         overlap: bool = False,
     ) -> None:
+        if communication.schedule.every is not None:
+            raise ValueError(
+                f"every={communication.schedule.every!r}: simulated agents all take the same "
+                "steps; set every_n_steps, or use strategy='decentralized'"
+            )
         self.rows = list(rows)
         self.communication = communication
         self.ledger = ledger

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, DistributedSampler, IterableDataset
 from lightning_plugins.callbacks import CommunicationSchedule, ExactResume
 from lightning_plugins.datamodules import ResumableDataLoader
 from lightning_plugins.strategies import DecentralizedStrategy
-from lightning_plugins.strategies.topologies import Complete, RandomMatching
+from lightning_plugins.strategies.topologies import Complete, ExplicitMatrix, RandomMatching
 
 
 class LogsMore(Small):
@@ -131,6 +131,36 @@ def shuffled(module):
     return DataLoader(DATA, 16, shuffle=True)
 
 
+class LogsReduced(Small):
+    def training_step(self, batch, batch_idx):
+        loss = super().training_step(batch, batch_idx)
+        self.log("loss", loss, sync_dist=True)
+        return loss
+
+
+class TenTimesSlower(Callback):
+    """The second agent is ten times slower; records the agents just before and after the merge."""
+
+    def on_train_batch_start(self, trainer, *_):
+        time.sleep(0.05 if trainer.global_rank else 0.005)
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        if trainer.strategy.has_merged:
+            agent = trainer.strategy.agent
+            before = [agent.before_merge[name] for name, _ in pl_module.named_parameters()]
+            pl_module.found |= {
+                "before": torch.cat([part.reshape(-1) for part in before]),
+                "masses": list(agent.masses.values()),
+                "meetings": trainer.strategy.ledger.of(agent.peers.agent, "gossip").rounds,
+            }
+
+    def on_train_end(self, trainer, pl_module):
+        path = f"{trainer.default_root_dir}/timed.ckpt"
+        trainer.save_checkpoint(path)
+        saved = torch.load(path, weights_only=True)["state_dict"]
+        pl_module.found["saved"] = torch.cat([part.reshape(-1) for part in saved.values()])
+
+
 EVERY, RARELY = {"every_n_steps": 1}, {"every_n_steps": 20}
 
 
@@ -168,6 +198,19 @@ def cases(folder):
     }
 
 
+TIMED_STEPS = 150
+
+
+def timed_cases(folder):
+    timed = {"schedule": {"every": "0.3s"}, "trainer": {"max_steps": TIMED_STEPS}}
+    pairs = ExplicitMatrix([[0.7, 0.3], [0.3, 0.7]])  # not an average of all
+    return {
+        "by time": {**timed, "callbacks": [TenTimesSlower()], "topology": pairs},
+        "by time, reduced": {**timed, "module": LogsReduced},
+        "by time, terminated": {**timed, "callbacks": [Terminate(5, [0, 1])]},
+    }
+
+
 def run_cases(agent, num_agents, port, folder, names):
     os.environ |= {
         "LOCAL_RANK": str(agent),
@@ -176,7 +219,8 @@ def run_cases(agent, num_agents, port, folder, names):
         "MASTER_PORT": str(port),
     }
     warnings.simplefilter("ignore")
-    return {name: run_case(agent, num_agents, folder, **cases(folder)[name]) for name in names}
+    found = cases(folder) | timed_cases(folder)
+    return {name: run_case(agent, num_agents, folder, **found[name]) for name in names}
 
 
 def run_case(
@@ -190,9 +234,10 @@ def run_case(
     trainer=None,
     record=False,
     ckpt_path=None,
+    topology=None,
 ):
     torch.manual_seed(0)
-    topology = RandomMatching() if num_agents == 2 else Complete()
+    topology = topology or (RandomMatching() if num_agents == 2 else Complete())
     strategy = DecentralizedStrategy(topology, timeout_seconds=60)
     own = module()
     own.found = {}

@@ -1,5 +1,10 @@
 """Agents wait for each other only at meetings, and report where they disagree."""
 
+import os
+import subprocess
+import sys
+import time
+
 import decentralized_meetings as harness
 import pytest
 import torch
@@ -66,3 +71,33 @@ def test_a_terminated_run_resumes_exactly(ran):
     for resumed, uninterrupted in zip(ran("resumed"), ran("uninterrupted"), strict=True):
         assert resumed["steps"] == 20
         assert torch.equal(resumed["weights"], uninterrupted["weights"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_the_recipe_waits_for_a_process_that_starts_90_seconds_late(tmp_path):
+    """Its timeout of transfers is 60 seconds."""
+    fit = "-m lightning_plugins fit --config decentralized/digits --trainer.max_epochs 4"
+    command = [sys.executable, *fit.split(), "--trainer.callbacks.server", "false"]
+    usual = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    usual |= {"NODE_RANK": "0", "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+    processes = []
+    try:
+        for rank, seconds in enumerate((0, 0, 0, 90)):
+            time.sleep(seconds)
+            with (tmp_path / f"{rank}.txt").open("w") as output:
+                environment = {**usual, "LOCAL_RANK": str(rank)}
+                processes.append(
+                    subprocess.Popen(
+                        command, cwd=tmp_path, env=environment, stdout=output, stderr=output
+                    )
+                )
+        deadline = time.monotonic() + 240
+        codes = [p.wait(max(1, deadline - time.monotonic())) for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    printed = (tmp_path / "0.txt").read_text()
+    assert codes == [0, 0, 0, 0], printed[-3000:]
+    assert "3 of 4 agents have connected; waiting for [3]" in printed
+    assert "merges: 1" in printed, printed[-3000:]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_plugins.claims.fingerprints import sha256_of
 from lightning_plugins.reports.writer import write_text_atomically
 
 _COLUMNS = ("experiment", "scale", "arm", "seed", "metrics", "seconds", "finished", "key", "record")
@@ -20,8 +21,9 @@ REPOSITORY_ROWS = Path(__file__).parents[2] / "docs" / "results" / "rows"
 class RowFiles:
     """A folder with one CSV file per paper, and ``sources.json``.
 
-    ``record`` is the cell as JSON, as in its own file; the columns before it are for readers.
-    ``sources.json`` lists the modules and recipes behind each hash of sources.
+    ``record`` is the rest of the cell as JSON; the other columns are also for readers.
+    ``sources.json`` lists the modules and recipes behind each hash of sources, and holds the
+    configurations, versions and rules that many cells share; a row has their hashes.
 
     Args:
         folder: The folder; created when rows are first added.
@@ -65,7 +67,13 @@ class RowFiles:
             text = io.StringIO()
             writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
             writer.writeheader()
-            writer.writerows(rows.values())
+            for row in rows.values():
+                record = json.loads(row["record"])
+                for place, name in _shared_places(record):
+                    sources[sha256_of(place[name])[:16]] = place[name]
+                    place[name] = sha256_of(place[name])[:16]
+                del record["metrics"]  # they have a column
+                writer.writerow({**row, "record": _json(record)})
             write_text_atomically(self.folder / f"{paper}.csv", text.getvalue())
             write_text_atomically(
                 self.folder / _SOURCES, json.dumps(sources, indent=0, sort_keys=True) + "\n"
@@ -83,12 +91,24 @@ class RowFiles:
                     rows = list(csv.DictReader(file))
                 if rows and not set(_COLUMNS) <= rows[0].keys():
                     raise ValueError(f"{path}: expected the columns {', '.join(_COLUMNS)}")
+            sources = self._sources()
+            for row in rows:
+                record = {**json.loads(row["record"]), "metrics": json.loads(row["metrics"])}
+                for place, name in _shared_places(record):
+                    if place[name] not in sources:
+                        raise ValueError(f"{path.with_name(_SOURCES)} lacks {place[name]!r}")
+                    place[name] = sources[place[name]]
+                row["record"] = _json(record)
             self._rows[paper] = {row["key"]: row for row in rows}
         return self._rows[paper]
 
-    def _sources(self) -> dict[str, list[str]]:
+    def _sources(self) -> dict[str, Any]:
         path = self.folder / _SOURCES
         return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _shared_places(record: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    return [(record["identity"], "config"), (record["identity"], "versions"), (record, "rules")]
 
 
 def _json(value: object) -> str:

@@ -17,6 +17,8 @@ def sampled_cross_entropy(logits: Tensor) -> tuple[Tensor, int]:
         logits: Logits ``(..., classes)``; every leading index has a label of its own.
 
     Example:
+        >>> import torch
+        >>> from lightning_plugins.curvature import sampled_cross_entropy
         >>> loss, count = sampled_cross_entropy(torch.zeros(2, 3, 5))
         >>> round(float(loss), 4), count
         (1.6094, 6)

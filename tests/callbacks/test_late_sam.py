@@ -438,7 +438,8 @@ def test_a_compiled_network_gives_the_same_weights_and_is_not_compiled_again(tas
         module = task.Classifier()
         module.network[3].p = 0.0  # compiled code draws other random numbers than eager code
         if backend:
-            module.network.compile(backend=backend)
+            # torch 2.9 ignores `compile()` of a module that torch itself defines.
+            module.network.forward = torch.compile(module.network.forward, backend=backend)
         task.train(tmp_path, [LateSAM(start=0.5, rho=0.1)], module)
         return task.weights(module), torch._dynamo.utils.counters["stats"]["unique_graphs"]
 

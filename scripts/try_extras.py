@@ -73,7 +73,8 @@ def main() -> int:
         parser.error(f"no example for the extras {sorted(missing)}: add them to EXAMPLES")
     failed = []
     with tempfile.TemporaryDirectory() as folder:
-        build = [sys.executable, "-m", "build", "--wheel", "--outdir", folder, str(ROOT)]
+        # Through the sdist, which leaves no build folder in the checkout.
+        build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, str(ROOT)]
         subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
         (wheel,) = Path(folder).glob("*.whl")
         torch = linked_torch(arguments.torch, Path(folder)) if arguments.torch else None

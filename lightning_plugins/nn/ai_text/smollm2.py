@@ -96,7 +96,7 @@ class _Sampling:
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return 1 for the drawn token and 0 for the others, float ``(texts, vocabulary)``."""
         cumulative = (scores.float() / self.temperature).softmax(dim=-1).cumsum(dim=-1)
-        total = cumulative[:, -1:]
+        total = cumulative[:, -1:].contiguous()
         draws = torch.rand(len(scores), 1, generator=self.generator).to(total.device) * total
         drawn = torch.searchsorted(cumulative, draws, right=True)
         # Rounding may give the total itself, which belongs to the last token with a probability.

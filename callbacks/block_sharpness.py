@@ -205,7 +205,9 @@ class BlockSharpness(MeasuredCurves):
 
     def _log_multipliers(self) -> dict[str, tuple[float, float]]:
         """Return the mean logarithm of each block's multiplier, and its standard error."""
-        norms = self.values.get("norm", [])
+        if "norm" not in self.values:
+            return {}
+        norms = self.values["norm"]
         found = {}
         for block, curve in self.values.items():
             late = [

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_plugins._lightning_compat.loaders import (
@@ -15,9 +16,11 @@ from lightning_plugins._lightning_compat.loaders import (
     load_pending_loader_states,
 )
 from lightning_plugins.callbacks.loader_state import (
+    beside_its_own,
     changed_numbers,
     continues_by_itself,
     has_state,
+    held_by,
     restore_loader,
     state_of_loader,
 )
@@ -25,6 +28,7 @@ from lightning_plugins.callbacks.plugin_callback import PluginCallback
 from lightning_plugins.callbacks.unsaved_buffers import UnsavedBuffers
 from lightning_plugins.nn.plain_gather import all_gather_plain
 from lightning_plugins.nn.random_state import RandomState
+from lightning_plugins.nn.shards import local
 
 
 class ExactResume(PluginCallback):
@@ -48,10 +52,10 @@ class ExactResume(PluginCallback):
 
     Not exact, with a warning that counts the samples: an iterable data set without a state, another
     batch size, another number of processes; with a warning: loaders of another class than torch's
-    without a state; and a checkpoint between the last batch of an epoch and
-    its validation or schedule. Not exact, without a warning: random data sets under
-    ``persistent_workers``, and modules that change attributes which no checkpoint contains, such as
-    plain tensors.
+    without a state; a checkpoint between the last batch of an epoch and its validation or schedule;
+    and a module that changes its weights in ``on_train_start``, after they were restored. Not
+    exact, without a warning: random data sets under ``persistent_workers``, and modules that change
+    attributes which no checkpoint contains, such as plain tensors.
 
     The states of all ranks are saved. A checkpoint that is written while an exception is handled
     contains only the states of the rank that writes it, because the other ranks may no longer
@@ -71,6 +75,7 @@ class ExactResume(PluginCallback):
         self._epoch_start: dict[str, Any] | None = None
         self._last_epoch: dict[str, Any] | None = None
         self._buffers: UnsavedBuffers | None = None
+        self._restored_norms: list[float] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Observe the iterators over the training batches, before the first one is made."""
@@ -98,6 +103,7 @@ class ExactResume(PluginCallback):
                 f"the checkpoint has no random states for rank {trainer.global_rank} of "
                 f"{trainer.world_size}: this run will differ from the uninterrupted one"
             )
+        self._restored_norms = _norms(pl_module)
         self._buffers.restore(_of_rank(self._to_restore.get("buffers", []), trainer) or {})
         self._restore_generators()
         if self._iterators is None or not self._iterators.resumed_after_last_batch():
@@ -108,6 +114,20 @@ class ExactResume(PluginCallback):
                 "resuming is not exact: the checkpoint was written between the last batch of an "
                 "epoch and its end, and Lightning does not run the validation and the schedules of "
                 "that end; resume from a checkpoint of the epoch's end or of another step"
+            )
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Warn if the module has replaced the restored weights in its own hooks."""
+        if self._restored_norms is None:
+            return
+        before, self._restored_norms = self._restored_norms, None
+        if before != _norms(pl_module):
+            rank_zero_warn(
+                f"resuming is not exact: {type(pl_module).__name__} changes its weights after they "
+                "were restored, for example initializes them in on_train_start; skip that in a "
+                "resumed run, in which self.trainer.ckpt_path is set"
             )
 
     def on_exception(
@@ -197,13 +217,29 @@ class ExactResume(PluginCallback):
         states = [state_of_loader(loader) for loader in self._iterators.loaders()]
         return list(map(changed_numbers, self._as_created, states))
 
-    def _restore_loaders(self, states: list[dict[str, Any]]) -> None:
+    def _restore_loaders(self, states: list[dict[str, Any]], only: set[int] | None = None) -> None:
         assert self._iterators is not None
         for loader, state, created in zip(
             self._iterators.loaders(), states, self._as_created, strict=False
         ):
             # Numbers that are not saved had not changed, and may have since.
-            restore_loader(loader, {**state, "numbers": {**created["numbers"], **state["numbers"]}})
+            numbers = {**created["numbers"], **state["numbers"]}
+            restore_loader(loader, {**state, "numbers": numbers}, only)
+
+    def _restore_held(self, iterators: EpochIterators, states: list[dict[str, Any]]) -> None:
+        """Restore what loaders that are created again get from the DataModule or the module.
+
+        Lightning makes an iterator when it creates loaders, and another one at the epoch's start.
+        """
+        trainer: Any = self._trainer
+        held = held_by(filter(None, (trainer.datamodule, trainer.lightning_module)))
+        new, now = list(map(state_of_loader, iterators.loaders())), self._capture()
+        self._restore_loaders(states, held)
+        iterators.restart()
+        after = list(map(state_of_loader, iterators.loaders()))
+        self._restore_loaders(new)
+        self._restore_loaders(after, held)
+        RandomState.from_plain(now).restore()
 
     def _loaders_created(self) -> None:
         assert self._iterators is not None
@@ -254,12 +290,18 @@ class ExactResume(PluginCallback):
         loaders = iterators.loaders()
         is_new_epoch = not iterators.batches_taken()
         restored = continues_by_itself if is_new_epoch else has_state  # by Lightning
-        if epoch is None or all(map(restored, loaders)):
+        if epoch is None:
             return
-        _warn_of_unknown_order(loaders)
+        if all(map(restored, loaders)):
+            if not is_new_epoch:
+                self._restore_loaders(list(map(beside_its_own, epoch["loaders_now"])))
+            return
+        _warn_of_unknown_order(loaders, epoch["batches"])
         if is_new_epoch:
             if iterators.were_loaded_in(epoch["loaded_in_epoch"]):
                 self._restore_loaders(epoch["loaders_now"])
+            else:
+                self._restore_held(iterators, epoch["loaders_now"])
             iterators.set_epoch()
             self._begin_epoch()
             self._epoch_start = self._beginning
@@ -361,15 +403,23 @@ def _warns_that_it_differs(
     return problem is not None
 
 
-def _warn_of_unknown_order(loaders: list[Any]) -> None:
+def _warn_of_unknown_order(loaders: list[Any], batches: int) -> None:
     for loader in loaders:
         is_known = isinstance(loader, DataLoader) or hasattr(loader, "dataset")
         if not (is_known or hasattr(loader, "__getitem__") or has_state(loader)):
             rank_zero_warn(
                 f"resuming may not be exact: the training loader is a {type(loader).__name__} "
-                "without a state_dict, so the batches of the epoch are fetched again from its "
-                "beginning, which are others if its order depends on more than random generators"
+                f"without a state_dict, so it starts from its beginning, and {batches} batches "
+                "are fetched again without training; they are others if it goes on with a stream "
+                "of earlier epochs or its order depends on more than random generators: give it "
+                "state_dict and load_state_dict"
             )
+
+
+def _norms(module: LightningModule) -> list[float]:
+    """Return the norm of each parameter, or of its shard."""
+    found = [local(p.detach()) for p in module.parameters() if not is_lazy(p) and p.numel()]
+    return torch.stack([x.float().norm().cpu() for x in found]).tolist() if found else []
 
 
 def _cuda_devices(trainer: Trainer | None) -> tuple[int, ...]:

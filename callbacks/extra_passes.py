@@ -4,10 +4,12 @@ import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
+from io import IOBase
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -18,6 +20,7 @@ from lightning_plugins.nn.module_state import evaluation_mode, state_untouched
 from lightning_plugins.nn.random_state import seeded
 
 _ABSENT = object()
+_LONGEST = 100
 
 
 @contextmanager
@@ -64,6 +67,33 @@ def no_side_effects(module: LightningModule, leave: Iterable[Tensor] = ()) -> It
     """
     with state_untouched(module, leave, also=_schedules(module)), log_silenced(module):
         yield
+
+
+def warn_of_iterators(module: LightningModule, repeats: str) -> None:
+    """Warn if a module holds iterators, which :func:`no_side_effects` cannot rewind.
+
+    Args:
+        module: The module, whose attributes and their lists and dicts are searched.
+        repeats: What the caller does with the module, for the message.
+    """
+    for prefix, owner in module.named_modules():
+        for name, value in vars(owner).items():
+            if not _holds_iterator(value):
+                continue
+            place = f"{prefix}.{name}".lstrip(".")
+            rank_zero_warn(
+                f"{repeats}, but cannot rewind the iterator in {place}: if training_step advances "
+                "it, the next pass gets other items; pass several loaders to the Trainer as a dict "
+                "instead"
+            )
+            return
+
+
+def _holds_iterator(value: Any) -> bool:
+    if isinstance(value, dict | list | tuple):
+        values = list(value.values() if isinstance(value, dict) else value)
+        return len(values) <= _LONGEST and any(isinstance(x, Iterator) for x in values)
+    return isinstance(value, Iterator) and not isinstance(value, IOBase)
 
 
 def _schedules(module: LightningModule) -> Iterator[Any]:

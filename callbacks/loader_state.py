@@ -3,7 +3,7 @@
 import copy
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,11 @@ _OF_SAMPLES = ("data_source", "dataset", "datasets")
 def state_of_loader(loader: Any) -> dict[str, dict[str, Any]]:
     """Return what an epoch of ``loader`` can depend on besides the global random generators.
 
-    Includes the generators that are attributes of the loader, its samplers and its data set, also
-    in lists and dicts; of the samplers also plain numbers, such as an epoch, and lists, tensors and
-    arrays of up to a million of them, such as an order or weights; the same of a loader of another
-    class than torch's; and the state of a data set with ``state_dict`` and ``load_state_dict``.
+    Includes the generators that are attributes of the loader, its samplers, its data set and its
+    collate function, also in lists and dicts; of the samplers and the collate function also plain
+    numbers, such as an epoch, and lists, tensors and arrays of up to a million of them, such as an
+    order or weights; the same of a loader of another class than torch's; and the state of a data
+    set with ``state_dict`` and ``load_state_dict``.
 
     Returns:
         ``generators`` and ``numbers`` by dotted attribute names, and ``dataset``: tensors and plain
@@ -45,16 +46,47 @@ def state_of_loader(loader: Any) -> dict[str, dict[str, Any]]:
     return state
 
 
-def restore_loader(loader: Any, state: dict[str, dict[str, Any]]) -> None:
-    """Restore the result of :func:`state_of_loader`, as far as the loader has the attributes."""
+def restore_loader(
+    loader: Any, state: dict[str, dict[str, Any]], only: set[int] | None = None
+) -> None:
+    """Restore the result of :func:`state_of_loader`, as far as the loader has the attributes.
+
+    Args:
+        loader: The loader.
+        state: The state.
+        only: Identities of the objects whose attributes are restored, see :func:`held_by`; None
+            restores all.
+    """
     for path, owner, name, value in _attributes(loader):
+        if only is not None and id(owner) not in only and id(value) not in only:
+            continue
         if _is_generator(value):
             if path in state["generators"]:
                 _restore(value, state["generators"][path])
         elif path in state["numbers"]:
             _assign(owner, name, value, state["numbers"][path])
-    if "dataset" in state and has_state(getattr(loader, "dataset", None)):
+    dataset = getattr(loader, "dataset", None)
+    if "dataset" in state and has_state(dataset) and (only is None or id(dataset) in only):
         loader.dataset.load_state_dict(copy.deepcopy(state["dataset"]))
+
+
+def beside_its_own(state: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return the part of a state that may lack in the own state of a loader: not the order."""
+    numbers = {k: x for k, x in state["numbers"].items() if k.startswith("collate_fn.")}
+    return {"generators": state["generators"], "numbers": numbers}
+
+
+def held_by(owners: Iterable[Any]) -> set[int]:
+    """Return the identities of generators, samplers and data sets that are attributes of owners.
+
+    A DataModule that creates its loaders again in each epoch hands them these.
+    """
+    seen: set[int] = set()
+    for owner in owners:
+        held = {name: x for name, x in vars(owner).items() if not name.endswith("trainer")}
+        for _ in _walk("", held, 0, False, seen):
+            pass
+    return seen
 
 
 def changed_numbers(before: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +104,11 @@ def has_state(loader: Any) -> bool:
 
 
 def continues_by_itself(loader: Any) -> bool:
-    """Return whether a loader with a state starts each epoch as the uninterrupted run does.
+    """Return whether a loader computes the order of an epoch from its own seed, as this package's.
 
-    Lightning restores the state of a loader within an epoch, and not at its end. Other classes than
-    torch's may count their epochs in it.
+    Lightning restores the state of other loaders within an epoch, and not at its end.
     """
-    is_known = isinstance(loader, DataLoader) or hasattr(loader, "take_resized_batches")
-    return is_known and has_state(loader)
+    return has_state(loader) and hasattr(loader, "take_resized_batches")
 
 
 def _is_plain(value: Any) -> bool:
@@ -132,7 +162,7 @@ def _attributes(loader: Any) -> Iterator[tuple[str, Any, str, Any]]:
         yield "generator", loader, "generator", loader.generator
     if not continues_by_itself(loader) and not isinstance(loader, DataLoader):
         yield from _walk("loader", loader, 0, True, seen)
-    for root in ("sampler", "batch_sampler", "dataset"):
+    for root in ("sampler", "batch_sampler", "dataset", "collate_fn"):
         yield from _walk(root, getattr(loader, root, None), 0, root != "dataset", seen)
 
 

@@ -3,18 +3,20 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from io import IOBase
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_plugins._lightning_compat.closures import Passes, passes_of
 from lightning_plugins._lightning_compat.loops import steps_the_optimizer
 from lightning_plugins._lightning_compat.processes import no_gradient_synchronization
-from lightning_plugins.callbacks.extra_passes import callbacks_silenced, no_side_effects
+from lightning_plugins.callbacks.extra_passes import (
+    callbacks_silenced,
+    no_side_effects,
+    warn_of_iterators,
+)
 from lightning_plugins.nn.module_state import Snapshot
 from lightning_plugins.nn.random_state import RandomState
 from lightning_plugins.nn.sharpness_aware import WeightPerturbation
@@ -67,7 +69,7 @@ class SAMClosures:
             self._window = []
         if self._is_first:
             self._is_first = False
-            _warn_of_iterators(self.module)
+            warn_of_iterators(self.module, "LateSAM runs training_step twice")
         steps = steps_the_optimizer(self.trainer)
         if self.by_micro_batch:
             self._micro_batch_step(passes, steps)
@@ -160,21 +162,6 @@ class SAMClosures:
 
     def _unsynchronized_if(self, condition: bool) -> AbstractContextManager[None]:
         return no_gradient_synchronization(self.trainer) if condition else nullcontext()
-
-
-def _warn_of_iterators(module: LightningModule) -> None:
-    names = [
-        f"{prefix}.{name}".lstrip(".")
-        for prefix, owner in module.named_modules()
-        for name, value in vars(owner).items()
-        if isinstance(value, Iterator) and not isinstance(value, IOBase)
-    ]
-    if names:
-        rank_zero_warn(
-            f"LateSAM runs training_step twice, but cannot rewind the iterator in {names[0]}: if "
-            "training_step advances it, the second pass gets other items than the first; pass "
-            "several loaders to the Trainer as a dict instead"
-        )
 
 
 @contextmanager

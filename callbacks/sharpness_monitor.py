@@ -21,7 +21,11 @@ from lightning_plugins.callbacks.batches import (
     fixed_subset,
     has_fixed_subset,
 )
-from lightning_plugins.callbacks.extra_passes import batch_loss, while_measuring
+from lightning_plugins.callbacks.extra_passes import (
+    batch_loss,
+    warn_of_iterators,
+    while_measuring,
+)
 from lightning_plugins.callbacks.measured_curves import (
     MeasuredCurves,
     log_measurement,
@@ -148,6 +152,7 @@ class SharpnessMonitor(MeasuredCurves):
         self.seed = seed
         self._subset: list[SubsetBatch] = []
         self._is_collecting = False
+        self._has_loss = False
         self._began = 0.0
         self._spent = 0.0
         self._last_took = 0.0
@@ -163,7 +168,8 @@ class SharpnessMonitor(MeasuredCurves):
         super().setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Fetch the subset and compute its loss once, so that errors appear before training."""
+        """Fetch the subset."""
+        self._has_loss = False
         self._began, self._spent, self._last_took = time.monotonic(), 0.0, 0.0
         self._refuse_module(trainer, pl_module)
         loader: Any = trainer.train_dataloader if self.split == "train" else trainer.val_dataloaders
@@ -180,25 +186,41 @@ class SharpnessMonitor(MeasuredCurves):
         self._subset = fixed_subset(
             trainer, loader, self.num_samples, self.batch_size, self.seed, share
         )
-        self._refuse_loss(pl_module)
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Copy the run's first batches, if the loader has no data set that can be indexed."""
+        """Compute the loss of the subset once, so that errors appear before the first step.
+
+        Copies the run's first batches, if the loader has no data set that can be indexed.
+        """
+        if self._is_collecting:
+            self._subset.append(collected_batch(batch))
+        if not self._has_loss:  # not in on_train_start: that of the module runs after this one
+            self._refuse_loss(pl_module)
+            self._has_loss = True
         if not self._is_collecting:
             return
-        self._subset.append(collected_batch(batch))
-        if len(self._subset) == 1:
-            self._refuse_loss(pl_module)
         if sum(part.num_samples for part in self._subset) >= self.num_samples:
             self._is_collecting = False
 
     def _refuse_loss(self, pl_module: LightningModule) -> None:
+        if self.loss is None:
+            warn_of_iterators(pl_module, "SharpnessMonitor runs the loss of training_step")
         loss, _, batches = self._problem(pl_module)
         # FSDP2 expects a backward pass after each pass with gradients.
         with torch.set_grad_enabled(not self._is_sharded), self._measuring(pl_module):
-            value = loss(*batches[0])
+            try:
+                value = loss(*batches[0])
+            except MisconfigurationException:
+                raise
+            except Exception as error:
+                raise MisconfigurationException(
+                    f"SharpnessMonitor cannot compute the loss of {type(pl_module).__name__} for a "
+                    f"batch of {self._subset[0].num_samples} samples ({type(error).__name__}: "
+                    f"{' '.join(str(error).split())[:200]}): set batch_size= to that of the "
+                    "training loader, or loss= to a function of the module and the batch"
+                ) from error
         if not isinstance(value, Tensor) or value.ndim:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise MisconfigurationException(
@@ -284,7 +306,14 @@ class SharpnessMonitor(MeasuredCurves):
         """Return the loss, its parameters, and pairs of (tensor with a row per sample, batch)."""
         loss, parameters = at_least_single_precision(pl_module, batch_loss(pl_module, self.loss))
         batches = [(torch.empty(part.num_samples, 0), part.batch) for part in self._subset]
-        return lambda _, batch: loss(batch), parameters, batches
+
+        def measured(_: Tensor, batch: Any) -> Tensor:
+            value = loss(batch)
+            for parameter in parameters:  # training_step may have frozen one: it has no gradient
+                parameter.requires_grad_(True)
+            return value
+
+        return measured, parameters, batches
 
     @contextmanager
     def _measuring(self, pl_module: LightningModule) -> Iterator[None]:

@@ -3,7 +3,8 @@
 import random
 import sys
 from argparse import Namespace
-from collections import UserDict, UserList, deque
+from array import array
+from collections import ChainMap, UserDict, UserList, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -15,7 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_plugins.nn.shards import local, reshard
 
@@ -47,13 +51,16 @@ def state_untouched(
 
     Restores parameters, buffers, submodules, modes and all other attributes of the module and its
     submodules: hooks, numbers, tensors, arrays, random generators, and the contents of lists,
-    dicts, sets and deques. The same holds for modules in such containers and for the attributes and
-    slots of objects of the caller's own classes, such as a moving average or a meter, and of
-    namespaces. Attributes, submodules and buffers that the block adds are removed.
+    dicts, sets and deques. The same holds for modules in such containers, for the attributes and
+    slots of objects of the caller's own classes, such as a moving average or a meter, for numbers
+    and containers that are attributes of these classes, for namespaces, for optimizers, schedules
+    and gradient scalers, for which parameters require gradients, and for frames of pandas.
+    Attributes, submodules and buffers that the block adds are removed.
 
     Not restored: overwritten entries of lists, dicts and sets of more than 10,000 entries (what the
-    block adds at their end is removed), objects of torch, Lightning and the standard library,
-    iterators, globals, files, and gradients.
+    block adds at their end is removed), frames of more than 10,000 rows, other objects of torch,
+    Lightning and the standard library, also of classes that inherit from theirs, such as a data
+    set or a callback, the Trainer, iterators, globals, files, and gradients.
 
     Tensors are copied, because PyTorch cannot report all changes: batch normalization does not even
     advance the version counter of its running statistics.
@@ -108,8 +115,11 @@ _HOOKS = tuple(
     sorted(name for name, value in vars(nn.Module()).items() if "ward" in name and value == {})
 )
 
-_NAMESPACES = (SimpleNamespace, Namespace, UserDict, UserList, Queue)
-"""Classes of the standard library whose objects hold a caller's state."""
+_NAMESPACES = (
+    *(SimpleNamespace, Namespace, UserDict, UserList, ChainMap, Queue),
+    *(LRScheduler, GradScaler),
+)
+"""Classes of the standard library and of torch whose objects hold a caller's state."""
 
 _FRAMEWORKS = frozenset(
     [
@@ -137,7 +147,9 @@ class Snapshot:
     def __init__(
         self, roots: Iterable[Any], leave: Iterable[Tensor] = (), with_tensors: bool = True
     ) -> None:
-        self._seen = {id(tensor) for tensor in leave}
+        self._leave = {id(tensor) for tensor in leave}
+        self._seen = set(self._leave)
+        self._requires_grad: list[tuple[Tensor, bool]] = []
         self._tensors: list[Tensor] = []
         self._namespaces: list[tuple[dict[str, Any], dict[str, Any], int]] = []
         self._undo: list[Callable[[], Any]] = []
@@ -175,6 +187,9 @@ class Snapshot:
             hooks.clear()
         for undo in self._undo:
             undo()
+        for tensor, flag in self._requires_grad:
+            if tensor.requires_grad is not flag:
+                tensor.requires_grad_(flag)
         for tensor, place in zip(self._tensors, self._places, strict=True):
             is_plain = tensor.layout == torch.strided and local(tensor) is tensor
             if is_plain and tensor.data_ptr() != place.data_ptr():
@@ -203,11 +218,13 @@ class Snapshot:
             if value.flags.writeable:
                 before = value.copy()
                 self._undo.append(lambda: np.copyto(value, before))
+            if value.dtype == object:
+                self._visit(value.ravel().tolist(), depth)
         elif isinstance(value, torch.Generator):
             state = value.get_state()
             self._undo.append(lambda: value.set_state(state))
-        elif isinstance(value, bytearray):
-            content = bytes(value)
+        elif isinstance(value, bytearray | array):
+            content = value[:]
             self._undo.append(lambda: value.__setitem__(slice(None), content))
         elif isinstance(value, np.random.RandomState):
             legacy = value.get_state()
@@ -218,10 +235,16 @@ class Snapshot:
         elif isinstance(value, random.Random):
             words = value.getstate()
             self._undo.append(lambda: value.setstate(words))
+        elif isinstance(value, Optimizer):
+            self._visit_optimizer(value, depth)
         elif _is_object_with_state(value):
+            if "_mgr" in getattr(value, "__dict__", ()):
+                self._visit_frame(value)
+                return
             if hasattr(value, "__dict__"):
                 self._visit_namespace(vars(value), depth)
             self._visit_slots(value, depth)
+            self._visit_class(type(value))
 
     def _visit_tensor(self, tensor: Tensor) -> None:
         if isinstance(tensor, UninitializedParameter | UninitializedBuffer):
@@ -246,12 +269,45 @@ class Snapshot:
             self._namespaces.append((entries, dict(entries), len(entries)))
             for value in entries.values():
                 self._visit(value, 0)
+        parameters = (p for p in module._parameters.values() if p is not None)
+        self._requires_grad += [(p, p.requires_grad) for p in parameters]
         for part in _HOOKS:
             if hooks := module.__dict__.get(part):
                 self._namespaces.append((hooks, dict(hooks), len(hooks)))
             elif hooks is not None:
                 self._without_entries.append(hooks)
         self._visit_namespace(module.__dict__, 0, _SKIPPED)
+        self._visit_class(type(module))
+
+    def _visit_class(self, kind: type) -> None:
+        """Visit numbers and containers that are attributes of the caller's own classes."""
+        if id(kind) in self._seen:
+            return
+        classes = [base for base in kind.__mro__ if id(base) not in self._seen]
+        self._seen.update(map(id, classes))
+        for base in classes:
+            if _is_of_framework(base):
+                continue
+            for name, value in list(vars(base).items()):
+                is_state = type(value) in _PLAIN or isinstance(value, _IN_CLASSES)
+                if is_state and not name.startswith("__"):
+                    self._undo.append(partial(_set_in_class, base, name, value))
+                    self._visit(value, _DEEPEST - 2)
+
+    def _visit_optimizer(self, optimizer: Optimizer, depth: int) -> None:
+        before, states = vars(optimizer), optimizer.state
+        self._namespaces.append((before, dict(before), len(before)))
+        self._visit(optimizer.param_groups, depth + 1)
+        entries = dict(states)
+        self._undo.append(lambda: _refill(states, entries, states.update))
+        for parameter, state in entries.items():
+            if id(parameter) not in self._leave:  # else only the optimizer's own step changes it
+                self._visit(state, depth + 1)
+
+    def _visit_frame(self, frame: Any) -> None:
+        if len(frame) <= _LARGEST_CONTAINER:
+            blocks = frame.copy()._mgr  # pandas writes into the blocks
+            self._undo.append(lambda: vars(frame).update(_mgr=blocks))
 
     def _visit_namespace(
         self, namespace: dict[str, Any], depth: int, skipped: frozenset[str] = frozenset()
@@ -315,6 +371,24 @@ def _refill(container: Any, before: Any, fill: Callable[[Any], None]) -> None:
         fill(before)
 
 
+_IN_CLASSES = (
+    list,
+    dict,
+    set,
+    deque,
+    array,
+    Tensor,
+    np.ndarray,
+    np.random.Generator,
+    random.Random,
+)
+
+
+def _set_in_class(kind: type, name: str, before: Any) -> None:
+    if vars(kind).get(name, _UNSET) is not before:
+        setattr(kind, name, before)
+
+
 _UNSET = object()
 
 
@@ -349,8 +423,14 @@ def _is_object_with_state(value: object) -> bool:
     if not (hasattr(value, "__dict__") or _slots_of(value)):
         return False
     packages = [base.__module__.partition(".")[0] for base in type(value).__mro__]
-    # A data set, an optimizer or a DataModule of the caller's is not state of a training step.
+    # A data set, a callback or a DataModule of the caller's is not state of a training step.
     return packages[0] not in sys.stdlib_module_names and _FRAMEWORKS.isdisjoint(packages)
+
+
+@cache
+def _is_of_framework(kind: type) -> bool:
+    package = kind.__module__.partition(".")[0]
+    return package in _FRAMEWORKS or package in sys.stdlib_module_names
 
 
 def _version(tensor: Tensor) -> int:

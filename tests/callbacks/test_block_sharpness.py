@@ -228,6 +228,32 @@ def test_an_unknown_block_is_named_before_the_first_step(tmp_path):
         trainer.fit(Odd(), DataLoader(batches(), batch_size=None))
 
 
+def test_a_network_without_norms_has_curves_and_no_suggestions(tmp_path):
+    class Plain(LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+
+        def training_step(self, batch, batch_idx):
+            return self.layer(batch).square().mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    sharpness = BlockSharpness(every_n_steps=1, patterns={r"layer": "ffn"})
+    Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_steps=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[sharpness],
+    ).fit(Plain(), DataLoader(torch.randn(12, 4), batch_size=4))
+    assert len(sharpness.values["ffn"]) == 3
+    assert sharpness.suggested_multipliers() == sharpness.suggestion_intervals() == {}
+
+
 def test_a_frequency_below_one_is_refused():
     with pytest.raises(ValueError, match="every_n_steps=0"):
         BlockSharpness(every_n_steps=0)

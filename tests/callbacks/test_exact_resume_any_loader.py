@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.combined_loader import CombinedLoader
+from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import (
     ConcatDataset,
@@ -106,6 +107,39 @@ class Stream(IterableDataset):
         self.position = state["position"]
 
 
+class Noise:
+    """A collate function with a generator and a counter of its own."""
+
+    def __init__(self):
+        self.generator, self.batches = np.random.default_rng(3), 0
+
+    def __call__(self, rows):
+        self.batches += 1
+        noise = self.generator.normal() + 0.01 * self.batches
+        features, labels = (torch.stack(part) for part in zip(*rows, strict=True))
+        return features + noise, labels
+
+
+class OwnState(DataLoader):
+    """Saves its order and position, as torchdata's loader, but not the generators of its data."""
+
+    loaded = None
+
+    def __iter__(self):
+        order, first = self.loaded or (list(super().__iter__()._sampler_iter), 0)
+        self.loaded, self.order, self.position = None, order, first
+        for batch in order[first:]:
+            self.position += 1
+            yield self.collate_fn([self.dataset[index] for index in batch])
+
+    def state_dict(self):
+        return {"order": self.order, "position": self.position}
+
+    def load_state_dict(self, state):
+        is_over = state["position"] == len(state["order"])
+        self.loaded = None if is_over else (state["order"], state["position"])
+
+
 class EveryOther:
     """A loader of the caller's own class that counts its epochs."""
 
@@ -134,7 +168,7 @@ def loaders(kind, samples):
             data, 6, sampler=RandomSampler(data, replacement=True, generator=seeded)
         ),
         "batch sampler": lambda: DataLoader(data, batch_sampler=BucketBatches(28, 6)),
-        "augmented": lambda: DataLoader(Augmented(data), 6, shuffle=True),
+        "augmented": lambda: DataLoader(Augmented(data), 6, shuffle=True, collate_fn=Noise()),
         "workers": lambda: DataLoader(Augmented(data), 6, shuffle=True, num_workers=2),
         "combined": lambda: CombinedLoader(
             {
@@ -149,6 +183,7 @@ def loaders(kind, samples):
         ),
         "stream": lambda: DataLoader(Stream(data), 6),
         "own class": lambda: EveryOther(DataLoader(data, 6, shuffle=True, generator=seeded)),
+        "own state": lambda: OwnState(Augmented(data), 6, shuffle=True, generator=seeded),
         "persistent workers": lambda: DataLoader(
             data, 6, shuffle=True, num_workers=1, persistent_workers=True
         ),
@@ -159,7 +194,7 @@ def loaders(kind, samples):
 KINDS = (
     "plain", "shuffled", "own generator", "weighted", "sampler with a generator", "batch sampler",
     "augmented", "workers", "combined", "sampler that changes", "parts with generators", "stream",
-    "own class", "persistent workers",
+    "own class", "own state", "persistent workers",
 )  # fmt: skip
 
 
@@ -233,12 +268,39 @@ def test_a_run_that_max_steps_ends_resumes_from_the_end_of_an_epoch(task, tmp_pa
 
 
 def test_loaders_that_are_created_again_in_each_epoch_resume(task, tmp_path):
+    samples = [part[:28] for part in task.samples()]
+
     class Reloads(LightningDataModule):
         def train_dataloader(self):
-            return loaders("own generator", [part[:28] for part in task.samples()])
+            return loaders("own generator", samples)
 
-    options = {"loader": Reloads(), "reload_dataloaders_every_n_epochs": 1}
-    assert_resumes_exactly(task, tmp_path, "", [3, BATCHES], [0], **options)
+    class KeepsItsData(Reloads):
+        def setup(self, stage):
+            self.data = {"train": Augmented(TensorDataset(*samples))}
+            self.generator = torch.Generator().manual_seed(5)
+
+        def train_dataloader(self):
+            return DataLoader(self.data["train"], 6, shuffle=True, generator=self.generator)
+
+    for kind, steps in ((Reloads, [3, BATCHES]), (KeepsItsData, [7])):
+        options = {"loader": kind(), "reload_dataloaders_every_n_epochs": 1}
+        assert_resumes_exactly(task, tmp_path / kind.__name__, "", steps, [0], **options)
+
+
+def test_a_module_that_initializes_weights_after_they_were_restored_is_named(task, tmp_path):
+    class Initializes(type(module_of(task))):
+        def on_train_start(self):
+            nn.init.xavier_normal_(self.network[0].weight.data)
+
+    fit(task, tmp_path, "plain", [every_step(tmp_path)], module=Initializes(), max_steps=2)
+    resume = {"ckpt_path": tmp_path / "step=2.ckpt"}
+    with pytest.warns(
+        UserWarning, match="Initializes changes its weights after they were restored"
+    ):
+        fit(task, tmp_path, "plain", module=Initializes(), **resume)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", ".*after they were restored")
+        fit(task, tmp_path, "plain", module=module_of(task), **resume)
 
 
 def test_a_step_that_fetches_its_own_batches_resumes(task, tmp_path):

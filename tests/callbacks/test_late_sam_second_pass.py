@@ -2,19 +2,23 @@
 
 import copy
 import random
-from collections import UserDict, deque
+from array import array
+from collections import ChainMap, UserDict, deque
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
+from torch.amp import GradScaler
 from torch.nn.functional import cosine_similarity, cross_entropy, log_softmax, normalize, softmax
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from lightning_plugins.callbacks import LateSAM
+from lightning_plugins.callbacks import LateSAM, SharpnessMonitor
 
 
 class Learner(LightningModule):
@@ -133,6 +137,8 @@ class Meter:
 class Everything(Learner):
     """A memory bank, spectral normalization, counters, collections, modules made on the fly."""
 
+    calls, marks = 0, []
+
     def prepare(self):
         self.network[3] = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 3))
         self.bank, self.counts = torch.zeros(30, 3), np.zeros(3)
@@ -147,6 +153,15 @@ class Everything(Learner):
         self.scalars = [torch.zeros(())]
         self.replay = deque(range(20_000), maxlen=20_000)
         self.save_hyperparameters({"temperature": 1.0})
+        self.totals, self.layers = array("d", [0.0]), ChainMap({})
+        self.cells = np.array([[0], {}], dtype=object)
+        self.frame, self.row = pandas.DataFrame({"a": [0.0]}), pandas.Series([0.0])
+        self.averaged, self.scaler = AveragedModel(self.network), GradScaler("cpu", 2.0)
+        self.side = nn.Linear(2, 2)
+        self.side_optimizer = torch.optim.AdamW(self.side.parameters(), lr=0.1)
+        self.side_rates = torch.optim.lr_scheduler.ExponentialLR(self.side_optimizer, 0.9)
+        Everything.calls = 0
+        self.marks.clear()
 
     def training_step(self, batch, batch_idx):
         self.steps += 1
@@ -169,6 +184,20 @@ class Everything(Learner):
         self.state.named[self.steps] = 1
         self.scalars[0] += 1
         self.replay.append(self.steps)
+        Everything.calls += 1
+        self.marks.append(self.steps)
+        self.totals[0] += self.steps
+        self.layers["steps"] = self.steps
+        self.cells[0].append(self.steps)
+        self.frame.loc[len(self.frame)] = self.steps
+        self.row[0] += 1
+        self.averaged.update_parameters(self.network)
+        self.scaler.scale(torch.ones(1))
+        self.scaler.update(self.scaler.get_scale() * 2)
+        self.side.requires_grad_(self.steps % 2 == 0)
+        self.side.bias.grad = torch.ones(2)
+        self.side_optimizer.step()
+        self.side_rates.step()
         self.hparams.temperature *= 0.9
         self.add_module(f"head_{len(self._modules)}", nn.Linear(1, 1))
         setattr(self, f"loss_{float(loss.detach())}", 1)
@@ -177,15 +206,21 @@ class Everything(Learner):
 
 def plain_copy(value):
     """A copy of all that is reachable, as plain data that can be compared."""
+    if isinstance(value, torch.nn.Parameter):
+        return value.requires_grad, value.tolist()
     if isinstance(value, torch.Tensor):
         return ("tensor", str(value.dtype), value.detach().flatten().tolist())
+    if isinstance(value, pandas.DataFrame | pandas.Series):
+        return value.to_dict()
+    if isinstance(value, GradScaler | torch.optim.Optimizer | torch.optim.lr_scheduler.LRScheduler):
+        return plain_copy(value.state_dict())
     if isinstance(value, nn.Module):
         return {name: plain_copy(part) for name, part in state_of(value).items()}
     if isinstance(value, dict):
         return {name: plain_copy(part) for name, part in value.items()}
-    if isinstance(value, (list, tuple, deque)):
+    if isinstance(value, (list, tuple, deque, array)):
         return [plain_copy(part) for part in value]
-    if isinstance(value, MovingAverage | SimpleNamespace | UserDict):
+    if isinstance(value, MovingAverage | SimpleNamespace | UserDict | ChainMap):
         return plain_copy(vars(value))
     if isinstance(value, Meter):
         return [plain_copy(getattr(value, name, None)) for name in Meter.__slots__]
@@ -197,13 +232,14 @@ def plain_copy(value):
         return value.random.__self__.bit_generator.state
     if isinstance(value, random.Random):
         return value.getstate()
-    return value.tolist() if isinstance(value, np.ndarray) else value
+    return plain_copy(value.tolist()) if isinstance(value, np.ndarray) else value
 
 
 def state_of(module):
     names = set(vars(module)) - set(vars(LightningModule())) - {"passes"}
     kept = {name: vars(module)[name] for name in names if name != "log"}
-    return {**kept, **module._parameters, **module._buffers, **module._modules}
+    of_class = {name: plain_copy(getattr(module, name, None)) for name in ("calls", "marks")}
+    return {**kept, **of_class, **module._parameters, **module._buffers, **module._modules}
 
 
 class StateAfterTheFirstPass(Callback):
@@ -245,6 +281,18 @@ def test_state_is_that_of_the_first_pass_when_the_optimizer_steps(
     sam = LateSAM(start=0, rho=0.3, accumulation=accumulation)
     task.train(tmp_path, [sam, comparison], kind(), max_epochs=1)
     assert sam.sam_steps == comparison.compared == task.steps_an_epoch
+
+
+def test_a_measurement_of_sharpness_leaves_no_trace(task, tmp_path):
+    def state_after_training(callbacks):
+        module, _ = task.train(tmp_path, callbacks, Everything(), max_epochs=1)
+        return plain_copy(module)
+
+    monitor = SharpnessMonitor(num_samples=5, batch_size=5, max_share=1.0)
+    assert state_after_training([]) == state_after_training([monitor])
+    assert len(monitor.steps) == 1
+    with pytest.raises(MisconfigurationException, match=r"batch of 8 samples.*set batch_size="):
+        state_after_training([SharpnessMonitor(num_samples=8)])  # the bank takes 5 of them
 
 
 @pytest.mark.parametrize("kind", [MeanTeacher, MoCo, DINO])
@@ -313,11 +361,12 @@ def test_the_second_pass_gets_the_batch_as_it_was_before_the_first_one(task, tmp
 def test_an_iterator_that_cannot_be_rewound_is_named_once(task, tmp_path):
     class SecondLoader(Learner):
         def on_train_start(self):
-            self.network.unlabeled = iter(range(100))
+            self.network.unlabeled = {"images": iter(range(100))}
 
-    with pytest.warns(UserWarning, match=r"iterator in network\.unlabeled") as caught:
-        task.train(tmp_path, [LateSAM(start=0)], SecondLoader(), max_steps=3)
-    assert sum("iterator in" in str(one.message) for one in caught) == 1
+    for callback in (LateSAM(start=0), SharpnessMonitor()):
+        with pytest.warns(UserWarning, match=r"iterator in network\.unlabeled") as caught:
+            task.train(tmp_path, [callback], SecondLoader(), max_steps=3)
+        assert sum("iterator in" in str(one.message) for one in caught) == 1
 
 
 def test_gradients_of_parameters_without_an_optimizer_are_those_of_the_first_pass(task, tmp_path):

@@ -49,6 +49,13 @@ SCHEDULES = {
     ),
     "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, factor=0.5, patience=0),
     "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda step: (step + 1) / 8),
+    "restarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 3),
+    "sequence": lambda o: lr_scheduler.SequentialLR(
+        o, [lr_scheduler.LinearLR(o, 0.01), lr_scheduler.CosineAnnealingLR(o, 9)], [2]
+    ),
+    "cycles": lambda o: lr_scheduler.CyclicLR(
+        o, [group["lr"] for group in o.param_groups], [2 * g["lr"] for g in o.param_groups], 2
+    ),
     "warm-up": lambda o: lr_scheduler.LinearLR(o, 1e-3),
     "one cycle": lambda o: lr_scheduler.OneCycleLR(
         o, max_lr=[1e-3 * group["multiplier"] for group in o.param_groups], total_steps=10

@@ -1,6 +1,7 @@
 """Saves the states of generators and loaders in checkpoints, so that a run resumes exactly."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -217,14 +218,19 @@ class ExactResume(PluginCallback):
         states = [state_of_loader(loader) for loader in self._iterators.loaders()]
         return list(map(changed_numbers, self._as_created, states))
 
-    def _restore_loaders(self, states: list[dict[str, Any]], only: set[int] | None = None) -> None:
+    def _restore_loaders(
+        self,
+        states: list[dict[str, Any]],
+        only: set[int] | None = None,
+        part: Callable[[dict[str, Any]], dict[str, Any]] = dict,
+    ) -> None:
         assert self._iterators is not None
         for loader, state, created in zip(
             self._iterators.loaders(), states, self._as_created, strict=False
         ):
             # Numbers that are not saved had not changed, and may have since.
             numbers = {**created["numbers"], **state["numbers"]}
-            restore_loader(loader, {**state, "numbers": numbers}, only)
+            restore_loader(loader, part({**state, "numbers": numbers}), only)
 
     def _restore_held(self, iterators: EpochIterators, states: list[dict[str, Any]]) -> None:
         """Restore what loaders that are created again get from the DataModule or the module.
@@ -294,7 +300,7 @@ class ExactResume(PluginCallback):
             return
         if all(map(restored, loaders)):
             if not is_new_epoch:
-                self._restore_loaders(list(map(beside_its_own, epoch["loaders_now"])))
+                self._restore_loaders(epoch["loaders_now"], part=beside_its_own)
             return
         _warn_of_unknown_order(loaders, epoch["batches"])
         if is_new_epoch:

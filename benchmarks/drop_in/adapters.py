@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,12 +96,12 @@ def _self_supervised(root: str, has_bank: bool) -> Any:
     return SelfSupervised()
 
 
-def lightly_byol(options: Options) -> None:
+def lightly_byol(options: Options, accumulate: int = 2) -> None:
     from lightning.pytorch import Trainer
 
-    loader = DataLoader(images(), batch_size=4, shuffle=True, drop_last=True)
+    loader = DataLoader(images(), batch_size=8 // accumulate, shuffle=True, drop_last=True)
     model = _self_supervised("lightning.pytorch", has_bank=False)
-    Trainer(**options, accumulate_grad_batches=2).fit(model, loader)
+    Trainer(**options, accumulate_grad_batches=accumulate).fit(model, loader)
 
 
 def lightly_moco(options: Options) -> None:
@@ -366,3 +367,19 @@ def rectools(options: Options) -> None:
     sizes = {"n_blocks": 1, "n_heads": 2, "n_factors": 16, "session_max_len": 8, "batch_size": 8}
     model = SASRecModel(**sizes, get_trainer_func=lambda: Trainer(**options))
     model.fit(Dataset.construct(table))
+
+
+def _loss_of_cells(module: Any, batch: Any) -> torch.Tensor:
+    return module.forward(batch, loss_kwargs={"kl_weight": 1.0})[2].loss
+
+
+def _loss_of_lines(module: Any, batch: Any) -> torch.Tensor:
+    return torch.nn.functional.mse_loss(module.model(batch["input"]), batch["target"])
+
+
+# What the messages advise, where it differs between projects.
+ADVICE: dict[str, dict[str, dict[str, Any]]] = {
+    "lightly_byol": {"two agents": {"train": partial(lightly_byol, accumulate=1)}},
+    "scvi_adversarial": {"SharpnessMonitor": {"loss": _loss_of_cells}},
+    "uq_box_langevin": {"SharpnessMonitor": {"loss": _loss_of_lines}},
+}

@@ -20,7 +20,13 @@ import torch
 from probe import Probe, SamByHand, flat, seeded_fit
 from torch import Tensor
 
-from lightning_plugins.callbacks import BlockSharpness, ExactResume, LateSAM, SharpnessMonitor
+from lightning_plugins.callbacks import (
+    BlockSharpness,
+    ExactResume,
+    LateSAM,
+    ParameterNames,
+    SharpnessMonitor,
+)
 from lightning_plugins.optimizers import BlockwiseAdamW, gradpower
 from lightning_plugins.optimizers.grad_power import SignPowerStep
 from lightning_plugins.strategies import SimulatedDecentralizedStrategy
@@ -38,10 +44,12 @@ class Outcome:
         kind: ``runs``, ``refused``, ``wrong``, ``warns`` of a resume that is not exact, or
             ``no resume`` of the project itself.
         note: What was compared, or the message.
+        followed: The outcome of the same cell after the advice of a refusal was followed.
     """
 
     kind: str
     note: str = ""
+    followed: str = ""
 
 
 @dataclass
@@ -57,13 +65,16 @@ class Project:
     train: Train
     root: str = "lightning.pytorch"
     patterns: dict[str, str] = field(default_factory=dict)
+    advised: dict[str, Any] = field(default_factory=dict)
     plain: Probe = field(init=False)
 
     def run(self, *callbacks: Any, **options: Any) -> Probe:
         """Train with callbacks, and return the probe, which is the last one."""
+        callbacks = (*callbacks, *(make() for make in self.advised.get("callbacks", ())))
         probe = Probe(self.root)
         with tempfile.TemporaryDirectory() as folder, seeded_fit(self.root, options.pop("fit", {})):
-            self.train(
+            train = self.advised.get("train", self.train)
+            train(
                 {
                     "accelerator": "cpu",
                     "devices": 1,
@@ -115,7 +126,8 @@ def blockwise_lr(project: Project) -> Outcome:
 
     def factory(params: Any, lr: float = 1e-3, **options: Any) -> BlockwiseAdamW:
         known = {n: options[n] for n in ("betas", "eps", "weight_decay") if n in options}
-        return BlockwiseAdamW(params, lr=float(lr), patterns=project.patterns, **known)
+        patterns = project.advised.get("patterns", project.patterns)
+        return BlockwiseAdamW(params, lr=float(lr), patterns=patterns, **known)
 
     with replaced(cls, factory):
         found = project.run()
@@ -136,9 +148,14 @@ def exact_resume(project: Project) -> Outcome:
             warnings.simplefilter("always")
             resumed = project.run(ExactResume(), fit={"ckpt_path": str(path), "seed": 999})
         saved = torch.load(path, weights_only=False)["state_dict"]
-    names = dict(resumed.module.named_parameters())
-    if differs(flat(saved[name] for name in names), resumed.first_weights):
-        return Outcome("no resume", "the project replaces the weights that Lightning restores")
+        names = dict(resumed.module.named_parameters())
+        replaces = differs(flat(saved[name] for name in names), resumed.first_weights)
+        again = project.run(fit={"ckpt_path": str(path), "seed": 999}) if replaces else None
+    if again is not None:
+        if differs(flat(saved[name] for name in names), again.first_weights):  # without it too
+            message = next((str(w.message) for w in caught if "resuming" in str(w.message)), "")
+            return Outcome("no resume", message)
+        return Outcome("wrong", "the resumed run does not begin with the weights that were saved")
     if differs(whole.weights, project.plain.weights):
         return Outcome("wrong", "the run with ExactResume differs from the plain run")
     for message in (str(warning.message) for warning in caught):
@@ -151,7 +168,8 @@ def exact_resume(project: Project) -> Outcome:
 
 def sharpness_monitor(project: Project) -> Outcome:
     """The measured values are finite and the weights those of the plain run."""
-    monitor = SharpnessMonitor(max_share=100.0, num_samples=8, batch_size=8)
+    loss = project.advised.get("loss")
+    monitor = SharpnessMonitor(max_share=100.0, num_samples=8, batch_size=8, loss=loss)
     found = project.run(monitor)
     values = [x for curve in monitor.values.values() for x in curve]
     if not values or not all(map(math.isfinite, values)):
@@ -161,7 +179,8 @@ def sharpness_monitor(project: Project) -> Outcome:
 
 def block_sharpness(project: Project) -> Outcome:
     """The measured values are finite and the weights those of the plain run."""
-    monitor = BlockSharpness(every_n_steps=2, patterns=project.patterns)
+    patterns = project.advised.get("patterns", project.patterns)
+    monitor = BlockSharpness(every_n_steps=2, patterns=patterns)
     found = project.run(monitor)
     values = [x for curve in monitor.values.values() for x in curve]
     if not values or not all(map(math.isfinite, values)):
@@ -192,8 +211,34 @@ CELLS: dict[str, Callable[[Project], Outcome]] = {
 }
 
 
-def outcome_of(cell: Callable[[Project], Outcome], project: Project) -> Outcome:
-    """Return what a cell shows; an error of this package in one line is a refusal."""
+def outcome_of(plugin: str, project: Project, advice: dict[str, dict[str, Any]]) -> Outcome:
+    """Return what a cell shows; if it refuses, also what it shows after the advice is followed.
+
+    Args:
+        plugin: The name of the cell.
+        project: The project.
+        advice: For each plugin, what its messages advise in this project.
+    """
+    cell = CELLS[plugin]
+    outcome = _outcome(cell, project)
+    advised = {**_ADVICE.get(plugin, {}), **advice.get(plugin, {})}
+    if outcome.kind == "refused" and advised:
+        project.advised = advised
+        found = _outcome(cell, project)
+        project.advised = {}
+        outcome.followed = f"{found.kind}, {found.note}"
+    return outcome
+
+
+# Blocks for networks that are not transformers, whose names nobody but the user knows.
+_BLOCKS = {"patterns": {r"bias$": "norm", r"": "ffn"}}
+_ADVICE: dict[str, dict[str, Any]] = {
+    "Blockwise LR": {**_BLOCKS, "callbacks": [ParameterNames]},
+    "BlockSharpness": _BLOCKS,
+}
+
+
+def _outcome(cell: Callable[[Project], Outcome], project: Project) -> Outcome:
     try:
         return cell(project)
     except Exception as error:

@@ -32,9 +32,11 @@ def main(name: str, *plugins: str) -> None:
     for plugin in plugins or CELLS:
         begin = time.perf_counter()
         with contextlib.redirect_stdout(sys.stderr):
-            outcome = outcome_of(CELLS[plugin], project)
+            outcome = outcome_of(plugin, project, adapters.ADVICE.get(name, {}))
         seconds = round(time.perf_counter() - begin, 1)
         cell = {"project": name, "plugin": plugin, "kind": outcome.kind, "note": outcome.note}
+        if outcome.followed:
+            cell["followed"] = outcome.followed
         print(json.dumps(cell | {"seconds": seconds}), flush=True)
 
 

@@ -18,10 +18,11 @@ CPU. It is not part of `make test`.
   two passes made by hand, with all other state as the first pass left it; for GradPower, the plain
   optimizer with powered gradients; for ExactResume, the uninterrupted run, bit for bit; for
   SharpnessMonitor and BlockSharpness, the weights of the plain run, bit for bit.
-- **refused**: one line, before or at the first step. The messages are below the table.
+- **refused**: one line, before or at the first step. The messages are below the table, with the
+  result of the same cell after their advice was followed.
 - **warns**: a resumed run is not exact, and one line says what is repeated.
-- **no resume**: the project replaces the weights that Lightning restores from a checkpoint; the
-  same run without a plugin was not made.
+- **no resume**: the project replaces the weights that Lightning restores from a checkpoint, also in
+  the same run without a plugin.
 - **wrong**: anything else. An empty cell was not run.
 
 """
@@ -40,12 +41,29 @@ def page(results: dict[str, list[dict[str, Any]]]) -> str:
         lines.append(f"| {' | '.join(row)} |")
     counts = Counter(cell["kind"] for cells in results.values() for cell in cells)
     lines += ["", f"{', '.join(f'{n} {kind}' for kind, n in sorted(counts.items()))} cells.", ""]
+    refused = [cell for cells in results.values() for cell in cells if cell["kind"] == "refused"]
+    followed = sum(cell.get("followed", "").startswith("runs") for cell in refused)
+    lines += [
+        f"The advice was followed in {followed} of the {len(refused)} refusals, and runs.",
+        "",
+    ]
+    agents = [
+        cell for cells in results.values() for cell in cells if cell["plugin"] == "two agents"
+    ]
+    accepted = [cell for cell in agents if cell["kind"] != "refused"]
+    running = sum(cell["kind"] == "runs" for cell in accepted)
+    lines += [
+        f"Two agents run in {running} of the {len(accepted)} projects that are not refused for a "
+        f"documented reason, and {len(agents) - len(accepted)} are refused.",
+        "",
+    ]
     notes: dict[tuple[str, str], list[str]] = {}
     for name, cells in results.items():
         for cell in cells:
             if cell["kind"] != "runs":
+                result = f" (followed: {cell['followed']})" if "followed" in cell else ""
                 notes.setdefault((cell["kind"], cell["note"]), []).append(
-                    f"{name} with {cell['plugin']}"
+                    f"{name} with {cell['plugin']}{result}"
                 )
     titles = {
         "refused": "Refusals",

@@ -176,7 +176,9 @@ class EpochIterators:
         """Call ``act(index)`` before a loader that is shorter than the epoch starts again."""
         iterator = self._iterator()
         if iterator is not None:
-            iterables = [getattr(one, "iterable", one) for one in iterator.iterables]
+            iterables = [
+                one.iterable if isinstance(one, _Cycled) else one for one in iterator.iterables
+            ]
             iterator.iterables = [_Cycled(one, i, act) for i, one in enumerate(iterables)]
 
     def skip(self, batches: int) -> None:

@@ -145,6 +145,7 @@ class EveryOther:
 
     def __init__(self, loader):
         self.loader, self.epochs = loader, 0
+        self.iterable = iter(int, 1)  # endless; only the loader itself may be iterated
 
     def __len__(self):
         return len(self.loader)

@@ -70,6 +70,7 @@ class RouterBiasBalancing(PluginCallback):
         self.speed = speed
         self.decay = decay
         self._layers: list[tuple[Tensor, Tensor, Tensor]] = []  # bias, exact bias, selections
+        self._unseen: list[str] = []  # routers, until the first step
         self._exact_biases: list[Tensor] = []
         self._loads: list[Tensor] = []
         self._handles: list[RemovableHandle] = []
@@ -101,6 +102,7 @@ class RouterBiasBalancing(PluginCallback):
             bias = selection_bias(pl_module, name)
             if bias is None:
                 continue
+            self._unseen.append(name)
             counts = torch.zeros(len(bias), dtype=torch.int64, device=bias.device)
             self._layers.append((bias, self._exact(bias, len(self._layers)), counts))
             self._loads.append(torch.zeros(len(bias), device=bias.device))
@@ -124,6 +126,7 @@ class RouterBiasBalancing(PluginCallback):
         self._in_batch = False
         if not steps_the_optimizer(trainer):
             return
+        self._refuse_unknown_routers()
         of_step = []
         speed = self._speed(trainer)
         for (bias, exact, counts), logged in zip(self._layers, self._loads, strict=True):
@@ -159,6 +162,17 @@ class RouterBiasBalancing(PluginCallback):
         """Continue with the biases of a checkpoint."""
         self._exact_biases = list(state_dict.get("exact_biases", []))
 
+    def _refuse_unknown_routers(self) -> None:
+        """Raise an error if the first step counted no selection of a router."""
+        for name, (_, _, counts) in zip(self._unseen, self._layers, strict=False):
+            if not counts.any():
+                raise MisconfigurationException(
+                    f"RouterBiasBalancing: the first step counted no selection of the router "
+                    f"{name!r}, whose output has an unknown form, or which was not used: update "
+                    "transformers, or use an auxiliary loss"
+                )
+        self._unseen.clear()
+
     def _speed(self, trainer: Trainer) -> float:
         if not self.decay:
             return self.speed
@@ -183,6 +197,7 @@ class RouterBiasBalancing(PluginCallback):
         for handle in self._handles:
             handle.remove()
         self._layers, self._loads, self._handles, self._in_batch = [], [], [], False
+        self._unseen = []
 
 
 def max_violation(loads: Sequence[Tensor]) -> Tensor:

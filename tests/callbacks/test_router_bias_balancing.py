@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from lightning_plugins.callbacks import RouterBiasBalancing, RoutingStats
 from lightning_plugins.datamodules import TokenDataModule
 from lightning_plugins.litmodels import CausalLM
+from lightning_plugins.nn.moe import routers
 from lightning_plugins.nn.moe.routers import find_routers, selection_bias
 from lightning_plugins.optimizers import WarmupStableDecay
 from lightning_plugins.recipes import load_recipe
@@ -240,6 +241,14 @@ def test_routers_without_a_bias_are_refused():
     config = {"hidden_size": 16, "num_local_experts": 4, "num_hidden_layers": 1}
     module = CausalLM("mixtral", 64, 16, config)
     with pytest.raises(MisconfigurationException, match="no router of CausalLM has a selection"):
+        fitted(module, RouterBiasBalancing())
+
+
+def test_a_router_whose_output_has_an_unknown_form_is_refused_at_the_first_step(monkeypatch):
+    module = language_model()
+    (name,) = find_routers(module)
+    monkeypatch.setattr(routers, "routing_of", lambda router, output: None)
+    with pytest.raises(MisconfigurationException, match=f"no selection of the router '{name}'"):
         fitted(module, RouterBiasBalancing())
 
 

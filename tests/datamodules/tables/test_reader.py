@@ -193,7 +193,11 @@ def test_other_encodings_are_named_in_a_warning_or_an_error(tmp_path):
         ("a.parquet", "PAR1 and no more", "not a complete Parquet file"),
         ("a.parquet", "text,label\na,1\n", "not a Parquet file"),
         ("a.csv.gz", b"\x1f\x8b\x08 damaged", "damaged archive"),
-        ("a.tar.gz", gzip.compress(b"\0" * 257 + b"ustar\0" + b"\0" * 249), "is a tar archive"),
+        (
+            "a.tar.gz",
+            gzip.compress(b"\0" * 257 + b"ustar\0" + b"\0" * 249, mtime=0),
+            "is a tar archive",
+        ),
     ],
 )
 def test_what_is_no_table_is_refused_with_the_file_and_the_row(tmp_path, name, content, error):

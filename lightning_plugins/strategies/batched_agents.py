@@ -205,13 +205,19 @@ class CannotBatchError(Exception):
 
 
 def _attributes(module: LightningModule) -> list[Any]:
-    """Return the identities and versions of what a training step may change in the module."""
+    """Return the identities and versions of what a training step may change in the module.
+
+    Of the classes, these are the attributes of the caller's own ones.
+    """
     ignored = set(vars(LightningModule()))
+    parts = list(module.modules())
+    classes = dict.fromkeys(base for part in parts for base in type(part).__mro__)
+    own = [base for base in classes if base.__module__.partition(".")[0] not in _FRAMEWORKS]
     return [
         (name, _state(value, 0))
-        for part in module.modules()
+        for part in [*parts, *own]
         for name, value in vars(part).items()
-        if name not in ignored
+        if name not in ignored and not name.startswith("__")
     ]
 
 

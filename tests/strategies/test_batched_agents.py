@@ -1,7 +1,6 @@
 """Batched steps of simulated agents against steps of one agent after the other."""
 
 from functools import partial
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -50,13 +49,14 @@ class Small(LightningModule):
         return [optimizer], [torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)]
 
 
-class Calls(Small):
-    """Counts the calls of the training step, outside of the module."""
+CALLS = []
 
-    count: ClassVar = 0
+
+class Calls(Small):
+    """Counts the calls of the training step, outside of the module and of its class."""
 
     def training_step(self, batch, batch_idx):
-        Calls.count += 1
+        CALLS.append(batch_idx)
         return super().training_step(batch, batch_idx)
 
 
@@ -110,8 +110,9 @@ def test_batched_training_resumes_exactly(batched, module, tmp_path):
 
 
 def test_steps_are_batched_by_default_where_they_equal_single_steps(tmp_path):
+    CALLS.clear()
     batched, trainer = fit(tmp_path, None, Calls())
-    assert Calls.count == trainer.global_step + 1  # the first step is also taken by one agent alone
+    assert len(CALLS) == trainer.global_step + 1  # the first step is also taken by one agent alone
     single, _ = fit(tmp_path, False)
     torch.testing.assert_close(batched, single, rtol=0, atol=2e-6)
 
@@ -121,6 +122,7 @@ SINGLE = {
     "dropout": lambda net, x, self: net(torch.nn.functional.dropout(x, 0.5)),
     "numpy": lambda net, x, self: net(x * np.random.rand()),
     "counter": lambda net, x, self: (self.__dict__.update(n=self.n + 1), net(x))[1],
+    "class attribute": lambda net, x, self: (setattr(type(self), "n", self.n + 1), net(x))[1],
     "list": lambda net, x, self: (self.seen.append(x.detach().sum()), net(x))[1],
     "control flow": lambda net, x, self: net(x) if x.sum() > 0 else net(-x),
     "item": lambda net, x, self: net(x) * float(x.abs().sum()) ** 0,
@@ -132,15 +134,20 @@ SINGLE = {
 @pytest.mark.parametrize("kind", SINGLE)
 def test_other_steps_are_taken_one_agent_after_the_other_by_default(kind, tmp_path):
     class Other(Small):
+        n = 0
+
         def __init__(self):
             super().__init__()
-            self.n, self.seen = 0, []
+            self.seen = []
+            if kind != "class attribute":
+                self.n = 0
 
         def training_step(self, batch, batch_idx):
             return cross_entropy(SINGLE[kind](self.net, batch[0], self), batch[1])
 
     ends = []
     for batched in (None, False):
+        Other.n = 0
         module = Other()
         torch.manual_seed(4)
         np.random.seed(4)

@@ -224,7 +224,7 @@ class Snapshot:
             state = value.get_state()
             self._undo.append(lambda: value.set_state(state))
         elif isinstance(value, bytearray | array):
-            content = value[:]
+            content: Any = value[:]
             self._undo.append(lambda: value.__setitem__(slice(None), content))
         elif isinstance(value, np.random.RandomState):
             legacy = value.get_state()

@@ -4,7 +4,7 @@ usage: python benchmarks/decentralized_steps.py ddp [--agents 4] [--rounds 30]
        python benchmarks/decentralized_steps.py overlap [--agents 4] [--rounds 9] [--mbit 60]
        python benchmarks/decentralized_steps.py straggler [--agents 4]
 
-``ddp`` takes turns: blocks of 20 steps of DDP, of a gossip round after every step, and of such a
+``ddp`` alternates blocks of 20 steps of DDP, of a gossip round after every step, and of such a
 round that tolerates lost agents, with 301k parameters. ``overlap`` limits the loopback as
 ``decentralized.py`` does. A step computes the gradients of a network with 26k parameters and then
 sleeps for 10 ms, as a step on an accelerator leaves the processor free; a round follows every 10
@@ -93,16 +93,19 @@ def against_ddp(rounds: int) -> None:
         dist.barrier()
         return (time.perf_counter() - started) / BLOCK
 
-    turns = [{name: block(name) for name in ("DDP", *agents)} for _ in range(rounds + 2)][2:]
+    repetitions = [{name: block(name) for name in ("DDP", *agents)} for _ in range(rounds + 2)][2:]
     if dist.get_rank() == 0:
         parameters = sum(p.numel() for p in plain.parameters())
-        ms = {name: 1e3 * statistics.median(turn[name] for turn in turns) for name in turns[0]}
+        ms = {
+            name: 1e3 * statistics.median(one[name] for one in repetitions)
+            for name in repetitions[0]
+        }
         print(
             f"{dist.get_world_size()} agents, {parameters} parameters, a round after every step: "
             f"DDP {ms['DDP']:.2f} ms a step (medians)"
         )
         for name in agents:
-            ratio = median_ratio([turn[name] / turn["DDP"] for turn in turns])
+            ratio = median_ratio([one[name] / one["DDP"] for one in repetitions])
             print(f"{name}: {ms[name]:.2f} ms, of DDP's: {ratio}")
 
 
@@ -130,11 +133,13 @@ def in_background(repeats: int) -> None:
     often = Schedule(every_n_steps=EVERY // 2)
     modes = {"none": (Schedule(rate=0.0), False), "synchronous": (often, False)}
     modes["overlap"] = (often, True)
-    turns = [{name: seconds(*mode) for name, mode in modes.items()} for _ in range(repeats + 1)][1:]
+    repetitions = [
+        {name: seconds(*mode) for name, mode in modes.items()} for _ in range(repeats + 1)
+    ][1:]
     if dist.get_rank() == 0:
-        medians = {name: statistics.median(turn[name] for turn in turns) for name in modes}
+        medians = {name: statistics.median(one[name] for one in repetitions) for name in modes}
         ratio = median_ratio(
-            [(t["overlap"] - t["none"]) / (t["synchronous"] - t["none"]) for t in turns]
+            [(t["overlap"] - t["none"]) / (t["synchronous"] - t["none"]) for t in repetitions]
         )
         print(
             f"{STEPS} steps, {2 * STEPS // EVERY} rounds: {medians['none']:.2f} s without gossip, "
@@ -193,7 +198,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("ddp", "overlap", "straggler"))
     parser.add_argument("--agents", type=int, default=4)
-    parser.add_argument("--rounds", type=int, help="turns of ddp (30) and overlap (9)")
+    parser.add_argument("--rounds", type=int, help="repetitions of ddp (30) and overlap (9)")
     parser.add_argument("--mbit", type=float, default=60.0)
     parser.add_argument("--seconds", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

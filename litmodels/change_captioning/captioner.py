@@ -92,13 +92,12 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
             :func:`~lightning_plugins.litmodels.change_captioning.tile_pretraining.pretrained_on_tiles`
             (one minute) before the first fit and keeps the result in the user's cache.
         lora_rank: Rank of low-rank updates (peft) of the language model's query and value
-            projections; with them, only the projector and the difference module are trained.
-            0 trains all parameters. With ``pretrained``, checkpoints then contain the trained
-            weights only; the others are read from ``pretrained`` again.
+            projections; with them, only the projector and the difference module are trained, and
+            with ``pretrained``, a checkpoint contains only trained weights. 0 trains everything.
         vocab_size: Tokens of the tiny network, with four special ones; None for 256. A warning
             gives the number of words that do not fit.
-        loss_on: Tokens that the loss is computed on: ``conversation`` as the authors' code, or
-            ``answer``; see :class:`~lightning_plugins.litmodels.change_captioning.prompt.Prompt`.
+        loss_on: Tokens of the loss: ``conversation`` as the authors' code, or ``answer``; see
+            :class:`~lightning_plugins.litmodels.change_captioning.prompt.Prompt`.
         gradient_checkpointing: Recompute the activations of the vision tower, the difference module
             and the language model, layer by layer, in the backward pass.
         max_new_tokens: Maximum number of tokens of a caption.
@@ -115,7 +114,7 @@ class ChangeCaptioner(CheckedLoading, LightningModule):
 
     Example::
 
-        model = ChangeCaptioner(optimizer=partial(torch.optim.AdamW, lr=1.5e-3))
+        model = ChangeCaptioner(optimizer=partial(torch.optim.AdamW, lr=1e-3))
         Trainer(max_epochs=20).fit(model, datamodule=ChangeCaptionDataModule())
     """
 

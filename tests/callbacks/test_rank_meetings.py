@@ -12,7 +12,7 @@ from lightning_plugins.callbacks import rank_meetings
 
 @pytest.fixture
 def ranks(monkeypatch):
-    """Both ranks of a run, in one process, with a store that ends when a test says so."""
+    """Return the meetings of both ranks of a run, in one process."""
     store = dist.HashStore()
     monkeypatch.setattr(rank_meetings, "default_store", lambda: store)
     monkeypatch.setattr(rank_meetings, "before_each_batch", lambda *_: lambda: None)
